@@ -1,0 +1,108 @@
+//! Every bound in one place: what a peer, a network or a user can make a node hold, and what
+//! happens when it is full.
+//!
+//! Constants are protocol bounds that both sides rely on; [`Limits`] are the bounds that an operator
+//! may set. Each module that holds a queue, table or buffer names the bound here that it obeys.
+
+use crate::time::Duration;
+
+/// The largest message that may ever be configured: 4 GiB.
+pub const MAX_MESSAGE: u64 = 1 << 32;
+
+/// The smallest datagram size that every path must carry (RFC 9000 §14).
+pub const MIN_DATAGRAM: usize = 1200;
+
+/// The largest UDP payload.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// Bounds that an operator may set. The defaults suit a server with a few gigabytes of memory.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at once; a further one is answered with Retry first, then refused as `busy`.
+    pub connections: usize,
+    /// Handshakes under way at once before the server answers every new one with Retry
+    /// (RFC 9000 §8.1.2) and so holds no state for unvalidated addresses.
+    pub handshakes_before_retry: usize,
+    /// Bytes that one connection may have received and not yet handed on: its receive window.
+    pub receive_window: u64,
+    /// Bytes that one connection may have in flight or queued for retransmission.
+    pub send_window: u64,
+    /// Messages that a peer may have open at once on a connection.
+    pub open_messages: u64,
+    /// The largest message accepted; at most [`MAX_MESSAGE`]. A larger one is refused.
+    pub message: u64,
+    /// Bytes of messages being assembled for the application over all connections. When it is
+    /// reached, further large messages wait in their sender (flow control).
+    pub assembly: u64,
+    /// Unreliable messages (`maybe` calls) kept per connection until they are sent or handed on;
+    /// the oldest is dropped.
+    pub unreliable_queue: usize,
+    /// Sessions in all; a further one is refused.
+    pub sessions: usize,
+    /// Sessions of one certificate identity.
+    pub sessions_per_identity: usize,
+    /// Anonymous sessions of one IP address.
+    pub sessions_per_address: usize,
+    /// Slots granted to a session at most: its calls in flight.
+    pub slots: u32,
+    /// Reads that one connection may have executing.
+    pub reads: u32,
+    /// The largest reply kept past its connection; a larger one becomes "executed, reply not kept".
+    pub kept_reply: usize,
+    /// Bytes of kept replies over all sessions; past it, new replies are kept for their connection
+    /// only.
+    pub kept_replies: u64,
+    /// How long a session without a connection is remembered, and so how long an outcome can be
+    /// asked for.
+    pub retention: Duration,
+    /// Calls that a client may hold waiting for a slot; a further one fails as not executed.
+    pub waiting_calls: usize,
+    /// Fences that a client may have under way in the background; when full, the slot keeps its
+    /// fence waiting and stays unavailable.
+    pub background_fences: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            handshakes_before_retry: 64,
+            receive_window: 16 << 20,
+            send_window: 16 << 20,
+            open_messages: 4_096,
+            message: 64 << 20,
+            assembly: 1 << 30,
+            unreliable_queue: 256,
+            sessions: 65_536,
+            sessions_per_identity: 4_096,
+            sessions_per_address: 1_024,
+            slots: 1_024,
+            reads: 1_024,
+            kept_reply: 64 << 10,
+            kept_replies: 256 << 20,
+            retention: Duration::from_secs(3_600),
+            waiting_calls: 65_536,
+            background_fences: 1_024,
+        }
+    }
+}
+
+// Limits are related to one another; a default that breaks a relation does not compile.
+const _: () = {
+    assert!(MIN_DATAGRAM < MAX_DATAGRAM);
+    assert!(MAX_MESSAGE >= 64 << 20);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_limits_fit_together() {
+        let l = Limits::default();
+        assert!(l.message <= MAX_MESSAGE);
+        assert!(l.kept_reply as u64 <= l.kept_replies);
+        assert!(l.open_messages > u64::from(l.slots) + u64::from(l.reads));
+        assert!(l.retention > Duration::from_secs(600), "late duplicates come up to ten minutes late");
+    }
+}
