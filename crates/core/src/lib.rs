@@ -18,3 +18,4 @@ extern crate std;
 pub mod limits;
 pub mod random;
 pub mod time;
+pub mod transport;

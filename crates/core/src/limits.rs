@@ -103,6 +103,9 @@ mod tests {
         assert!(l.message <= MAX_MESSAGE);
         assert!(l.kept_reply as u64 <= l.kept_replies);
         assert!(l.open_messages > u64::from(l.slots) + u64::from(l.reads));
-        assert!(l.retention > Duration::from_secs(600), "late duplicates come up to ten minutes late");
+        assert!(
+            l.retention > Duration::from_secs(600),
+            "late duplicates come up to ten minutes late"
+        );
     }
 }

@@ -1,0 +1,3 @@
+//! Reliable, encrypted messages over datagrams: recovery, congestion control, path MTU discovery.
+
+pub mod ranges;
