@@ -1,0 +1,61 @@
+//! Counters and estimates of one connection.
+
+use crate::time::Duration;
+
+/// Whether ECN is in use on a path (RFC 9000 §13.4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EcnState {
+    /// Packets are marked, and no report has confirmed yet that marks survive the path.
+    #[default]
+    Testing,
+    /// The peer reports our marks: congestion marks are reacted to.
+    Capable,
+    /// The path or the peer loses marks: packets are not marked.
+    Failed,
+}
+
+/// A snapshot of a connection's counters and estimates. Sizes are bytes of UDP payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Smallest round-trip time seen on this path.
+    pub min_rtt: Duration,
+    /// The congestion window.
+    pub window: u64,
+    /// Bytes sent and neither acknowledged nor lost.
+    pub in_flight: u64,
+    /// The largest datagram that the path is known to carry.
+    pub mtu: usize,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams received, authenticated or not.
+    pub datagrams_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets received and authenticated.
+    pub packets_received: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Packets that carried something a second time, probes included.
+    pub packets_resent: u64,
+    /// Packets dropped since they did not authenticate, were duplicates, or had no keys.
+    pub packets_dropped: u64,
+    /// Probe timeouts that fired.
+    pub probe_timeouts: u64,
+    /// Probe timeouts in a row without an answer.
+    pub probe_timeouts_in_a_row: u32,
+    /// Key updates completed, initiated by either side.
+    pub key_updates: u64,
+    /// Whether ECN is in use.
+    pub ecn: EcnState,
+    /// Packets that arrived with a congestion mark.
+    pub ecn_ce_received: u64,
+    /// Paths validated after a change of address.
+    pub migrations: u64,
+}
