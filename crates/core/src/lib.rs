@@ -19,3 +19,4 @@ pub mod limits;
 pub mod random;
 pub mod time;
 pub mod transport;
+pub mod wire;

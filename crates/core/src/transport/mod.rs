@@ -1,5 +1,10 @@
 //! Reliable, encrypted messages over datagrams: recovery, congestion control, path MTU discovery.
 
 pub mod connection;
+pub mod crypto;
 pub mod endpoint;
+pub mod error;
 pub mod ranges;
+
+pub use crate::wire::{ConnectionId, Side, Space};
+pub use error::{Code, TransportError};

@@ -1,0 +1,102 @@
+//! Integers of 1, 2, 4 or 8 bytes (RFC 9000 §16): two bits of length, 62 bits of value.
+
+use alloc::vec::Vec;
+
+/// The largest value.
+pub const MAX: u64 = (1 << 62) - 1;
+
+/// Bytes of the longest encoding.
+pub const MAX_SIZE: usize = 8;
+
+/// Bytes that `value` takes.
+///
+/// # Panics
+/// If `value` is above [`MAX`]: a caller encodes only what it made itself.
+pub const fn size(value: u64) -> usize {
+    match value {
+        0..0x40 => 1,
+        0x40..0x4000 => 2,
+        0x4000..0x4000_0000 => 4,
+        0x4000_0000..=MAX => 8,
+        _ => panic!("a number above 2^62 - 1 has no varint"),
+    }
+}
+
+/// Appends `value` in its shortest form.
+///
+/// # Panics
+/// If `value` is above [`MAX`].
+pub fn encode(value: u64, out: &mut Vec<u8>) {
+    match size(value) {
+        1 => out.push(value as u8),
+        2 => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
+        4 => out.extend_from_slice(&(value as u32 | 0x8000_0000).to_be_bytes()),
+        _ => out.extend_from_slice(&(value | 0xc000_0000_0000_0000).to_be_bytes()),
+    }
+}
+
+/// The value at the front of `bytes` and what follows it; `None` when `bytes` ends within it.
+///
+/// Longer forms than necessary are accepted, as RFC 9000 §16 asks.
+pub fn decode(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let first = *bytes.first()?;
+    let size = 1usize << (first >> 6);
+    let (encoded, rest) = bytes.split_at_checked(size)?;
+    let value =
+        encoded[1..].iter().fold(u64::from(first & 0x3f), |v, byte| v << 8 | u64::from(*byte));
+    Some((value, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_examples_of_rfc_9000_appendix_a_1_decode() {
+        for (bytes, value) in [
+            (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c][..], 151_288_809_941_952_652),
+            (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
+            (&[0x7b, 0xbd], 15_293),
+            (&[0x25], 37),
+            (&[0x40, 0x25], 37),
+        ] {
+            assert_eq!(decode(bytes), Some((value, &[][..])));
+        }
+    }
+
+    #[test]
+    fn a_value_cut_short_is_refused() {
+        assert_eq!(decode(&[]), None);
+        for first in [0x40, 0x80, 0xc0] {
+            let whole = vec![first; 1 << (first >> 6)];
+            assert!((1..whole.len()).all(|n| decode(&whole[..n]).is_none()));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "has no varint")]
+    fn a_number_of_63_bits_cannot_be_encoded() {
+        encode(MAX + 1, &mut Vec::new());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(bits in 0u32..=62, value in any::<u64>(), tail: Vec<u8>) {
+            let value = value & ((1u64 << bits) - 1);
+            let mut out = Vec::new();
+            encode(value, &mut out);
+            prop_assert_eq!(out.len(), size(value));
+            out.extend_from_slice(&tail);
+            prop_assert_eq!(decode(&out), Some((value, &tail[..])));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            if let Some((value, rest)) = decode(&bytes) {
+                prop_assert!(value <= MAX && rest.len() < bytes.len());
+            }
+        }
+    }
+}
