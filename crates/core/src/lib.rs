@@ -17,6 +17,8 @@ extern crate std;
 
 pub mod limits;
 pub mod random;
+pub mod service;
+pub mod session;
 pub mod time;
 pub mod transport;
 pub mod wire;

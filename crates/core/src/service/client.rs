@@ -1,0 +1,284 @@
+//! What generated client stubs call: a channel to a service, over whatever network.
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::{Future, IntoFuture};
+use core::marker::PhantomData;
+use core::pin::Pin;
+
+use prost::Message;
+
+use super::encoded::Encoded;
+use super::metadata::{Metadata, MetadataError};
+use super::method::Method;
+use super::outcome::{CallError, CallState, NotExecuted, Outcome};
+use crate::session::{CallId, NotExecutedReason};
+use crate::time::Duration;
+
+/// A future on the heap.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// A call as a stub hands it to a channel.
+#[derive(Clone, Debug)]
+pub struct OutgoingCall {
+    /// The method.
+    pub method: Method,
+    /// The encoded request.
+    pub request: Encoded,
+    /// Metadata that travels with it.
+    pub metadata: Metadata,
+    /// How long the caller waits; `None` for the channel's default.
+    pub deadline: Option<Duration>,
+    /// Whether to wait for a server instead of failing when none can be reached.
+    pub wait_for_ready: Option<bool>,
+    /// The number that was reserved for it, if its id was asked for before it was sent.
+    pub reserved: Option<CallId>,
+}
+
+/// A reply as a channel hands it to a stub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IncomingReply {
+    /// The encoded reply, not yet checked.
+    pub reply: Encoded,
+    /// Metadata that came with it.
+    pub metadata: Metadata,
+}
+
+/// The way to a server: implemented over UDP, over a simulated network, and in process.
+pub trait Caller: Send + Sync + 'static {
+    /// Makes a call. Dropping the future abandons it: a read is cancelled; any other call is fenced
+    /// if it has not started, else runs to its end and its outcome stays available.
+    fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>>;
+
+    /// Reserves a slot's next number for a call that is to be made, waiting for a session and a
+    /// free slot.
+    fn reserve(&self, method: &Method) -> BoxFuture<Result<CallId, CallError>>;
+
+    /// Gives up a reserved number: it is fenced.
+    fn abandon(&self, id: CallId);
+
+    /// Asks what became of a call. From the session that owns it the answer is final: a call that
+    /// has not started is fenced.
+    fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>>;
+}
+
+/// A way to a server. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct Channel(Arc<dyn Caller>);
+
+impl Channel {
+    /// A channel over this implementation.
+    pub fn new(caller: impl Caller) -> Self {
+        Self(Arc::new(caller))
+    }
+
+    /// A unary call of `method`, not sent until it is awaited.
+    pub fn unary<Q: Message, R>(&self, method: &Method, request: &Q) -> UnaryCall<R> {
+        self.raw_unary(method, Encoded::new(method.id(), request))
+    }
+
+    /// The same with a request that is encoded already.
+    pub fn raw_unary<R>(&self, method: &Method, request: Encoded) -> UnaryCall<R> {
+        UnaryCall::new(
+            self.clone(),
+            OutgoingCall {
+                method: method.clone(),
+                request,
+                metadata: Metadata::new(),
+                deadline: None,
+                wait_for_ready: None,
+                reserved: None,
+            },
+        )
+    }
+
+    /// Makes a call that is put together already. See [`Caller::call`] for what dropping the future
+    /// does.
+    pub fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
+        self.0.call(call)
+    }
+
+    /// Asks what became of a call of `method`, decoding the reply if it is kept.
+    ///
+    /// # Errors
+    /// If no server answers in time ([`Outcome::Pending`]) or the kept reply cannot be read.
+    pub async fn outcome<R: Message + Default>(
+        &self,
+        method: &Method,
+        id: CallId,
+    ) -> Result<CallState<R>, CallError> {
+        self.0.outcome(id).await?.try_map(|incoming| decode_reply(method, Some(id), &incoming))
+    }
+
+    /// The same, for a call of any method: the reply is handed out as it came.
+    ///
+    /// # Errors
+    /// If no server answers in time ([`Outcome::Pending`]).
+    pub async fn raw_outcome(&self, id: CallId) -> Result<CallState<IncomingReply>, CallError> {
+        self.0.outcome(id).await
+    }
+}
+
+impl fmt::Debug for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Channel")
+    }
+}
+
+/// A unary call: configure it, then await it.
+///
+/// Cancellation: dropping the call before it is awaited sends nothing (a reserved number is
+/// fenced); dropping it while it is awaited is described at [`Caller::call`].
+#[must_use = "a call is sent when it is awaited"]
+pub struct UnaryCall<R> {
+    state: State<R>,
+    reply: PhantomData<fn() -> R>,
+}
+
+enum State<R> {
+    Live { channel: Channel, call: Box<OutgoingCall>, invalid: Option<MetadataError> },
+    Resolved(Box<Result<R, CallError>>),
+    Spent,
+}
+
+impl<R> UnaryCall<R> {
+    fn new(channel: Channel, call: OutgoingCall) -> Self {
+        let state = State::Live { channel, call: Box::new(call), invalid: None };
+        Self { state, reply: PhantomData }
+    }
+
+    /// A call that has its result already: for mocks of generated clients.
+    pub fn resolved(result: Result<R, CallError>) -> Self {
+        Self { state: State::Resolved(Box::new(result)), reply: PhantomData }
+    }
+
+    /// Waits no longer than this for the reply. The deadline travels with the call.
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.edit(|call| call.deadline = Some(deadline))
+    }
+
+    /// Waits for a server to become reachable (until the deadline) instead of failing at once.
+    pub fn wait_for_ready(self, wait: bool) -> Self {
+        self.edit(|call| call.wait_for_ready = Some(wait))
+    }
+
+    /// Adds metadata. An invalid pair makes the call fail, not executed, when it is awaited.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        if let State::Live { call, invalid, .. } = &mut self.state {
+            *invalid = invalid.or(call.metadata.insert(key, value).err());
+        }
+        self
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut OutgoingCall)) -> Self {
+        if let State::Live { call, .. } = &mut self.state {
+            change(call);
+        }
+        self
+    }
+
+    /// The id of the call, known before anything is sent. Waits for a session and a free slot.
+    ///
+    /// # Errors
+    /// If no server can be reached, or the method takes no number (reads and `maybe` calls).
+    pub async fn id(&mut self) -> Result<CallId, CallError> {
+        let State::Live { channel, call, .. } = &mut self.state else {
+            return Err(no_number("a mocked call", "it was never sent"));
+        };
+        if let Some(id) = call.reserved {
+            return Ok(id);
+        }
+        if !call.method.semantics().takes_slot() {
+            return Err(no_number(
+                String::from(call.method.name()),
+                "reads and maybe calls have no number",
+            ));
+        }
+        let id = channel.0.reserve(&call.method).await?;
+        call.reserved = Some(id);
+        Ok(id)
+    }
+}
+
+impl<R: Message + Default + 'static> UnaryCall<R> {
+    /// Makes the call and returns the reply with its metadata.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the call ran.
+    pub async fn with_metadata(mut self) -> Result<(R, Metadata), CallError> {
+        match core::mem::replace(&mut self.state, State::Spent) {
+            State::Resolved(result) => result.map(|reply| (reply, Metadata::new())),
+            State::Spent => unreachable!("a call is spent only when it is consumed"),
+            State::Live { channel, call, invalid } => {
+                if let Some(error) = invalid {
+                    if let Some(id) = call.reserved {
+                        channel.0.abandon(id);
+                    }
+                    return Err(not_sent(call.method.name(), error));
+                }
+                let (method, id) = (call.method.clone(), call.reserved);
+                let incoming = channel.0.call(*call).await?;
+                let message = decode_reply(&method, id, &incoming)?;
+                Ok((message, incoming.metadata))
+            }
+        }
+    }
+}
+
+impl<R> Drop for UnaryCall<R> {
+    fn drop(&mut self) {
+        if let State::Live { channel, call, .. } = &self.state
+            && let Some(id) = call.reserved
+        {
+            channel.0.abandon(id);
+        }
+    }
+}
+
+impl<R: Message + Default + 'static> IntoFuture for UnaryCall<R> {
+    type Output = Result<R, CallError>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.with_metadata().await.map(|(reply, _)| reply) })
+    }
+}
+
+impl<R> fmt::Debug for UnaryCall<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state {
+            State::Live { call, .. } => write!(f, "UnaryCall({})", call.method),
+            State::Resolved(_) | State::Spent => f.write_str("UnaryCall(resolved)"),
+        }
+    }
+}
+
+fn decode_reply<R: Message + Default>(
+    method: &Method,
+    id: Option<CallId>,
+    incoming: &IncomingReply,
+) -> Result<R, CallError> {
+    incoming.reply.decode(method.id()).map_err(|error| {
+        // It ran: only its reply cannot be read.
+        let status = super::status::Status::new(
+            super::status::Code::DataLoss,
+            super::outcome::text(format_args!("executed, but its reply cannot be read: {error}")),
+        );
+        CallError::new(String::from(method.name()), Outcome::Executed(status)).with_id(id)
+    })
+}
+
+fn no_number(method: impl Into<Cow<'static, str>>, why: &'static str) -> CallError {
+    let reason = NotExecuted::because(NotExecutedReason::NeverSent, why);
+    CallError::new(method, Outcome::NotExecuted(reason))
+}
+
+fn not_sent(method: &str, error: MetadataError) -> CallError {
+    let detail = super::outcome::text(format_args!("{error}"));
+    let reason = NotExecuted::because(NotExecutedReason::NeverSent, detail);
+    CallError::new(String::from(method), Outcome::NotExecuted(reason))
+}

@@ -1,0 +1,139 @@
+//! What is known of a method before it is called: name, id, semantics, shape.
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use core::fmt;
+
+use xxhash_rust::const_xxh3;
+use xxhash_rust::xxh3;
+
+/// What the system promises about how often a call of a method runs.
+///
+/// Chosen per method in the `.proto` file; `docs/semantics.md` has each promise in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Semantics {
+    /// One datagram, which may be lost; no reply.
+    Maybe,
+    /// Runs once while the server process lives; never a silent second run.
+    AtMostOnce,
+    /// May run again on the same server.
+    Idempotent,
+    /// Has no side effects: takes no slot, may be sent again anywhere.
+    Read,
+    /// Runs once across retry, kill -9, restart and failover.
+    ExactlyOnce,
+}
+
+impl Semantics {
+    /// Whether a call takes a slot and a sequence number.
+    pub const fn takes_slot(self) -> bool {
+        !matches!(self, Self::Maybe | Self::Read)
+    }
+}
+
+/// Which sides send one message and which a stream of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// One request, one reply.
+    Unary,
+    /// A stream of requests, one reply.
+    ClientStreaming,
+    /// One request, a stream of replies.
+    ServerStreaming,
+    /// Streams both ways.
+    BidiStreaming,
+}
+
+/// A method as it is named on the wire: XXH3-64 of `package.Service/Method`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MethodId(pub u64);
+
+impl MethodId {
+    /// The id of the method with this full name, `package.Service/Method`.
+    pub const fn of(full_name: &str) -> Self {
+        Self(const_xxh3::xxh3_64(full_name.as_bytes()))
+    }
+
+    /// The digest of `body` as a request or reply of this method: the end-to-end checksum that the
+    /// sending stub makes and the receiving stub checks, and by which a false retry is told.
+    pub fn digest(self, body: &[u8]) -> u64 {
+        xxh3::xxh3_64_with_seed(body, self.0)
+    }
+}
+
+/// A method: what a client must know to call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Method {
+    name: Cow<'static, str>,
+    id: MethodId,
+    semantics: Semantics,
+    shape: Shape,
+}
+
+impl Method {
+    /// A method known at compile time. `name` is `package.Service/Method`.
+    pub const fn new(name: &'static str, semantics: Semantics, shape: Shape) -> Self {
+        Self { name: Cow::Borrowed(name), id: MethodId::of(name), semantics, shape }
+    }
+
+    /// A method learned at run time, for example by reflection.
+    pub fn dynamic(name: String, semantics: Semantics, shape: Shape) -> Self {
+        Self { id: MethodId::of(&name), name: Cow::Owned(name), semantics, shape }
+    }
+
+    /// The full name, `package.Service/Method`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The id on the wire.
+    pub const fn id(&self) -> MethodId {
+        self.id
+    }
+
+    /// What is promised about its calls.
+    pub const fn semantics(&self) -> Semantics {
+        self.semantics
+    }
+
+    /// Which sides stream.
+    pub const fn shape(&self) -> Shape {
+        self.shape
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// A service: its methods, and the compiled `.proto` files that describe them for reflection.
+#[derive(Debug)]
+pub struct ServiceDescriptor {
+    /// The full name, `package.Service`.
+    pub name: &'static str,
+    /// The methods, in the order of the `.proto` file.
+    pub methods: &'static [Method],
+    /// An encoded `google.protobuf.FileDescriptorSet` with the file of the service and all that it
+    /// imports.
+    pub file_descriptor_set: &'static [u8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_has_the_same_id_whether_known_at_compile_time_or_learned() {
+        const KNOWN: Method = Method::new("a.B/C", Semantics::Read, Shape::Unary);
+        let learned = Method::dynamic("a.B/C".into(), Semantics::Read, Shape::Unary);
+        assert_eq!(KNOWN, learned);
+        assert_eq!(KNOWN.id().0, xxh3::xxh3_64(b"a.B/C"));
+    }
+
+    #[test]
+    fn the_digest_of_one_body_differs_between_methods() {
+        assert_ne!(MethodId::of("a.B/C").digest(b"x"), MethodId::of("a.B/D").digest(b"x"));
+    }
+}

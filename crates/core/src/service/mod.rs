@@ -1,0 +1,21 @@
+//! What generated stubs are written against: methods, calls, statuses, outcomes, and the traits
+//! between a stub and whatever carries its calls.
+//!
+//! One service, written once, runs over UDP, in process and in a simulated world, because stubs
+//! know only these traits.
+
+mod client;
+mod encoded;
+mod metadata;
+mod method;
+mod outcome;
+mod server;
+mod status;
+
+pub use client::{BoxFuture, Caller, Channel, IncomingReply, OutgoingCall, UnaryCall};
+pub use encoded::{DecodeError, Encoded};
+pub use metadata::{MAX_METADATA, Metadata, MetadataError};
+pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
+pub use outcome::{CallError, CallState, NotExecuted, Outcome};
+pub use server::{Answer, Call, CallContext, Clock, Handling, Peer, Service};
+pub use status::{Code, Status};

@@ -1,0 +1,166 @@
+//! What generated server stubs implement and servers drive.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::future::Future;
+use core::net::SocketAddr;
+use core::pin::Pin;
+
+use super::encoded::Encoded;
+use super::metadata::Metadata;
+use super::method::ServiceDescriptor;
+use super::outcome::NotExecuted;
+use super::status::Status;
+use crate::session::{CallId, NotExecutedReason};
+use crate::time::{Duration, Instant};
+
+/// A request as a handler receives it: the message and what is known of the call.
+#[derive(Debug)]
+pub struct Call<T> {
+    message: T,
+    context: CallContext,
+}
+
+impl<T> Call<T> {
+    /// Puts a call together; for tests of handlers and for generated code.
+    pub fn new(message: T, context: CallContext) -> Self {
+        Self { message, context }
+    }
+
+    /// The request message.
+    pub fn message(&self) -> &T {
+        &self.message
+    }
+
+    /// The request message, by value.
+    pub fn into_message(self) -> T {
+        self.message
+    }
+
+    /// Both parts.
+    pub fn into_parts(self) -> (T, CallContext) {
+        (self.message, self.context)
+    }
+
+    /// What is known of the call.
+    pub fn context(&self) -> &CallContext {
+        &self.context
+    }
+}
+
+impl<T> core::ops::Deref for Call<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.message
+    }
+}
+
+/// What is known of a call beside its message.
+#[derive(Clone, Debug, Default)]
+pub struct CallContext {
+    /// The id; `None` for reads and `maybe` calls, which take no slot.
+    pub id: Option<CallId>,
+    /// Who calls.
+    pub peer: Peer,
+    /// Metadata that came with the request.
+    pub metadata: Metadata,
+    /// When the caller stops waiting, on the clock of this node; `None` for never.
+    pub deadline: Option<Instant>,
+    /// The clock of this node.
+    pub clock: Clock,
+}
+
+impl CallContext {
+    /// Time until the caller stops waiting: `None` for no deadline, zero if it has passed.
+    pub fn time_left(&self) -> Option<Duration> {
+        Some(self.deadline?.since(self.clock.now()))
+    }
+}
+
+/// The other side of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where its datagrams come from.
+    pub address: Option<SocketAddr>,
+    /// SHA-256 of the public key of the certificate that it proved to own; `None` if anonymous.
+    pub identity: Option<[u8; 32]>,
+}
+
+/// A handle to a node's clock, which may be virtual.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Instant + Send + Sync>);
+
+impl Clock {
+    /// A clock that reads its time from `now`.
+    pub fn new(now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Instant {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    /// A clock that stands at zero, for tests of handlers.
+    fn default() -> Self {
+        Self::new(|| Instant::ZERO)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// What became of a request at the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The handler ran and returned this.
+    Reply(Encoded, Metadata),
+    /// The handler ran and said this.
+    Status(Status),
+    /// The handler was not started, and never will be for this call.
+    NotExecuted(NotExecuted),
+}
+
+impl Answer {
+    /// The request could not be read, so no handler was started.
+    pub fn unreadable(error: super::encoded::DecodeError) -> Self {
+        let reason = match error {
+            super::encoded::DecodeError::Digest => NotExecutedReason::Corrupted,
+            super::encoded::DecodeError::Malformed(_) => NotExecutedReason::Malformed,
+        };
+        Self::NotExecuted(NotExecuted::because(
+            reason,
+            super::outcome::text(format_args!("the server could not read the request: {error}")),
+        ))
+    }
+}
+
+/// A handler at work on one request. Dropped when the caller of a read has gone; never dropped
+/// while a call with side effects runs, except when the server's drain time is over.
+pub type Handling = Pin<Box<dyn Future<Output = Answer> + Send + 'static>>;
+
+/// A service as a server drives it: generated code implements it over the user's handlers.
+pub trait Service: Send + Sync + 'static {
+    /// The service's name, methods and files.
+    fn descriptor(&self) -> &'static ServiceDescriptor;
+
+    /// Starts work on a request of the method at this index of the descriptor.
+    fn call(&self, method: usize, request: Call<Encoded>) -> Handling;
+}
+
+impl<S: Service + ?Sized> Service for Arc<S> {
+    fn descriptor(&self) -> &'static ServiceDescriptor {
+        (**self).descriptor()
+    }
+
+    fn call(&self, method: usize, request: Call<Encoded>) -> Handling {
+        (**self).call(method, request)
+    }
+}
