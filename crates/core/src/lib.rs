@@ -16,6 +16,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod limits;
+pub mod node;
 pub mod random;
 pub mod service;
 pub mod session;

@@ -1,0 +1,97 @@
+//! What a node tells its driver, and the names by which both speak of calls.
+
+use alloc::borrow::Cow;
+use core::net::SocketAddr;
+
+use super::config::SessionTicket;
+use crate::service::{
+    Call, CallError, CallState, Encoded, IncomingReply, MethodId, NotExecuted, Status,
+};
+use crate::session::CallId;
+
+/// Names a channel of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelKey(pub(crate) u32);
+
+/// Names a call, reservation or question that this node's user began. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallKey(pub(crate) u64);
+
+/// Names a request that this node is to answer. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestKey(pub(crate) u64);
+
+/// What a node tells its driver.
+#[derive(Debug)]
+pub enum Event {
+    /// A call ended.
+    Resolved(CallKey, Result<IncomingReply, CallError>),
+    /// A number was reserved, or could not be.
+    Reserved(CallKey, Result<CallId, CallError>),
+    /// A question for an outcome was answered, or could not be.
+    Outcome(CallKey, Result<CallState<IncomingReply>, CallError>),
+    /// A channel changed its state.
+    Channel(ChannelKey, ChannelEvent),
+    /// A request came: start its handler, then call [`Node::answer`](super::Node::answer).
+    Request(IncomingRequest),
+    /// The caller of this read has gone: stop its handler. No answer is due.
+    Cancelled(RequestKey),
+    /// The drain is over: every request was answered and every kept reply released.
+    Drained,
+}
+
+/// What became of a channel's way to its servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelEvent {
+    /// A session is attached: calls flow.
+    Ready {
+        /// The server's address.
+        peer: SocketAddr,
+        /// Its incarnation.
+        incarnation: u64,
+        /// The session, for asking from elsewhere.
+        ticket: SessionTicket,
+    },
+    /// Every target was tried once and none answered; attempts go on.
+    Unreachable(Cow<'static, str>),
+    /// A server refuses this client for good (certificate, version): attempts go on only when the
+    /// targets change.
+    Refused(Cow<'static, str>),
+}
+
+/// A request for the driver to hand to a service.
+#[derive(Debug)]
+pub struct IncomingRequest {
+    /// Its name for the answer.
+    pub key: RequestKey,
+    /// The method.
+    pub method: MethodId,
+    /// What the caller expects to be kept of its outcome.
+    pub kind: RequestKind,
+    /// The message and what is known of the call. The driver sets the context's clock.
+    pub call: Call<Encoded>,
+}
+
+/// How a request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// With a slot and a sequence number: its outcome is kept.
+    Numbered,
+    /// As a read.
+    Read,
+    /// As a `maybe` call: no answer is sent.
+    Maybe,
+}
+
+/// The end of a call in short, for counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It ran and returned a reply.
+    Replied(IncomingReply),
+    /// It ran and the handler said this.
+    Executed(Status),
+    /// It did not run and never will.
+    NotExecuted(NotExecuted),
+    /// Whether it ran cannot be known.
+    Lost,
+}
