@@ -3,6 +3,8 @@
 use alloc::borrow::Cow;
 use core::fmt;
 
+use crate::wire::frame::{FrameError, FrameErrorKind};
+
 /// A transport error code.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Code(pub u64);
@@ -144,6 +146,16 @@ impl fmt::Display for TransportError {
 }
 
 impl core::error::Error for TransportError {}
+
+impl From<FrameError> for TransportError {
+    fn from(e: FrameError) -> Self {
+        let code = match e.kind {
+            FrameErrorKind::Encoding => Code::FRAME_ENCODING_ERROR,
+            FrameErrorKind::Violation => Code::PROTOCOL_VIOLATION,
+        };
+        Self { code, frame: e.frame, reason: e.reason.into() }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //! made: a value that cannot be encoded is a bug and panics.
 
 pub mod connection_id;
+pub mod frame;
 pub mod protection;
 pub mod varint;
 
@@ -61,6 +62,35 @@ impl Space {
     /// The position in [`Space::ALL`], for tables with one entry per space.
     pub const fn index(self) -> usize {
         self as usize
+    }
+}
+
+/// What kind of protected packet frames stand in (RFC 9000 §17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PacketType {
+    /// Starts a connection.
+    Initial,
+    /// Carries what a resuming client sends before the server has answered.
+    ZeroRtt,
+    /// Carries the rest of the handshake.
+    Handshake,
+    /// Carries everything after the handshake; the only one with a short header.
+    OneRtt,
+}
+
+impl PacketType {
+    /// The packet number space that the packet belongs to.
+    pub const fn space(self) -> Space {
+        match self {
+            Self::Initial => Space::Initial,
+            Self::Handshake => Space::Handshake,
+            Self::ZeroRtt | Self::OneRtt => Space::Data,
+        }
+    }
+
+    /// True for all but 1-RTT packets.
+    pub const fn has_long_header(self) -> bool {
+        !matches!(self, Self::OneRtt)
     }
 }
 
@@ -132,6 +162,13 @@ impl<'a> Reader<'a> {
     pub fn length_prefixed(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.varint()?;
         self.bytes(length)
+    }
+
+    /// Skips the zero bytes that come next and returns how many they were.
+    pub fn skip_zeros(&mut self) -> usize {
+        let zeros = self.0.iter().take_while(|byte| **byte == 0).count();
+        self.0 = &self.0[zeros..];
+        zeros
     }
 
     /// Everything that is left.
