@@ -27,6 +27,9 @@ pub struct Limits {
     pub receive_window: u64,
     /// Bytes that one connection may have in flight or queued for retransmission.
     pub send_window: u64,
+    /// Messages that one connection may hold queued or unacknowledged; a further one is not taken
+    /// until one has ended.
+    pub queued_messages: usize,
     /// Messages that a peer may have open at once on a connection.
     pub open_messages: u64,
     /// The largest message accepted; at most [`MAX_MESSAGE`]. A larger one is refused.
@@ -69,6 +72,7 @@ impl Default for Limits {
             handshakes_before_retry: 64,
             receive_window: 16 << 20,
             send_window: 16 << 20,
+            queued_messages: 65_536,
             open_messages: 4_096,
             message: 64 << 20,
             assembly: 1 << 30,

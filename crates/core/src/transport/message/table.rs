@@ -1,0 +1,143 @@
+//! The messages under way, by id.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+/// Values under ids that are given out in order and taken back in nearly that order.
+///
+/// Recent ids live in a window indexed by their distance from its front, so that a short message
+/// costs neither a tree operation nor, in a steady state, an allocation. A long-lived one that would
+/// stretch the window moves to a tree. Memory follows the number of live values, never the ids; what
+/// is below [`next_id`](Self::next_id) and not here has ended.
+#[derive(Debug)]
+pub(crate) struct MessageTable<T> {
+    /// The id of the window's front.
+    base: u64,
+    recent: VecDeque<Option<T>>,
+    recent_live: usize,
+    old: BTreeMap<u64, T>,
+}
+
+/// A window up to this length is never worth compacting.
+const SHORT: usize = 64;
+
+impl<T> MessageTable<T> {
+    pub(crate) const fn new() -> Self {
+        Self { base: 0, recent: VecDeque::new(), recent_live: 0, old: BTreeMap::new() }
+    }
+
+    /// The id that the next pushed value gets.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.base + self.recent.len() as u64
+    }
+
+    /// The number of live values.
+    pub(crate) fn len(&self) -> usize {
+        self.recent_live + self.old.len()
+    }
+
+    /// Adds a value under the next id.
+    pub(crate) fn push(&mut self, value: T) -> u64 {
+        let id = self.next_id();
+        self.recent.push_back(Some(value));
+        self.recent_live += 1;
+        self.compact();
+        id
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<&T> {
+        match id.checked_sub(self.base) {
+            Some(index) => self.recent.get(usize::try_from(index).ok()?)?.as_ref(),
+            None => self.old.get(&id),
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut T> {
+        match id.checked_sub(self.base) {
+            Some(index) => self.recent.get_mut(usize::try_from(index).ok()?)?.as_mut(),
+            None => self.old.get_mut(&id),
+        }
+    }
+
+    /// Ends an id.
+    pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
+        let Some(index) = id.checked_sub(self.base) else {
+            return self.old.remove(&id);
+        };
+        let value = self.recent.get_mut(usize::try_from(index).ok()?)?.take()?;
+        self.recent_live -= 1;
+        while let Some(None) = self.recent.front() {
+            self.retire_front();
+        }
+        self.compact();
+        Some(value)
+    }
+
+    /// All live values, in the order of their ids.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut T)> {
+        let recent = (self.base..).zip(&mut self.recent);
+        let recent = recent.filter_map(|(id, value)| Some((id, value.as_mut()?)));
+        self.old.iter_mut().map(|(id, value)| (*id, value)).chain(recent)
+    }
+
+    fn compact(&mut self) {
+        while self.recent.len() > SHORT && self.recent.len() > 4 * self.recent_live {
+            self.retire_front();
+        }
+    }
+
+    fn retire_front(&mut self) {
+        if let Some(front) = self.recent.pop_front() {
+            if let Some(value) = front {
+                self.recent_live -= 1;
+                self.old.insert(self.base, value);
+            }
+            self.base += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_long_lived_message_does_not_stretch_the_window() {
+        let mut table = MessageTable::new();
+        let old = table.push("old");
+        for _ in 0..100_000 {
+            let id = table.push("short");
+            assert_eq!(table.remove(id), Some("short"));
+        }
+        assert_eq!((table.len(), table.get(old)), (1, Some(&"old")));
+        assert!(table.recent.capacity() <= 4 * SHORT, "{}", table.recent.capacity());
+        assert_eq!(table.remove(old), Some("old"));
+        assert_eq!((table.remove(old), table.next_id()), (None, 100_001));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map_and_stays_in_proportion(steps in prop::collection::vec((0u8..3, any::<prop::sample::Index>()), 1..600)) {
+            let mut table = MessageTable::new();
+            let mut model = BTreeMap::new();
+            for (step, pick) in steps {
+                if step < 2 {
+                    let id = table.push(table.next_id() * 3);
+                    model.insert(id, id * 3);
+                } else if table.next_id() > 0 {
+                    let id = pick.index(table.next_id() as usize) as u64;
+                    prop_assert_eq!(table.remove(id), model.remove(&id));
+                }
+                prop_assert_eq!(table.len(), model.len());
+                prop_assert!(table.recent.len() <= SHORT.max(4 * table.len()));
+            }
+            for id in 0..table.next_id() + 3 {
+                prop_assert_eq!(table.get(id), model.get(&id));
+                prop_assert_eq!(table.get_mut(id).copied(), model.get(&id).copied());
+            }
+            let all: Vec<_> = table.iter_mut().map(|(id, v)| (id, *v)).collect();
+            prop_assert_eq!(all, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

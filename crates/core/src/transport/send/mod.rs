@@ -1,0 +1,486 @@
+//! The sending half of the message layer: fragmentation, turns, credit, retransmission, reset
+//! (`docs/protocol.md` sections 2 and 3; RFC 9000 §2 to §4, with messages for streams).
+
+mod outgoing;
+mod packet;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use self::outgoing::Outgoing;
+use self::packet::Packet;
+use super::message::frame;
+use super::message::table::MessageTable;
+pub use super::message::{Credit, MessageId, SentFrame};
+use super::{Code, TransportError};
+use crate::limits::{Limits, MAX_MESSAGE};
+use crate::wire::varint;
+
+/// Room in a packet with which [`Outbox::write`] always gets on, in bytes.
+pub const MIN_ROOM: usize = 64;
+
+/// Bytes that a long message may send before the next one has its turn: about one packet.
+const TURN: u64 = 1200;
+
+/// Why a message was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// As many messages as `limits.queued_messages` allows are queued or unacknowledged. An
+    /// [`OutboxEvent::Writable`] follows when there is room again.
+    Full,
+    /// Larger than [`MAX_MESSAGE`].
+    TooLarge,
+    /// The connection is over. An outbox never gives this; it is for the connection around it.
+    Closed,
+}
+
+impl core::fmt::Display for SendError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Full => "too many messages are queued on this connection",
+            Self::TooLarge => "the message is larger than 4 GiB",
+            Self::Closed => "the connection is closed",
+        })
+    }
+}
+
+impl core::error::Error for SendError {}
+
+/// What became of the messages of an [`Outbox`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboxEvent {
+    /// The peer's transport holds every byte. The last event of a message.
+    Acked(MessageId),
+    /// The peer will not read on; what is left is not sent. The last event of a message.
+    Stopped {
+        /// The message.
+        id: MessageId,
+        /// The peer's code.
+        code: u64,
+    },
+    /// There is room again after [`SendError::Full`].
+    Writable,
+}
+
+/// The messages that this side sends on a connection.
+///
+/// Messages with data take turns of about one packet, lost ranges go before new ones, and short
+/// messages share packets. Payload is copied once, into the packet. An outbox is bounded by
+/// `limits.queued_messages` (messages not yet acknowledged) and `limits.send_window` (bytes sent and
+/// not acknowledged). Nothing is written before
+/// [`on_peer_credit`](Self::on_peer_credit).
+#[derive(Debug)]
+pub struct Outbox {
+    messages: MessageTable<Outgoing>,
+    max_queued: usize,
+    send_window: u64,
+    /// What the peer granted; `None` before anything is known of it.
+    credit: Option<Credit>,
+    /// New bytes ever sent: what `credit.data` limits.
+    data_sent: u64,
+    /// Bytes sent and not acknowledged: what `send_window` limits.
+    in_flight: u64,
+    /// Ids below are within `credit.messages` and had themselves put in a queue.
+    admitted: u64,
+    /// Ids below are known to the peer, because this or a higher one was in a packet.
+    opened: u64,
+    /// Messages that may have fresh data to send; the front one has the turn.
+    turns: VecDeque<u64>,
+    /// Bytes that the front message sent in its present turn.
+    turn: u64,
+    /// Messages with lost ranges.
+    lost: VecDeque<u64>,
+    /// Messages whose RESET_MESSAGE has to be sent.
+    resets: VecDeque<u64>,
+    /// The limits that the peer was told to block us.
+    told_data_blocked: Option<u64>,
+    told_messages_blocked: Option<u64>,
+    events: VecDeque<OutboxEvent>,
+    refused: bool,
+}
+
+impl Outbox {
+    /// An outbox of a connection that knows nothing of its peer yet.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            messages: MessageTable::new(),
+            max_queued: limits.queued_messages,
+            send_window: limits.send_window,
+            credit: None,
+            data_sent: 0,
+            in_flight: 0,
+            admitted: 0,
+            opened: 0,
+            turns: VecDeque::new(),
+            turn: 0,
+            lost: VecDeque::new(),
+            resets: VecDeque::new(),
+            told_data_blocked: None,
+            told_messages_blocked: None,
+            events: VecDeque::new(),
+            refused: false,
+        }
+    }
+
+    /// Queues a message made of `head` and then `body`. Neither is copied until it goes into a packet,
+    /// and both are held until the message is acknowledged or given up.
+    pub fn queue(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
+        if head.len() as u64 + body.len() as u64 > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        if self.messages.len() >= self.max_queued {
+            self.refused = true;
+            return Err(SendError::Full);
+        }
+        let granted = self.credit.map_or(0, |c| c.message_data);
+        let id = self.messages.push(Outgoing::new(head, body, granted));
+        self.admit();
+        Ok(MessageId(id))
+    }
+
+    /// Gives a message up: what is not sent yet never will be. Does nothing if it has ended.
+    /// Returns [`ever_fully_sent`](Self::ever_fully_sent), which no later event changes.
+    ///
+    /// # Panics
+    /// If `code` is above 2^62 - 1: a varint cannot carry it.
+    pub fn reset(&mut self, id: MessageId, code: u64) -> bool {
+        assert!(code <= varint::MAX, "a reset code that no varint carries");
+        let Some(message) = self.messages.get_mut(id.0) else {
+            return self.ever_fully_sent(id);
+        };
+        if message.reset.is_none() {
+            self.in_flight -= message.bytes_in_flight();
+            message.give_up(code);
+            if id.0 < self.admitted {
+                self.resets.push_back(id.0);
+            }
+        }
+        message.fully_sent()
+    }
+
+    /// True if every byte of the message was in a packet at least once. If not, the peer cannot have
+    /// acted on the whole of it, and after [`reset`](Self::reset) it never will.
+    ///
+    /// Of a message that has ended (acknowledged, or its reset was) this says true, which is the
+    /// cautious answer; ask `reset` for the exact one.
+    pub fn ever_fully_sent(&self, id: MessageId) -> bool {
+        match self.messages.get(id.0) {
+            Some(message) => message.fully_sent(),
+            None => id.0 < self.messages.next_id(),
+        }
+    }
+
+    /// True if no message waits for anything: all are acknowledged or their reset is.
+    pub fn is_empty(&self) -> bool {
+        self.messages.len() == 0
+    }
+
+    /// The next event. To be asked for until there is none each time after `queue`, `on_acked` and
+    /// `on_stop`: they are kept in a queue that only this empties.
+    pub fn poll_event(&mut self) -> Option<OutboxEvent> {
+        self.events.pop_front()
+    }
+
+    /// Takes the peer's initial credit from its transport parameters, or what is remembered of them for
+    /// early data. May be called again; credit never shrinks (RFC 9000 §7.4.1).
+    pub fn on_peer_credit(&mut self, initial: Credit) {
+        let known = self.credit.get_or_insert_default();
+        known.data = known.data.max(initial.data);
+        known.messages = known.messages.max(initial.messages);
+        known.message_data = known.message_data.max(initial.message_data);
+        let message_data = known.message_data;
+        let mut freed = Vec::new();
+        for (id, message) in self.messages.iter_mut() {
+            if message.grant(message_data) {
+                freed.push(id);
+            }
+        }
+        for id in freed {
+            self.take_turns(id);
+        }
+        self.admit();
+    }
+
+    /// Forgets that anything was sent: the server has not kept the early data. Everything goes out
+    /// again under the credit that [`on_peer_credit`](Self::on_peer_credit) then brings.
+    pub fn on_early_data_rejected(&mut self) {
+        self.credit = None;
+        (self.data_sent, self.in_flight, self.admitted, self.opened, self.turn) = (0, 0, 0, 0, 0);
+        self.turns.clear();
+        self.lost.clear();
+        self.resets.clear();
+        (self.told_data_blocked, self.told_messages_blocked) = (None, None);
+        for (_, message) in self.messages.iter_mut() {
+            message.rewind(0);
+        }
+    }
+
+    /// MAX_DATA.
+    pub fn on_max_data(&mut self, value: u64) {
+        let credit = self.credit.get_or_insert_default();
+        credit.data = credit.data.max(value);
+    }
+
+    /// MAX_MESSAGE_DATA.
+    ///
+    /// # Errors
+    /// The message was never opened (RFC 9000 §19.10).
+    pub fn on_max_message_data(&mut self, id: u64, value: u64) -> Result<(), TransportError> {
+        self.check_opened(id, frame::MAX_MESSAGE_DATA)?;
+        if self.messages.get_mut(id).is_some_and(|m| m.grant(value)) {
+            self.take_turns(id);
+        }
+        Ok(())
+    }
+
+    /// MAX_MESSAGES.
+    pub fn on_max_messages(&mut self, value: u64) {
+        let credit = self.credit.get_or_insert_default();
+        credit.messages = credit.messages.max(value);
+        self.admit();
+    }
+
+    /// STOP_MESSAGE: answered with RESET_MESSAGE (RFC 9000 §3.5).
+    ///
+    /// # Errors
+    /// The message was never opened (RFC 9000 §19.5).
+    pub fn on_stop(&mut self, id: u64, code: u64) -> Result<(), TransportError> {
+        self.check_opened(id, frame::STOP_MESSAGE)?;
+        if self.messages.get(id).is_some_and(|m| m.reset.is_none()) {
+            self.reset(MessageId(id), code);
+            self.events.push_back(OutboxEvent::Stopped { id: MessageId(id), code });
+        }
+        Ok(())
+    }
+
+    /// A packet with this frame was acknowledged.
+    pub fn on_acked(&mut self, frame: &SentFrame) {
+        match *frame {
+            SentFrame::Data { id, start, length } => {
+                let Some(message) = self.messages.get_mut(id.0) else { return };
+                if message.reset.is_some() {
+                    return;
+                }
+                self.in_flight -= message.on_acked(start..start + u64::from(length));
+                if message.fully_acked() {
+                    self.end(id);
+                    self.events.push_back(OutboxEvent::Acked(id));
+                }
+            }
+            SentFrame::Reset(id) => self.end(id),
+            _ => {}
+        }
+    }
+
+    /// A packet with this frame was lost.
+    pub fn on_lost(&mut self, frame: &SentFrame) {
+        match *frame {
+            SentFrame::Data { id, start, length } => {
+                let Some(message) = self.messages.get_mut(id.0) else { return };
+                if message.reset.is_none()
+                    && message.on_lost(start..start + u64::from(length))
+                    && !core::mem::replace(&mut message.in_lost, true)
+                {
+                    self.lost.push_back(id.0);
+                }
+            }
+            SentFrame::Reset(id) if self.messages.get(id.0).is_some() => {
+                self.resets.push_back(id.0);
+            }
+            SentFrame::DataBlocked(at) => {
+                self.told_data_blocked.take_if(|told| *told == at);
+            }
+            SentFrame::MessagesBlocked(at) => {
+                self.told_messages_blocked.take_if(|told| *told == at);
+            }
+            _ => {}
+        }
+    }
+
+    /// True if [`write`](Self::write) has something for a packet.
+    pub fn has_pending(&self) -> bool {
+        if self.credit.is_none() {
+            return false;
+        }
+        self.resets.iter().any(|id| self.messages.get(*id).is_some())
+            || self.data_blocked().is_some()
+            || self.messages_blocked().is_some()
+            || self.has_pending_data()
+    }
+
+    /// True if [`write_data`](Self::write_data) has something for a packet.
+    pub fn has_pending_data(&self) -> bool {
+        self.lost.iter().any(|id| self.messages.get(*id).is_some_and(|m| m.first_lost().is_some()))
+            || self.turn_holder().is_some_and(|m| m.fresh(self.new_bytes_allowed()).is_some())
+    }
+
+    /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever
+    /// [`has_pending`](Self::has_pending), [`MIN_ROOM`] is room enough to write something.
+    pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
+        if self.credit.is_none() {
+            return;
+        }
+        let packet = &mut Packet::new(buf, room, record);
+        self.write_resets(packet);
+        self.write_lost(packet);
+        self.write_fresh(packet);
+        self.write_blocked(packet);
+    }
+
+    /// Like [`write`](Self::write), but MESSAGE frames only: what a 0-RTT packet may carry.
+    pub fn write_data(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
+        let packet = &mut Packet::new(buf, room, record);
+        self.write_lost(packet);
+        self.write_fresh(packet);
+    }
+
+    fn write_resets(&mut self, packet: &mut Packet<'_>) {
+        while let Some(&id) = self.resets.front() {
+            if let Some(message) = self.messages.get(id)
+                && let Some(code) = message.reset
+            {
+                if !packet.reset(id, code, message.bytes_sent()) {
+                    return;
+                }
+                self.opened = self.opened.max(id + 1);
+            }
+            self.resets.pop_front();
+        }
+    }
+
+    fn write_lost(&mut self, packet: &mut Packet<'_>) {
+        while let Some(&id) = self.lost.front() {
+            if let Some(message) = self.messages.get_mut(id) {
+                while let Some(range) = message.first_lost() {
+                    let start = range.start;
+                    let Some(end) = packet.data(id, message, range) else { return };
+                    message.on_lost_resent(start..end);
+                }
+                message.in_lost = false;
+            }
+            self.lost.pop_front();
+        }
+    }
+
+    fn write_fresh(&mut self, packet: &mut Packet<'_>) {
+        while let Some(&id) = self.turns.front() {
+            let allowed = self.new_bytes_allowed();
+            let Some(message) = self.messages.get_mut(id).filter(|m| m.wants_turn()) else {
+                self.end_turn();
+                continue;
+            };
+            // What the turn's holder may not send for want of connection credit, nobody may.
+            let Some(range) = message.fresh(allowed) else { return };
+            let start = range.start;
+            let Some(end) = packet.data(id, message, range) else { return };
+            message.on_fresh_sent(end);
+            let bytes = message.bytes_in(&(start..end));
+            let go_on = message.wants_turn();
+            self.data_sent += bytes;
+            self.in_flight += bytes;
+            self.opened = self.opened.max(id + 1);
+            self.turn += bytes;
+            if !go_on {
+                self.end_turn();
+            } else if self.turn >= TURN {
+                self.turns.rotate_left(1);
+                self.turn = 0;
+            }
+        }
+    }
+
+    fn write_blocked(&mut self, packet: &mut Packet<'_>) {
+        if let Some(at) = self.data_blocked()
+            && packet.data_blocked(at)
+        {
+            self.told_data_blocked = Some(at);
+        }
+        if let Some(at) = self.messages_blocked()
+            && packet.messages_blocked(at)
+        {
+            self.told_messages_blocked = Some(at);
+        }
+    }
+
+    /// New bytes that may be sent now, over all messages.
+    fn new_bytes_allowed(&self) -> u64 {
+        let granted = self.credit.map_or(0, |c| c.data).saturating_sub(self.data_sent);
+        granted.min(self.send_window.saturating_sub(self.in_flight))
+    }
+
+    /// The limit at which the peer's MAX_DATA holds up the turn's holder, if the peer was not told.
+    fn data_blocked(&self) -> Option<u64> {
+        let limit = self.credit?.data;
+        let blocked = self.data_sent >= limit
+            && self.told_data_blocked != Some(limit)
+            && self.turn_holder().is_some_and(|m| m.fresh(0).is_none());
+        blocked.then_some(limit)
+    }
+
+    /// The count at which the peer's MAX_MESSAGES holds up a message, if the peer was not told.
+    fn messages_blocked(&self) -> Option<u64> {
+        let limit = self.credit?.messages;
+        let blocked = limit < self.messages.next_id() && self.told_messages_blocked != Some(limit);
+        blocked.then_some(limit)
+    }
+
+    fn turn_holder(&self) -> Option<&Outgoing> {
+        let mut waiting = self.turns.iter().filter_map(|id| self.messages.get(*id));
+        waiting.find(|m| m.wants_turn())
+    }
+
+    /// Queues the messages that MAX_MESSAGES now lets out.
+    fn admit(&mut self) {
+        let Some(credit) = self.credit else { return };
+        while self.admitted < credit.messages.min(self.messages.next_id()) {
+            let id = self.admitted;
+            self.admitted += 1;
+            match self.messages.get(id).map(|m| m.reset.is_some()) {
+                Some(true) => self.resets.push_back(id),
+                Some(false) => self.take_turns(id),
+                None => {}
+            }
+        }
+    }
+
+    /// Puts a message at the end of the queue of turns, once it is admitted.
+    fn take_turns(&mut self, id: u64) {
+        if id < self.admitted
+            && let Some(message) = self.messages.get_mut(id)
+            && message.wants_turn()
+            && !core::mem::replace(&mut message.in_turns, true)
+        {
+            self.turns.push_back(id);
+        }
+    }
+
+    /// Takes the turn's holder out of the queue.
+    fn end_turn(&mut self) {
+        if let Some(id) = self.turns.pop_front()
+            && let Some(message) = self.messages.get_mut(id)
+        {
+            message.in_turns = false;
+        }
+        self.turn = 0;
+    }
+
+    fn end(&mut self, id: MessageId) {
+        self.messages.remove(id.0);
+        if self.refused && self.messages.len() < self.max_queued {
+            self.refused = false;
+            self.events.push_back(OutboxEvent::Writable);
+        }
+    }
+
+    fn check_opened(&self, id: u64, frame_type: u64) -> Result<(), TransportError> {
+        if id < self.opened {
+            return Ok(());
+        }
+        let reason = "about a message that was never opened";
+        Err(TransportError::new(Code::MESSAGE_STATE_ERROR, reason).in_frame(frame_type))
+    }
+}

@@ -1,0 +1,194 @@
+//! One message on its way out: what of it was sent, lost and acknowledged.
+//!
+//! The end of a message counts as one more position after its last byte, the *end mark*, so that
+//! "everything, and that it ends here" is one range of positions and an empty message is not special.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use bytes::Bytes;
+
+use crate::transport::ranges::RangeSet;
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    head: Bytes,
+    body: Bytes,
+    /// Bytes of head and body. Stays when a reset drops them.
+    size: u64,
+    /// Positions below were in a packet at least once.
+    sent: u64,
+    /// Bytes that the peer lets us send of this message.
+    granted: u64,
+    /// Positions below are acknowledged.
+    acked: u64,
+    /// Acknowledged positions above `acked`.
+    acked_later: RangeSet,
+    /// Positions that were in lost packets only and wait to be sent again.
+    lost: RangeSet,
+    /// The code with which the message was given up.
+    pub(super) reset: Option<u64>,
+    /// Whether the id stands in the outbox's queue of turns, of losses.
+    pub(super) in_turns: bool,
+    pub(super) in_lost: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(head: Bytes, body: Bytes, granted: u64) -> Self {
+        let size = head.len() as u64 + body.len() as u64;
+        Self {
+            head,
+            body,
+            size,
+            sent: 0,
+            granted,
+            acked: 0,
+            acked_later: RangeSet::new(),
+            lost: RangeSet::new(),
+            reset: None,
+            in_turns: false,
+            in_lost: false,
+        }
+    }
+
+    /// Positions in all: the bytes and the end mark.
+    fn end(&self) -> u64 {
+        self.size + 1
+    }
+
+    pub(super) fn fully_sent(&self) -> bool {
+        self.sent == self.end()
+    }
+
+    pub(super) fn fully_acked(&self) -> bool {
+        self.acked == self.end()
+    }
+
+    /// Bytes that were in a packet at least once.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        self.sent.min(self.size)
+    }
+
+    /// Bytes sent and not acknowledged.
+    pub(super) fn bytes_in_flight(&self) -> u64 {
+        let acked = self.acked_later.count() + self.acked;
+        let mark = u64::from(self.acked_later.contains(self.size) || self.fully_acked());
+        self.bytes_sent() - (acked - mark)
+    }
+
+    /// Bytes among these positions.
+    pub(super) fn bytes_in(&self, range: &Range<u64>) -> u64 {
+        range.end.min(self.size).saturating_sub(range.start)
+    }
+
+    /// Takes a higher grant; true if the message was held up by the old one.
+    pub(super) fn grant(&mut self, granted: u64) -> bool {
+        let held_up = self.held_up();
+        self.granted = self.granted.max(granted);
+        held_up && !self.held_up()
+    }
+
+    /// True while only the peer's grant for this message keeps the rest from being sent.
+    pub(super) fn held_up(&self) -> bool {
+        self.sent >= self.granted && self.sent < self.size
+    }
+
+    /// True if there is something to send that was never sent and that the peer's grant allows.
+    pub(super) fn wants_turn(&self) -> bool {
+        self.reset.is_none() && !self.fully_sent() && !self.held_up()
+    }
+
+    /// Positions never sent that may be sent now, with `credit` new bytes left for the connection.
+    /// The end mark costs no credit and goes with the last byte.
+    pub(super) fn fresh(&self, credit: u64) -> Option<Range<u64>> {
+        let end = self.size.min(self.granted).min(self.sent.saturating_add(credit));
+        let end = if end == self.size { self.end() } else { end };
+        (self.sent < end).then_some(self.sent..end)
+    }
+
+    pub(super) fn on_fresh_sent(&mut self, end: u64) {
+        debug_assert!(self.sent < end && end <= self.end());
+        self.sent = end;
+    }
+
+    pub(super) fn first_lost(&self) -> Option<Range<u64>> {
+        self.lost.first()
+    }
+
+    pub(super) fn on_lost_resent(&mut self, range: Range<u64>) {
+        self.lost.remove(range);
+    }
+
+    /// Counts positions as acknowledged; returns how many bytes were so for the first time.
+    pub(super) fn on_acked(&mut self, range: Range<u64>) -> u64 {
+        let range = range.start.max(self.acked)..range.end.min(self.sent);
+        if range.is_empty() {
+            return 0;
+        }
+        let new = if self.acked_later.is_empty() {
+            self.bytes_in(&range)
+        } else {
+            self.acked_later.gaps(range.clone()).map(|gap| self.bytes_in(&gap)).sum()
+        };
+        if !self.lost.is_empty() {
+            self.lost.remove(range.clone());
+        }
+        if range.start > self.acked {
+            self.acked_later.insert(range);
+        } else {
+            self.acked = range.end;
+            if let Some(more) = self.acked_later.range_of(self.acked) {
+                self.acked = more.end;
+            }
+            self.acked_later.remove_below(self.acked);
+        }
+        new
+    }
+
+    /// Counts positions as lost; true if any of them has to be sent again.
+    pub(super) fn on_lost(&mut self, range: Range<u64>) -> bool {
+        let range = range.start.max(self.acked)..range.end.min(self.sent);
+        if self.acked_later.is_empty() {
+            self.lost.insert(range);
+        } else {
+            for gap in self.acked_later.gaps(range) {
+                self.lost.insert(gap);
+            }
+        }
+        !self.lost.is_empty()
+    }
+
+    /// Gives the message up and drops its bytes. What was sent of it stays known.
+    pub(super) fn give_up(&mut self, code: u64) {
+        self.reset = Some(code);
+        (self.head, self.body) = (Bytes::new(), Bytes::new());
+        self.lost.clear();
+        self.acked_later.clear();
+    }
+
+    /// As if nothing had been sent yet.
+    pub(super) fn rewind(&mut self, granted: u64) {
+        (self.sent, self.acked, self.granted) = (0, 0, granted);
+        self.lost.clear();
+        self.acked_later.clear();
+        (self.in_turns, self.in_lost) = (false, false);
+    }
+
+    /// Appends `length` bytes from `start` on.
+    pub(super) fn copy(&self, start: u64, length: usize, out: &mut Vec<u8>) {
+        // Positions below `size` fit usize: the bytes are in memory.
+        let (start, head) = (start as usize, self.head.len());
+        let end = start + length;
+        if start < head {
+            out.extend_from_slice(&self.head[start..end.min(head)]);
+        }
+        if end > head {
+            out.extend_from_slice(&self.body[start.max(head) - head..end - head]);
+        }
+    }
+
+    /// True if a frame of `range` that holds `length` bytes also carries the end mark.
+    pub(super) fn ends_with(&self, range: &Range<u64>, length: usize) -> bool {
+        range.end > self.size && range.start + length as u64 == self.size
+    }
+}
