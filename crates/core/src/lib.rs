@@ -15,6 +15,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod datagram;
 pub mod limits;
 pub mod node;
 pub mod random;

@@ -9,6 +9,7 @@ mod encoded;
 mod metadata;
 mod method;
 mod outcome;
+mod registry;
 mod server;
 mod status;
 
@@ -17,5 +18,6 @@ pub use encoded::{DecodeError, Encoded};
 pub use metadata::{MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
 pub use outcome::{CallError, CallState, NotExecuted, Outcome};
+pub use registry::{RegisterError, Registry};
 pub use server::{Answer, Call, CallContext, Clock, Handling, Peer, Service};
 pub use status::{Code, Status};
