@@ -28,6 +28,18 @@ impl ConnectionId {
         Some(id)
     }
 
+    /// An id that we issue.
+    pub const fn from_local(local: [u8; LOCAL_LENGTH]) -> Self {
+        let mut id = Self::EMPTY;
+        let mut i = 0;
+        while i < LOCAL_LENGTH {
+            id.bytes[i] = local[i];
+            i += 1;
+        }
+        id.length = LOCAL_LENGTH as u8;
+        id
+    }
+
     /// Number of bytes.
     pub const fn len(&self) -> usize {
         self.length as usize
@@ -51,10 +63,7 @@ impl ConnectionId {
 
 impl From<[u8; LOCAL_LENGTH]> for ConnectionId {
     fn from(local: [u8; LOCAL_LENGTH]) -> Self {
-        let mut id = Self::EMPTY;
-        id.bytes[..LOCAL_LENGTH].copy_from_slice(&local);
-        id.length = LOCAL_LENGTH as u8;
-        id
+        Self::from_local(local)
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod connection_id;
 pub mod frame;
+pub mod packet;
 pub mod protection;
 pub mod varint;
 
