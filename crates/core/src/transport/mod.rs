@@ -1,13 +1,19 @@
 //! Reliable, encrypted messages over datagrams: recovery, congestion control, path MTU discovery.
 
+pub mod ack;
 pub mod connection;
 pub mod crypto;
+pub mod ecn;
 pub mod endpoint;
 pub mod error;
+pub mod loss;
 pub mod message;
+pub mod probe;
 pub mod ranges;
 pub mod receive;
+pub mod rtt;
 pub mod send;
+pub mod timers;
 
 pub use crate::wire::{ConnectionId, Side, Space};
 pub use error::{Code, TransportError};

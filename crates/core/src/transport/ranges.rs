@@ -48,6 +48,15 @@ impl RangeSet {
         range.is_empty() || self.range_of(range.start).is_some_and(|r| range.end <= r.end)
     }
 
+    /// True if any value of `range` is a member.
+    pub fn overlaps(&self, range: Range<u64>) -> bool {
+        !range.is_empty()
+            && self
+                .ranges
+                .get(self.first_ending_after(range.start))
+                .is_some_and(|r| r.start < range.end)
+    }
+
     /// The whole range that `value` is a member of.
     pub fn range_of(&self, value: u64) -> Option<Range<u64>> {
         let r = self.ranges.get(self.first_ending_after(value))?;
@@ -290,6 +299,8 @@ mod tests {
                 prop_assert!(set.ranges.iter().all(|r| !r.is_empty()));
                 prop_assert!((0..80).all(|v| set.contains(v) == model.contains(&v)));
                 prop_assert_eq!(set.count(), model.len() as u64);
+                prop_assert!((0..80).all(|v| set.overlaps(v..v + 3)
+                    == (v..v + 3).any(|v| model.contains(&v))));
                 let missing: BTreeSet<u64> = set.gaps(3..70).flatten().collect();
                 prop_assert!((3..70).all(|v| missing.contains(&v) != model.contains(&v)));
                 prop_assert_eq!(set.min(), model.first().copied());
