@@ -15,6 +15,12 @@ pub const MIN_DATAGRAM: usize = 1200;
 /// The largest UDP payload.
 pub const MAX_DATAGRAM: usize = 65_507;
 
+/// Transport parameters that a peer may send, known and unknown together; more are refused.
+pub const MAX_TRANSPORT_PARAMETERS: usize = 64;
+
+/// Versions that a peer may list in its version information; more are refused.
+pub const MAX_VERSIONS: usize = 32;
+
 /// Bounds that an operator may set. The defaults suit a server with a few gigabytes of memory.
 #[derive(Clone, Debug)]
 pub struct Limits {

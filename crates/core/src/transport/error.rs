@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use core::fmt;
 
 use crate::wire::frame::{FrameError, FrameErrorKind};
+use crate::wire::params::ParameterError;
 
 /// A transport error code.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,6 +155,12 @@ impl From<FrameError> for TransportError {
             FrameErrorKind::Violation => Code::PROTOCOL_VIOLATION,
         };
         Self { code, frame: e.frame, reason: e.reason.into() }
+    }
+}
+
+impl From<ParameterError> for TransportError {
+    fn from(ParameterError(reason): ParameterError) -> Self {
+        Self::new(Code::TRANSPORT_PARAMETER_ERROR, reason)
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod connection_id;
 pub mod frame;
 pub mod packet;
+pub mod params;
 pub mod protection;
 pub mod varint;
 
