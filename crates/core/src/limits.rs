@@ -54,6 +54,8 @@ pub struct Limits {
     pub sessions_per_address: usize,
     /// Slots granted to a session at most: its calls in flight.
     pub slots: u32,
+    /// Slots granted to all sessions together; past it a session gets a single one.
+    pub slots_in_all: u64,
     /// Reads that one connection may have executing.
     pub reads: u32,
     /// The largest reply kept past its connection; a larger one becomes "executed, reply not kept".
@@ -61,6 +63,9 @@ pub struct Limits {
     /// Bytes of kept replies over all sessions; past it, new replies are kept for their connection
     /// only.
     pub kept_replies: u64,
+    /// Bytes of replies kept for their connections only, over all sessions; past it, a further one is
+    /// not kept at all.
+    pub held_replies: u64,
     /// How long a session without a connection is remembered, and so how long an outcome can be
     /// asked for.
     pub retention: Duration,
@@ -87,9 +92,11 @@ impl Default for Limits {
             sessions_per_identity: 4_096,
             sessions_per_address: 1_024,
             slots: 1_024,
+            slots_in_all: 4 << 20,
             reads: 1_024,
             kept_reply: 64 << 10,
             kept_replies: 256 << 20,
+            held_replies: 1 << 30,
             retention: Duration::from_secs(3_600),
             waiting_calls: 65_536,
             background_fences: 1_024,
@@ -112,6 +119,8 @@ mod tests {
         let l = Limits::default();
         assert!(l.message <= MAX_MESSAGE);
         assert!(l.kept_reply as u64 <= l.kept_replies);
+        assert!(l.message <= l.held_replies);
+        assert!(l.slots_in_all >= l.sessions as u64);
         assert!(l.open_messages > u64::from(l.slots) + u64::from(l.reads));
         assert!(
             l.retention > Duration::from_secs(600),

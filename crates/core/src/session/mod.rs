@@ -1,8 +1,8 @@
 //! Sessions, slots and sequence numbers: what makes every call resolve.
 //!
 //! A session has numbered slots; a slot carries one call at a time, and each call on it takes the
-//! slot's next sequence number. The server half (`Sessions`) remembers per slot what became of
-//! the last number; the client half (`ClientSession`) sends a number only when the one before it
+//! slot's next sequence number. The server half ([`Sessions`]) remembers per slot what became of
+//! the last number; the client half ([`ClientSession`]) sends a number only when the one before it
 //! is settled. Both are pure state machines: no transport, no futures, no clock. They are
 //! deterministic and can be cloned, so that the server half can also live in a replicated state
 //! machine.
@@ -10,13 +10,21 @@
 //! `docs/semantics.md` says what follows from it for a caller, `docs/protocol.md` section 4 how it
 //! looks on the wire.
 
+mod client;
+mod exchange;
+#[cfg(test)]
+mod model;
 mod outcome;
+mod server;
 mod slot;
 
 use core::fmt;
 use core::str::FromStr;
 
+pub use client::{Abandoned, ClientSession, Effect, Fate, Reconciled, Sent};
+pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Violation};
+pub use server::{Attachment, Completion, OpenRequest, Refused, Sessions};
 pub use slot::{Answer, Decision, Footprint, Keep, KeptReply, Slot, SlotReport, SlotState};
 
 /// The largest sequence number: what a varint carries (RFC 9000 §16).

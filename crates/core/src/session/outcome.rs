@@ -122,7 +122,7 @@ impl Refusal {
     }
 
     /// Whether the server has no memory of the session and never will: the calls in flight are
-    /// settled by `ClientSession::lost`.
+    /// settled by [`super::ClientSession::lost`].
     pub const fn is_lost(self) -> bool {
         matches!(self, Self::Unknown | Self::Expired)
     }

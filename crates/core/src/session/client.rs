@@ -1,0 +1,531 @@
+//! The client half: which slots are free, what is in flight, and what has to be said about it.
+
+mod attach;
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+pub use self::attach::Reconciled;
+use super::{Answer, CallId, MAX_SEQUENCE, Opened, SessionId, SlotChange, SlotPosition};
+
+/// A client's side of one session.
+///
+/// It hands out a call's id before anything is sent, sends n+1 on a slot only when n is settled, and
+/// settles abandoned calls by fences in the background. The caller moves the bytes: it tells what
+/// was sent and what came back, and asks for the fences, releases and returned slots to send.
+///
+/// Messages of connections other than the one that attached last should not be handed in, apart from
+/// answers about calls: those are facts wherever they come from.
+#[derive(Clone, Debug)]
+pub struct ClientSession {
+    id: SessionId,
+    epoch: u64,
+    attached: bool,
+    /// Slots granted at opening. Those at or above `slots.len()` are untouched.
+    span: u32,
+    slots: Vec<Entry>,
+    /// Idle slots that have been used, the most recent last.
+    free: Vec<u32>,
+    held: u32,
+    busy: u32,
+    wanted: u32,
+    version: u64,
+    max_slots: u32,
+    fences: Fences,
+    /// Slots with an outcome that the server need not keep any longer; may name some that have moved
+    /// on since.
+    unreleased: Vec<u32>,
+    returning: Vec<SlotPosition>,
+}
+
+/// How much of a call has been sent.
+///
+/// Whole means that on some connection its last byte was sent at least once: from then on the server
+/// may have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sent {
+    /// Not a byte.
+    #[default]
+    Nothing,
+    /// Some bytes, and on no connection all of them.
+    Part,
+    /// All of it.
+    Whole,
+}
+
+/// What came of abandoning a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// Part of it was never sent: it is not executed and never will be. The caller must send no more
+    /// of it.
+    NeverSent,
+    /// Its outcome is not known yet. A fence will settle it in the background.
+    Pending,
+    /// It is not in flight: it was settled before.
+    Settled,
+}
+
+/// What an answer from the server means for the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The answer settles the call, and its slot is free again.
+    Settled {
+        /// Whether the call had been abandoned, so that nobody waits for it any more.
+        abandoned: bool,
+    },
+    /// The call is being executed; its answer follows.
+    Working,
+    /// The server settled the number before, with another owner of the session or against the
+    /// protocol: whether the call ran cannot be known. Its slot is not used again.
+    Lost,
+    /// A late copy of what is known already.
+    Ignored,
+}
+
+/// What became of a call in flight when its session was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Part of it was never sent: it did not run and never will.
+    NeverSent,
+    /// Whether it ran cannot be known.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    state: State,
+    /// The lists that name the slot already, so that they never name it twice.
+    in_fences: bool,
+    in_unreleased: bool,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// Granted; the last number settled. `unreleased`: the server may still keep its outcome.
+    Idle {
+        last: u64,
+        unreleased: bool,
+    },
+    Busy(InFlight),
+    /// Given back with this number, or never granted.
+    NotHeld {
+        last: u64,
+    },
+    /// The two sides disagree about it: never used again.
+    Retired,
+}
+
+#[derive(Clone, Debug)]
+struct InFlight {
+    sequence: u64,
+    sent: Sent,
+    working: bool,
+    abandoned: bool,
+    fence: Fence,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fence {
+    None,
+    Waiting,
+    UnderWay,
+}
+
+/// The fences that are to be sent, and how many are under way.
+#[derive(Clone, Debug)]
+struct Fences {
+    /// Each slot at most once; may name some whose call was settled in another way since.
+    waiting: VecDeque<u32>,
+    under_way: usize,
+    bound: usize,
+}
+
+impl ClientSession {
+    /// The session that the server opened. `max_slots` bounds how many slots it may hold
+    /// ([`crate::limits::Limits::slots`]), `max_fences` the fences under way at once
+    /// ([`crate::limits::Limits::background_fences`]).
+    pub fn new(opened: &Opened, max_slots: u32, max_fences: usize) -> Self {
+        let span = opened.slots.min(max_slots);
+        Self {
+            id: opened.session,
+            epoch: opened.epoch,
+            attached: true,
+            span,
+            slots: Vec::new(),
+            free: Vec::new(),
+            held: span,
+            busy: 0,
+            wanted: span,
+            version: 0,
+            max_slots,
+            fences: Fences { waiting: VecDeque::new(), under_way: 0, bound: max_fences.max(1) },
+            unreleased: Vec::new(),
+            returning: Vec::new(),
+        }
+    }
+
+    /// The session's name.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// Whether the session has a connection, so that calls can be sent.
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Calls in flight, abandoned ones included.
+    pub fn in_flight(&self) -> u32 {
+        self.busy
+    }
+
+    /// Slots that the server granted and that were not given back.
+    pub fn held(&self) -> u32 {
+        self.held
+    }
+
+    /// Takes a free slot and names the call that goes on it, before anything is sent. `None` if
+    /// every slot is in use: the call waits until one is settled or granted.
+    pub fn reserve(&mut self) -> Option<CallId> {
+        if self.busy >= self.wanted {
+            return None;
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.untouched()?,
+        };
+        let state = &mut self.slots[slot as usize].state;
+        let State::Idle { last, .. } = *state else {
+            debug_assert!(false, "a free slot is idle");
+            return None;
+        };
+        let sequence = last + 1;
+        *state = State::Busy(InFlight {
+            sequence,
+            sent: Sent::Nothing,
+            working: false,
+            abandoned: false,
+            fence: Fence::None,
+        });
+        self.busy += 1;
+        Some(self.call(slot, sequence))
+    }
+
+    /// More of the call has been sent; on any connection, so that it never becomes less.
+    pub fn sent(&mut self, call: CallId, sent: Sent) {
+        if let Some(flight) = self.own(call) {
+            flight.sent = flight.sent.max(sent);
+        }
+    }
+
+    /// How much of the call has been sent, and whether the server said that it is executing; `None`
+    /// if it is not in flight.
+    pub fn progress(&self, call: CallId) -> Option<(Sent, bool)> {
+        match &self.slots.get(call.slot as usize)?.state {
+            State::Busy(flight) if call.session == self.id && flight.sequence == call.sequence => {
+                Some((flight.sent, flight.working))
+            }
+            _ => None,
+        }
+    }
+
+    /// Nobody waits for the call any more: its deadline passed or its future was dropped. What is
+    /// not sent must not be sent any more; the rest is settled by a fence in the background.
+    pub fn abandon(&mut self, call: CallId) -> Abandoned {
+        let Some(flight) = self.own(call) else { return Abandoned::Settled };
+        flight.abandoned = true;
+        match flight.sent {
+            Sent::Nothing if flight.fence == Fence::None => {
+                // Nobody can have the number: the next call takes it.
+                let last = call.sequence - 1;
+                self.vacate(call.slot, State::Idle { last, unreleased: false });
+                Abandoned::NeverSent
+            }
+            Sent::Whole => {
+                self.want_fence(call.slot);
+                Abandoned::Pending
+            }
+            // The number is burnt: the server may have seen the beginning.
+            Sent::Nothing | Sent::Part => {
+                self.want_fence(call.slot);
+                Abandoned::NeverSent
+            }
+        }
+    }
+
+    /// Asks the server what became of the call, and makes sure that it does not start if it has not.
+    /// Returns false if it is not in flight.
+    pub fn ask(&mut self, call: CallId) -> bool {
+        let in_flight = self.own(call).is_some();
+        if in_flight {
+            self.want_fence(call.slot);
+        }
+        in_flight
+    }
+
+    /// The server's answer about a number.
+    pub fn answer<R>(&mut self, slot: u32, sequence: u64, answer: &Answer<R>) -> Effect {
+        let Some(flight) = self.flight(slot, sequence) else { return Effect::Ignored };
+        let abandoned = flight.abandoned;
+        match answer {
+            Answer::Working => {
+                // It has started, so that a fence would not be answered otherwise.
+                flight.working = true;
+                self.drop_fence(slot);
+                Effect::Working
+            }
+            Answer::Stale => {
+                self.retire(slot);
+                Effect::Lost
+            }
+            Answer::Reply(_) | Answer::NotKept | Answer::NotExecuted(_) => {
+                self.settle(slot, sequence);
+                Effect::Settled { abandoned }
+            }
+        }
+    }
+
+    /// The server refused the request because another one has its number: this request was not
+    /// executed and never will be. The slot stays in use until a fence has told what the other one
+    /// became. Returns false for a late copy.
+    pub fn false_retry(&mut self, slot: u32, sequence: u64) -> bool {
+        let Some(flight) = self.flight(slot, sequence) else { return false };
+        let news = !flight.abandoned;
+        flight.abandoned = true;
+        flight.sent = Sent::Whole;
+        self.want_fence(slot);
+        news
+    }
+
+    /// The next fence to send, if the session is attached and not too many are under way.
+    pub fn next_fence(&mut self) -> Option<SlotPosition> {
+        while self.attached && self.fences.under_way < self.fences.bound {
+            let slot = self.fences.waiting.pop_front()?;
+            let entry = &mut self.slots[slot as usize];
+            entry.in_fences = false;
+            if let State::Busy(flight) = &mut entry.state
+                && flight.fence == Fence::Waiting
+            {
+                flight.fence = Fence::UnderWay;
+                self.fences.under_way += 1;
+                return Some(SlotPosition { slot, sequence: flight.sequence });
+            }
+        }
+        None
+    }
+
+    /// Up to `most` outcomes that the server need not keep any longer, for a RELEASE. A slot that is
+    /// used again needs none: its next number says the same.
+    pub fn take_releases(&mut self, most: usize) -> Vec<SlotPosition> {
+        let mut releases = Vec::new();
+        while self.attached && releases.len() < most {
+            let Some(slot) = self.unreleased.pop() else { break };
+            let entry = &mut self.slots[slot as usize];
+            entry.in_unreleased = false;
+            if let State::Idle { last, unreleased } = &mut entry.state
+                && core::mem::take(unreleased)
+            {
+                releases.push(SlotPosition { slot, sequence: *last });
+            }
+        }
+        releases
+    }
+
+    /// Slots that the server asked for and that are settled, for a RETURN_SLOTS.
+    pub fn take_returns(&mut self) -> Vec<SlotPosition> {
+        if self.attached { core::mem::take(&mut self.returning) } else { Vec::new() }
+    }
+
+    /// The server grants slots or asks for some back.
+    pub fn slots_changed(&mut self, change: &SlotChange) {
+        for grant in &change.granted {
+            self.granted(grant.slot, grant.sequence);
+        }
+        if change.version > self.version {
+            self.version = change.version;
+            self.wanted = change.wanted.clamp(1, self.max_slots.max(1));
+        }
+        self.give_back();
+    }
+
+    /// The connection has ended, or another attach has superseded it. Calls stay in flight; what was
+    /// asked and not answered is asked again after attaching.
+    pub fn detached(&mut self) {
+        self.attached = false;
+        for (slot, entry) in (0u32..).zip(&mut self.slots) {
+            if let State::Busy(flight) = &mut entry.state
+                && flight.fence == Fence::UnderWay
+            {
+                flight.fence = Fence::Waiting;
+                self.fences.list(slot, &mut entry.in_fences);
+            }
+        }
+        self.fences.under_way = 0;
+    }
+
+    /// The server has no memory of the session: it said so itself ([`super::Refusal::is_lost`]), or
+    /// the process that opened it is known to be dead. Says what became of each call in flight, in
+    /// the order of their slots.
+    ///
+    /// The word of another server that is merely reached by the same name is not enough: a late copy
+    /// could still run at the first.
+    pub fn lost(self) -> Vec<(CallId, Fate)> {
+        let mut fates = Vec::new();
+        for (slot, entry) in (0u32..).zip(&self.slots) {
+            if let State::Busy(flight) = &entry.state {
+                fates.push((self.call(slot, flight.sequence), flight.fate()));
+            }
+        }
+        fates
+    }
+
+    fn call(&self, slot: u32, sequence: u64) -> CallId {
+        CallId { session: self.id, slot, sequence }
+    }
+
+    fn own(&mut self, call: CallId) -> Option<&mut InFlight> {
+        if call.session == self.id { self.flight(call.slot, call.sequence) } else { None }
+    }
+
+    fn flight(&mut self, slot: u32, sequence: u64) -> Option<&mut InFlight> {
+        match &mut self.slots.get_mut(slot as usize)?.state {
+            State::Busy(flight) if flight.sequence == sequence => Some(flight),
+            _ => None,
+        }
+    }
+
+    /// The first of the slots granted at opening that was never used.
+    fn untouched(&mut self) -> Option<u32> {
+        let slot = u32::try_from(self.slots.len()).ok().filter(|slot| *slot < self.span)?;
+        self.slots.push(Entry::new(State::Idle { last: 0, unreleased: false }));
+        Some(slot)
+    }
+
+    fn settle(&mut self, slot: u32, sequence: u64) {
+        self.drop_fence(slot);
+        self.vacate(slot, State::Idle { last: sequence, unreleased: true });
+        self.list_unreleased(slot);
+    }
+
+    /// A busy slot becomes idle.
+    fn vacate(&mut self, slot: u32, idle: State) {
+        self.busy -= 1;
+        if matches!(idle, State::Idle { last, .. } if last >= MAX_SEQUENCE) {
+            // Its numbers are used up.
+            self.slots[slot as usize].state = State::Retired;
+            self.held -= 1;
+            return;
+        }
+        self.slots[slot as usize].state = idle;
+        self.free.push(slot);
+        self.give_back();
+    }
+
+    fn list_unreleased(&mut self, slot: u32) {
+        if !core::mem::replace(&mut self.slots[slot as usize].in_unreleased, true) {
+            self.unreleased.push(slot);
+        }
+    }
+
+    /// The two sides disagree about a slot: it is not used again.
+    fn retire(&mut self, slot: u32) {
+        self.drop_fence(slot);
+        match core::mem::replace(&mut self.slots[slot as usize].state, State::Retired) {
+            State::Busy(_) => (self.busy, self.held) = (self.busy - 1, self.held - 1),
+            State::Idle { .. } => {
+                self.free.retain(|free| *free != slot);
+                self.held -= 1;
+            }
+            State::NotHeld { .. } | State::Retired => {}
+        }
+    }
+
+    fn want_fence(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if let State::Busy(flight) = &mut entry.state
+            && flight.fence == Fence::None
+            // It has started, and its answer comes by itself.
+            && !flight.working
+        {
+            flight.fence = Fence::Waiting;
+            self.fences.list(slot, &mut entry.in_fences);
+        }
+    }
+
+    fn drop_fence(&mut self, slot: u32) {
+        if let State::Busy(flight) = &mut self.slots[slot as usize].state {
+            if flight.fence == Fence::UnderWay {
+                self.fences.under_way -= 1;
+            }
+            flight.fence = Fence::None;
+        }
+    }
+
+    /// A slot is granted, its first call to take the number `first`. A copy of a grant whose slot was
+    /// given back since names a number that is too low.
+    fn granted(&mut self, slot: u32, first: u64) {
+        if slot >= self.max_slots || first == 0 || first > MAX_SEQUENCE {
+            return;
+        }
+        self.grow(slot);
+        if let State::NotHeld { last } = self.slots[slot as usize].state
+            && (last == 0 || first > last + 1)
+        {
+            let state = State::Idle { last: first - 1, unreleased: false };
+            self.slots[slot as usize].state = state;
+            self.free.push(slot);
+            self.held += 1;
+        }
+    }
+
+    /// Makes sure that the table has `slot`.
+    fn grow(&mut self, slot: u32) {
+        while self.slots.len() <= slot as usize {
+            match self.untouched() {
+                Some(untouched) => self.free.push(untouched),
+                None => self.slots.push(Entry::new(State::NotHeld { last: 0 })),
+            }
+        }
+    }
+
+    /// Gives back idle slots while there are more than the server wants.
+    fn give_back(&mut self) {
+        while self.held > self.wanted {
+            // The least recently used first, so that the others stay warm.
+            let slot = if self.free.is_empty() {
+                let Some(slot) = self.untouched() else { return };
+                slot
+            } else {
+                self.free.remove(0)
+            };
+            let state = &mut self.slots[slot as usize].state;
+            if let State::Idle { last, .. } = *state {
+                *state = State::NotHeld { last };
+                self.returning.push(SlotPosition { slot, sequence: last });
+                self.held -= 1;
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn new(state: State) -> Self {
+        Self { state, in_fences: false, in_unreleased: false }
+    }
+}
+
+impl InFlight {
+    fn fate(&self) -> Fate {
+        if self.sent == Sent::Whole { Fate::Lost } else { Fate::NeverSent }
+    }
+}
+
+impl Fences {
+    fn list(&mut self, slot: u32, listed: &mut bool) {
+        if !core::mem::replace(listed, true) {
+            self.waiting.push_back(slot);
+        }
+    }
+}
