@@ -1,1 +1,29 @@
-//! tls
+//! TLS 1.3 for Stubborn: the one place that knows rustls.
+//!
+//! [`TlsClient`] and [`TlsServer`] are configurations; they implement the traits of
+//! [`stubborn_core::transport::crypto`], behind which core sees keys and bytes only. [`Identity`] is
+//! who one is, [`Roots`] whom one trusts.
+//!
+//! The default [`Environment`] takes randomness from aws-lc-rs and time from the system's clock. A
+//! simulated one brings its own.
+
+mod client;
+mod environment;
+mod error;
+mod identity;
+mod keys;
+mod secret;
+mod self_signed;
+mod server;
+mod session;
+
+pub use client::{ServerTrust, TlsClient, TlsClientBuilder};
+pub use environment::Environment;
+pub use error::ConfigError;
+pub use identity::{Identity, Roots, key_digest};
+pub use rustls;
+pub use self_signed::{SelfSigned, self_signed};
+pub use server::{ClientCertificates, TlsServer, TlsServerBuilder};
+
+/// The application protocol that both sides must name (ALPN, RFC 7301).
+pub const ALPN: &[u8] = b"stubborn/1";

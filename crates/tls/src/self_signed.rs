@@ -1,0 +1,37 @@
+//! Certificates for development and tests.
+
+use crate::{ConfigError, Identity, Roots};
+
+/// A certificate that nobody but itself vouches for.
+#[derive(Clone, Debug)]
+pub struct SelfSigned {
+    /// Certificate and key, to be served.
+    pub identity: Identity,
+    /// The certificate as PEM, to be given to those who shall trust it.
+    pub certificate_pem: String,
+    /// The private key as PEM.
+    pub key_pem: String,
+}
+
+impl SelfSigned {
+    /// Roots that trust this certificate and no other.
+    pub fn roots(&self) -> Roots {
+        let certificate = self.identity.chain[0].to_vec();
+        Roots::from_der(vec![certificate]).expect("a certificate that was just made parses")
+    }
+}
+
+/// Makes a new key (ECDSA P-256) and a self-signed certificate for these DNS names and IP addresses.
+///
+/// # Errors
+/// When a name is neither a DNS name nor an IP address.
+pub fn self_signed(
+    names: impl IntoIterator<Item = impl Into<String>>,
+) -> Result<SelfSigned, ConfigError> {
+    let names: Vec<String> = names.into_iter().map(Into::into).collect();
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|e| ConfigError::Unusable(e.to_string()))?;
+    let (certificate_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = Identity::from_pem(certificate_pem.as_bytes(), key_pem.as_bytes())?;
+    Ok(SelfSigned { identity, certificate_pem, key_pem })
+}
