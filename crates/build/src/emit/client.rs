@@ -1,0 +1,145 @@
+//! `BankClient`: calls the service.
+
+use std::collections::BTreeSet;
+
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+
+use super::{Stub, StubMethod, ident};
+use crate::config::Config;
+
+pub(super) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
+    let (runtime, name, calls) = (&stub.runtime, ident(&stub.names.client), &stub.names.calls);
+    let docs = stub.docs(
+        &format!("A client of the service `{}`.", stub.service.full_name),
+        &[
+            "Each method returns a call that is sent when it is awaited, and whose error says what \
+             became of it."
+                .into(),
+            format!("Cheap to clone. To test code that calls, let it take a [`{calls}`]."),
+        ],
+    );
+    let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
+    let connect = config.connect.then(|| connect(stub));
+    let mut taken: BTreeSet<_> = stub.unary().map(|m| m.method.rust_name.clone()).collect();
+    let methods: Vec<_> = stub.unary().map(|m| method(stub, m)).collect();
+    let outcomes: Vec<_> = stub
+        .unary()
+        .filter(|m| m.method.semantics.takes_slot())
+        .map(|m| outcome_of(stub, m, &mut taken))
+        .collect();
+    // Derives expand to items of their own, which would warn if the client is deprecated.
+    quote! {
+        #docs
+        #deprecated
+        pub struct #name {
+            channel: #runtime::Channel,
+        }
+
+        #allow
+        impl ::core::clone::Clone for #name {
+            fn clone(&self) -> Self {
+                Self { channel: ::core::clone::Clone::clone(&self.channel) }
+            }
+        }
+
+        #allow
+        impl ::core::fmt::Debug for #name {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.debug_struct(::core::stringify!(#name)).field("channel", &self.channel).finish()
+            }
+        }
+
+        #allow
+        #[allow(clippy::wrong_self_convention)]
+        impl #name {
+            #[doc = " A client that calls through this channel."]
+            pub fn new(channel: #runtime::Channel) -> Self {
+                Self { channel }
+            }
+
+            #connect
+            #(#methods)*
+
+            #[doc = " Asks what became of a call of any method; the reply is handed out encoded."]
+            #[doc = ""]
+            #[doc = " # Errors"]
+            #[doc = " If no server answers in time."]
+            pub async fn outcome(
+                &self,
+                id: #runtime::CallId,
+            ) -> ::core::result::Result<
+                #runtime::CallState<#runtime::IncomingReply>,
+                #runtime::CallError,
+            > {
+                self.channel.raw_outcome(id).await
+            }
+
+            #(#outcomes)*
+        }
+    }
+}
+
+fn connect(stub: &Stub<'_>) -> TokenStream {
+    let runtime = &stub.runtime;
+    quote! {
+        #[doc = " Connects to a server, for example `stubborn://bank.example:7400`."]
+        #[doc = ""]
+        #[doc = " # Errors"]
+        #[doc = " If the address cannot be read or no server can be reached."]
+        pub async fn connect(
+            uri: &str,
+        ) -> ::core::result::Result<Self, #runtime::ConnectError> {
+            ::core::result::Result::Ok(Self::new(#runtime::connect(uri).await?))
+        }
+    }
+}
+
+fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
+    let StubMethod { index, request, reply, .. } = method;
+    let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
+    let (docs, deprecated) = (method.docs(&[]), method.deprecated());
+    quote! {
+        #docs
+        #deprecated
+        pub fn #name(&self, request: #request) -> #runtime::UnaryCall<#reply> {
+            self.channel.unary(&#descriptor.methods[#index], &request)
+        }
+    }
+}
+
+fn outcome_of(
+    stub: &Stub<'_>,
+    method: &StubMethod<'_>,
+    taken: &mut BTreeSet<String>,
+) -> TokenStream {
+    let StubMethod { index, reply, .. } = method;
+    let (runtime, descriptor) = (&stub.runtime, stub.descriptor());
+    let name = free_name(&method.method.rust_name, taken);
+    let rpc = method.method.rust_name.trim_start_matches("r#");
+    let docs = format!(" Asks what became of a call of [`{rpc}`](Self::{rpc}).");
+    let deprecated = method.deprecated();
+    quote! {
+        #[doc = #docs]
+        #[doc = ""]
+        #[doc = " # Errors"]
+        #[doc = " If no server answers in time or the kept reply cannot be read."]
+        #deprecated
+        pub async fn #name(
+            &self,
+            id: #runtime::CallId,
+        ) -> ::core::result::Result<#runtime::CallState<#reply>, #runtime::CallError> {
+            self.channel.outcome(&#descriptor.methods[#index], id).await
+        }
+    }
+}
+
+/// `transfer_outcome`, or that with underscores if an rpc has the name.
+fn free_name(method: &str, taken: &mut BTreeSet<String>) -> Ident {
+    let bare = method.trim_start_matches("r#").trim_end_matches('_');
+    let mut name = format!("{bare}_outcome");
+    while !taken.insert(name.clone()) {
+        name.push('_');
+    }
+    ident(&name)
+}

@@ -1,0 +1,90 @@
+//! `BANK_DESCRIPTOR`: the service's names, semantics and shapes, and its compiled files.
+
+use std::fmt::Write;
+
+use proc_macro2::{Literal, TokenStream};
+use quote::{format_ident, quote};
+
+use super::{Stub, shouty};
+use crate::services::Files;
+
+pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
+    let (runtime, name) = (&stub.runtime, stub.descriptor());
+    let full_name = &stub.service.full_name;
+    let docs = format!(" The methods of `{full_name}`, and the files that describe them.");
+    let methods = stub.methods.iter().map(|m| {
+        let name = &m.method.full_name;
+        let semantics = super::ident(&format!("{:?}", m.method.semantics));
+        let shape = super::ident(&format!("{:?}", m.method.shape));
+        quote! {
+            #runtime::Method::new(#name, #runtime::Semantics::#semantics, #runtime::Shape::#shape)
+        }
+    });
+    let files_name = |service: &str| format_ident!("{}_FILES", shouty(service));
+    let (files, definition) = match &stub.service.files {
+        Files::With(other) => (files_name(other), None),
+        Files::Own(bytes) => {
+            let (files, literal) = (files_name(&stub.service.rust_name), byte_string(bytes));
+            let docs = format!(
+                " The file of `{full_name}` and its imports: an encoded \
+                 `google.protobuf.FileDescriptorSet`."
+            );
+            let definition = quote! {
+                #[doc = #docs]
+                static #files: &[u8] = #literal;
+            };
+            (files, Some(definition))
+        }
+    };
+    quote! {
+        #[doc = #docs]
+        pub static #name: #runtime::ServiceDescriptor = #runtime::ServiceDescriptor {
+            name: #full_name,
+            methods: &[#(#methods),*],
+            file_descriptor_set: #files,
+        };
+
+        #definition
+    }
+}
+
+/// The longest line of a byte string, without indentation.
+const LINE: usize = 92;
+
+/// A byte string over several lines, so that diffs stay readable.
+fn byte_string(bytes: &[u8]) -> Literal {
+    let mut text = String::from("b\"");
+    let mut line = 0;
+    for &byte in bytes {
+        if line >= LINE {
+            text.push_str("\\\n    ");
+            line = 0;
+        }
+        let start = text.len();
+        match byte {
+            b'"' | b'\\' => text.extend(['\\', byte as char]),
+            b'\n' => text.push_str("\\n"),
+            // White space after a continued line would be taken away.
+            b' ' if line == 0 => text.push_str("\\x20"),
+            b' '..=b'~' => text.push(byte as char),
+            _ => {
+                let _ = write!(text, "\\x{byte:02x}");
+            }
+        }
+        line += text.len() - start;
+    }
+    text.push('"');
+    text.parse().expect("a byte string")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_survives_in_a_byte_string_of_many_lines() {
+        let bytes: Vec<u8> = (0..=255).chain([b' '; 300]).collect();
+        let literal: syn::LitByteStr = syn::parse_str(&byte_string(&bytes).to_string()).unwrap();
+        assert_eq!(literal.value(), bytes);
+    }
+}

@@ -1,0 +1,122 @@
+//! `BankServer<T>`: drives a handler as a `Service`.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+
+use super::{Stub, StubMethod, ident};
+
+pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
+    let (name, handler) = (ident(&stub.names.server), ident(&stub.names.handler));
+    let docs = format!(" Serves a [`{}`].", stub.names.handler.trim_start_matches("r#"));
+    let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
+    let (generic, label) = (generic(stub), &stub.names.server);
+    let service = service(stub, &name, &handler, &generic);
+    quote! {
+        #[doc = #docs]
+        #deprecated
+        pub struct #name<#generic> {
+            handler: ::std::sync::Arc<#generic>,
+        }
+
+        #allow
+        impl<#generic> #name<#generic> {
+            #[doc = " Serves with this handler."]
+            pub fn new(handler: #generic) -> Self {
+                Self::from_arc(::std::sync::Arc::new(handler))
+            }
+
+            #[doc = " Serves with this handler, which is also used elsewhere."]
+            pub fn from_arc(handler: ::std::sync::Arc<#generic>) -> Self {
+                Self { handler }
+            }
+        }
+
+        #allow
+        impl<#generic> ::core::clone::Clone for #name<#generic> {
+            fn clone(&self) -> Self {
+                Self::from_arc(::std::sync::Arc::clone(&self.handler))
+            }
+        }
+
+        #allow
+        impl<#generic> ::core::fmt::Debug for #name<#generic> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.write_str(#label)
+            }
+        }
+
+        #service
+    }
+}
+
+fn service(stub: &Stub<'_>, name: &Ident, handler: &Ident, generic: &Ident) -> TokenStream {
+    let (runtime, descriptor, allow) = (&stub.runtime, stub.descriptor(), stub.allow_deprecated());
+    let arms = stub.unary().map(|m| arm(stub, m, handler, generic));
+    quote! {
+        #allow
+        impl<#generic: #handler> #runtime::Service for #name<#generic> {
+            fn descriptor(&self) -> &'static #runtime::ServiceDescriptor {
+                &#descriptor
+            }
+
+            fn call(
+                &self,
+                method: usize,
+                request: #runtime::Call<#runtime::Encoded>,
+            ) -> #runtime::Handling {
+                match method {
+                    #(#arms)*
+                    _ => {
+                        ::core::mem::drop(request);
+                        ::std::boxed::Box::pin(async move {
+                            #runtime::Answer::Status(#runtime::Status::unimplemented(
+                                "this server cannot run this method",
+                            ))
+                        })
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn arm(stub: &Stub<'_>, method: &StubMethod<'_>, handler: &Ident, generic: &Ident) -> TokenStream {
+    let StubMethod { index, request, .. } = method;
+    let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
+    quote! {
+        #index => {
+            let handler = ::std::sync::Arc::clone(&self.handler);
+            ::std::boxed::Box::pin(async move {
+                let id = #descriptor.methods[#index].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.decode::<#request>(id) {
+                    ::core::result::Result::Ok(message) => #runtime::Call::new(message, context),
+                    ::core::result::Result::Err(error) => {
+                        return #runtime::Answer::unreadable(error);
+                    }
+                };
+                ::core::mem::drop(encoded);
+                match <#generic as #handler>::#name(&handler, call).await {
+                    ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
+                        #runtime::Encoded::new(id, &reply),
+                        #runtime::Metadata::new(),
+                    ),
+                    ::core::result::Result::Err(status) => #runtime::Answer::Status(status),
+                }
+            })
+        }
+    }
+}
+
+/// A name for the type parameter that hides no message.
+fn generic(stub: &Stub<'_>) -> Ident {
+    let types: Vec<_> = stub
+        .methods
+        .iter()
+        .flat_map(|m| [m.request.to_string(), m.reply.to_string()])
+        .chain([stub.names.handler.clone()])
+        .collect();
+    let free = |name: &&str| types.iter().all(|t| t != name);
+    let name = ["T", "Handler", "HandlerOf", "TheHandler"].into_iter().find(free);
+    ident(name.unwrap_or("StubbornHandler"))
+}

@@ -1,0 +1,41 @@
+//! `trait Bank`: what a server implements.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use super::{Stub, StubMethod, ident};
+
+pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
+    let name = ident(&stub.names.handler);
+    let server = &stub.names.server;
+    let docs = stub.docs(
+        &format!("The service `{}`, as a server implements it.", stub.service.full_name),
+        &[format!("Implement it with plain `async fn`s and serve it with [`{server}`].")],
+    );
+    let deprecated = stub.deprecated();
+    let methods = stub.unary().map(|m| method(stub, m));
+    quote! {
+        #docs
+        #deprecated
+        #[allow(clippy::wrong_self_convention)]
+        pub trait #name: ::core::marker::Send + ::core::marker::Sync + 'static {
+            #(#methods)*
+        }
+    }
+}
+
+fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
+    let StubMethod { request, reply, .. } = method;
+    let (runtime, name) = (&stub.runtime, method.ident());
+    let (docs, deprecated) = (method.docs(&[]), method.deprecated());
+    quote! {
+        #docs
+        #deprecated
+        fn #name(
+            &self,
+            call: #runtime::Call<#request>,
+        ) -> impl ::core::future::Future<
+            Output = ::core::result::Result<#reply, #runtime::Status>,
+        > + ::core::marker::Send;
+    }
+}

@@ -1,0 +1,229 @@
+//! From files to Rust: compile, check, generate, polish, write.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use prost_build::Module;
+use prost_types::FileDescriptorProto;
+use protox::Compiler;
+
+use crate::config::{AttributeKind, Config, Generated};
+use crate::diagnostic::Diagnostic;
+use crate::error::Error;
+use crate::services::{self, Service};
+use crate::sources::Sources;
+use crate::stubs::StubGenerator;
+use crate::{Result, names, polish, tree};
+
+pub(crate) fn compile(config: &Config, files: &[PathBuf]) -> Result {
+    let out_dir = match (&config.out_dir, env::var_os("OUT_DIR")) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(dir)) => dir.into(),
+        (None, None) => {
+            return Err(Diagnostic::new("nowhere to write to: OUT_DIR is not set")
+                .help("call this from build.rs, or set a directory with Config::out_dir")
+                .into());
+        }
+    };
+    let sources = Sources::new(includes(config, files));
+    let generated = generate_from(config, files, &sources);
+    if env::var_os("OUT_DIR").is_some() {
+        // Said even after a failure, so that mending the file is noticed.
+        for path in sources.paths() {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
+    let generated = generated?;
+    if env::var_os("OUT_DIR").is_some() {
+        for warning in &generated.warnings {
+            println!("cargo:warning={warning}");
+        }
+    }
+    fs::create_dir_all(&out_dir).map_err(|e| Error::io("make the directory", &out_dir, &e))?;
+    for (name, text) in &generated.files {
+        write_if_changed(&out_dir.join(name), text.as_bytes())?;
+    }
+    if let Some(path) = &config.file_descriptor_set_path {
+        write_if_changed(path, &generated.file_descriptor_set)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn generate(config: &Config, files: &[PathBuf]) -> Result<Generated> {
+    generate_from(config, files, &Sources::new(includes(config, files)))
+}
+
+/// Where to look for files: as configured, else where they are.
+fn includes(config: &Config, files: &[PathBuf]) -> Vec<PathBuf> {
+    if !config.includes.is_empty() {
+        return config.includes.clone();
+    }
+    let mut includes = Vec::new();
+    for file in files {
+        let parent = file.parent().unwrap_or(Path::new("")).to_owned();
+        if !includes.contains(&parent) {
+            includes.push(parent);
+        }
+    }
+    includes
+}
+
+fn generate_from(config: &Config, files: &[PathBuf], sources: &Sources) -> Result<Generated> {
+    check_config(config)?;
+    if files.is_empty() {
+        return Err(Diagnostic::new("no .proto file was given").into());
+    }
+    let mut compiler = Compiler::with_file_resolver(sources.clone());
+    compiler.include_imports(true).include_source_info(true);
+    for file in files {
+        compiler.open_file(file).map_err(|e| explain_open(&e, file, sources))?;
+    }
+    let pool = compiler.descriptor_pool();
+    let imported: BTreeMap<String, bool> =
+        compiler.files().map(|f| (f.name().to_owned(), f.is_import())).collect();
+
+    let set = compiler.file_descriptor_set();
+    let generated: Vec<_> =
+        set.file.iter().filter(|f| is_generated(f, &set.file)).cloned().collect();
+    let mut findings = names::check(&generated, config, sources);
+    let mut warnings = Vec::new();
+    let mut found: Vec<Service> = Vec::new();
+    for file in pool.files().filter(|f| generated.iter().any(|g| g.name() == f.name())) {
+        // The services of an imported package that exists elsewhere exist there too.
+        let elsewhere = config.is_extern(&format!(".{}", file.package_name()));
+        if elsewhere && imported.get(file.name()).copied().unwrap_or(true) {
+            continue;
+        }
+        found.extend(services::read(&pool, &file, config, sources, &mut findings, &mut warnings));
+    }
+    Error::from_findings(findings)?;
+
+    let modules = rust_modules(config, set.file, found)?;
+    let mut out = BTreeMap::new();
+    for (module, text) in &modules {
+        let text = polish::polish(text).map_err(|e| {
+            // Names and attributes were checked, so this is a bug here or in prost-build.
+            Diagnostic::new(format!("the generated code of {module} is not Rust: {e}"))
+                .help("please report this with the .proto file")
+        })?;
+        out.insert(tree::file_name(module), text);
+    }
+    let parts = modules.keys().map(|m| m.parts().map(str::to_owned).collect());
+    out.insert(config.include_file.clone(), tree::modules(parts.collect()));
+    Ok(Generated {
+        files: out,
+        file_descriptor_set: services::encode_set(&pool.files().collect::<Vec<_>>(), true),
+        inputs: sources.paths(),
+        warnings,
+    })
+}
+
+/// Runs `prost-build` over all files; it needs to see also those that exist elsewhere.
+fn rust_modules(
+    config: &Config,
+    files: Vec<FileDescriptorProto>,
+    services: Vec<Service>,
+) -> Result<BTreeMap<Module, String>> {
+    let runtime = config.runtime.trim_end_matches("::");
+    let mut prost = prost_build::Config::new();
+    prost.prost_path(format!("{runtime}::prost"));
+    prost.prost_types_path(format!("{runtime}::prost_types"));
+    prost.btree_map(&config.btree_maps);
+    prost.bytes(&config.bytes);
+    for (proto, rust) in &config.extern_paths {
+        prost.extern_path(proto, rust);
+    }
+    for attribute in &config.attributes {
+        let (path, text) = (&attribute.path, &attribute.text);
+        match attribute.kind {
+            AttributeKind::Type => prost.type_attribute(path, text),
+            AttributeKind::Message => prost.message_attribute(path, text),
+            AttributeKind::Enum => prost.enum_attribute(path, text),
+            AttributeKind::Field => prost.field_attribute(path, text),
+        };
+    }
+    prost.service_generator(Box::new(StubGenerator::new(config, services)));
+    let all = files.clone();
+    let requests = files
+        .into_iter()
+        .filter(|f| is_generated(f, &all) || is_known(f))
+        .map(|f| (Module::from_protobuf_package_name(f.package()), f))
+        .collect();
+    let modules = prost
+        .generate(requests)
+        .map_err(|e| Diagnostic::new(format!("the messages cannot be generated: {e}")))?;
+    Ok(modules.into_iter().filter(|(_, text)| !text.trim().is_empty()).collect())
+}
+
+/// Google's own files: `prost-types` has them.
+fn is_known(file: &FileDescriptorProto) -> bool {
+    file.package() == "google.protobuf"
+}
+
+/// Whether Rust is generated for a file. The options file has nothing that is used at run time,
+/// unless somebody uses its enum in a message.
+fn is_generated(file: &FileDescriptorProto, all: &[FileDescriptorProto]) -> bool {
+    let is_options = file.name() == "stubborn/options.proto";
+    !is_known(file) && (!is_options || all.iter().any(uses_semantics))
+}
+
+fn uses_semantics(file: &FileDescriptorProto) -> bool {
+    fn uses(message: &prost_types::DescriptorProto) -> bool {
+        message.field.iter().any(|f| f.type_name() == ".stubborn.Semantics")
+            || message.nested_type.iter().any(uses)
+    }
+    file.message_type.iter().any(uses)
+}
+
+fn explain_open(error: &protox::Error, file: &Path, sources: &Sources) -> Error {
+    let message = error.to_string();
+    if message.contains("is not in any include path") && !file.exists() {
+        let finding = Diagnostic::new(format!("file {} does not exist", file.display()));
+        let here = env::current_dir().map(|d| d.display().to_string()).unwrap_or_default();
+        return finding.help(format!("paths are relative to {here}")).into();
+    }
+    sources.explain(error)
+}
+
+/// Checks what would otherwise come out as Rust that does not compile.
+fn check_config(config: &Config) -> Result {
+    let is_path = |path: &str| syn::parse_str::<syn::Path>(path).is_ok();
+    let wrong = |what: String, help: &str| Err(Diagnostic::new(what).help(help).into());
+    let runtime = config.runtime.as_str();
+    if !is_path(runtime) || !(runtime.starts_with("::") || runtime.starts_with("crate")) {
+        let what = format!("the runtime path `{runtime}` is not an absolute path");
+        return wrong(what, "write it like `::stubborn` or `crate::runtime`");
+    }
+    if let Some((_, rust)) = config.extern_paths.iter().find(|(_, rust)| !is_path(rust)) {
+        return wrong(format!("`{rust}` is not a path"), "write it like `::common::v1`");
+    }
+    for (proto, rust) in &config.renames {
+        if syn::parse_str::<syn::Ident>(rust).is_err() {
+            let what = format!("`{rust}`, the new name of {proto}, is not a Rust name");
+            return wrong(what, "use letters, digits and underscores, and no keyword");
+        }
+    }
+    for attribute in &config.attributes {
+        let item = format!("{} struct A;", attribute.text);
+        if syn::parse_str::<syn::ItemStruct>(&item).is_err() {
+            let what = format!("`{}` is not an attribute", attribute.text);
+            return wrong(what, "write it like `#[derive(Eq)]`");
+        }
+    }
+    let name = Path::new(&config.include_file);
+    if name.components().count() != 1 || name.file_name().is_none() {
+        let what = format!("`{}` is not a file name", config.include_file);
+        return wrong(what, "the module tree is written beside the packages");
+    }
+    Ok(())
+}
+
+/// Leaves a file alone that is as it should be, so that what depends on its time is not rebuilt.
+fn write_if_changed(path: &Path, content: &[u8]) -> Result {
+    match fs::read(path) {
+        Ok(old) if old == content => Ok(()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("read", path, &e)),
+        _ => fs::write(path, content).map_err(|e| Error::io("write", path, &e)),
+    }
+}
