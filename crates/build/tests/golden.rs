@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use common::{CASES, config};
+use stubborn_build::Config;
 
 fn golden(case: &str) -> PathBuf {
     Path::new("tests/golden").join(case)
 }
 
-fn committed(case: &str) -> BTreeMap<String, String> {
-    let Ok(entries) = fs::read_dir(golden(case)) else { return BTreeMap::new() };
+fn committed(directory: &Path) -> BTreeMap<String, String> {
+    let Ok(entries) = fs::read_dir(directory) else { return BTreeMap::new() };
     entries
         .map(|entry| entry.unwrap().path())
         .map(|path| {
@@ -26,30 +27,37 @@ fn committed(case: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// Compares with what is committed, or commits it if asked to.
+fn check(directory: &Path, config: &Config, files: &[&str]) {
+    let generated = config.generate(files).unwrap().files;
+    if env::var_os("STUBBORN_BLESS").is_some() {
+        let _ = fs::remove_dir_all(directory);
+        config.clone().out_dir(directory).compile(files).unwrap();
+    }
+    let committed = committed(directory);
+    let shown = directory.display();
+    let names: Vec<_> = generated.keys().collect();
+    assert_eq!(committed.keys().collect::<Vec<_>>(), names, "files in {shown}: see golden.rs");
+    for (name, text) in &generated {
+        let difference = committed[name].lines().zip(text.lines()).find(|(old, new)| old != new);
+        let fresh = committed[name] == *text;
+        assert!(fresh, "{shown}/{name} is not fresh (see golden.rs): {difference:#?}");
+    }
+}
+
 #[test]
 fn the_committed_output_is_fresh() {
     for (case, files, change) in CASES {
-        let generated = change(config()).generate(*files).unwrap().files;
-        if env::var_os("STUBBORN_BLESS").is_some() {
-            let _ = fs::remove_dir_all(golden(case));
-            change(config()).out_dir(golden(case)).compile(*files).unwrap();
-        }
-        let committed = committed(case);
-        let names: Vec<_> = generated.keys().collect();
-        assert_eq!(
-            committed.keys().collect::<Vec<_>>(),
-            names,
-            "the files of {case}: see golden.rs"
-        );
-        for (name, text) in &generated {
-            let difference =
-                committed[name].lines().zip(text.lines()).find(|(old, new)| old != new);
-            assert!(
-                committed[name] == *text,
-                "tests/golden/{case}/{name} is not fresh (see golden.rs): {difference:#?}"
-            );
-        }
+        check(&golden(case), &change(config()), files);
     }
+}
+
+#[test]
+fn the_reflection_service_in_the_runtime_crate_is_fresh() {
+    // It makes no connections of its own: it is called over channels that exist.
+    let config = Config::new().include("proto").include_file("mod.rs").connect(false);
+    let directory = Path::new("../stubborn/src/generated");
+    check(directory, &config, &["proto/stubborn/reflection.proto"]);
 }
 
 #[test]
