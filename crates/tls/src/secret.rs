@@ -78,3 +78,45 @@ fn expand(prk: &hkdf::Prk, label: &[u8]) -> hmac::Key {
 fn zero_nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_altered_cut_or_made_up_is_refused() {
+        let secret = ServerSecret::derive(b"private key");
+        let token = secret.seal([1; 16], b"issued at noon", b"192.0.2.1:5000");
+        for bit in 0..token.len() * 8 {
+            let mut altered = token.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(secret.open(&altered, b"192.0.2.1:5000"), Err(OpenError));
+        }
+        for length in 0..token.len() {
+            assert_eq!(secret.open(&token[..length], b"192.0.2.1:5000"), Err(OpenError));
+        }
+        assert_eq!(secret.open(&[7; 60], b"192.0.2.1:5000"), Err(OpenError));
+    }
+
+    #[test]
+    fn a_token_for_another_address_or_of_another_server_is_refused() {
+        let secret = ServerSecret::derive(b"private key");
+        let token = secret.seal([1; 16], b"issued at noon", b"192.0.2.1:5000");
+        assert_eq!(secret.open(&token, b"192.0.2.2:5000"), Err(OpenError));
+        let other = ServerSecret::derive(b"another private key");
+        assert_eq!(other.open(&token, b"192.0.2.1:5000"), Err(OpenError));
+    }
+
+    #[test]
+    fn tokens_and_reset_tokens_survive_a_restart() {
+        let before = ServerSecret::derive(b"private key");
+        let token = before.seal([1; 16], b"issued at noon", b"address");
+        let after = ServerSecret::derive(b"private key");
+        assert_eq!(after.open(&token, b"address").as_deref(), Ok(&b"issued at noon"[..]));
+        let id = ConnectionId::from([4; 8]);
+        assert_eq!(before.reset_token(&id), after.reset_token(&id));
+        assert_ne!(after.reset_token(&id), after.reset_token(&ConnectionId::from([5; 8])));
+        let other = ServerSecret::derive(b"another private key");
+        assert_ne!(after.reset_token(&id), other.reset_token(&id));
+    }
+}

@@ -83,11 +83,39 @@ impl Code {
     }
 }
 
+/// The alerts that people meet (RFC 8446 §6.2).
+fn alert_name(alert: u8) -> Option<&'static str> {
+    Some(match alert {
+        10 => "unexpected message",
+        40 => "handshake failure",
+        42 => "bad certificate",
+        43 => "unsupported certificate",
+        44 => "certificate revoked",
+        45 => "certificate expired",
+        46 => "certificate unknown",
+        47 => "illegal parameter",
+        48 => "unknown certificate authority",
+        49 => "access denied",
+        50 => "decode error",
+        51 => "decrypt error",
+        70 => "protocol version",
+        80 => "internal error",
+        109 => "missing extension",
+        112 => "unrecognized name",
+        116 => "certificate required",
+        120 => "no application protocol",
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.name(), self.alert()) {
             (Some(name), _) => f.write_str(name),
-            (None, Some(alert)) => write!(f, "TLS alert {alert}"),
+            (None, Some(alert)) => match alert_name(alert) {
+                Some(name) => write!(f, "TLS alert {alert} ({name})"),
+                None => write!(f, "TLS alert {alert}"),
+            },
             (None, None) => write!(f, "error {:#x}", self.0),
         }
     }
@@ -173,7 +201,8 @@ mod tests {
     fn an_error_says_what_where_and_why() {
         let e = TransportError::violation("reserved bits").in_frame(6);
         assert_eq!(e.to_string(), "protocol violation in frame 0x06: reserved bits");
-        assert_eq!(TransportError::new(Code::crypto(48), "").to_string(), "TLS alert 48");
+        let e = TransportError::new(Code::crypto(48), "");
+        assert_eq!(e.to_string(), "TLS alert 48 (unknown certificate authority)");
         assert_eq!(Code::crypto(0).alert(), Some(0));
         assert_eq!(Code::NO_VIABLE_PATH.alert(), None);
         assert_eq!(Code(0x200).alert(), None);
