@@ -134,6 +134,10 @@ impl<R: KeptReply> Sessions<R> {
 
     /// Opens a session, or answers a copy of an opening with the session that the first one opened.
     ///
+    /// A connection speaks for one session in its life: the caller must refuse an opening, or an
+    /// attach to another session, on one that has an [`Attachment`]. Late requests on it would
+    /// otherwise mean the other session's slots.
+    ///
     /// # Errors
     /// [`Refusal::Full`] at a bound on sessions, [`Refusal::Draining`] while draining.
     pub fn open(&mut self, request: &OpenRequest) -> Result<(Opened, Attachment), Refusal> {
@@ -637,6 +641,32 @@ impl<R: KeptReply> Sessions<R> {
             return Err(Refusal::Superseded);
         }
         Ok(index)
+    }
+
+    /// Slots that a session holds.
+    #[cfg(test)]
+    pub(super) fn held(&self, id: SessionId) -> Option<u32> {
+        Some(self.session(self.find(id).ok()?).slots.held())
+    }
+
+    /// Counts anew what is counted along the way.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let (mut sum, mut held) = (Footprint::default(), 0);
+        for session in self.table.iter().flatten() {
+            assert_eq!(session.footprint, session.slots.footprint());
+            sum.exchange(Footprint::default(), session.footprint);
+            held += u64::from(session.slots.held());
+            assert!(session.slots.held() <= self.limits.slots);
+            assert!(session.connection.is_some() || session.footprint.held == 0);
+            let waits = session.connection.is_none() && session.footprint.executing == 0;
+            assert_eq!(session.expires.is_some(), waits && !session.closing);
+        }
+        assert_eq!((sum, held), (self.footprint, self.slots_held));
+        let sessions = self.table.iter().flatten().count();
+        assert_eq!((sessions, sessions), (self.by_number.len(), self.by_nonce.len()));
+        assert_eq!(sessions, self.accounts.values().sum::<usize>());
+        assert_eq!(sessions + self.vacant.len(), self.table.len());
     }
 
     fn session(&self, index: u32) -> &Session<R> {

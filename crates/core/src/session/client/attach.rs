@@ -42,7 +42,7 @@ impl ClientSession {
                 continue;
             };
             let (sequence, abandoned) = (flight.sequence, flight.abandoned);
-            let todo = self.reconcile(&report, sequence);
+            let todo = self.reconcile(&report, attached.version, sequence);
             if !abandoned || matches!(todo, Reconciled::NotKept | Reconciled::Ended(_)) {
                 calls.push((self.call(slot, sequence), todo));
             }
@@ -74,7 +74,7 @@ impl ClientSession {
     }
 
     /// A call of number `sequence` is in flight on the slot.
-    fn reconcile(&mut self, report: &SlotReport, sequence: u64) -> Reconciled {
+    fn reconcile(&mut self, report: &SlotReport, version: u64, sequence: u64) -> Reconciled {
         use SlotState::{Done, Executing, Fenced, Idle, NotGranted, NotKept, Released};
         let slot = report.slot;
         match report.state {
@@ -91,12 +91,13 @@ impl ClientSession {
                 self.settle(slot, sequence);
                 Reconciled::NotKept
             }
-            Idle | Done | NotKept | Released | Fenced
-                if report.sequence.checked_add(1) == Some(sequence) =>
-            {
+            // The number before is settled, whatever an older report says of it.
+            Idle | Executing | Done | NotKept | Released | Fenced if report.sequence < sequence => {
                 self.set_working(slot, false);
                 self.send_or_ask(slot)
             }
+            // Granted after the server wrote its report.
+            NotGranted if self.version > version => self.send_or_ask(slot),
             Idle | Executing | Done | NotKept | Released | Fenced | NotGranted => {
                 let fate = match &self.slots[slot as usize].state {
                     State::Busy(flight) => flight.fate(),
@@ -135,11 +136,15 @@ impl ClientSession {
         match &mut self.slots[slot as usize].state {
             State::Idle { last, unreleased } => {
                 if report.state == SlotState::NotGranted && overtaken {
-                    // Granted after the server wrote its answer.
+                    // Granted after the server wrote its report.
                     return;
                 }
-                if report.state == SlotState::NotGranted || report.sequence != *last {
+                if report.state == SlotState::NotGranted || report.sequence > *last {
                     return self.retire(slot);
+                }
+                if report.sequence < *last {
+                    // The answer to its last number came on its own way.
+                    return;
                 }
                 // A release may have been lost with the connection.
                 *unreleased = !matches!(report.state, SlotState::Idle | SlotState::Released);
