@@ -20,8 +20,10 @@ use super::{Code, TransportError};
 use crate::limits::Limits;
 use crate::wire::varint;
 
-/// A piece is at least about this many bytes in what an honest peer sends, on average.
+/// A piece is at least about this many bytes in what an honest peer sends, on average; of smaller
+/// ones, `MIN_PIECES` and one for each open message are held.
 const BYTES_PER_PIECE: u64 = 512;
+const MIN_PIECES: u64 = 1024;
 
 /// What reading a message gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +83,7 @@ impl Inbox {
     pub fn new(limits: &Limits) -> Self {
         let receive_window = limits.receive_window.clamp(1, varint::MAX / 4);
         let open_messages = limits.open_messages.clamp(1, varint::MAX / 4);
-        let pieces = (receive_window / BYTES_PER_PIECE).saturating_add(open_messages);
+        let pieces = receive_window / BYTES_PER_PIECE + MIN_PIECES + open_messages;
         let most = (receive_window / 2).max(1);
         Self {
             messages: MessageTable::new(),
@@ -123,7 +125,7 @@ impl Inbox {
         data: Bytes,
         fin: bool,
     ) -> Result<(), TransportError> {
-        self.open(id, frame::MESSAGE)?;
+        self.open_up_to(id, frame::MESSAGE)?;
         let Some(message) = self.messages.get_mut(id) else { return Ok(()) };
         let end = offset.saturating_add(data.len() as u64);
         let new = message.extend(end, fin).map_err(|e| e.in_frame(frame::MESSAGE))?;
@@ -147,7 +149,7 @@ impl Inbox {
     /// # Errors
     /// As of [`on_message`](Self::on_message).
     pub fn on_reset(&mut self, id: u64, code: u64, final_size: u64) -> Result<(), TransportError> {
-        self.open(id, frame::RESET_MESSAGE)?;
+        self.open_up_to(id, frame::RESET_MESSAGE)?;
         let Some(message) = self.messages.get_mut(id) else { return Ok(()) };
         let complete = message.is_complete();
         let new = message.extend(final_size, true).map_err(|e| e.in_frame(frame::RESET_MESSAGE))?;
@@ -231,6 +233,26 @@ impl Inbox {
         self.end_if_done(id.0);
     }
 
+    /// Bytes that came and were not read, gaps included: what the receive window bounds.
+    pub fn bytes_waiting(&self) -> u64 {
+        self.received - self.consumed
+    }
+
+    /// Messages begun by the peer that have not ended.
+    pub fn open(&self) -> usize {
+        self.messages.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pieces(&self) -> usize {
+        self.held.pieces()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
     /// True if [`write`](Self::write) has something for a packet.
     pub fn has_pending(&self) -> bool {
         self.data_to_announce().is_some()
@@ -311,7 +333,7 @@ impl Inbox {
     }
 
     /// Opens a message and all before it (RFC 9000 §3.2), if its id was granted.
-    fn open(&mut self, id: u64, frame_type: u64) -> Result<(), TransportError> {
+    fn open_up_to(&mut self, id: u64, frame_type: u64) -> Result<(), TransportError> {
         if id >= self.max_messages {
             let reason = "more messages than were granted";
             return Err(TransportError::new(Code::MESSAGE_LIMIT_ERROR, reason).in_frame(frame_type));

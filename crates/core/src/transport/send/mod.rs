@@ -179,6 +179,16 @@ impl Outbox {
         self.messages.len() == 0
     }
 
+    /// Bytes sent and not acknowledged.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    #[cfg(test)]
+    pub(crate) fn data_sent(&self) -> u64 {
+        self.data_sent
+    }
+
     /// The next event. To be asked for until there is none each time after `queue`, `on_acked` and
     /// `on_stop`: they are kept in a queue that only this empties.
     pub fn poll_event(&mut self) -> Option<OutboxEvent> {
