@@ -1,7 +1,6 @@
 //! What the sending and the receiving half of the message layer share: ids, the record of what a
 //! packet carried, and the table of messages under way.
 
-pub(crate) mod frame;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;

@@ -7,54 +7,17 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::{MessageId, SentFrame, frame};
+use super::{MessageId, SentFrame};
 use crate::limits::Limits;
 use crate::transport::TransportError;
 use crate::transport::receive::{Chunk, Inbox};
 use crate::transport::send::{MIN_ROOM, Outbox, OutboxEvent};
-use crate::wire::Reader;
-
-/// A frame of the message layer, decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Frame {
-    Message { id: u64, offset: u64, data: Bytes, fin: bool },
-    Reset { id: u64, code: u64, final_size: u64 },
-    Stop { id: u64, code: u64 },
-    MaxData(u64),
-    MaxMessageData { id: u64, value: u64 },
-    MaxMessages(u64),
-    Blocked,
-}
+use crate::wire::frame::{Frame, Frames};
+use crate::wire::{PacketType, Side};
 
 /// The frames of a packet.
-pub(crate) fn decode(packet: &Bytes) -> Vec<Frame> {
-    let mut reader = Reader::new(packet);
-    let mut frames = Vec::new();
-    while !reader.is_empty() {
-        let kind = reader.varint().unwrap();
-        let mut field = || reader.varint().unwrap();
-        frames.push(match kind {
-            frame::RESET_MESSAGE => {
-                Frame::Reset { id: field(), code: field(), final_size: field() }
-            }
-            frame::STOP_MESSAGE => Frame::Stop { id: field(), code: field() },
-            frame::MAX_DATA => Frame::MaxData(field()),
-            frame::MAX_MESSAGE_DATA => Frame::MaxMessageData { id: field(), value: field() },
-            frame::MAX_MESSAGES => Frame::MaxMessages(field()),
-            frame::DATA_BLOCKED | frame::MESSAGES_BLOCKED => {
-                field();
-                Frame::Blocked
-            }
-            _ => {
-                assert_eq!(kind & !7, frame::MESSAGE, "a frame of another layer");
-                let id = field();
-                let offset = if kind & frame::MESSAGE_OFFSET != 0 { field() } else { 0 };
-                let data = packet.slice_ref(reader.length_prefixed().unwrap());
-                Frame::Message { id, offset, data, fin: kind & frame::MESSAGE_FIN != 0 }
-            }
-        });
-    }
-    frames
+fn decode(packet: &Bytes) -> impl Iterator<Item = Frame<'_>> {
+    Frames::new(packet, PacketType::OneRtt, Side::Client).map(Result::unwrap)
 }
 
 /// The bytes of the `n`th message from `from` on.
@@ -160,15 +123,17 @@ impl World {
 
     fn deliver_forth(&mut self, n: usize) {
         self.forth[n].delivered = true;
-        for frame in decode(&self.forth[n].bytes) {
+        let packet = self.forth[n].bytes.clone();
+        for frame in decode(&packet) {
             match frame {
-                Frame::Message { id, offset, data, fin } => {
-                    self.inbox.on_message(id, offset, data, fin).unwrap();
+                Frame::Message(m) => {
+                    let data = packet.slice_ref(m.data);
+                    self.inbox.on_message(m.id, m.offset, data, m.end).unwrap();
                 }
-                Frame::Reset { id, code, final_size } => {
+                Frame::ResetMessage { id, code, final_size } => {
                     self.inbox.on_reset(id, code, final_size).unwrap();
                 }
-                Frame::Blocked => {}
+                Frame::DataBlocked(_) | Frame::MessagesBlocked(_) => {}
                 other => panic!("the wrong way: {other:?}"),
             }
         }
@@ -176,12 +141,13 @@ impl World {
 
     fn deliver_back(&mut self, n: usize) {
         self.back[n].delivered = true;
-        for frame in decode(&self.back[n].bytes) {
+        let packet = self.back[n].bytes.clone();
+        for frame in decode(&packet) {
             match frame {
-                Frame::Stop { id, code } => self.outbox.on_stop(id, code).unwrap(),
+                Frame::StopMessage { id, code } => self.outbox.on_stop(id, code).unwrap(),
                 Frame::MaxData(value) => self.outbox.on_max_data(value),
-                Frame::MaxMessageData { id, value } => {
-                    self.outbox.on_max_message_data(id, value).unwrap();
+                Frame::MaxMessageData { id, limit } => {
+                    self.outbox.on_max_message_data(id, limit).unwrap();
                 }
                 Frame::MaxMessages(value) => self.outbox.on_max_messages(value),
                 other => panic!("the wrong way: {other:?}"),
@@ -448,9 +414,10 @@ fn a_gibibyte_passes_a_window_of_16_mebibytes() {
         while outbox.has_pending() {
             buf.clear();
             outbox.write(&mut buf, 60_000, &mut record);
-            for frame in decode(&Bytes::from(core::mem::take(&mut buf))) {
-                let Frame::Message { id, offset, data, fin } = frame else { continue };
-                inbox.on_message(id, offset, data, fin).unwrap();
+            let packet = Bytes::from(core::mem::take(&mut buf));
+            for frame in decode(&packet) {
+                let Frame::Message(m) = frame else { continue };
+                inbox.on_message(m.id, m.offset, packet.slice_ref(m.data), m.end).unwrap();
             }
             assert!(inbox.bytes_waiting() <= limits.receive_window);
             record.drain(..).for_each(|frame| outbox.on_acked(&frame));
@@ -465,11 +432,12 @@ fn a_gibibyte_passes_a_window_of_16_mebibytes() {
         inbox.write(&mut buf, 1000, &mut record);
         assert!(!record.is_empty(), "reading gives credit back");
         record.clear();
-        for frame in decode(&Bytes::from(core::mem::take(&mut buf))) {
+        let packet = Bytes::from(core::mem::take(&mut buf));
+        for frame in decode(&packet) {
             match frame {
                 Frame::MaxData(value) => outbox.on_max_data(value),
-                Frame::MaxMessageData { id, value } => {
-                    outbox.on_max_message_data(id, value).unwrap();
+                Frame::MaxMessageData { id, limit } => {
+                    outbox.on_max_message_data(id, limit).unwrap();
                 }
                 other => panic!("{other:?}"),
             }

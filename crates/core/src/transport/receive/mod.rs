@@ -13,11 +13,11 @@ use bytes::Bytes;
 
 use self::assembly::Held;
 use self::incoming::{Incoming, Stage};
-use super::message::frame;
 use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
 use super::{Code, TransportError};
 use crate::limits::Limits;
+use crate::wire::frame::{Frame, frame_type};
 use crate::wire::varint;
 
 /// A piece is at least about this many bytes in what an honest peer sends, on average; of smaller
@@ -125,16 +125,16 @@ impl Inbox {
         data: Bytes,
         fin: bool,
     ) -> Result<(), TransportError> {
-        self.open_up_to(id, frame::MESSAGE)?;
+        self.open_up_to(id, frame_type::MESSAGE)?;
         let Some(message) = self.messages.get_mut(id) else { return Ok(()) };
         let end = offset.saturating_add(data.len() as u64);
-        let new = message.extend(end, fin).map_err(|e| e.in_frame(frame::MESSAGE))?;
-        account(&mut self.received, new, self.max_data, frame::MESSAGE)?;
+        let new = message.extend(end, fin).map_err(|e| e.in_frame(frame_type::MESSAGE))?;
+        account(&mut self.received, new, self.max_data, frame_type::MESSAGE)?;
         if message.is_dropped() {
             self.consumed += new;
         } else {
             let more = message.data.insert(offset, data, &mut self.held).map_err(|_| {
-                TransportError::violation("too many fragments").in_frame(frame::MESSAGE)
+                TransportError::violation("too many fragments").in_frame(frame_type::MESSAGE)
             })?;
             if more || message.is_complete() {
                 self.announce(id);
@@ -149,11 +149,12 @@ impl Inbox {
     /// # Errors
     /// As of [`on_message`](Self::on_message).
     pub fn on_reset(&mut self, id: u64, code: u64, final_size: u64) -> Result<(), TransportError> {
-        self.open_up_to(id, frame::RESET_MESSAGE)?;
+        self.open_up_to(id, frame_type::RESET_MESSAGE)?;
         let Some(message) = self.messages.get_mut(id) else { return Ok(()) };
         let complete = message.is_complete();
-        let new = message.extend(final_size, true).map_err(|e| e.in_frame(frame::RESET_MESSAGE))?;
-        account(&mut self.received, new, self.max_data, frame::RESET_MESSAGE)?;
+        let new =
+            message.extend(final_size, true).map_err(|e| e.in_frame(frame_type::RESET_MESSAGE))?;
+        account(&mut self.received, new, self.max_data, frame_type::RESET_MESSAGE)?;
         if message.is_dropped() {
             self.consumed += new;
         } else if !complete {
@@ -266,27 +267,27 @@ impl Inbox {
     /// used up, not for each message.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
         let end = buf.len() + room;
-        let mut put = |fields: &[u64], sent: SentFrame| {
-            let fits = buf.len() + fields.iter().map(|f| varint::size(*f)).sum::<usize>() <= end;
+        let mut put = |frame: Frame<'_>, sent: SentFrame| {
+            let fits = buf.len() + frame.size() <= end;
             if fits {
-                fields.iter().for_each(|f| varint::encode(*f, buf));
+                frame.encode(buf);
                 record.push(sent);
             }
             fits
         };
         if let Some(value) = self.data_to_announce()
-            && put(&[frame::MAX_DATA, value], SentFrame::MaxData(value))
+            && put(Frame::MaxData(value), SentFrame::MaxData(value))
         {
             (self.max_data, self.max_data_lost) = (value, false);
         }
         if let Some(value) = self.messages_to_announce()
-            && put(&[frame::MAX_MESSAGES, value], SentFrame::MaxMessages(value))
+            && put(Frame::MaxMessages(value), SentFrame::MaxMessages(value))
         {
             (self.max_messages, self.max_messages_lost) = (value, false);
         }
         while let Some(&id) = self.stops.front() {
             if let Some(code) = self.messages.get(id).and_then(Incoming::stop_code)
-                && !put(&[frame::STOP_MESSAGE, id, code], SentFrame::Stop(MessageId(id)))
+                && !put(Frame::StopMessage { id, code }, SentFrame::Stop(MessageId(id)))
             {
                 return;
             }
@@ -297,7 +298,7 @@ impl Inbox {
                 if message.is_growing() {
                     let value = message.next_grant(self.receive_window / 2);
                     let sent = SentFrame::MaxMessageData { id: MessageId(id), value };
-                    if !put(&[frame::MAX_MESSAGE_DATA, id, value], sent) {
+                    if !put(Frame::MaxMessageData { id, limit: value }, sent) {
                         return;
                     }
                     message.on_granted(value);

@@ -13,11 +13,11 @@ use bytes::Bytes;
 
 use self::outgoing::Outgoing;
 use self::packet::Packet;
-use super::message::frame;
 use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
 use super::{Code, TransportError};
 use crate::limits::{Limits, MAX_MESSAGE};
+use crate::wire::frame::{Frame, frame_type};
 use crate::wire::varint;
 
 /// Room in a packet with which [`Outbox::write`] always gets on, in bytes.
@@ -240,7 +240,7 @@ impl Outbox {
     /// # Errors
     /// The message was never opened (RFC 9000 §19.10).
     pub fn on_max_message_data(&mut self, id: u64, value: u64) -> Result<(), TransportError> {
-        self.check_opened(id, frame::MAX_MESSAGE_DATA)?;
+        self.check_opened(id, frame_type::MAX_MESSAGE_DATA)?;
         if self.messages.get_mut(id).is_some_and(|m| m.grant(value)) {
             self.take_turns(id);
         }
@@ -259,7 +259,7 @@ impl Outbox {
     /// # Errors
     /// The message was never opened (RFC 9000 §19.5).
     pub fn on_stop(&mut self, id: u64, code: u64) -> Result<(), TransportError> {
-        self.check_opened(id, frame::STOP_MESSAGE)?;
+        self.check_opened(id, frame_type::STOP_MESSAGE)?;
         if self.messages.get(id).is_some_and(|m| m.reset.is_none()) {
             self.reset(MessageId(id), code);
             self.events.push_back(OutboxEvent::Stopped { id: MessageId(id), code });
@@ -353,7 +353,8 @@ impl Outbox {
             if let Some(message) = self.messages.get(id)
                 && let Some(code) = message.reset
             {
-                if !packet.reset(id, code, message.bytes_sent()) {
+                let frame = Frame::ResetMessage { id, code, final_size: message.bytes_sent() };
+                if !packet.control(&frame, SentFrame::Reset(MessageId(id))) {
                     return;
                 }
                 self.opened = self.opened.max(id + 1);
@@ -405,12 +406,12 @@ impl Outbox {
 
     fn write_blocked(&mut self, packet: &mut Packet<'_>) {
         if let Some(at) = self.data_blocked()
-            && packet.data_blocked(at)
+            && packet.control(&Frame::DataBlocked(at), SentFrame::DataBlocked(at))
         {
             self.told_data_blocked = Some(at);
         }
         if let Some(at) = self.messages_blocked()
-            && packet.messages_blocked(at)
+            && packet.control(&Frame::MessagesBlocked(at), SentFrame::MessagesBlocked(at))
         {
             self.told_messages_blocked = Some(at);
         }
