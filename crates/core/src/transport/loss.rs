@@ -85,6 +85,8 @@ pub struct Settled<T> {
 /// Bytes that left the network by arriving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
+    /// How many packets.
+    pub packets: u64,
     /// Bytes of the packets.
     pub bytes: u64,
     /// When the newest of them was sent.
@@ -140,8 +142,12 @@ impl<T> Settled<T> {
     fn note_delivered(&mut self, packet: &SentPacket<T>) {
         self.acked_marked += u64::from(packet.marked);
         if packet.in_flight {
-            let sum =
-                self.delivered.get_or_insert(Delivered { bytes: 0, newest_sent: packet.time });
+            let sum = self.delivered.get_or_insert(Delivered {
+                packets: 0,
+                bytes: 0,
+                newest_sent: packet.time,
+            });
+            sum.packets += 1;
             sum.bytes += u64::from(packet.size);
             sum.newest_sent = sum.newest_sent.max(packet.time);
         }

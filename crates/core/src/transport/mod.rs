@@ -1,6 +1,7 @@
 //! Reliable, encrypted messages over datagrams: recovery, congestion control, path MTU discovery.
 
 pub mod ack;
+pub mod congestion;
 pub mod connection;
 pub mod crypto;
 pub mod ecn;
@@ -8,6 +9,8 @@ pub mod endpoint;
 pub mod error;
 pub mod loss;
 pub mod message;
+pub mod mtu;
+pub mod pacing;
 pub mod probe;
 pub mod ranges;
 pub mod receive;

@@ -22,7 +22,9 @@ pub struct RttEstimator {
     smoothed: Duration,
     variance: Duration,
     latest: Duration,
+    latest_path: Duration,
     min: Duration,
+    samples: u64,
     /// A slowly falling maximum of the ack delays that the peer reports. It stands where RFC 9002
     /// has `max_ack_delay`, which is zero in this protocol: a peer that polls slowly for a while
     /// must not draw a probe on every call.
@@ -45,7 +47,9 @@ impl RttEstimator {
             smoothed: initial,
             variance: initial / 2,
             latest: initial,
+            latest_path: initial,
             min: initial,
+            samples: 0,
             peer_delay: Duration::ZERO,
             first_sample: None,
         }
@@ -56,6 +60,8 @@ impl RttEstimator {
     /// space, where it cannot be trusted; RFC 9002 §5.3).
     pub fn update(&mut self, now: Instant, ack_delay: Duration, sample: Duration) {
         self.latest = sample;
+        self.latest_path = sample;
+        self.samples += 1;
         if self.first_sample.is_none() {
             self.first_sample = Some(now);
             self.min = sample;
@@ -67,6 +73,7 @@ impl RttEstimator {
         let delay = ack_delay.min(MAX_ACK_DELAY_CREDIT);
         self.peer_delay = delay.max(self.peer_delay - self.peer_delay / 8);
         let adjusted = if sample >= self.min + delay { sample - delay } else { sample };
+        self.latest_path = adjusted;
         self.variance = self.variance * 3 / 4 + self.smoothed.abs_diff(adjusted) / 4;
         self.smoothed = self.smoothed * 7 / 8 + adjusted / 8;
     }
@@ -84,6 +91,16 @@ impl RttEstimator {
     /// The last sample as measured.
     pub fn latest(&self) -> Duration {
         self.latest
+    }
+
+    /// The last sample with the peer's delay taken off: what the path itself took.
+    pub fn latest_path(&self) -> Duration {
+        self.latest_path
+    }
+
+    /// How many samples there were.
+    pub fn samples(&self) -> u64 {
+        self.samples
     }
 
     /// The smallest sample since the start or since [`forget_min`](Self::forget_min).

@@ -1,3 +1,5 @@
+#![expect(clippy::single_range_in_vec_init, reason = "acknowledged ranges are listed, one or more")]
+
 use super::*;
 use alloc::vec;
 use core::iter::once;
@@ -158,7 +160,7 @@ fn contents_come_back_once_acknowledged_or_lost() {
     assert_eq!(contents(&space.out.lost), vec![0, 10, 20]);
     assert_eq!(
         space.out.delivered,
-        Some(Delivered { bytes: 2 * u64::from(SIZE), newest_sent: at(5) })
+        Some(Delivered { packets: 2, bytes: 2 * u64::from(SIZE), newest_sent: at(5) })
     );
     assert_eq!(space.out.missing.map(|m| (m.packets, m.newest_sent)), Some((3, at(2))));
 }

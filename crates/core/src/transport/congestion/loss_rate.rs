@@ -1,0 +1,132 @@
+//! Whether sending more means losing more: the loss evidence for congestion.
+//!
+//! On a path that loses at random the lost part stays the same however large the window is. Where a
+//! policer or a shallow queue drops what is too much, it rises with the window. So the part lost
+//! just after a cut, when the window is lowest, is the reference, and a clear rise above it is
+//! congestion, though no delay shows.
+
+use crate::time::{Duration, Instant};
+
+/// Packets in a sample at least; fewer say too little of a probability.
+const SAMPLE: u64 = 256;
+
+/// What may be lost without being taken for congestion. A path that loses more is not worth
+/// pushing.
+const TOLERATED: f64 = 0.3;
+
+/// The least rise that counts.
+const RISE: f64 = 0.05;
+
+/// A rise must also be this many standard deviations (squared) of the difference of two samples.
+const DEVIATIONS_SQUARED: f64 = 9.0;
+
+/// Compares the part lost now with the part lost when the window was lowest.
+#[derive(Clone, Debug)]
+pub(super) struct LossRate {
+    acked: u64,
+    lost: u64,
+    since: Option<Instant>,
+    reference: Option<f64>,
+}
+
+impl LossRate {
+    pub(super) const fn new() -> Self {
+        Self { acked: 0, lost: 0, since: None, reference: None }
+    }
+
+    /// Counts what was settled and, when a sample is complete, says whether it lost clearly more
+    /// than the reference. A sample takes a round trip at least.
+    pub(super) fn on_settled(
+        &mut self,
+        now: Instant,
+        acked: u64,
+        lost: u64,
+        round_trip: Duration,
+    ) -> bool {
+        self.acked += acked;
+        self.lost += lost;
+        let since = *self.since.get_or_insert(now);
+        let packets = self.acked + self.lost;
+        if packets < SAMPLE || now.since(since) < round_trip {
+            return false;
+        }
+        let part = self.lost as f64 / packets as f64;
+        (self.acked, self.lost, self.since) = (0, 0, None);
+        let reference = *self.reference.get_or_insert(part.min(TOLERATED));
+        let rise = part - reference;
+        // The variance of a difference of two samples, each no surer than of one loss in 100.
+        let spread = reference.max(0.01);
+        let variance = 2.0 * spread * (1.0 - spread) / packets.min(4 * SAMPLE) as f64;
+        rise > RISE && rise * rise > DEVIATIONS_SQUARED * variance
+    }
+
+    /// A packet counted as lost has arrived after all.
+    pub(super) fn on_spurious(&mut self) {
+        if self.lost > 0 {
+            self.lost -= 1;
+            self.acked += 1;
+        }
+    }
+
+    /// The window was cut: the next sample is the reference.
+    pub(super) fn on_cut(&mut self) {
+        *self = Self::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    /// Feeds `packets` of which the part `loss` is lost, and counts the samples that rose.
+    fn feed(rate: &mut LossRate, random: &mut Random, packets: u64, loss: f64) -> u32 {
+        let mut rises = 0;
+        for n in 0..packets {
+            let lost = u64::from(random.chance(loss));
+            let now = Instant::from_nanos(n);
+            rises += u32::from(rate.on_settled(now, 1 - lost, lost, Duration::ZERO));
+        }
+        rises
+    }
+
+    #[test]
+    fn a_steady_loss_rate_is_not_taken_for_congestion() {
+        let mut random = Random::from_seed([5; 32]);
+        for loss in [0.0, 0.01, 0.05, 0.2] {
+            let mut rate = LossRate::new();
+            let rises = feed(&mut rate, &mut random, 100 * SAMPLE, loss);
+            assert!(rises <= 1, "{loss}: {rises} of 100 samples");
+        }
+    }
+
+    #[test]
+    fn a_rising_loss_rate_is_congestion_until_a_cut_sets_a_new_reference() {
+        let mut random = Random::from_seed([6; 32]);
+        let mut rate = LossRate::new();
+        assert_eq!(feed(&mut rate, &mut random, 3 * SAMPLE, 0.02), 0);
+        assert!(feed(&mut rate, &mut random, 3 * SAMPLE, 0.15) >= 2);
+        rate.on_cut();
+        assert_eq!(feed(&mut rate, &mut random, 3 * SAMPLE, 0.15), 0);
+    }
+
+    #[test]
+    fn losing_nearly_half_is_congestion_even_from_the_start() {
+        let mut random = Random::from_seed([7; 32]);
+        let mut rate = LossRate::new();
+        assert!(feed(&mut rate, &mut random, 2 * SAMPLE, 0.45) >= 1);
+    }
+
+    #[test]
+    fn packets_that_arrive_late_are_not_counted_as_lost() {
+        let mut rate = LossRate::new();
+        for n in 0..100 * SAMPLE {
+            let now = Instant::from_nanos(n);
+            let lost = u64::from(n > 3 * SAMPLE && n % 2 == 0);
+            assert!(!rate.on_settled(now, 1 - lost, lost, Duration::ZERO));
+            if lost == 1 {
+                rate.on_spurious();
+            }
+        }
+    }
+}
