@@ -1,19 +1,58 @@
 //! RPC whose calls always resolve.
+//!
+//! Every call has a number before it is sent, and ends in one of these: a reply, or an
+//! [`Outcome`] that says whether it ran. Loss, duplication, restarts and broken paths do not change
+//! that.
+//!
+//! - Servers: [`Server`], [`Identity`].
+//! - Clients: [`connect`], [`ChannelBuilder`], [`Trust`]; generated clients wrap a [`Channel`].
+//! - Plain datagrams, without any promise: [`datagram`].
+//!
+//! What is re-exported from `stubborn-core` is what generated stubs are written against.
 
-// Generated code names this crate as its users do.
+// Generated stubs name everything by `::stubborn`, also those inside this crate.
 extern crate self as stubborn;
 
+pub mod client;
+pub mod datagram;
+pub mod deadline;
+mod driver;
 mod generated;
 mod macros;
+pub mod naming;
 pub mod reflection;
+pub mod security;
+pub mod server;
+
+pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
+pub use driver::ChannelStatus;
+pub use security::{Fingerprint, Identity, SecurityError, Trust};
+pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle};
+pub use stubborn_core::limits::Limits;
+pub use stubborn_core::node::SessionTicket;
+pub use stubborn_core::service::{
+    Answer, BoxFuture, Call, CallContext, CallError, CallState, Caller, Channel, Clock, Code,
+    DecodeError, Encoded, Handling, IncomingReply, MAX_METADATA, Metadata, MetadataError, Method,
+    MethodId, NotExecuted, Outcome, OutgoingCall, Peer, RegisterError, Registry, Semantics,
+    Service, ServiceDescriptor, Shape, Status, UnaryCall,
+};
+pub use stubborn_core::session::{
+    CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,
+};
 
 /// The messages of generated code are made with these.
 #[doc(hidden)]
 pub use {prost, prost_types};
 
-pub use stubborn_core::service::{
-    Answer, Call, CallContext, CallError, CallState, Caller, Channel, Code, Encoded, Handling,
-    IncomingReply, Metadata, Method, NotExecuted, Outcome, OutgoingCall, Peer, Semantics, Service,
-    ServiceDescriptor, Shape, Status, UnaryCall,
-};
-pub use stubborn_core::session::CallId;
+/// What most programs need: `use stubborn::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Call, CallError, CallId, CallState, Channel, Code, Identity, NotExecuted, Outcome, Server,
+        Status, Trust,
+    };
+}
+
+/// How calls end, under one name.
+pub mod outcome {
+    pub use crate::{CallError, CallId, CallState, NotExecuted, NotExecutedReason, Outcome};
+}

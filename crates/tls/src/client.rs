@@ -8,14 +8,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::quic::{ClientConnection, Suite};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use stubborn_core::transport::crypto::{
     ClientTls, InitialCrypto, Keys, RETRY_TAG_LENGTH, TlsSession,
 };
 use stubborn_core::transport::{ConnectionId, Side, TransportError};
 
 use crate::session::Session;
-use crate::{ALPN, ConfigError, Environment, Identity, Roots, keys};
+use crate::{ALPN, ConfigError, Environment, Identity, Roots, key_digest, keys};
 
 /// Servers whose sessions a client remembers, to resume them.
 const REMEMBERED_SERVERS: usize = 256;
@@ -25,6 +25,9 @@ const REMEMBERED_SERVERS: usize = 256;
 pub enum ServerTrust {
     /// Those whose certificate is signed by one of these authorities and is for the server's name.
     Roots(Roots),
+    /// Those that prove to own the key with this digest ([`key_digest`]), whatever their certificate
+    /// says: name, dates and issuer are not looked at.
+    Key([u8; 32]),
     /// Anybody, even an attacker in between: the connection is encrypted, but it is not known to whom.
     /// For tests and for looking at a server whose certificate is not known yet.
     DangerouslyAcceptAnyCertificate,
@@ -84,9 +87,12 @@ impl TlsClientBuilder {
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let builder = match self.trust {
             ServerTrust::Roots(roots) => builder.with_root_certificates(roots.0),
+            ServerTrust::Key(digest) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(ByKey { provider, pin: Some(digest) })),
             ServerTrust::DangerouslyAcceptAnyCertificate => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider))),
+                .with_custom_certificate_verifier(Arc::new(ByKey { provider, pin: None })),
         };
         let mut config = match self.identity {
             Some(Identity { chain, key }) => builder.with_client_auth_cert(chain, key)?,
@@ -144,21 +150,29 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-/// Believes every certificate, but still makes the server prove that it has the private key: the peer
-/// identity of such a connection is the one that it really talks to.
+/// Looks at nothing but the key of a certificate, if at that, but makes the server prove that it has
+/// the private key: the peer identity of such a connection is the one that it really talks to.
 #[derive(Debug)]
-struct AcceptAnyCertificate(Arc<CryptoProvider>);
+struct ByKey {
+    provider: Arc<CryptoProvider>,
+    pin: Option<[u8; 32]>,
+}
 
-impl ServerCertVerifier for AcceptAnyCertificate {
+impl ServerCertVerifier for ByKey {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        match self.pin {
+            Some(pin) if key_digest(end_entity) != Some(pin) => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -176,11 +190,11 @@ impl ServerCertVerifier for AcceptAnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

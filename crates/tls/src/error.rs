@@ -82,6 +82,9 @@ fn explain(error: &rustls::Error) -> Cow<'static, str> {
             UnknownIssuer => {
                 "the peer's certificate is not signed by an authority that is trusted here".into()
             }
+            ApplicationVerificationFailure => {
+                "the peer's key is not the one that is expected".into()
+            }
             Expired | ExpiredContext { .. } => {
                 format!("the peer's certificate has expired: {why}").into()
             }

@@ -1,0 +1,263 @@
+//! Everything that can be chosen about a channel.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use stubborn_core::node::{ChannelConfig, ChannelKey, SessionTicket};
+use stubborn_core::service::Channel;
+use tokio::sync::watch;
+
+use super::connection::Connection;
+use super::endpoint::ClientEndpoint;
+use super::error::{ConnectError, ConnectErrorKind};
+use crate::driver::{ChannelStatus, Shared};
+use crate::naming::{Address, resolve};
+use crate::security::{Identity, Trust};
+
+/// The pause before names are looked up again after every address has failed.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Opens a channel with other settings than the defaults.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use stubborn::{ChannelBuilder, Trust};
+///
+/// let channel = ChannelBuilder::new("stubborn://bank.example:7400")
+///     .trust(Trust::pem_file("ca.pem")?)
+///     .deadline(std::time::Duration::from_secs(2))
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a channel is opened by connect"]
+pub struct ChannelBuilder {
+    address: String,
+    trust: Option<Trust>,
+    identity: Option<Identity>,
+    endpoint: Option<ClientEndpoint>,
+    settings: Settings,
+}
+
+#[derive(Debug, Default)]
+struct Settings {
+    slots: Option<u32>,
+    deadline: Option<Duration>,
+    wait_for_ready: bool,
+    settle_grace: Option<Duration>,
+    unreachable_after: Option<Duration>,
+    backoff: Option<(Duration, Duration)>,
+    attempt_timeout: Option<Duration>,
+    resume: Option<SessionTicket>,
+}
+
+impl ChannelBuilder {
+    /// A channel to this address; see [`Address`] for how it is written.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            trust: None,
+            identity: None,
+            endpoint: None,
+            settings: Settings::default(),
+        }
+    }
+
+    /// Which servers to believe. By default the key that the address pins, else the authorities
+    /// that the system trusts.
+    pub fn trust(mut self, trust: impl Into<Trust>) -> Self {
+        self.trust = Some(trust.into());
+        self
+    }
+
+    /// The certificate to show to servers that ask for one. The session then belongs to it.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Uses this endpoint instead of the one that the runtime shares.
+    pub fn endpoint(mut self, endpoint: &ClientEndpoint) -> Self {
+        self.endpoint = Some(endpoint.clone());
+        self
+    }
+
+    /// Slots to ask for: calls in flight at once. 1,024 by default; the server may grant fewer.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.settings.slots = Some(slots);
+        self
+    }
+
+    /// The deadline of calls that state none. By default they have none: they wait as long as the
+    /// server can be reached.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = Some(deadline);
+        self
+    }
+
+    /// Whether calls wait until a server can be reached, and [`connect`](Self::connect) with them,
+    /// instead of failing once every address was tried.
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.settings.wait_for_ready = wait;
+        self
+    }
+
+    /// How long after its deadline a call still waits for the fence that settles it; then it ends
+    /// as pending. Half a second by default.
+    pub fn settle_grace(mut self, grace: Duration) -> Self {
+        self.settings.settle_grace = Some(grace);
+        self
+    }
+
+    /// How long no server has to answer before a call without a deadline ends as pending. A minute
+    /// by default.
+    pub fn unreachable_after(mut self, time: Duration) -> Self {
+        self.settings.unreachable_after = Some(time);
+        self
+    }
+
+    /// The first pause between attempts to connect, and the longest one to which it doubles, with
+    /// jitter. 50 ms and 1 s by default.
+    pub fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.settings.backoff = Some((first, longest));
+        self
+    }
+
+    /// How long one attempt to connect may take before the next address is tried. 3 s by default.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.attempt_timeout = Some(timeout);
+        self
+    }
+
+    /// Attaches to a session of an earlier channel instead of opening a new one: calls of it that
+    /// are not settled can then be settled for good. A later attach elsewhere takes it over.
+    pub fn resume(mut self, ticket: SessionTicket) -> Self {
+        self.settings.resume = Some(ticket);
+        self
+    }
+
+    /// Opens the channel and waits until a server has answered.
+    ///
+    /// # Errors
+    /// If the address cannot be read or resolved, no server answers, or its certificate is not
+    /// trusted.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn connect(self) -> Result<Channel, ConnectError> {
+        Ok(self.open().await?.channel())
+    }
+
+    /// The same, but returns the connection with its state, session and counters.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Panics
+    /// As [`connect`](Self::connect).
+    pub async fn open(self) -> Result<Connection, ConnectError> {
+        let text = self.address.clone();
+        let failed = |kind| ConnectError::new(text.clone(), kind);
+        let wait = self.settings.wait_for_ready;
+        let connection = self.open_now().await?;
+        let mut status = connection.status();
+        loop {
+            status = match status {
+                ChannelStatus::Ready { .. } => return Ok(connection),
+                ChannelStatus::Unreachable(why) if !wait => {
+                    return Err(failed(ConnectErrorKind::Unreachable(why.into())));
+                }
+                ChannelStatus::Refused(why) => {
+                    return Err(failed(ConnectErrorKind::Refused(why.into())));
+                }
+                ChannelStatus::Closed => return Err(failed(ConnectErrorKind::Closed)),
+                waiting @ (ChannelStatus::Connecting | ChannelStatus::Unreachable(_)) => {
+                    connection.status_other(&waiting).await
+                }
+            };
+        }
+    }
+
+    /// Opens the channel without waiting for a server; only names are looked up first. Calls wait
+    /// for the first server that answers.
+    ///
+    /// # Errors
+    /// If the address cannot be read or resolved, or a certificate cannot be used.
+    ///
+    /// # Panics
+    /// As [`connect`](Self::connect).
+    pub async fn open_now(self) -> Result<Connection, ConnectError> {
+        let text = self.address;
+        let failed = |kind| ConnectError::new(text.clone(), kind);
+        let address: Address = text.parse().map_err(|e| failed(ConnectErrorKind::Address(e)))?;
+        let trust = self.trust.or_else(|| address.pin().map(Trust::key)).unwrap_or_default();
+        let tls = trust
+            .client(self.identity.as_ref())
+            .map_err(|e| failed(ConnectErrorKind::Security(e)))?;
+        let targets = loop {
+            match resolve(&address).await {
+                Ok(targets) => break targets,
+                Err(_) if self.settings.wait_for_ready => tokio::time::sleep(RESOLVE_AGAIN).await,
+                Err(error) => return Err(failed(ConnectErrorKind::Resolve(error))),
+            }
+        };
+        let endpoint = match self.endpoint {
+            Some(endpoint) => endpoint,
+            None => ClientEndpoint::shared_one()
+                .map_err(|error| failed(ConnectErrorKind::Socket(error)))?,
+        };
+        let mut config =
+            ChannelConfig { targets, ..ChannelConfig::new(address.server_name(), tls) };
+        self.settings.apply(&mut config);
+        let shared = std::sync::Arc::downgrade(endpoint.shared());
+        let mut open =
+            Connection::open(endpoint, config).ok_or_else(|| failed(ConnectErrorKind::Closed))?;
+        if address.needs_dns() {
+            let task = tokio::spawn(look_up_again(address, shared, open.key, open.status()));
+            open.set_resolver(task.abort_handle());
+        }
+        Ok(Connection::new(open))
+    }
+}
+
+impl Settings {
+    fn apply(self, config: &mut ChannelConfig) {
+        fn set<T>(to: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *to = value;
+            }
+        }
+        set(&mut config.slots, self.slots);
+        config.deadline = self.deadline;
+        config.wait_for_ready = self.wait_for_ready;
+        set(&mut config.settle_grace, self.settle_grace);
+        set(&mut config.unreachable_after, self.unreachable_after);
+        if let Some((first, longest)) = self.backoff {
+            config.backoff_min = first;
+            config.backoff_max = longest.max(first);
+        }
+        set(&mut config.attempt_timeout, self.attempt_timeout);
+        config.resume = self.resume;
+    }
+}
+
+/// Looks the names up again whenever every address has failed, so that a server that moved is
+/// found.
+async fn look_up_again(
+    address: Address,
+    shared: Weak<Shared>,
+    channel: ChannelKey,
+    mut status: watch::Receiver<ChannelStatus>,
+) {
+    let failing = |status: &ChannelStatus| {
+        matches!(status, ChannelStatus::Unreachable(_) | ChannelStatus::Refused(_))
+    };
+    while status.wait_for(failing).await.is_ok() {
+        if let Ok(targets) = resolve(&address).await {
+            let Some(shared) = shared.upgrade() else { return };
+            shared.change(|state, now| state.node.set_targets(now, channel, targets));
+        }
+        tokio::time::sleep(RESOLVE_AGAIN).await;
+    }
+}

@@ -1,0 +1,242 @@
+//! Calls as futures over a node.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use stubborn_core::node::{CallKey, ChannelKey, Node, SessionTicket};
+use stubborn_core::service::{
+    BoxFuture, CallError, CallState, Caller, IncomingReply, Method, NotExecuted, Outcome,
+    OutgoingCall,
+};
+use stubborn_core::session::{CallId, NotExecutedReason};
+use stubborn_core::time::Instant;
+
+use super::connection::Open;
+use crate::deadline;
+use crate::driver::{Ended, Waiter};
+
+/// A channel of a node as generated stubs see it.
+pub(super) struct NodeCaller(pub(super) Arc<Open>);
+
+impl Caller for NodeCaller {
+    fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
+        Box::pin(Waiting::new(&self.0, Begin::Call(Box::new(call))))
+    }
+
+    fn reserve(&self, method: &Method) -> BoxFuture<Result<CallId, CallError>> {
+        Box::pin(Waiting::new(&self.0, Begin::Reserve(method.clone())))
+    }
+
+    fn abandon(&self, id: CallId) {
+        let key = self.0.key;
+        self.0.shared().change(|state, now| state.node.abandon_reserved(now, key, id));
+    }
+
+    fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
+        Box::pin(Waiting::new(&self.0, Begin::Ask(id, None)))
+    }
+}
+
+/// Asks about a call of any session.
+pub(super) fn ask(
+    open: &Arc<Open>,
+    id: CallId,
+    ticket: Option<SessionTicket>,
+) -> impl Future<Output = Result<CallState<IncomingReply>, CallError>> + use<> {
+    Waiting::new(open, Begin::Ask(id, ticket))
+}
+
+/// Something that was begun at a node, until it ends. Dropping it abandons it.
+struct Waiting<T> {
+    open: Arc<Open>,
+    stage: Stage,
+    result: PhantomData<fn() -> T>,
+}
+
+enum Stage {
+    New(Begin),
+    Begun(CallKey, Description),
+    Over,
+}
+
+enum Begin {
+    Call(Box<OutgoingCall>),
+    Reserve(Method),
+    Ask(CallId, Option<SessionTicket>),
+}
+
+/// What is left to say of something begun if its node ends under it.
+struct Description {
+    method: Method,
+    sent: bool,
+}
+
+/// What a kind of waiting ends in.
+trait EndOf: Sized {
+    fn of(ended: Ended) -> Option<Self>;
+    fn failed(error: CallError) -> Self;
+}
+
+impl<T: EndOf> Waiting<T> {
+    fn new(open: &Arc<Open>, begin: Begin) -> Self {
+        Self { open: Arc::clone(open), stage: Stage::New(begin), result: PhantomData }
+    }
+
+    fn begin(&mut self, begin: Begin, waker: &Waker) -> Option<T> {
+        let description = begin.describe();
+        let channel = self.open.key;
+        let key = self.open.shared().change(|state, now| {
+            let key = begin.start(&mut state.node, now, channel);
+            state.waiters.insert(key, Waiter::Waiting(waker.clone()));
+            key
+        });
+        match key {
+            Some(key) => {
+                self.stage = Stage::Begun(key, description);
+                None
+            }
+            None => Some(T::failed(description.never_sent())),
+        }
+    }
+}
+
+impl<T: EndOf> Future for Waiting<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::New(begin) => match self.begin(begin, cx.waker()) {
+                Some(failed) => Poll::Ready(failed),
+                None => Poll::Pending,
+            },
+            Stage::Begun(key, description) => match self.open.shared().poll_waiter(key, cx.waker())
+            {
+                None => {
+                    self.stage = Stage::Begun(key, description);
+                    Poll::Pending
+                }
+                Some(ended) => {
+                    let gone = || T::failed(description.gone());
+                    Poll::Ready(T::of(ended).unwrap_or_else(gone))
+                }
+            },
+            Stage::Over => unreachable!("a call is not polled after it has ended"),
+        }
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        let channel = self.open.key;
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Over => {}
+            Stage::New(Begin::Call(call)) => {
+                if let Some(id) = call.reserved {
+                    let abandon = |node: &mut Node, now| node.abandon_reserved(now, channel, id);
+                    self.open.shared().change(|state, now| abandon(&mut state.node, now));
+                }
+            }
+            Stage::New(_) => {}
+            Stage::Begun(key, _) => {
+                self.open.shared().change(|state, now| abandon(state, now, channel, key));
+            }
+        }
+    }
+}
+
+/// Nobody waits any more. What had ended unseen needs no fence, but a number that was reserved
+/// unseen does.
+fn abandon(state: &mut crate::driver::State, now: Instant, channel: ChannelKey, key: CallKey) {
+    match state.waiters.remove(&key) {
+        None => {}
+        Some(Waiter::Waiting(_)) => state.node.abandon(now, key),
+        Some(Waiter::Ready(ended)) => {
+            if let Ended::Reservation(Ok(id)) = *ended {
+                state.node.abandon_reserved(now, channel, id);
+            }
+        }
+    }
+}
+
+impl Begin {
+    fn start(self, node: &mut Node, now: Instant, channel: ChannelKey) -> CallKey {
+        match self {
+            Self::Call(mut call) => {
+                call.deadline = deadline::shorten(call.deadline);
+                node.call(now, channel, *call)
+            }
+            Self::Reserve(method) => node.reserve(now, channel, &method),
+            Self::Ask(id, ticket) => node.outcome(now, channel, id, ticket),
+        }
+    }
+
+    fn describe(&self) -> Description {
+        match self {
+            Self::Call(call) => Description { method: call.method.clone(), sent: true },
+            Self::Reserve(method) => Description { method: method.clone(), sent: false },
+            Self::Ask(id, _) => Description::question(*id),
+        }
+    }
+}
+
+impl Description {
+    fn question(id: CallId) -> Self {
+        use stubborn_core::service::{Semantics, Shape};
+        // A question has no side effects, whatever it asks about.
+        let method = Method::dynamic(format!("call {id}"), Semantics::Read, Shape::Unary);
+        Self { method, sent: false }
+    }
+
+    /// The node had ended before this began.
+    fn never_sent(self) -> CallError {
+        let why = NotExecuted::because(
+            NotExecutedReason::NeverSent,
+            "this client's endpoint was closed before the call was sent",
+        );
+        CallError::new(self.method.name().to_owned(), Outcome::NotExecuted(why))
+    }
+
+    /// The node ended while this was under way: its session's memory went with it.
+    fn gone(self) -> CallError {
+        if !self.sent {
+            return self.never_sent();
+        }
+        let takes_slot = self.method.semantics().takes_slot();
+        let outcome = if takes_slot { Outcome::Lost } else { Outcome::Unanswered };
+        CallError::new(self.method.name().to_owned(), outcome)
+            .because("this client's endpoint was closed while the call was in flight")
+    }
+}
+
+impl EndOf for Result<IncomingReply, CallError> {
+    fn of(ended: Ended) -> Option<Self> {
+        if let Ended::Call(result) = ended { Some(result) } else { None }
+    }
+
+    fn failed(error: CallError) -> Self {
+        Err(error)
+    }
+}
+
+impl EndOf for Result<CallId, CallError> {
+    fn of(ended: Ended) -> Option<Self> {
+        if let Ended::Reservation(result) = ended { Some(result) } else { None }
+    }
+
+    fn failed(error: CallError) -> Self {
+        Err(error)
+    }
+}
+
+impl EndOf for Result<CallState<IncomingReply>, CallError> {
+    fn of(ended: Ended) -> Option<Self> {
+        if let Ended::Question(result) = ended { Some(result) } else { None }
+    }
+
+    fn failed(error: CallError) -> Self {
+        Err(error)
+    }
+}

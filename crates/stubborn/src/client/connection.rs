@@ -1,0 +1,124 @@
+//! An open channel with what stubs do not need: its state, its session, its counters.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use stubborn_core::node::{ChannelConfig, ChannelKey, SessionTicket};
+use stubborn_core::service::{CallError, CallState, Channel, IncomingReply};
+use stubborn_core::session::CallId;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::caller::{self, NodeCaller};
+use super::endpoint::ClientEndpoint;
+use crate::driver::{ChannelStatus, Shared};
+
+pub use stubborn_core::transport::connection::Stats as ConnectionStats;
+
+/// A way to a service, with what stubs do not need. Cheap to clone; clones share it, and it closes
+/// when the last clone, channel and call of it are dropped.
+#[derive(Clone)]
+pub struct Connection(Arc<Open>);
+
+/// A channel that is open at a node. Dropping it closes it.
+pub(super) struct Open {
+    endpoint: ClientEndpoint,
+    pub(super) key: ChannelKey,
+    status: watch::Receiver<ChannelStatus>,
+    resolver: Option<AbortHandle>,
+}
+
+impl Connection {
+    /// Opens a channel; `None` if the endpoint has ended.
+    pub(super) fn open(endpoint: ClientEndpoint, config: ChannelConfig) -> Option<Open> {
+        let (sender, status) = watch::channel(ChannelStatus::Connecting);
+        let key = endpoint.shared().change(|state, now| {
+            let key = state.node.open_channel(now, config);
+            state.channels.insert(key, sender);
+            key
+        })?;
+        Some(Open { endpoint, key, status, resolver: None })
+    }
+
+    pub(super) fn new(open: Open) -> Self {
+        Self(Arc::new(open))
+    }
+
+    /// The channel, for stubs.
+    pub fn channel(&self) -> Channel {
+        Channel::new(NodeCaller(Arc::clone(&self.0)))
+    }
+
+    /// What is known of the way to the servers now.
+    pub fn status(&self) -> ChannelStatus {
+        self.0.status.borrow().clone()
+    }
+
+    /// Waits until the status is another one than `than`, and returns it.
+    pub async fn status_other(&self, than: &ChannelStatus) -> ChannelStatus {
+        let mut status = self.0.status.clone();
+        match status.wait_for(|status| status != than).await {
+            Ok(status) => status.clone(),
+            Err(_) => ChannelStatus::Closed,
+        }
+    }
+
+    /// What it takes to ask for outcomes of this session's calls from elsewhere, also from another
+    /// process. It holds a secret. `None` while no session is open.
+    pub fn ticket(&self) -> Option<SessionTicket> {
+        self.0.shared().look(|state| state.node.session(self.0.key)).flatten()
+    }
+
+    /// The server's address, counters and estimates; `None` while there is no connection.
+    pub fn stats(&self) -> Option<(SocketAddr, ConnectionStats)> {
+        self.0.shared().look(|state| state.node.channel_stats(self.0.key)).flatten()
+    }
+
+    /// Asks what became of a call of the session that the ticket belongs to. From elsewhere than
+    /// the call's own session the answer only reads: it fences nothing.
+    ///
+    /// # Errors
+    /// If no server answers.
+    pub async fn outcome_of(
+        &self,
+        id: CallId,
+        ticket: Option<SessionTicket>,
+    ) -> Result<CallState<IncomingReply>, CallError> {
+        caller::ask(&self.0, id, ticket).await
+    }
+}
+
+impl Open {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        self.endpoint.shared()
+    }
+
+    pub(super) fn status(&self) -> watch::Receiver<ChannelStatus> {
+        self.status.clone()
+    }
+
+    /// The task that looks names up again; it ends with the channel.
+    pub(super) fn set_resolver(&mut self, task: AbortHandle) {
+        self.resolver = Some(task);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(resolver) = &self.resolver {
+            resolver.abort();
+        }
+        let key = self.key;
+        self.endpoint.shared().change(|state, now| {
+            state.channels.remove(&key);
+            state.node.close_channel(now, key);
+        });
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.status()).finish()
+    }
+}

@@ -1,0 +1,91 @@
+//! A client's socket, which its channels share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use stubborn_core::limits::Limits;
+use tokio::runtime::{Handle, Id};
+
+use crate::datagram::Socket;
+use crate::driver::{self, Shared, Stage};
+
+/// A client's socket and the task that drives it. Channels made with clones of it share both; each
+/// channel still has its own connection and session. It ends when the last clone and the last
+/// channel are dropped.
+///
+/// Without one of its own, a channel uses the endpoint that its tokio runtime shares.
+#[derive(Clone)]
+pub struct ClientEndpoint(Arc<Guard>);
+
+struct Guard(Arc<Shared>);
+
+/// One shared endpoint per runtime: an endpoint lives no longer than the runtime that drives it.
+static SHARED: Mutex<Option<HashMap<Id, Weak<Guard>>>> = Mutex::new(None);
+
+impl ClientEndpoint {
+    /// An endpoint with a socket of its own on a free port, with the default limits.
+    ///
+    /// # Errors
+    /// If the system gives no socket or no entropy.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new() -> io::Result<Self> {
+        Self::start(Socket::bind_any()?, Limits::default())
+    }
+
+    /// An endpoint on this local address (port 0: a free one), with these limits.
+    ///
+    /// # Errors
+    /// If the system refuses the address or gives no entropy.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn bind(local: SocketAddr, limits: Limits) -> io::Result<Self> {
+        Self::start(Socket::bind(local)?, limits)
+    }
+
+    /// The address of its socket.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared().local
+    }
+
+    /// The endpoint of this runtime; made if there is none.
+    pub(crate) fn shared_one() -> io::Result<Self> {
+        let runtime = Handle::current().id();
+        let mut registry = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = registry.get_or_insert_with(HashMap::new);
+        let alive = |guard: &Arc<Guard>| *guard.0.stage.borrow() < Stage::Leaving;
+        if let Some(guard) = endpoints.get(&runtime).and_then(Weak::upgrade).filter(alive) {
+            return Ok(Self(guard));
+        }
+        let endpoint = Self::new()?;
+        endpoints.retain(|_, guard| guard.strong_count() > 0);
+        endpoints.insert(runtime, Arc::downgrade(&endpoint.0));
+        Ok(endpoint)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.0
+    }
+
+    fn start(socket: Socket, limits: Limits) -> io::Result<Self> {
+        let (shared, _task) = driver::start(socket, limits, None)?;
+        Ok(Self(Arc::new(Guard(shared))))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.advance(Stage::Leaving);
+    }
+}
+
+impl fmt::Debug for ClientEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientEndpoint({})", self.local_addr())
+    }
+}

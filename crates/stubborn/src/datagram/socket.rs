@@ -1,0 +1,224 @@
+//! A UDP socket that receives and sends in batches: recvmmsg, GRO, GSO and ECN, by quinn-udp.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll, ready};
+
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
+use stubborn_core::transport::endpoint::{Ecn, Transmit};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// What is asked of the kernel for each direction, in bytes; it grants what its limits allow.
+const WANTED_BUFFER: usize = 8 << 20;
+
+/// Room for one receive: a datagram of any size, or a batch that the kernel has put together.
+const RECEIVE_SIZE: usize = 64 << 10;
+
+/// A UDP socket in a tokio runtime.
+///
+/// An IPv6 socket on the unspecified address also speaks IPv4. Whatever the socket is, IPv4
+/// addresses go in and come out as such, never mapped into IPv6.
+pub(crate) struct Socket {
+    io: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+}
+
+/// Where received bytes are put before they are handed on. Allocated once per socket.
+pub(crate) struct ReceiveBuffers {
+    bytes: Vec<u8>,
+    metas: Vec<RecvMeta>,
+}
+
+/// Datagrams of one sender, all of them `stride` bytes long except perhaps the last.
+pub(crate) struct Chunk<'a> {
+    pub(crate) from: SocketAddr,
+    pub(crate) local: Option<IpAddr>,
+    pub(crate) ecn: Ecn,
+    pub(crate) stride: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl ReceiveBuffers {
+    /// Room for `batch` receives in one system call.
+    pub(crate) fn new(batch: usize) -> Self {
+        let batch = batch.clamp(1, BATCH_SIZE);
+        Self { bytes: vec![0; batch * RECEIVE_SIZE], metas: vec![RecvMeta::default(); batch] }
+    }
+}
+
+impl Socket {
+    /// Binds a socket. Must be called in a tokio runtime.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::DGRAM,
+            Some(socket2::Protocol::UDP),
+        )?;
+        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            socket.set_only_v6(false)?;
+        }
+        enlarge(WANTED_BUFFER, |size| socket.set_recv_buffer_size(size));
+        enlarge(WANTED_BUFFER, |size| socket.set_send_buffer_size(size));
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let io = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new((&io).into())?;
+        let local = io.local_addr()?;
+        Ok(Self { io, state, local })
+    }
+
+    /// A socket that reaches both IPv4 and IPv6 addresses if the system has both.
+    pub(crate) fn bind_any() -> io::Result<Self> {
+        Self::bind((Ipv6Addr::UNSPECIFIED, 0).into())
+            .or_else(|_| Self::bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Datagrams that one send may carry; 1 if the system has no GSO.
+    pub(crate) fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Receives what has come, at most one batch, and hands it on chunk by chunk.
+    pub(crate) fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut ReceiveBuffers,
+        mut sink: impl FnMut(Chunk<'_>),
+    ) -> Poll<io::Result<usize>> {
+        let ReceiveBuffers { bytes, metas } = buffers;
+        let count = loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received = self.io.try_io(Interest::READABLE, || self.receive(bytes, metas));
+            match received {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                // An ICMP message about an earlier send; other peers are not concerned.
+                Err(e) if is_about_one_peer(&e) => continue,
+                other => break other?,
+            }
+        };
+        let mut datagrams = 0;
+        for (meta, buffer) in metas[..count].iter().zip(bytes.chunks_exact(RECEIVE_SIZE)) {
+            let stride = meta.stride.max(1);
+            datagrams += meta.len.div_ceil(stride).max(1);
+            sink(Chunk {
+                from: canonical(meta.addr),
+                local: meta.dst_ip.map(|ip| ip.to_canonical()),
+                ecn: from_codepoint(meta.ecn),
+                stride,
+                bytes: &buffer[..meta.len],
+            });
+        }
+        Poll::Ready(Ok(datagrams))
+    }
+
+    fn receive(&self, bytes: &mut [u8], metas: &mut [RecvMeta]) -> io::Result<usize> {
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        let batch = metas.len();
+        for (slice, buffer) in slices.iter_mut().zip(bytes.chunks_exact_mut(RECEIVE_SIZE)) {
+            *slice = IoSliceMut::new(buffer);
+        }
+        self.state.recv((&self.io).into(), &mut slices[..batch], metas)
+    }
+
+    /// Sends without waiting.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if the socket is full: wait with
+    /// [`poll_send_ready`](Self::poll_send_ready). Any other error means that these datagrams were
+    /// not sent, which is like losing them.
+    pub(crate) fn try_send(&self, transmit: &Transmit, contents: &[u8]) -> io::Result<()> {
+        debug_assert_eq!(transmit.size, contents.len());
+        let segment = transmit.segment.filter(|segment| *segment < contents.len());
+        match self.send_one(transmit, contents, segment) {
+            // The system or the device refuses GSO: quinn-udp has noted it, so that
+            // `max_segments` is 1 from now on; these go out one by one.
+            Err(e) if segment.is_some() && e.kind() != io::ErrorKind::WouldBlock => contents
+                .chunks(segment.unwrap_or(contents.len()))
+                .try_for_each(|datagram| self.send_one(transmit, datagram, None)),
+            result => result,
+        }
+    }
+
+    fn send_one(
+        &self,
+        transmit: &Transmit,
+        contents: &[u8],
+        segment_size: Option<usize>,
+    ) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: self.to_family(transmit.to),
+            ecn: to_codepoint(transmit.ecn),
+            contents,
+            segment_size,
+            src_ip: transmit.from.map(|ip| self.ip_to_family(ip)),
+        };
+        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit))
+    }
+
+    pub(crate) fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(cx)
+    }
+
+    fn to_family(&self, address: SocketAddr) -> SocketAddr {
+        match address {
+            SocketAddr::V4(v4) if self.local.is_ipv6() => {
+                (v4.ip().to_ipv6_mapped(), v4.port()).into()
+            }
+            other => other,
+        }
+    }
+
+    fn ip_to_family(&self, ip: IpAddr) -> IpAddr {
+        match ip {
+            IpAddr::V4(v4) if self.local.is_ipv6() => v4.to_ipv6_mapped().into(),
+            other => other,
+        }
+    }
+}
+
+/// Halves the wish until the kernel grants it; Linux grants its limit at once without an error.
+fn enlarge(mut size: usize, set: impl Fn(usize) -> io::Result<()>) {
+    while size > RECEIVE_SIZE && set(size).is_err() {
+        size /= 2;
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, address.port()).into(),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn is_about_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
+    )
+}
+
+fn from_codepoint(ecn: Option<EcnCodepoint>) -> Ecn {
+    match ecn {
+        None => Ecn::NotEct,
+        Some(EcnCodepoint::Ect0) => Ecn::Ect0,
+        Some(EcnCodepoint::Ect1) => Ecn::Ect1,
+        Some(EcnCodepoint::Ce) => Ecn::Ce,
+    }
+}
+
+fn to_codepoint(ecn: Ecn) -> Option<EcnCodepoint> {
+    match ecn {
+        Ecn::NotEct => None,
+        Ecn::Ect0 => Some(EcnCodepoint::Ect0),
+        Ecn::Ect1 => Some(EcnCodepoint::Ect1),
+        Ecn::Ce => Some(EcnCodepoint::Ce),
+    }
+}

@@ -1,0 +1,33 @@
+//! The system's monotonic clock as the core's time.
+
+use std::time::{Duration, Instant as StdInstant};
+
+use stubborn_core::service::Clock;
+use stubborn_core::time::Instant;
+
+/// Maps between the two kinds of instants. The core's zero is when the node was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeClock {
+    zero: StdInstant,
+}
+
+impl NodeClock {
+    pub(crate) fn start() -> Self {
+        Self { zero: StdInstant::now() }
+    }
+
+    pub(crate) fn now(self) -> Instant {
+        let nanos = self.zero.elapsed().as_nanos();
+        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// The same instant on the system's clock; `None` if it lies too far ahead to be one.
+    pub(crate) fn to_std(self, at: Instant) -> Option<StdInstant> {
+        self.zero.checked_add(Duration::from_nanos(at.as_nanos()))
+    }
+
+    /// A handle for handlers.
+    pub(crate) fn handle(self) -> Clock {
+        Clock::new(move || self.now())
+    }
+}

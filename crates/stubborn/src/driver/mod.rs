@@ -1,0 +1,269 @@
+//! Drives a node over a real socket: one tokio task per socket.
+//!
+//! The order of things in a poll is what makes small calls cheap: receive a batch; let the node
+//! digest it; start handlers and answer those that are ready at once, so that the reply carries
+//! the acknowledgement; let callers that were woken run first, so that their next calls ride along;
+//! then send, in as few system calls as possible.
+
+mod clock;
+mod handler;
+mod outgoing;
+mod shared;
+mod timer;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use stubborn_core::limits::{Limits, MAX_DATAGRAM};
+use stubborn_core::node::{Event, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig};
+use stubborn_core::service::Registry;
+use stubborn_core::transport::endpoint::{EndpointConfig, Received};
+use stubborn_core::wire::VERSION;
+use tokio::task::JoinHandle;
+
+pub(crate) use clock::NodeClock;
+pub use shared::ChannelStatus;
+pub(crate) use shared::{Ended, Shared, Stage, State, Waiter};
+
+use crate::datagram::{ReceiveBuffers, Socket};
+use handler::{Handler, Started};
+use outgoing::Outgoing;
+use timer::Timer;
+
+/// Receives per system call.
+const BATCH: usize = 32;
+
+/// Rounds of receiving and sending before other tasks get their turn.
+const ROUNDS: usize = 8;
+
+/// Starts a node on a socket. The task ends when the node's stage says so.
+pub(crate) fn start(
+    socket: Socket,
+    limits: Limits,
+    server: Option<(ServerConfig, Registry)>,
+) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let config = NodeConfig { endpoint: endpoint_config(limits, &socket) };
+    let (server, registry) = server.unzip();
+    let clock = NodeClock::start();
+    let node = Node::new(config, server, seed);
+    let shared = Arc::new(Shared::new(node, clock, socket.local_addr()));
+    let driver = Driver {
+        shared: Arc::clone(&shared),
+        registry: registry.unwrap_or_default(),
+        socket,
+        buffers: ReceiveBuffers::new(BATCH),
+        received: Vec::new(),
+        outgoing: Outgoing::new(),
+        timer: Timer::new(clock),
+        flush_due: false,
+        requests: Vec::new(),
+        woken: Vec::new(),
+    };
+    Ok((shared, tokio::spawn(driver)))
+}
+
+fn endpoint_config(limits: Limits, socket: &Socket) -> EndpointConfig {
+    EndpointConfig {
+        limits,
+        max_udp_payload: MAX_DATAGRAM,
+        max_segments: socket.max_segments(),
+        worker: 0,
+        idle_timeout: Duration::from_secs(30),
+        keepalive: Duration::from_secs(15),
+        max_probe: MAX_DATAGRAM,
+        versions: vec![VERSION],
+        retry_token_lifetime: Duration::from_secs(15),
+        always_retry: false,
+        ecn: true,
+        key_update_after: 1 << 23,
+    }
+}
+
+/// The task that drives a node. It alone touches the socket; when it is dropped, the node is over.
+struct Driver {
+    shared: Arc<Shared>,
+    registry: Registry,
+    socket: Socket,
+    buffers: ReceiveBuffers,
+    /// Datagrams between the socket and the node; empty between polls, like the two below.
+    received: Vec<Received>,
+    outgoing: Outgoing,
+    timer: Timer,
+    /// Callers were given their turn: now send.
+    flush_due: bool,
+    requests: Vec<IncomingRequest>,
+    woken: Vec<Waker>,
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        for _ in 0..ROUNDS {
+            if *this.shared.stage.borrow() == Stage::Killed {
+                return Poll::Ready(());
+            }
+            let received = this.receive(cx);
+            let woke_callers = this.digest(cx);
+            if woke_callers && !this.flush_due {
+                this.flush_due = true;
+                break;
+            }
+            this.flush_due = false;
+            let flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
+            if *this.shared.stage.borrow() >= Stage::Leaving {
+                return this.poll_leave(cx);
+            }
+            if received {
+                continue;
+            }
+            let at = this.shared.lock().node.poll_timeout();
+            // With a full socket, timers that want to send more have to wait.
+            if flushed.is_pending() && at.is_some_and(|at| at <= this.shared.clock.now()) {
+                return Poll::Pending;
+            }
+            if this.timer.poll_due(cx, at).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Driver {
+    /// Takes a batch from the socket. False if nothing had come.
+    fn receive(&mut self, cx: &mut Context<'_>) -> bool {
+        let received = &mut self.received;
+        let polled = self.socket.poll_receive(cx, &mut self.buffers, |chunk| {
+            // One copy, so that what is kept of a datagram does not hold a whole receive buffer.
+            let mut rest = BytesMut::from(chunk.bytes);
+            while !rest.is_empty() {
+                let data = rest.split_to(chunk.stride.min(rest.len()));
+                let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
+                received.push(Received { from, local, ecn, data });
+            }
+        });
+        // A socket that fails for good goes silent, as a dead network does.
+        matches!(polled, Poll::Ready(Ok(_)))
+    }
+
+    /// Lets the node work: input, timers, events, handlers. True if callers were woken.
+    fn digest(&mut self, cx: &Context<'_>) -> bool {
+        let mut woke_callers = false;
+        loop {
+            self.feed(cx.waker());
+            woke_callers |= !self.woken.is_empty();
+            self.woken.drain(..).for_each(Waker::wake);
+            if self.requests.is_empty() {
+                return woke_callers;
+            }
+            self.serve();
+        }
+    }
+
+    fn feed(&mut self, waker: &Waker) {
+        let mut state = self.shared.lock();
+        state.register(waker);
+        let now = self.shared.clock.now();
+        for datagram in self.received.drain(..) {
+            state.node.handle(now, datagram);
+        }
+        if state.node.poll_timeout().is_some_and(|at| at <= now) {
+            state.node.handle_timeout(now);
+        }
+        while let Some(event) = state.node.poll_event(now) {
+            let woken = match event {
+                Event::Resolved(key, result) => state.settle(key, Ended::Call(result)),
+                Event::Reserved(key, result) => state.settle(key, Ended::Reservation(result)),
+                Event::Outcome(key, result) => state.settle(key, Ended::Question(result)),
+                Event::Channel(key, event) => {
+                    if let Some(channel) = state.channels.get(&key) {
+                        channel.send_replace(event.into());
+                    }
+                    None
+                }
+                Event::Request(request) => {
+                    self.requests.push(request);
+                    None
+                }
+                Event::Cancelled(key) => {
+                    self.requests.retain(|request| request.key != key);
+                    if let Some(handler) = state.handlers.remove(&key) {
+                        handler.abort();
+                    }
+                    None
+                }
+                Event::Drained => {
+                    self.shared.stage.send_if_modified(|stage| {
+                        let running = *stage == Stage::Running;
+                        if running {
+                            *stage = Stage::Drained;
+                        }
+                        running
+                    });
+                    None
+                }
+            };
+            self.woken.extend(woken);
+        }
+    }
+
+    /// Starts the handlers of new requests without the lock, then hands in their answers.
+    fn serve(&mut self) {
+        let clock = self.shared.clock;
+        let registry = &self.registry;
+        let started: Vec<Started> =
+            self.requests.drain(..).map(|r| handler::start(registry, clock, r)).collect();
+        let mut state = self.shared.lock();
+        let now = clock.now();
+        for started in started {
+            match started {
+                Started::Answered(key, answer) => state.node.answer(now, key, answer),
+                Started::Pending(key, handler) => {
+                    // Under the lock, so that the task cannot end before it is known.
+                    let task = tokio::spawn(finish(Arc::clone(&self.shared), key, handler));
+                    state.handlers.insert(key, task.abort_handle());
+                }
+            }
+        }
+    }
+
+    /// Tells the peers and ends.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        {
+            let mut state = self.shared.lock();
+            let now = self.shared.clock.now();
+            state.node.close(now);
+        }
+        // What a full socket does not take now is lost: the peers learn it by their timers.
+        let _ = self.outgoing.poll_flush(cx, &self.shared, &self.socket);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Driver {
+    /// The task has ended, or its runtime has, or the node has panicked.
+    fn drop(&mut self) {
+        let woken = self.shared.lock().end();
+        self.shared.stage.send_replace(Stage::Ended);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A handler on a task of its own.
+async fn finish(shared: Arc<Shared>, key: RequestKey, handler: Handler) {
+    let answer = handler.await;
+    shared.change(|state, now| {
+        state.handlers.remove(&key);
+        state.node.answer(now, key, answer);
+    });
+}

@@ -1,0 +1,74 @@
+//! Datagrams on their way from a node to its socket.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll};
+
+use stubborn_core::transport::endpoint::Transmit;
+
+use super::shared::Shared;
+use crate::datagram::Socket;
+
+/// Bytes taken from the node under one lock; a transmit that was begun may go past it.
+const FILL: usize = 128 << 10;
+
+/// A buffer of sealed datagrams; its memory is used again and again.
+pub(super) struct Outgoing {
+    bytes: Vec<u8>,
+    queue: VecDeque<Transmit>,
+    /// How many bytes at the front of `bytes` are sent.
+    sent: usize,
+}
+
+impl Outgoing {
+    pub(super) fn new() -> Self {
+        Self { bytes: Vec::with_capacity(2 * FILL), queue: VecDeque::new(), sent: 0 }
+    }
+
+    /// Sends all that the node has to send. Pending if the socket is full; the task is woken when
+    /// there is room.
+    pub(super) fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        shared: &Shared,
+        socket: &Socket,
+    ) -> Poll<()> {
+        loop {
+            while let Some(transmit) = self.queue.front() {
+                let contents = &self.bytes[self.sent..self.sent + transmit.size];
+                match socket.try_send(transmit, contents) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        if socket.poll_send_ready(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
+                    // Refused by the system (too large, no route): lost like any other datagram.
+                    Ok(()) | Err(_) => {
+                        self.sent += transmit.size;
+                        self.queue.pop_front();
+                    }
+                }
+            }
+            if !self.fill(shared) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Takes the next datagrams out of the node. False if it has none.
+    fn fill(&mut self, shared: &Shared) -> bool {
+        debug_assert!(self.queue.is_empty());
+        self.bytes.clear();
+        self.sent = 0;
+        let mut state = shared.lock();
+        let now = shared.clock.now();
+        while self.bytes.len() < FILL {
+            match state.node.poll_transmit(now, &mut self.bytes) {
+                Some(transmit) => self.queue.push_back(transmit),
+                None => break,
+            }
+        }
+        debug_assert_eq!(self.bytes.len(), self.queue.iter().map(|t| t.size).sum::<usize>());
+        !self.queue.is_empty()
+    }
+}

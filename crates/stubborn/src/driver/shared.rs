@@ -1,0 +1,209 @@
+//! What callers, handlers and the driver of a node share: the node, and who waits for what.
+//!
+//! Callers change the node directly under the lock and then wake the driver: no queue lies between.
+//! The lock is never held while anything is awaited or any foreign code runs.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use stubborn_core::node::{CallKey, ChannelEvent, ChannelKey, Node, RequestKey, SessionTicket};
+use stubborn_core::service::{CallError, CallState, IncomingReply};
+use stubborn_core::session::CallId;
+use stubborn_core::time::Instant;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::clock::NodeClock;
+
+/// A node and everything that hangs on it.
+pub(crate) struct Shared {
+    pub(crate) clock: NodeClock,
+    pub(crate) local: SocketAddr,
+    state: Mutex<State>,
+    /// How far the node is on its way to its end.
+    pub(crate) stage: watch::Sender<Stage>,
+}
+
+/// How far a node is on its way to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Running,
+    /// Drained: every request answered, every kept reply released.
+    Drained,
+    /// To end as soon as what is queued was handed to the network.
+    Leaving,
+    /// To end as if the process had died: no more datagrams.
+    Killed,
+    /// No driver any more; nothing will happen.
+    Ended,
+}
+
+/// What the lock guards.
+pub(crate) struct State {
+    pub(crate) node: Node,
+    pub(crate) waiters: HashMap<CallKey, Waiter>,
+    pub(crate) channels: HashMap<ChannelKey, watch::Sender<ChannelStatus>>,
+    pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
+    driver: Option<Waker>,
+    ended: bool,
+}
+
+/// Somebody who waits for the end of a call, reservation or question.
+pub(crate) enum Waiter {
+    Waiting(Waker),
+    Ready(Box<Ended>),
+}
+
+/// What a waiter is told.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Call(Result<IncomingReply, CallError>),
+    Reservation(Result<CallId, CallError>),
+    Question(Result<CallState<IncomingReply>, CallError>),
+    /// The node is gone.
+    Gone,
+}
+
+/// What is known of a channel's way to its servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChannelStatus {
+    /// Attempts are under way and none has ended yet.
+    Connecting,
+    /// A session is attached: calls flow.
+    Ready {
+        /// The server's address.
+        peer: SocketAddr,
+        /// Its incarnation: another one after a restart.
+        incarnation: u64,
+        /// The session, for asking from elsewhere.
+        ticket: SessionTicket,
+    },
+    /// Every address was tried and none answered; attempts go on.
+    Unreachable(Cow<'static, str>),
+    /// A server refuses this client for good; the text says why.
+    Refused(Cow<'static, str>),
+    /// The channel is closed.
+    Closed,
+}
+
+impl From<ChannelEvent> for ChannelStatus {
+    fn from(event: ChannelEvent) -> Self {
+        match event {
+            ChannelEvent::Ready { peer, incarnation, ticket } => {
+                Self::Ready { peer, incarnation, ticket }
+            }
+            ChannelEvent::Unreachable(why) => Self::Unreachable(why),
+            ChannelEvent::Refused(why) => Self::Refused(why),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(node: Node, clock: NodeClock, local: SocketAddr) -> Self {
+        let state = State {
+            node,
+            waiters: HashMap::new(),
+            channels: HashMap::new(),
+            handlers: HashMap::new(),
+            driver: None,
+            ended: false,
+        };
+        Self { clock, local, state: Mutex::new(state), stage: watch::Sender::new(Stage::Running) }
+    }
+
+    /// Changes the node, then wakes its driver. `None` if the node has ended.
+    ///
+    /// The time is read under the lock, so that the node never sees it go back.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> Option<R> {
+        let mut state = self.lock();
+        if state.ended {
+            return None;
+        }
+        let result = change(&mut state, self.clock.now());
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        Some(result)
+    }
+
+    /// Looks at the node. `None` if it has ended.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&State) -> R) -> Option<R> {
+        let state = self.lock();
+        if state.ended { None } else { Some(look(&state)) }
+    }
+
+    /// What a waiter was told, or `None` and it is woken later.
+    pub(crate) fn poll_waiter(&self, key: CallKey, waker: &Waker) -> Option<Ended> {
+        let mut state = self.lock();
+        match state.waiters.get_mut(&key) {
+            None => Some(Ended::Gone),
+            Some(Waiter::Waiting(waiting)) => {
+                waiting.clone_from(waker);
+                None
+            }
+            Some(Waiter::Ready(_)) => match state.waiters.remove(&key) {
+                Some(Waiter::Ready(ended)) => Some(*ended),
+                _ => unreachable!("it was there a line ago"),
+            },
+        }
+    }
+
+    /// Moves towards the end, never back, and wakes the driver for it.
+    pub(crate) fn advance(&self, to: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let forward = *stage < to;
+            if forward {
+                *stage = to;
+            }
+            forward
+        });
+        self.change(|_, _| ());
+    }
+
+    /// Takes the lock. A panic of the node under the lock has ended its driver, which marks the
+    /// node as ended: whoever looks at `ended` first never sees the torn state.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Remembers whom to wake when the node was changed.
+    pub(super) fn register(&mut self, driver: &Waker) {
+        match &mut self.driver {
+            Some(known) => known.clone_from(driver),
+            none => *none = Some(driver.clone()),
+        }
+    }
+
+    /// Hands a waiter its result and returns whom to wake. Nobody waits for what was abandoned.
+    pub(super) fn settle(&mut self, key: CallKey, ended: Ended) -> Option<Waker> {
+        let waiter = self.waiters.get_mut(&key)?;
+        match waiter {
+            Waiter::Ready(_) => None,
+            Waiter::Waiting(_) => match std::mem::replace(waiter, Waiter::Ready(Box::new(ended))) {
+                Waiter::Waiting(waker) => Some(waker),
+                Waiter::Ready(_) => unreachable!("it was waiting a line ago"),
+            },
+        }
+    }
+
+    /// Nothing will happen any more: everybody who waits is told.
+    pub(super) fn end(&mut self) -> Vec<Waker> {
+        self.ended = true;
+        self.driver = None;
+        for (_, handler) in self.handlers.drain() {
+            handler.abort();
+        }
+        for channel in self.channels.values() {
+            channel.send_replace(ChannelStatus::Closed);
+        }
+        let keys: Vec<CallKey> = self.waiters.keys().copied().collect();
+        keys.into_iter().filter_map(|key| self.settle(key, Ended::Gone)).collect()
+    }
+}

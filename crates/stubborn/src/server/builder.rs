@@ -1,0 +1,200 @@
+//! What a server is made of.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stubborn_core::limits::Limits;
+use stubborn_core::node::ServerConfig;
+use stubborn_core::service::{Registry, Service};
+use stubborn_tls::{ClientCertificates, TlsServer};
+
+use super::error::ServeError;
+use super::handle::{DrainReport, ServerHandle};
+use crate::datagram::Socket;
+use crate::driver;
+use crate::security::{Identity, Trust};
+
+/// How long a drain waits by default.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Services on a UDP port.
+///
+/// ```no_run
+/// # async fn example(bank: impl stubborn::Service) -> Result<(), Box<dyn std::error::Error>> {
+/// use stubborn::{Identity, Server};
+///
+/// Server::bind("0.0.0.0:7400")
+///     .identity(Identity::from_pem_files("server.crt", "server.key")?)
+///     .service(bank)
+///     .run_until(async { tokio::time::sleep(std::time::Duration::from_secs(3600)).await })
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub enum Server {}
+
+impl Server {
+    /// A server that listens on this UDP address once it is started, for example `0.0.0.0:7400`
+    /// (all IPv4 addresses), `[::]:7400` (all addresses) or `127.0.0.1:0` (a free port of this
+    /// machine alone).
+    pub fn bind(address: impl ToString) -> ServerBuilder {
+        ServerBuilder {
+            address: address.to_string(),
+            identity: None,
+            clients: None,
+            services: Vec::new(),
+            limits: Limits::default(),
+            drain: DRAIN,
+            reflection: true,
+        }
+    }
+}
+
+/// A server that is not started yet.
+#[must_use = "a server does nothing before it is started"]
+pub struct ServerBuilder {
+    address: String,
+    identity: Option<Identity>,
+    clients: Option<Trust>,
+    services: Vec<Arc<dyn Service>>,
+    limits: Limits,
+    drain: Duration,
+    reflection: bool,
+}
+
+impl ServerBuilder {
+    /// The certificate and key that clients know the server by. Required: there are no unencrypted
+    /// connections.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Lets in only clients that show a certificate which one of these authorities signed (mutual
+    /// TLS). Their sessions then belong to their certificates.
+    pub fn client_roots(mut self, authorities: Trust) -> Self {
+        self.clients = Some(authorities);
+        self
+    }
+
+    /// Adds a service: what the generator emitted, around a handler.
+    pub fn service(mut self, service: impl Service) -> Self {
+        self.services.push(Arc::new(service));
+        self
+    }
+
+    /// Bounds on what clients can make this server hold.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long a drain waits for calls that are executing and for replies that are not released
+    /// yet. 30 s by default. What is still executing then is dropped.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain = timeout;
+        self
+    }
+
+    /// Whether the server tells callers which services it has (`stubborn.v1.Reflection`), which
+    /// `stubborn ls` and `stubborn call` use. On by default.
+    pub fn reflection(mut self, on: bool) -> Self {
+        self.reflection = on;
+        self
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// If the address is taken, there is no identity, or two services cannot stand together.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(self) -> Result<ServerHandle, ServeError> {
+        let registry = self.registry()?;
+        let tls = self.tls()?;
+        let address = resolve(&self.address).await?;
+        let socket =
+            Socket::bind(address).map_err(|error| ServeError::Bind(self.address.clone(), error))?;
+        let mut incarnation = [0; 8];
+        getrandom::fill(&mut incarnation)
+            .map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
+        let config =
+            ServerConfig { tls: Arc::new(tls), incarnation: u64::from_be_bytes(incarnation) };
+        let (shared, task) = driver::start(socket, self.limits, Some((config, registry)))
+            .map_err(ServeError::Entropy)?;
+        Ok(ServerHandle::new(shared, task, self.drain))
+    }
+
+    /// Runs the server until `shutdown` is ready, then drains it: it refuses new sessions, lets
+    /// calls end, and leaves when every kept reply is released or at the drain timeout.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn run_until(
+        self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<DrainReport, ServeError> {
+        let handle = self.start().await?;
+        shutdown.await;
+        Ok(handle.drain().await)
+    }
+
+    /// Runs the server for ever.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn run(self) -> Result<(), ServeError> {
+        self.run_until(std::future::pending()).await.map(|_| ())
+    }
+
+    fn registry(&self) -> Result<Registry, ServeError> {
+        let mut registry = Registry::new();
+        for service in &self.services {
+            registry.add(Arc::clone(service))?;
+        }
+        if self.reflection {
+            crate::reflection::add(&mut registry)?;
+        }
+        Ok(registry)
+    }
+
+    fn tls(&self) -> Result<TlsServer, ServeError> {
+        let identity = self.identity.as_ref().ok_or(ServeError::NoIdentity)?;
+        let clients = match &self.clients {
+            None => ClientCertificates::NotAsked,
+            Some(trust) => {
+                ClientCertificates::Required(trust.roots()?.ok_or(ServeError::ClientTrust)?)
+            }
+        };
+        let builder = TlsServer::builder(identity.tls.clone()).client_certificates(clients);
+        Ok(builder.build().map_err(crate::security::SecurityError::from)?)
+    }
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, ServeError> {
+    let failed = |error| ServeError::Address(address.to_owned(), error);
+    let mut found = tokio::net::lookup_host(address).await.map_err(failed)?;
+    let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    found.next().ok_or_else(|| failed(none()))
+}
+
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let services: Vec<_> = self.services.iter().map(|s| s.descriptor().name).collect();
+        f.debug_struct("ServerBuilder")
+            .field("address", &self.address)
+            .field("services", &services)
+            .finish_non_exhaustive()
+    }
+}

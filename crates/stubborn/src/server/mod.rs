@@ -1,0 +1,9 @@
+//! The server's side: services on a UDP port.
+
+mod builder;
+mod error;
+mod handle;
+
+pub use builder::{Server, ServerBuilder};
+pub use error::ServeError;
+pub use handle::{DrainReport, ServerHandle};
