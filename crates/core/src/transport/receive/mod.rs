@@ -315,10 +315,8 @@ impl Inbox {
         match *frame {
             SentFrame::MaxData(value) => self.max_data_lost |= value == self.max_data,
             SentFrame::MaxMessages(value) => self.max_messages_lost |= value == self.max_messages,
-            SentFrame::Stop(id) => {
-                if self.messages.get(id.0).is_some_and(Incoming::is_stopped) {
-                    self.stops.push_back(id.0);
-                }
+            SentFrame::Stop(id) if self.messages.get(id.0).is_some_and(Incoming::is_stopped) => {
+                self.stops.push_back(id.0);
             }
             SentFrame::MaxMessageData { id, value } => {
                 if let Some(message) = self.messages.get_mut(id.0)
