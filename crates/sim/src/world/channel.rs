@@ -1,0 +1,231 @@
+//! The client side of a simulated host, as generated stubs see it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, Node, SessionTicket};
+use stubborn_core::service::{
+    BoxFuture, CallError, CallState, Caller, IncomingReply, Method, NotExecuted, Outcome,
+    OutgoingCall,
+};
+use stubborn_core::session::{CallId, NotExecutedReason};
+use stubborn_core::time::Instant;
+
+use super::host::{ChannelPlan, Ending, OpenChannel, Waiting};
+use super::{HostId, State, World};
+
+/// A channel of a simulated host.
+#[derive(Clone)]
+pub struct SimCaller {
+    world: World,
+    /// Which of the world's channels.
+    index: u32,
+}
+
+impl World {
+    /// What [`World::channel_with`] wraps: for asking more than stubs do.
+    ///
+    /// # Panics
+    /// If there is no such server, or none at all.
+    pub fn caller(
+        &self,
+        client: &str,
+        servers: &[&str],
+        change: impl FnOnce(&mut ChannelConfig),
+    ) -> SimCaller {
+        self.client(client);
+        let (host, servers) =
+            (self.id(client), servers.iter().map(|name| self.id(name)).collect::<Vec<_>>());
+        let mut state = self.state();
+        let first = *servers.first().expect("a channel leads to a server");
+        let tls = Arc::clone(&state.host(host).tls.anonymous);
+        let mut config = ChannelConfig::new(state.host(first).name.clone(), tls);
+        change(&mut config);
+        state.channels.push(ChannelPlan { host, servers, config });
+        SimCaller { world: self.clone(), index: state.channels.len() as u32 - 1 }
+    }
+
+    /// The TLS configuration of a host with its certificate, for [`World::channel_with`]: sessions
+    /// then belong to the certificate.
+    ///
+    /// # Panics
+    /// If there is no such host.
+    pub fn certified(&self, host: &str) -> Arc<dyn stubborn_core::transport::crypto::ClientTls> {
+        let id = self.id(host);
+        Arc::clone(&self.state().host(id).tls.certified)
+    }
+}
+
+impl SimCaller {
+    /// The session that the channel used last in this life of its host.
+    pub fn ticket(&self) -> Option<SessionTicket> {
+        let state = self.world.state();
+        let alive = state.host(state.channels[self.index as usize].host).alive.as_ref()?;
+        alive.channels.get(&self.index)?.ticket.clone()
+    }
+
+    /// Whether the memory of the server that the channel is attached to was destroyed since: only
+    /// then may a call be lost.
+    pub fn server_forgot(&self) -> bool {
+        let state = self.world.state();
+        let Some(alive) = &state.host(state.channels[self.index as usize].host).alive else {
+            return true;
+        };
+        let server = alive.channels.get(&self.index).and_then(|channel| channel.server);
+        server.is_some_and(|(server, life)| {
+            state.host(server).life != life || state.host(server).alive.is_none()
+        })
+    }
+
+    /// Asks what became of a call of another session, with that session's ticket.
+    pub fn outcome_of(
+        &self,
+        id: CallId,
+        ticket: Option<SessionTicket>,
+    ) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
+        let asked = self.begin(|node, now, channel| Some(node.outcome(now, channel, id, ticket)));
+        Box::pin(async move {
+            match asked.await {
+                Some(Ending::Outcome(result)) => result,
+                Some(ending) => unreachable!("a question ended as {ending:?}"),
+                None => Err(CallError::new("", Outcome::Pending(id)).because("the host is down")),
+            }
+        })
+    }
+
+    /// Begins something at the node. `None`: the host is down.
+    fn begin(&self, act: impl FnOnce(&mut Node, Instant, ChannelKey) -> Option<CallKey>) -> Begun {
+        let mut state = self.world.state();
+        let host = state.channels[self.index as usize].host;
+        let key = state.with_channel(self.index, act).flatten();
+        let life = state.host(host).life;
+        if let (Some(key), Some(alive)) = (key, &mut state.host_mut(host).alive) {
+            alive.waiting.insert(key, Waiting::For(None));
+        }
+        drop(state);
+        Begun { world: self.world.clone(), host, life, key }
+    }
+}
+
+impl State {
+    /// Does something with an open channel, opening it if need be. `None`: the host is down.
+    fn with_channel<T>(
+        &mut self,
+        index: u32,
+        act: impl FnOnce(&mut Node, Instant, ChannelKey) -> T,
+    ) -> Option<T> {
+        let plan = &self.channels[index as usize];
+        let host = plan.host;
+        let targets = plan.servers.iter().map(|server| self.host(*server).address).collect();
+        let local = {
+            let now = self.now;
+            self.host_mut(host).clock.now(now)
+        };
+        let Self { hosts, channels, .. } = self;
+        let alive = hosts[host.0 as usize].alive.as_mut()?;
+        let channel = alive.channels.entry(index).or_insert_with(|| {
+            let config = ChannelConfig { targets, ..channels[index as usize].config.clone() };
+            let key = alive.node.open_channel(local, config);
+            OpenChannel { key, ticket: None, server: None }
+        });
+        let result = act(&mut alive.node, local, channel.key);
+        self.touch(host);
+        Some(result)
+    }
+}
+
+impl Caller for SimCaller {
+    fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
+        let caller = self.clone();
+        Box::pin(async move {
+            let method = call.method.name().to_owned();
+            match caller.begin(|node, now, channel| Some(node.call(now, channel, call))).await {
+                Some(Ending::Call(result)) => result,
+                Some(ending) => unreachable!("a call ended as {ending:?}"),
+                None => Err(host_is_down(method)),
+            }
+        })
+    }
+
+    fn reserve(&self, method: &Method) -> BoxFuture<Result<CallId, CallError>> {
+        let (caller, method) = (self.clone(), method.clone());
+        Box::pin(async move {
+            match caller.begin(|node, now, channel| Some(node.reserve(now, channel, &method))).await
+            {
+                Some(Ending::Reserved(result)) => result,
+                Some(ending) => unreachable!("a reservation ended as {ending:?}"),
+                None => Err(host_is_down(method.name().to_owned())),
+            }
+        })
+    }
+
+    fn abandon(&self, id: CallId) {
+        let mut state = self.world.state();
+        state.with_channel(self.index, |node, now, channel| {
+            node.abandon_reserved(now, channel, id);
+        });
+    }
+
+    fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
+        let caller = self.clone();
+        Box::pin(async move { caller.outcome_of(id, None).await })
+    }
+}
+
+fn host_is_down(method: String) -> CallError {
+    let reason = NotExecuted::because(NotExecutedReason::NeverSent, "the client's host is down");
+    CallError::new(method, Outcome::NotExecuted(reason))
+}
+
+/// Something begun at a node; dropping it abandons it.
+struct Begun {
+    world: World,
+    host: HostId,
+    life: u32,
+    /// `None` once it is over, and if the host was down.
+    key: Option<CallKey>,
+}
+
+impl Future for Begun {
+    type Output = Option<Ending>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(key) = self.key else { return Poll::Ready(None) };
+        let mut state = self.world.state();
+        let host = state.host_mut(self.host);
+        let alive = match &mut host.alive {
+            Some(alive) if host.life == self.life => alive,
+            // The process that waited is gone with its host: nobody is left to be told.
+            _ => return Poll::Pending,
+        };
+        match alive.waiting.remove(&key) {
+            Some(Waiting::Over(ending)) => {
+                drop(state);
+                self.key = None;
+                Poll::Ready(Some(*ending))
+            }
+            Some(Waiting::For(_)) | None => {
+                alive.waiting.insert(key, Waiting::For(Some(cx.waker().clone())));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut state = self.world.state();
+        let now = state.now;
+        let (id, life) = (self.host, self.life);
+        let host = state.host_mut(id);
+        let local = host.clock.now(now);
+        let Some(alive) = host.alive.as_mut().filter(|_| host.life == life) else { return };
+        if let Some(Waiting::For(_)) = alive.waiting.remove(&key) {
+            alive.node.abandon(local, key);
+            state.touch(id);
+        }
+    }
+}
