@@ -62,6 +62,17 @@ pub struct Generated {
     pub warnings: Vec<String>,
 }
 
+impl Generated {
+    /// Writes the files into this directory, which is made if it does not exist. Files that are as
+    /// they should be are left alone.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or a file cannot be written.
+    pub fn write_to(&self, directory: &Path) -> Result {
+        pipeline::write(self, directory)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self::new()

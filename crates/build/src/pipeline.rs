@@ -40,10 +40,7 @@ pub(crate) fn compile(config: &Config, files: &[PathBuf]) -> Result {
             println!("cargo:warning={warning}");
         }
     }
-    fs::create_dir_all(&out_dir).map_err(|e| Error::io("make the directory", &out_dir, &e))?;
-    for (name, text) in &generated.files {
-        write_if_changed(&out_dir.join(name), text.as_bytes())?;
-    }
+    write(&generated, &out_dir)?;
     if let Some(path) = &config.file_descriptor_set_path {
         write_if_changed(path, &generated.file_descriptor_set)?;
     }
@@ -52,6 +49,14 @@ pub(crate) fn compile(config: &Config, files: &[PathBuf]) -> Result {
 
 pub(crate) fn generate(config: &Config, files: &[PathBuf]) -> Result<Generated> {
     generate_from(config, files, &Sources::new(includes(config, files)))
+}
+
+pub(crate) fn write(generated: &Generated, directory: &Path) -> Result {
+    fs::create_dir_all(directory).map_err(|e| Error::io("make the directory", directory, &e))?;
+    for (name, text) in &generated.files {
+        write_if_changed(&directory.join(name), text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Where to look for files: as configured, else where they are.

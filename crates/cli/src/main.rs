@@ -1,1 +1,31 @@
-fn main() {}
+//! The `stubborn` program.
+//!
+//! One file per command in [`commands`]; what all of them need is here beside it: arguments that
+//! every command takes ([`cli`]), errors and exit codes ([`error`]), printing ([`output`]).
+
+mod cli;
+mod commands;
+#[cfg(test)]
+mod docs;
+mod error;
+mod output;
+mod task;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.json, cli.color);
+    match cli.command.run(&output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            error.exit().into()
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The commands, one file each: its arguments (`Args`) and what it does (`run`).
+
+mod bench;
+mod call;
+mod completions;
+mod demo;
+mod describe;
+mod r#gen;
+mod ls;
+mod new;
+mod outcome;
+mod ping;
+mod sim;
+mod udp;
+
+use clap::Subcommand;
+
+use crate::error::Error;
+use crate::output::Output;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    New(new::Args),
+    Gen(r#gen::Args),
+    Ls(ls::Args),
+    Describe(describe::Args),
+    Call(call::Args),
+    Outcome(outcome::Args),
+    Ping(ping::Args),
+    Udp(udp::Args),
+    Demo(demo::Args),
+    Bench(bench::Args),
+    Sim(sim::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    pub(crate) fn run(self, out: &Output) -> Result<(), Error> {
+        match self {
+            Self::New(args) => new::run(args, out),
+            Self::Gen(args) => r#gen::run(args, out),
+            Self::Ls(args) => ls::run(args, out),
+            Self::Describe(args) => describe::run(args, out),
+            Self::Call(args) => call::run(args, out),
+            Self::Outcome(args) => outcome::run(args, out),
+            Self::Ping(args) => ping::run(args, out),
+            Self::Udp(args) => udp::run(args, out),
+            Self::Demo(args) => demo::run(args, out),
+            Self::Bench(args) => bench::run(args, out),
+            Self::Sim(args) => sim::run(args, out),
+            Self::Completions(args) => completions::run(args, out),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! `stubborn udp`
+
+use crate::error::Error;
+use crate::output::Output;
+
+/// Sends and receives plain datagrams.
+#[derive(Debug, clap::Args)]
+#[command(hide = true)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_: Args, _: &Output) -> Result<(), Error> {
+    Err(Error::internal("this command is not there yet"))
+}

@@ -1,0 +1,18 @@
+//! Runs asynchronous commands.
+
+use std::future::Future;
+
+use crate::error::Error;
+
+/// Runs a command's future to its end on this thread.
+///
+/// # Errors
+/// If the operating system gives no means for I/O, or the command fails.
+#[allow(dead_code)] // For the commands that talk to a server.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::internal(format!("cannot start: {e}")))?;
+    runtime.block_on(future)
+}
