@@ -134,7 +134,7 @@ impl ReceivedPackets {
 
     /// The ranges to list, descending; at most [`MAX_ACK_RANGES`]. A frame that has no room for
     /// all of them leaves out the last.
-    pub fn ack_ranges(&self) -> impl ExactSizeIterator<Item = Range<u64>> + '_ {
+    pub fn ack_ranges(&self) -> impl ExactSizeIterator<Item = Range<u64>> + Clone + '_ {
         self.unreported.iter().rev()
     }
 

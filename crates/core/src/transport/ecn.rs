@@ -132,6 +132,11 @@ impl EcnValidation {
         self.state == State::Capable
     }
 
+    /// True once marking has been given up on this path.
+    pub fn has_failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
     /// A packet was sent with `mark`.
     pub fn on_sent(&mut self, mark: Ecn) {
         if mark == Ecn::Ect0 {

@@ -1,6 +1,7 @@
 //! Reliable, encrypted messages over datagrams: recovery, congestion control, path MTU discovery.
 
 pub mod ack;
+mod cid;
 pub mod congestion;
 pub mod connection;
 pub mod crypto;
@@ -17,6 +18,7 @@ pub mod receive;
 pub mod rtt;
 pub mod send;
 pub mod timers;
+mod token;
 
 pub use crate::wire::{ConnectionId, Side, Space};
 pub use error::{Code, TransportError};

@@ -84,7 +84,9 @@ impl RangeSet {
     }
 
     /// The ranges, ascending; `.rev()` gives them descending, as an ACK frame lists them.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range<u64>> + ExactSizeIterator + '_ {
+    pub fn iter(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = Range<u64>> + ExactSizeIterator + Clone + '_ {
         self.ranges.iter().cloned()
     }
 

@@ -1,173 +1,375 @@
 //! One secured association with a peer: handshake, packets, recovery, paths, closing.
 //!
 //! A connection is driven by its [`Endpoint`](super::endpoint::Endpoint); applications reach it
-//! through [`Endpoint::connection`](super::endpoint::Endpoint::connection).
+//! through [`Endpoint::connection_mut`](super::endpoint::Endpoint::connection_mut).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `handshake` | TLS, CRYPTO bytes, installing and discarding keys, transport parameters, Retry, version negotiation |
+//! | `process` | packets and frames that come in |
+//! | `transmit`, `write` | datagrams that go out |
+//! | `recover` | acknowledgements, losses, probe timeouts, timers |
+//! | `keys` | key phases and AEAD limits |
+//! | `path`, `migrate` | addresses: their proof, changes, estimates |
+//! | `ids` | connection ids of both sides |
+//! | `close` | closing and draining |
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::crypto::TlsSession;
+use super::endpoint::EndpointConfig;
+use super::receive::Inbox;
+use super::send::{Outbox, OutboxEvent};
+use super::timers::Timers;
+use super::{ConnectionId, Side, Space};
+use crate::random::Random;
 use crate::time::{Duration, Instant};
+use crate::wire::frame::DatagramHeader;
 
-pub use seams::{Chunk, ClientTls, MessageId, PeerIdentity, SendError, ServerTls, TransportError};
+pub use super::crypto::PeerIdentity;
+pub use super::error::TransportError;
+pub use super::receive::Chunk;
+pub use super::send::{MessageId, SendError};
+pub use event::{ConnectionError, ConnectionEvent, UnreliableError};
 pub use stats::{EcnState, Stats};
 
-mod seams;
+use close::{CloseReason, State};
+use ids::{LocalIds, RemoteIds, ResetToken};
+use keys::DataKeys;
+use path::Path;
+use space::PacketSpace;
 
+mod close;
+mod crypto_stream;
+mod event;
+mod handshake;
+mod ids;
+mod keys;
+mod migrate;
+mod path;
+mod process;
+mod recover;
+mod space;
 mod stats;
+mod transmit;
+mod write;
 
-/// What a connection tells its user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectionEvent {
-    /// The handshake has authenticated the peer: its identity and incarnation are known and
-    /// messages flow. Comes at most once.
-    Connected,
-    /// A message has come, or one that was blocked can be read on:
-    /// [`Connection::accept_message`] and [`Connection::read`] until they have no more.
-    MessagesReadable,
-    /// An unreliable message came whole.
-    Unreliable(Bytes),
-    /// The peer holds every byte of this message of ours.
-    MessageAcked(MessageId),
-    /// The peer will not read this message on; what is left of it is not sent.
-    MessageStopped(MessageId, u64),
-    /// There is room again after [`SendError::Full`].
-    Writable,
-    /// The connection is over. Always the last event, and always comes.
-    Lost(ConnectionError),
-}
+pub(super) use handshake::{RoleSetup, Setup};
+pub(super) use process::Origin;
 
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConnectionError {
-    /// This side found the peer to break the protocol, or TLS failed here.
-    Transport(TransportError),
-    /// The peer's transport closed: it found us to break the protocol, or TLS failed there.
-    PeerTransport(TransportError),
-    /// The peer's application closed.
-    PeerClosed {
-        /// The application's code.
-        code: u64,
-        /// The application's words, at most what fits a packet.
-        reason: Bytes,
-    },
-    /// A stateless reset: the server has lost its state of this connection (RFC 9000 §10.3).
-    Reset,
-    /// Nothing came for the idle timeout (RFC 9000 §10.1).
-    IdleTimeout,
-    /// The server speaks none of our versions; these are the ones it names.
-    VersionNegotiation(Vec<u32>),
-    /// The server is too busy for another connection.
-    Refused,
-    /// [`Connection::close`] was called here.
-    LocalClose,
-}
-
-/// Why an unreliable message was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnreliableError {
-    /// It does not fit one packet of this path; the value is what fits now, in bytes.
-    TooLarge(usize),
-    /// The peer does not take unreliable messages.
-    Unsupported,
-    /// The connection is not established yet, or is closing.
-    NotConnected,
+/// A change of the ids by which the endpoint finds this connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum IdChange {
+    /// Datagrams to this id belong here.
+    Add(ConnectionId),
+    /// No more.
+    Remove(ConnectionId),
+    /// A datagram from this address that ends with this token resets the connection.
+    ExpectReset(SocketAddr, ResetToken),
+    /// No more.
+    ForgetReset(SocketAddr, ResetToken),
 }
 
 /// One connection: the public face.
-pub struct Connection {}
+pub struct Connection {
+    side: Side,
+    version: u32,
+    config: Arc<EndpointConfig>,
+    random: Random,
+    state: State,
+    tls: Box<dyn TlsSession>,
+    handshake: handshake::Progress,
+    spaces: [PacketSpace; 3],
+    data_keys: Option<DataKeys>,
+    local_ids: LocalIds,
+    remote_ids: RemoteIds,
+    id_changes: VecDeque<IdChange>,
+    /// The reset tokens that the endpoint knows of, with the address they hold for.
+    announced_tokens: Vec<(SocketAddr, ResetToken)>,
+    path: Path,
+    /// The path before the last migration, until the new one is proven.
+    previous_path: Option<Path>,
+    migration: migrate::Migration,
+    outbox: Outbox,
+    inbox: Inbox,
+    unreliable: VecDeque<Bytes>,
+    events: VecDeque<ConnectionEvent>,
+    readable_queued: bool,
+    unreliable_queued: usize,
+    recovery: recover::Recovery,
+    timers: Timers,
+    keep_alive: bool,
+    /// Packets that came before their keys.
+    early: Vec<process::EarlyPacket>,
+    open_failures: u64,
+    counters: Stats,
+}
 
 impl Connection {
     /// True once the peer is authenticated, until the connection closes.
     pub fn is_established(&self) -> bool {
-        todo!()
+        matches!(self.state, State::Established)
+    }
+
+    /// True once the connection is over, whatever the reason.
+    pub fn is_closed(&self) -> bool {
+        !self.state.is_open()
+    }
+
+    /// Which side this is.
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// Queues a message made of `head` and then `body`; neither is copied. May be called before the
     /// handshake is done: it goes out as soon as keys and window allow.
-    pub fn send(&mut self, _head: Bytes, _body: Bytes) -> Result<MessageId, SendError> {
-        todo!()
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.outbox.queue(head, body)
     }
 
-    /// Gives a message of ours up: what is not sent yet never will be.
-    pub fn reset(&mut self, _id: MessageId, _code: u64) {
-        todo!()
+    /// Gives a message of ours up: what is not sent yet never will be. Returns whether all of it had
+    /// been in a packet before, so that the peer may have it; no later event changes that.
+    ///
+    /// # Panics
+    /// If `code` is above 2^62 - 1.
+    pub fn reset(&mut self, id: MessageId, code: u64) -> bool {
+        self.outbox.reset(id, code)
     }
 
     /// True if every byte of the message has been in a packet at least once. If not, the peer
     /// cannot have acted on it, and after [`Connection::reset`] or the end of the connection it
     /// never will.
-    pub fn ever_fully_sent(&self, _id: MessageId) -> bool {
-        todo!()
+    pub fn ever_fully_sent(&self, id: MessageId) -> bool {
+        self.outbox.ever_fully_sent(id)
     }
 
     /// Queues a message for one packet without retransmission. The oldest is dropped when the queue
     /// is full (`limits.unreliable_queue`).
-    pub fn send_unreliable(&mut self, _data: Bytes) -> Result<(), UnreliableError> {
-        todo!()
+    ///
+    /// # Errors
+    /// See [`UnreliableError`].
+    pub fn send_unreliable(&mut self, data: Bytes) -> Result<(), UnreliableError> {
+        if !self.is_established() {
+            return Err(UnreliableError::NotConnected);
+        }
+        let max = self.max_unreliable().ok_or(UnreliableError::Unsupported)?;
+        if data.len() > max {
+            return Err(UnreliableError::TooLarge(max));
+        }
+        if self.unreliable.len() >= self.config.limits.unreliable_queue {
+            self.unreliable.pop_front();
+        }
+        self.unreliable.push_back(data);
+        Ok(())
     }
 
     /// The next message that the peer has begun and nobody has accepted.
     pub fn accept_message(&mut self) -> Option<MessageId> {
-        todo!()
+        self.inbox.accept()
     }
 
     /// The next bytes of a message of the peer, in order; taking them grants the peer more window.
-    pub fn read(&mut self, _id: MessageId) -> Chunk {
-        todo!()
+    pub fn read(&mut self, id: MessageId) -> Chunk {
+        self.inbox.read(id)
     }
 
     /// Tells the peer that the message will not be read on; its bytes are dropped from here on.
-    pub fn stop(&mut self, _id: MessageId, _code: u64) {
-        todo!()
+    ///
+    /// # Panics
+    /// If `code` is above 2^62 - 1.
+    pub fn stop(&mut self, id: MessageId, code: u64) {
+        self.inbox.stop(id, code);
     }
 
     /// Ends the connection: what is queued is dropped, the peer is told. Does nothing once closed.
-    pub fn close(&mut self, _now: Instant, _code: u64, _reason: Bytes) {
-        todo!()
+    ///
+    /// # Panics
+    /// If `code` is above 2^62 - 1.
+    pub fn close(&mut self, now: Instant, code: u64, reason: Bytes) {
+        self.begin_closing(
+            now,
+            CloseReason::Application { code, reason },
+            ConnectionError::LocalClose,
+        );
     }
 
     /// Something new hangs on this connection (a call): if it waits in a backed-off probe timeout,
     /// probe now instead.
-    pub fn probe(&mut self, _now: Instant) {
-        todo!()
+    pub fn probe(&mut self, now: Instant) {
+        self.probe_early(now);
     }
 
     /// Whether to keep the connection alive while nothing is sent. Off at first.
-    pub fn keep_alive(&mut self, _on: bool) {
-        todo!()
+    pub fn keep_alive(&mut self, now: Instant, on: bool) {
+        self.keep_alive = on;
+        self.reset_keepalive(now);
+    }
+
+    /// Begins a key update as soon as the rules allow one; for tests and for the cautious.
+    pub fn update_keys(&mut self) {
+        self.recovery.key_update_wanted = true;
     }
 
     /// Counters and estimates, for people and tests.
     pub fn stats(&self) -> Stats {
-        todo!()
+        Stats {
+            rtt: self.path.rtt.smoothed(),
+            min_rtt: self.path.rtt.min(),
+            window: self.path.congestion.window(),
+            in_flight: self.bytes_in_flight(),
+            mtu: self.path.mtu.current(),
+            probe_timeouts_in_a_row: self.recovery.probe.backoff(),
+            key_updates: self.data_keys.as_ref().map_or(0, DataKeys::updates),
+            ecn: self.path.ecn_state(),
+            ..self.counters
+        }
     }
 
     /// The estimate of the round-trip time of the present path.
     pub fn rtt(&self) -> Duration {
-        todo!()
+        self.path.rtt.smoothed()
     }
 
     /// Who the peer proved to be; `None` before the handshake is done and for an anonymous client.
     pub fn peer_identity(&self) -> Option<&PeerIdentity> {
-        todo!()
+        self.handshake.identity.as_ref()
     }
 
     /// The server's incarnation as its authenticated transport parameters say; `None` before the
     /// handshake is done and on the server's side.
     pub fn peer_incarnation(&self) -> Option<u64> {
-        todo!()
+        let peer = self.handshake.peer.as_ref().filter(|_| self.handshake.is_complete())?;
+        peer.server.as_ref().map(|server| server.incarnation)
     }
 
     /// The peer's present address. It changes when the peer migrates.
     pub fn remote_address(&self) -> SocketAddr {
-        todo!()
+        self.path.remote
     }
 
     /// The largest unreliable message that fits now, in bytes; `None` if the peer takes none or is
     /// not known yet.
     pub fn max_unreliable(&self) -> Option<usize> {
-        todo!()
+        let peer = self.handshake.peer.as_ref()?.max_datagram_frame_size;
+        let peer = usize::try_from(peer).unwrap_or(usize::MAX);
+        let header = DatagramHeader.size(Some(self.path.mtu.current()));
+        let room = peer.min(self.path.mtu.current().saturating_sub(write::ONE_RTT_OVERHEAD));
+        room.checked_sub(header).filter(|_| peer > 0)
+    }
+
+    /// True once nothing is left to send or to answer: the endpoint may forget the connection.
+    pub(super) fn is_drained(&self) -> bool {
+        matches!(self.state, State::Drained)
+    }
+
+    /// True until the handshake is done or failed: what counts as load for Retry.
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking)
+    }
+
+    /// The next event.
+    pub(super) fn poll_event(&mut self) -> Option<ConnectionEvent> {
+        let event = self.events.pop_front()?;
+        match event {
+            ConnectionEvent::MessagesReadable => self.readable_queued = false,
+            ConnectionEvent::Unreliable(_) => self.unreliable_queued -= 1,
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// The next change of ids.
+    pub(super) fn poll_id_change(&mut self) -> Option<IdChange> {
+        self.id_changes.pop_front()
+    }
+
+    /// Gives back every id and token, before the connection is forgotten.
+    pub(super) fn release_ids(&mut self) {
+        self.id_changes.extend(self.local_ids.iter().map(IdChange::Remove));
+        if let Some(id) = self.handshake.initial_route.take() {
+            self.id_changes.push_back(IdChange::Remove(id));
+        }
+        for (address, token) in core::mem::take(&mut self.announced_tokens) {
+            self.id_changes.push_back(IdChange::ForgetReset(address, token));
+        }
+    }
+
+    fn space(&mut self, space: Space) -> &mut PacketSpace {
+        &mut self.spaces[space.index()]
+    }
+
+    fn bytes_in_flight(&self) -> u64 {
+        self.spaces.iter().map(|s| s.sent.bytes_in_flight()).sum()
+    }
+
+    /// Tells the user that there is something to read, once until they have heard.
+    fn tell_readable(&mut self) {
+        if !core::mem::replace(&mut self.readable_queued, true) {
+            self.events.push_back(ConnectionEvent::MessagesReadable);
+        }
+    }
+
+    /// Hands on an unreliable message. The oldest makes room (`limits.unreliable_queue`).
+    fn tell_unreliable(&mut self, data: Bytes) {
+        if self.unreliable_queued >= self.config.limits.unreliable_queue {
+            let oldest =
+                self.events.iter().position(|e| matches!(e, ConnectionEvent::Unreliable(_)));
+            if let Some(oldest) = oldest {
+                self.events.remove(oldest);
+                self.unreliable_queued -= 1;
+            }
+        }
+        self.events.push_back(ConnectionEvent::Unreliable(data));
+        self.unreliable_queued += 1;
+    }
+
+    /// Hands on what became of our messages.
+    fn tell_outbox_events(&mut self) {
+        while let Some(event) = self.outbox.poll_event() {
+            self.events.push_back(match event {
+                OutboxEvent::Acked(id) => ConnectionEvent::MessageAcked(id),
+                OutboxEvent::Stopped { id, code } => ConnectionEvent::MessageStopped(id, code),
+                OutboxEvent::Writable => ConnectionEvent::Writable,
+            });
+        }
+    }
+
+    /// Brings the reset tokens that the endpoint listens for up to date.
+    fn announce_tokens(&mut self) {
+        let remote = self.path.remote;
+        let wanted: Vec<_> = self.remote_ids.tokens().map(|token| (remote, token)).collect();
+        for (address, token) in &self.announced_tokens {
+            if !wanted.contains(&(*address, *token)) {
+                self.id_changes.push_back(IdChange::ForgetReset(*address, *token));
+            }
+        }
+        for (address, token) in &wanted {
+            if !self.announced_tokens.contains(&(*address, *token)) {
+                self.id_changes.push_back(IdChange::ExpectReset(*address, *token));
+            }
+        }
+        self.announced_tokens = wanted;
+    }
+}
+
+impl core::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Connection")
+            .field("side", &self.side)
+            .field("state", &self.state)
+            .field("remote", &self.path.remote)
+            .finish_non_exhaustive()
     }
 }

@@ -1,36 +1,41 @@
 //! All connections of one socket: finding the connection of a datagram, accepting new ones, and
 //! answering what belongs to none.
 
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
 
-use super::connection::{ClientTls, Connection, ConnectionEvent, ServerTls, TransportError};
-use crate::limits::Limits;
+use super::ConnectionId;
+use super::connection::{Connection, ConnectionEvent, Origin, RoleSetup, Setup, TransportError};
+use super::crypto::{ClientTls, ServerTls};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
+use crate::wire::packet;
+
+pub use super::ecn::Ecn;
+pub use config::EndpointConfig;
+
+use table::Table;
+
+mod accept;
+mod config;
+mod reset;
+mod table;
+
+/// Answers to datagrams that belong to no connection, waiting to be sent. When full, further ones
+/// go unanswered: whoever asked will ask again.
+const REPLIES: usize = 256;
 
 /// Names one connection of an [`Endpoint`]. Never reused for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionHandle {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-}
-
-/// The ECN field of an IP header (RFC 3168).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ecn {
-    /// Not ECN-capable.
-    #[default]
-    NotEct,
-    /// ECN-capable, codepoint 1.
-    Ect1,
-    /// ECN-capable, codepoint 0: what we send.
-    Ect0,
-    /// Congestion experienced.
-    Ce,
+    slot: u32,
+    generation: u32,
 }
 
 /// A datagram that came in.
@@ -61,37 +66,6 @@ pub struct Transmit {
     pub segment: Option<usize>,
 }
 
-/// What an [`Endpoint`] is made with.
-#[derive(Clone, Debug)]
-pub struct EndpointConfig {
-    /// Bounds.
-    pub limits: Limits,
-    /// The worker that owns this endpoint's connections: the first byte of its connection ids.
-    pub worker: u8,
-    /// A connection without a sign of life for this long is lost; the peer may ask for less. Zero:
-    /// never. At least three probe timeouts.
-    pub idle_timeout: Duration,
-    /// Time of silence after which a connection that is asked to keep alive sends a probe
-    /// (RFC 8085 §3.5: at least 15 s unless there is a reason).
-    pub keepalive: Duration,
-    /// The largest UDP payload that the receive path takes: what the peer may probe up to.
-    pub max_udp_payload: usize,
-    /// The largest UDP payload that we try to send.
-    pub max_probe: usize,
-    /// Versions spoken, the preferred one first. Not empty.
-    pub versions: Vec<u32>,
-    /// Datagrams in one [`Transmit`] at most (1 turns GSO off).
-    pub max_segments: usize,
-    /// How long a Retry token is good for.
-    pub retry_token_lifetime: Duration,
-    /// Answer every new client with Retry, whatever the load.
-    pub always_retry: bool,
-    /// Whether to mark packets as ECN-capable.
-    pub ecn: bool,
-    /// Packets sealed with one key before it is updated, at most; the AEAD's own limit still holds.
-    pub key_update_after: u64,
-}
-
 /// Why a connection could not be begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectError {
@@ -103,83 +77,232 @@ pub enum ConnectError {
     Tls(TransportError),
 }
 
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TooMany => f.write_str("too many connections"),
+            Self::InvalidAddress => f.write_str("no address that can be connected to"),
+            Self::Tls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
 /// The connections of one socket.
 ///
 /// # Driving contract
 /// Mutate ([`handle`](Self::handle), [`handle_timeout`](Self::handle_timeout),
 /// [`connect`](Self::connect), [`connection_mut`](Self::connection_mut)), then call
 /// [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until both give
-/// `None`, then sleep until input comes or [`poll_timeout`](Self::poll_timeout) is due.
-pub struct Endpoint {}
+/// `None`, then sleep until input comes or [`poll_timeout`](Self::poll_timeout) is due. All calls
+/// take the present time, which never goes back.
+pub struct Endpoint {
+    config: Arc<EndpointConfig>,
+    server: Option<Server>,
+    random: Random,
+    table: Table,
+    /// Connections accepted whose handshake is not done, as far as known: what makes for load.
+    handshaking: Vec<u32>,
+    replies: VecDeque<(Transmit, Vec<u8>)>,
+}
+
+struct Server {
+    tls: Arc<dyn ServerTls>,
+    incarnation: u64,
+    accepting: bool,
+}
 
 impl Endpoint {
-    /// An endpoint; with `server` it also accepts connections, and `incarnation` goes into the
-    /// server's transport parameters.
+    /// An endpoint. With `server` it also accepts connections, and `incarnation` goes into the
+    /// server's transport parameters; without one it is drawn.
+    ///
+    /// # Panics
+    /// If `config.versions` is empty.
     pub fn new(
-        _config: EndpointConfig,
-        _server: Option<Arc<dyn ServerTls>>,
-        _random: Random,
-        _incarnation: Option<u64>,
+        config: EndpointConfig,
+        server: Option<Arc<dyn ServerTls>>,
+        mut random: Random,
+        incarnation: Option<u64>,
     ) -> Self {
-        todo!()
+        assert!(!config.versions.is_empty(), "an endpoint that speaks no version");
+        let incarnation = incarnation.unwrap_or_else(|| random.u64());
+        let server = server.map(|tls| Server { tls, incarnation, accepting: true });
+        Self {
+            config: Arc::new(config),
+            server,
+            random,
+            table: Table::default(),
+            handshaking: Vec::new(),
+            replies: VecDeque::new(),
+        }
     }
 
     /// Begins a connection. `remembered` is the round-trip time that an earlier connection to this
     /// address saw; it seeds the estimator (RFC 9002 §6.2.2).
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
     pub fn connect(
         &mut self,
-        _now: Instant,
-        _remote: SocketAddr,
-        _server_name: &str,
-        _tls: &Arc<dyn ClientTls>,
-        _remembered: Option<Duration>,
+        now: Instant,
+        remote: SocketAddr,
+        server_name: &str,
+        tls: &Arc<dyn ClientTls>,
+        remembered: Option<Duration>,
     ) -> Result<ConnectionHandle, ConnectError> {
-        todo!()
+        if self.table.len() >= self.config.limits.connections {
+            return Err(ConnectError::TooMany);
+        }
+        if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
+            return Err(ConnectError::InvalidAddress);
+        }
+        let role = RoleSetup::Client { tls: tls.clone(), server_name: server_name.to_string() };
+        let setup = self.setup(self.config.versions[0], remote, None, remembered, role);
+        let connection = Connection::new(now, setup).map_err(ConnectError::Tls)?;
+        let slot = self.table.insert(Box::new(connection));
+        Ok(self.table.handle_of(slot))
+    }
+
+    fn setup(
+        &mut self,
+        version: u32,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        remembered: Option<Duration>,
+        role: RoleSetup,
+    ) -> Setup {
+        let (config, random) = (self.config.clone(), self.random.fork());
+        Setup { config, random, version, remote, local, remembered, role }
     }
 
     /// Takes in a datagram.
-    pub fn handle(&mut self, _now: Instant, _datagram: Received) {
-        todo!()
+    pub fn handle(&mut self, now: Instant, datagram: Received) {
+        let Received { from, local, ecn, data } = datagram;
+        let origin = Origin { from, local, ecn, size: data.len() };
+        let destination = packet::destination(&data).and_then(ConnectionId::new);
+        match destination.and_then(|id| self.table.find(&id)) {
+            Some(slot) => self.hand_to(now, slot, origin, data),
+            None => self.handle_unknown(now, origin, data),
+        }
+    }
+
+    fn hand_to(&mut self, now: Instant, slot: u32, origin: Origin, data: BytesMut) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.on_datagram(now, origin, data);
+            self.table.apply_id_changes(slot);
+            self.table.touch(slot);
+        }
     }
 
     /// Lets every timer that is due at `now` fire.
-    pub fn handle_timeout(&mut self, _now: Instant) {
-        todo!()
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(slot) = self.table.pop_due(now) {
+            if let Some(connection) = self.table.get_mut(slot) {
+                connection.on_timeout(now);
+                self.table.touch(slot);
+            }
+        }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next. Of connections that were
+    /// changed it is known only once [`poll_transmit`](Self::poll_transmit) has given `None`.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        todo!()
+        self.table.earliest()
     }
 
-    /// Appends the next datagrams to `buf` and says where they go.
-    pub fn poll_transmit(&mut self, _now: Instant, _buf: &mut Vec<u8>) -> Option<Transmit> {
-        todo!()
+    /// True if [`poll_transmit`](Self::poll_transmit) may have something.
+    pub fn wants_to_send(&self) -> bool {
+        !self.replies.is_empty() || self.table.has_to_send()
+    }
+
+    /// Appends the next datagrams to `buf` and says where they go. Connections take turns, batch by
+    /// batch.
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        if let Some((transmit, bytes)) = self.replies.pop_front() {
+            buf.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(slot) = self.table.next_to_send() {
+            let Some(connection) = self.table.get_mut(slot) else {
+                self.table.sent_all();
+                continue;
+            };
+            if let Some(transmit) = connection.poll_transmit(now, buf) {
+                self.table.send_again_later();
+                return Some(transmit);
+            }
+            self.table.touch(slot);
+            self.table.sent_all();
+        }
+        None
     }
 
     /// The next thing that a connection has to tell.
     pub fn poll_event(&mut self) -> Option<(ConnectionHandle, ConnectionEvent)> {
-        todo!()
+        while let Some(slot) = self.table.next_to_tell() {
+            let event = self.table.get_mut(slot).and_then(Connection::poll_event);
+            match event {
+                Some(event) => return Some((self.table.handle_of(slot), event)),
+                None => self.table.told_all(),
+            }
+        }
+        None
     }
 
     /// Reads a connection; `None` once it is forgotten.
-    pub fn connection(&self, _handle: ConnectionHandle) -> Option<&Connection> {
-        todo!()
+    pub fn connection(&self, handle: ConnectionHandle) -> Option<&Connection> {
+        self.table.get(self.table.slot_of(handle)?)
     }
 
     /// Changes a connection; what it then wants to send comes out of
     /// [`poll_transmit`](Self::poll_transmit).
-    pub fn connection_mut(&mut self, _handle: ConnectionHandle) -> Option<&mut Connection> {
-        todo!()
+    pub fn connection_mut(&mut self, handle: ConnectionHandle) -> Option<&mut Connection> {
+        let slot = self.table.slot_of(handle)?;
+        self.table.touch(slot);
+        self.table.get_mut(slot)
     }
 
     /// Every connection that is not forgotten, in a fixed order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionHandle> + '_ {
-        core::iter::empty()
+        self.table.iter().map(|slot| self.table.handle_of(slot))
     }
 
     /// Refuse new connections from now on (drain); those there are stay.
     pub fn stop_accepting(&mut self) {
-        todo!()
+        if let Some(server) = &mut self.server {
+            server.accepting = false;
+        }
+    }
+
+    /// This host's own address changed: every client connection tells its server and probes at once.
+    pub fn address_changed(&mut self, now: Instant) {
+        let slots: Vec<u32> = self.table.iter().collect();
+        for slot in slots {
+            if let Some(connection) = self.table.get_mut(slot) {
+                connection.address_changed(now);
+                self.table.touch(slot);
+            }
+        }
+    }
+
+    /// Queues an answer to a datagram that belongs to no connection.
+    fn reply(&mut self, origin: Origin, bytes: Vec<u8>) {
+        if self.replies.len() < REPLIES {
+            let transmit = Transmit {
+                to: origin.from,
+                from: origin.local,
+                ecn: Ecn::NotCapable,
+                size: bytes.len(),
+                segment: None,
+            };
+            self.replies.push_back((transmit, bytes));
+        }
+    }
+}
+
+impl core::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Endpoint").field("connections", &self.table.len()).finish_non_exhaustive()
     }
 }

@@ -328,6 +328,22 @@ impl Outbox {
             || self.turn_holder().is_some_and(|m| m.fresh(self.new_bytes_allowed()).is_some())
     }
 
+    /// About how many bytes [`write`](Self::write) could write now; counted no further than 64 KiB,
+    /// which is as much as leaves at once.
+    pub fn bytes_to_send(&self) -> u64 {
+        const ENOUGH: u64 = 64 << 10;
+        let new = self.new_bytes_allowed();
+        let waiting = self.lost.iter().chain(&self.turns).filter_map(|id| self.messages.get(*id));
+        let mut sum = 0;
+        for message in waiting {
+            sum += message.bytes_waiting(new);
+            if sum >= ENOUGH {
+                break;
+            }
+        }
+        sum
+    }
+
     /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever
     /// [`has_pending`](Self::has_pending), [`MIN_ROOM`] is room enough to write something.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {

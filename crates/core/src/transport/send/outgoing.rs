@@ -106,6 +106,13 @@ impl Outgoing {
         (self.sent < end).then_some(self.sent..end)
     }
 
+    /// About how many bytes of frames could be sent now, with `credit` for new ones.
+    pub(super) fn bytes_waiting(&self, credit: u64) -> u64 {
+        const HEADER: u64 = 8;
+        let fresh = self.fresh(credit).map_or(0, |range| range.end - range.start + HEADER);
+        fresh + self.lost.count()
+    }
+
     pub(super) fn on_fresh_sent(&mut self, end: u64) {
         debug_assert!(self.sent < end && end <= self.end());
         self.sent = end;

@@ -1,0 +1,524 @@
+//! TLS, the CRYPTO bytes that carry it, installing and discarding keys, transport parameters, Retry
+//! and version negotiation (RFC 9001 §4, RFC 9000 §7, RFC 9368).
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+
+use super::super::cid;
+use super::super::crypto::{ClientTls, InitialCrypto, KeyChange, ServerTls};
+use super::super::endpoint::EndpointConfig;
+use super::super::error::{Code, TransportError};
+use super::super::receive::Inbox;
+use super::super::send::Outbox;
+use super::super::timers::{Timer, Timers};
+use super::close::State;
+use super::ids::{ACTIVE_IDS, LocalIds, RemoteIds};
+use super::keys::DataKeys;
+use super::migrate::Migration;
+use super::path::{AddressProof, Path};
+use super::recover::Recovery;
+use super::space::PacketSpace;
+use super::{
+    Connection, ConnectionError, ConnectionEvent, ConnectionId, IdChange, PeerIdentity, Side,
+    Space, Stats,
+};
+use crate::random::Random;
+use crate::time::{Duration, Instant};
+use crate::wire::packet::{Retry, VersionNegotiation};
+use crate::wire::params::{ServerParameters, TransportParameters, VersionInformation};
+
+/// What a new connection is made from.
+pub(in super::super) struct Setup {
+    pub(in super::super) config: Arc<EndpointConfig>,
+    pub(in super::super) random: Random,
+    pub(in super::super) version: u32,
+    pub(in super::super) remote: SocketAddr,
+    pub(in super::super) local: Option<IpAddr>,
+    /// The round-trip time that is known of this path from before.
+    pub(in super::super) remembered: Option<Duration>,
+    pub(in super::super) role: RoleSetup,
+}
+
+/// What differs between the sides.
+pub(in super::super) enum RoleSetup {
+    Client {
+        tls: Arc<dyn ClientTls>,
+        server_name: String,
+    },
+    Server {
+        tls: Arc<dyn ServerTls>,
+        incarnation: u64,
+        /// Destination of the Initial packet that begins this connection: what its keys come from.
+        destination: ConnectionId,
+        /// The client's id.
+        source: ConnectionId,
+        /// Destination of the client's very first packet, if it was sent back with a Retry; then its
+        /// address is proven.
+        before_retry: Option<ConnectionId>,
+    },
+}
+
+enum Role {
+    Client(ClientRole),
+    Server(Arc<dyn ServerTls>),
+}
+
+/// What a client needs to begin anew.
+struct ClientRole {
+    tls: Arc<dyn ClientTls>,
+    server_name: String,
+    token: Vec<u8>,
+    /// A Version Negotiation packet was followed: from its list the present version was chosen.
+    negotiated: bool,
+}
+
+/// How far the handshake is, and what came of it.
+pub(super) struct Progress {
+    role: Role,
+    /// The space that TLS writes in.
+    write_space: Space,
+    complete: bool,
+    confirmed: bool,
+    /// HANDSHAKE_DONE is to be sent.
+    pub(super) done_due: bool,
+    pub(super) identity: Option<PeerIdentity>,
+    /// What the peer declared. Authentic once the handshake is complete.
+    pub(super) peer: Option<TransportParameters>,
+    /// Destination of the client's very first Initial packet.
+    original_destination: ConnectionId,
+    retry_source: Option<ConnectionId>,
+    /// The source of the peer's long headers, once one was authentic.
+    peer_source: Option<ConnectionId>,
+    /// The id that a client chose for a server before the server chose its own.
+    pub(super) initial_route: Option<ConnectionId>,
+    /// The peer has acknowledged a Handshake packet: a server then knows our address.
+    handshake_acked: bool,
+}
+
+impl Progress {
+    /// True once TLS is done here (RFC 9001 §4.1.1).
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// True once the peer is known to be done too (RFC 9001 §4.1.2).
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// True once the server must hold our address for proven, so that it may send what it likes
+    /// (RFC 9002 §6.2.2.1).
+    pub(super) fn server_has_our_address(&self) -> bool {
+        self.handshake_acked || self.confirmed
+    }
+
+    /// The Retry token that the next Initial packets carry.
+    pub(super) fn token(&self) -> &[u8] {
+        match &self.role {
+            Role::Client(client) => &client.token,
+            Role::Server(_) => &[],
+        }
+    }
+
+    /// The idle timeout that the peer declared; zero for none.
+    pub(super) fn peer_idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.peer.as_ref().map_or(0, |peer| peer.max_idle_timeout))
+    }
+
+    /// The peer's first authentic long header says who it is; later ones must say the same
+    /// (RFC 9000 §7.2).
+    pub(super) fn accept_source(&mut self, source: ConnectionId, ids: &mut RemoteIds) -> bool {
+        match self.peer_source {
+            Some(known) => known == source,
+            None => {
+                self.peer_source = Some(source);
+                ids.set_first(source);
+                true
+            }
+        }
+    }
+
+    /// A Handshake packet of ours was acknowledged.
+    pub(super) fn on_handshake_acked(&mut self) {
+        self.handshake_acked = true;
+    }
+
+    fn initial_crypto(&self) -> &dyn InitialCrypto {
+        match &self.role {
+            Role::Client(client) => &*client.tls,
+            Role::Server(tls) => &**tls,
+        }
+    }
+
+    /// The space whose CRYPTO bytes TLS waits for.
+    fn read_space(&self) -> Space {
+        match self.write_space {
+            _ if self.complete => Space::Data,
+            Space::Initial => Space::Initial,
+            _ => Space::Handshake,
+        }
+    }
+}
+
+impl Connection {
+    /// Begins a connection.
+    ///
+    /// # Errors
+    /// When TLS refuses to start.
+    pub(in super::super) fn new(now: Instant, setup: Setup) -> Result<Self, TransportError> {
+        let Setup { config, mut random, version, remote, local, remembered, role } = setup;
+        let local_id = cid::fresh(config.worker, &mut random);
+        let inbox = Inbox::new(&config.limits);
+        let mut parameters = declare(&config, local_id, version, &inbox);
+        let (side, role, tls, original, peer, retry_source, route, proof) = match role {
+            RoleSetup::Client { tls, server_name } => {
+                let original = cid::unsteered(&mut random);
+                let session = tls.start(version, &server_name, &parameters.encode())?;
+                let client = ClientRole { tls, server_name, token: Vec::new(), negotiated: false };
+                let proof = AddressProof::given();
+                (Side::Client, Role::Client(client), session, original, original, None, None, proof)
+            }
+            RoleSetup::Server { tls, incarnation, destination, source, before_retry } => {
+                let retry_source = before_retry.map(|_| destination);
+                let original = before_retry.unwrap_or(destination);
+                parameters.server = Some(ServerParameters {
+                    original_destination: original,
+                    retry_source,
+                    stateless_reset_token: Some(tls.reset_token(&local_id)),
+                    incarnation,
+                });
+                let session = tls.start(version, &parameters.encode())?;
+                let proof = match before_retry {
+                    Some(_) => AddressProof::given(),
+                    None => AddressProof::default(),
+                };
+                let route = Some(destination);
+                let role = Role::Server(tls);
+                (Side::Server, role, session, original, source, retry_source, route, proof)
+            }
+        };
+        let mut handshake = Progress {
+            role,
+            write_space: Space::Initial,
+            complete: false,
+            confirmed: false,
+            done_due: false,
+            identity: None,
+            peer: None,
+            original_destination: original,
+            retry_source,
+            peer_source: side.is_server().then_some(peer),
+            initial_route: route,
+            handshake_acked: side.is_server(),
+        };
+        let mut spaces = [PacketSpace::new(), PacketSpace::new(), PacketSpace::new()];
+        let keyed_by = route.unwrap_or(original);
+        let keys = handshake.initial_crypto().initial_keys(version, &keyed_by, side);
+        spaces[Space::Initial.index()].keys = Some(keys);
+        let mut id_changes = VecDeque::from([IdChange::Add(local_id)]);
+        id_changes.extend(route.map(IdChange::Add));
+        handshake.initial_route = route;
+        let path = Path::new(now, &config, remote, local, remembered, proof);
+        let mut timers = Timers::new();
+        timers.set(Timer::Handshake, now + config.handshake_timeout);
+        let mut connection = Self {
+            side,
+            version,
+            random,
+            state: State::Handshaking,
+            tls,
+            handshake,
+            spaces,
+            data_keys: None,
+            local_ids: LocalIds::new(local_id),
+            remote_ids: RemoteIds::new(peer),
+            id_changes,
+            announced_tokens: Vec::new(),
+            path,
+            previous_path: None,
+            migration: Migration::default(),
+            outbox: Outbox::new(&config.limits),
+            inbox,
+            unreliable: VecDeque::new(),
+            events: VecDeque::new(),
+            readable_queued: false,
+            unreliable_queued: 0,
+            recovery: Recovery::new(),
+            timers,
+            keep_alive: false,
+            early: Vec::new(),
+            open_failures: 0,
+            counters: Stats::default(),
+            config,
+        };
+        connection.write_tls(now)?;
+        connection.set_recovery_timer(now);
+        Ok(connection)
+    }
+
+    /// CRYPTO bytes came.
+    pub(super) fn on_crypto(
+        &mut self,
+        space: Space,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), TransportError> {
+        let reading = self.handshake.read_space();
+        let input = &mut self.space(space).crypto_in;
+        if space < reading && !input.is_delivered(offset + data.len() as u64) {
+            return Err(TransportError::violation("handshake bytes after their keys changed"));
+        }
+        input.insert(offset, data)
+    }
+
+    /// Hands TLS the bytes that are next in order, and does what follows.
+    pub(super) fn read_tls(&mut self, now: Instant) -> Result<(), TransportError> {
+        loop {
+            let reading = self.handshake.read_space();
+            let Some(bytes) = self.space(reading).crypto_in.take() else { break };
+            self.tls.read_handshake(&bytes)?;
+            self.write_tls(now)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what TLS has to say, and the keys that it hands out.
+    fn write_tls(&mut self, now: Instant) -> Result<(), TransportError> {
+        let mut keys_came = false;
+        loop {
+            let tls = &mut self.tls;
+            let out = &mut self.spaces[self.handshake.write_space.index()].crypto_out;
+            let before = out.len();
+            let change = out.append(|buffer| tls.write_handshake(buffer));
+            let silent = out.len() == before;
+            match change {
+                Some(KeyChange::Handshake(keys)) => {
+                    self.space(Space::Handshake).keys = Some(keys);
+                    self.handshake.write_space = Space::Handshake;
+                    keys_came = true;
+                }
+                Some(KeyChange::Data(keys)) => {
+                    self.data_keys = Some(DataKeys::new(keys, &mut *self.tls));
+                    self.handshake.write_space = Space::Data;
+                    keys_came = true;
+                }
+                None if silent => break,
+                None => {}
+            }
+        }
+        if !self.handshake.complete && !self.tls.is_handshaking() {
+            keys_came = true;
+            self.complete(now)?;
+        }
+        if keys_came {
+            self.take_early_packets(now);
+        }
+        Ok(())
+    }
+
+    /// TLS is done: the peer is who it says it is, and so are its parameters.
+    fn complete(&mut self, now: Instant) -> Result<(), TransportError> {
+        let bytes = self.tls.peer_parameters().ok_or_else(|| parameter_error("missing"))?;
+        let peer = TransportParameters::decode(bytes, self.side.peer())
+            .map_err(|e| parameter_error(e.0))?;
+        self.check_ids(&peer)?;
+        self.check_version(&peer)?;
+        self.handshake.complete = true;
+        self.handshake.identity = self.tls.peer_identity();
+        if let Some(token) = peer.server.as_ref().and_then(|s| s.stateless_reset_token) {
+            self.remote_ids.set_first_token(token);
+            self.announce_tokens();
+        }
+        self.outbox.on_peer_credit(super::super::send::Credit {
+            data: peer.initial_max_data,
+            message_data: peer.initial_max_message_data,
+            messages: peer.initial_max_messages,
+        });
+        self.handshake.peer = Some(peer);
+        self.state = State::Established;
+        self.timers.stop(Timer::Handshake);
+        self.reset_idle(now);
+        self.reset_keepalive(now);
+        self.events.push_back(ConnectionEvent::Connected);
+        self.issue_ids();
+        if self.side.is_server() {
+            self.handshake.done_due = true;
+            self.confirm(now);
+        }
+        Ok(())
+    }
+
+    /// Both sides are done: the Handshake keys have no use any more (RFC 9001 §4.9.2).
+    pub(super) fn confirm(&mut self, now: Instant) {
+        if !core::mem::replace(&mut self.handshake.confirmed, true) {
+            self.discard(now, Space::Initial);
+            self.discard(now, Space::Handshake);
+            self.path.mtu.start(self.peer_max_udp_payload());
+            if let Some(id) = self.handshake.initial_route.take() {
+                self.id_changes.push_back(IdChange::Remove(id));
+            }
+        }
+    }
+
+    /// Forgets the keys of a space and all that hangs on them (RFC 9001 §4.9).
+    pub(super) fn discard(&mut self, now: Instant, space: Space) {
+        let s = self.space(space);
+        if s.keys.take().is_some() {
+            s.crypto_out = Default::default();
+            s.crypto_in.discard();
+            s.ping = false;
+            self.abandon_space(now, space);
+        }
+    }
+
+    /// RFC 9000 §7.3: the ids seen in headers were not tampered with.
+    fn check_ids(&self, peer: &TransportParameters) -> Result<(), TransportError> {
+        let server = peer.server.as_ref();
+        let right = Some(peer.initial_source) == self.handshake.peer_source
+            && server.is_none_or(|s| {
+                s.original_destination == self.handshake.original_destination
+                    && s.retry_source == self.handshake.retry_source
+            });
+        if right { Ok(()) } else { Err(parameter_error("connection ids do not match")) }
+    }
+
+    /// RFC 9368 §4: nobody talked us into another version than the sides would have chosen.
+    fn check_version(&self, peer: &TransportParameters) -> Result<(), TransportError> {
+        let error = |reason| TransportError::new(Code::VERSION_NEGOTIATION_ERROR, reason);
+        let information =
+            peer.version_information.as_ref().ok_or_else(|| error("no version information"))?;
+        if information.chosen != self.version {
+            return Err(error("the peer chose another version"));
+        }
+        if let Role::Client(client) = &self.handshake.role
+            && client.negotiated
+            && best_version(&self.config.versions, &information.available) != Some(self.version)
+        {
+            return Err(error("the server speaks a better version than was negotiated"));
+        }
+        Ok(())
+    }
+
+    /// The server wants to see that we receive at our address (RFC 9000 §17.2.5).
+    pub(super) fn on_retry(&mut self, now: Instant, retry: &Retry) {
+        let Role::Client(client) = &mut self.handshake.role else { return };
+        let first = self.handshake.peer_source.is_none() && self.handshake.retry_source.is_none();
+        let genuine = || {
+            let original = &self.handshake.original_destination;
+            client.tls.retry_tag(retry.version, original, &retry.untagged) == retry.tag
+        };
+        if !first || retry.token.is_empty() || retry.source == self.remote_ids.active().id {
+            self.counters.packets_dropped += 1;
+            return;
+        }
+        if !genuine() {
+            self.counters.packets_dropped += 1;
+            return;
+        }
+        client.token = retry.token.to_vec();
+        self.handshake.retry_source = Some(retry.source);
+        self.remote_ids.set_first(retry.source);
+        let keys =
+            self.handshake.initial_crypto().initial_keys(self.version, &retry.source, self.side);
+        // Packet numbers go on (RFC 9000 §17.2.5.3); what was sent before counts for nothing.
+        self.abandon_space(now, Space::Initial);
+        let initial = self.space(Space::Initial);
+        initial.keys = Some(keys);
+        initial.crypto_out.resend_all();
+        self.set_recovery_timer(now);
+    }
+
+    /// The server does not speak our version: begin anew with the best one that it names
+    /// (RFC 9368 §2.1). What it says is not authentic; the handshake checks it.
+    pub(super) fn on_version_negotiation(&mut self, now: Instant, offer: &VersionNegotiation) {
+        let Role::Client(client) = &self.handshake.role else { return };
+        let ours = self.local_ids.get(0);
+        let answers_us = ours.is_some_and(|local| *local.id == offer.destination[..])
+            && *self.handshake.original_destination == offer.source[..];
+        let stale = self.handshake.peer_source.is_some()
+            || self.handshake.retry_source.is_some()
+            || client.negotiated
+            || offer.versions().any(|version| version == self.version);
+        if !answers_us || stale {
+            self.counters.packets_dropped += 1;
+            return;
+        }
+        let offered: Vec<u32> = offer.versions().take(crate::limits::MAX_VERSIONS).collect();
+        let Some(version) = best_version(&self.config.versions, &offered) else {
+            self.vanish(ConnectionError::VersionNegotiation(offered));
+            return;
+        };
+        if let Err(error) = self.begin_anew(now, version) {
+            self.vanish(ConnectionError::Transport(error));
+        }
+    }
+
+    fn begin_anew(&mut self, now: Instant, version: u32) -> Result<(), TransportError> {
+        let Role::Client(client) = &mut self.handshake.role else { return Ok(()) };
+        let Some(local_id) = self.local_ids.get(0).map(|local| local.id) else { return Ok(()) };
+        client.negotiated = true;
+        let parameters = declare(&self.config, local_id, version, &self.inbox).encode();
+        self.tls = client.tls.start(version, &client.server_name, &parameters)?;
+        self.version = version;
+        let original = cid::unsteered(&mut self.random);
+        self.handshake.original_destination = original;
+        self.remote_ids.set_first(original);
+        self.abandon_space(now, Space::Initial);
+        let keys = self.handshake.initial_crypto().initial_keys(version, &original, self.side);
+        let initial = self.space(Space::Initial);
+        *initial = PacketSpace::new();
+        initial.keys = Some(keys);
+        self.write_tls(now)?;
+        self.set_recovery_timer(now);
+        Ok(())
+    }
+
+    /// The largest datagram that the peer takes.
+    pub(super) fn peer_max_udp_payload(&self) -> u64 {
+        self.handshake.peer.as_ref().map_or(0, |peer| peer.max_udp_payload_size)
+    }
+
+    /// The stateless reset token of one of our ids. A client's is unpredictable and never used.
+    pub(super) fn reset_token_of(&mut self, id: &ConnectionId) -> [u8; 16] {
+        match &self.handshake.role {
+            Role::Server(tls) => tls.reset_token(id),
+            Role::Client(_) => self.random.bytes(),
+        }
+    }
+}
+
+/// What this side declares.
+fn declare(
+    config: &EndpointConfig,
+    local_id: ConnectionId,
+    version: u32,
+    inbox: &Inbox,
+) -> TransportParameters {
+    let credit = inbox.initial_credit();
+    TransportParameters {
+        max_idle_timeout: u64::try_from(config.idle_timeout.as_millis()).unwrap_or(0),
+        max_udp_payload_size: config.max_udp_payload as u64,
+        initial_max_data: credit.data,
+        initial_max_message_data: credit.message_data,
+        initial_max_messages: credit.messages,
+        active_connection_id_limit: ACTIVE_IDS,
+        max_datagram_frame_size: config.max_udp_payload as u64,
+        version_information: Some(VersionInformation {
+            chosen: version,
+            available: config.versions.clone(),
+        }),
+        ..TransportParameters::new(local_id)
+    }
+}
+
+/// The first of `ours` that is also among `theirs`.
+fn best_version(ours: &[u32], theirs: &[u32]) -> Option<u32> {
+    ours.iter().copied().find(|version| theirs.contains(version))
+}
+
+fn parameter_error(reason: &'static str) -> TransportError {
+    TransportError::new(Code::TRANSPORT_PARAMETER_ERROR, reason)
+}

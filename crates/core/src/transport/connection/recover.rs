@@ -1,0 +1,352 @@
+//! Acknowledgements, losses, probe timeouts, and the timers of a connection (RFC 9002).
+
+use alloc::vec::Vec;
+
+use super::super::ecn::EcnCounts;
+use super::super::loss::Settled;
+use super::super::message::SentFrame;
+use super::super::probe::ProbeTimeout;
+use super::super::timers::Timer;
+use super::keys::Opened;
+use super::space::{Contents, Control};
+use super::{Connection, ConnectionError, Space, TransportError};
+use crate::time::{Duration, Instant, earliest};
+use crate::wire::frame::Ack;
+
+/// Record buffers kept for reuse, so that steady sending allocates none.
+const SPARE_RECORDS: usize = 256;
+
+/// Recovery state that is not of one space or path.
+pub(super) struct Recovery {
+    pub(super) probe: ProbeTimeout,
+    /// The space that the probes due go out in.
+    pub(super) probe_space: Space,
+    settled: Settled<Contents>,
+    spare_records: Vec<Vec<SentFrame>>,
+    /// Nothing came since the last ack-eliciting packet: sending one more does not postpone the idle
+    /// timeout (RFC 9000 §10.1).
+    pub(super) sent_since_received: bool,
+    pub(super) key_update_wanted: bool,
+    /// Sending stopped for want of data, not of window.
+    pub(super) app_limited: bool,
+}
+
+impl Recovery {
+    pub(super) fn new() -> Self {
+        Self {
+            probe: ProbeTimeout::new(),
+            probe_space: Space::Initial,
+            settled: Settled::new(),
+            spare_records: Vec::new(),
+            sent_since_received: false,
+            key_update_wanted: false,
+            app_limited: true,
+        }
+    }
+
+    /// An empty record for what a packet carries.
+    pub(super) fn record(&mut self) -> Vec<SentFrame> {
+        self.spare_records.pop().unwrap_or_default()
+    }
+
+    /// Takes a record back.
+    pub(super) fn reuse(&mut self, mut record: Vec<SentFrame>) {
+        if record.capacity() > 0 && self.spare_records.len() < SPARE_RECORDS {
+            record.clear();
+            self.spare_records.push(record);
+        }
+    }
+}
+
+impl Connection {
+    /// Takes in an ACK frame of a packet that opened `with` a key phase.
+    pub(super) fn on_ack(
+        &mut self,
+        now: Instant,
+        space: Space,
+        ack: &Ack<'_>,
+        with: Opened,
+    ) -> Result<(), TransportError> {
+        // RFC 9002 §5.3: the delay in Initial packets says nothing.
+        let delay = match space {
+            Space::Initial => Duration::ZERO,
+            _ => Duration::from_micros(ack.delay),
+        };
+        let mut settled = core::mem::take(&mut self.recovery.settled);
+        let taken = self.spaces[space.index()].sent.on_ack(
+            now,
+            ack.ranges(),
+            delay,
+            &mut self.path.rtt,
+            &mut settled,
+        );
+        if taken.is_err() {
+            return Err(TransportError::violation("acknowledged a packet never sent"));
+        }
+        if space == Space::Data
+            && let Some(keys) = &mut self.data_keys
+        {
+            keys.on_ack(ack.largest, with)?;
+        }
+        // Other counts may be older than those that came before (RFC 9000 §13.4.2.1).
+        let congested = settled.largest_raised && {
+            let counts = ack.ecn.map(|c| EcnCounts { ect0: c.ect0, ect1: c.ect1, ce: c.ce });
+            self.path.ecn.on_ack(settled.acked_marked, counts)
+        };
+        if space == Space::Handshake {
+            self.handshake.on_handshake_acked();
+        }
+        // A client that the server has not yet proven its address for keeps backing off.
+        if !settled.acked.is_empty()
+            && (self.side.is_server() || self.handshake.server_has_our_address())
+        {
+            self.recovery.probe.on_acked();
+        }
+        self.settle(now, space, &mut settled, congested);
+        self.recovery.settled = settled;
+        self.set_recovery_timer(now);
+        Ok(())
+    }
+
+    /// Acts on what was acknowledged and lost.
+    fn settle(
+        &mut self,
+        now: Instant,
+        space: Space,
+        settled: &mut Settled<Contents>,
+        congested: bool,
+    ) {
+        self.path.on_settled(now, settled, congested, self.recovery.app_limited);
+        for (number, packet) in settled.acked.drain(..) {
+            if space == Space::Data {
+                self.path.on_size_acked(number, &packet);
+            }
+            self.on_packet_acked(space, packet.contents);
+        }
+        let mut marked_lost = 0;
+        for (number, packet) in settled.lost.drain(..) {
+            self.counters.packets_lost += u64::from(!packet.mtu_probe);
+            marked_lost += u64::from(packet.marked);
+            if space == Space::Data {
+                self.path.on_size_lost(now, number, &packet);
+            }
+            self.resend(space, packet.contents);
+        }
+        if marked_lost > 0 {
+            self.path.ecn.on_lost(marked_lost);
+        }
+        self.tell_outbox_events();
+    }
+
+    fn on_packet_acked(&mut self, space: Space, contents: Contents) {
+        let s = &mut self.spaces[space.index()];
+        if let Some(ack) = contents.ack {
+            s.received.on_ack_acked(ack);
+        }
+        for control in contents.control {
+            match control {
+                Control::Crypto(range) => self.spaces[space.index()].crypto_out.on_acked(range),
+                Control::HandshakeDone
+                | Control::NewConnectionId(_)
+                | Control::RetireConnectionId(_) => {}
+            }
+        }
+        for frame in &contents.messages {
+            self.outbox.on_acked(frame);
+        }
+        self.recovery.reuse(contents.messages);
+    }
+
+    /// Queues again what a lost packet carried. It goes out in a packet with a number of its own
+    /// (RFC 9000 §12.3).
+    fn resend(&mut self, space: Space, contents: Contents) {
+        if !contents.control.is_empty() || !contents.messages.is_empty() {
+            self.counters.packets_resent += 1;
+        }
+        for control in contents.control {
+            match control {
+                Control::Crypto(range) => self.spaces[space.index()].crypto_out.on_lost(range),
+                Control::HandshakeDone => self.handshake.done_due = true,
+                Control::NewConnectionId(sequence) => self.migration.announce_again(sequence),
+                Control::RetireConnectionId(sequence) => self.remote_ids.retire_again(sequence),
+            }
+        }
+        for frame in &contents.messages {
+            self.outbox.on_lost(frame);
+            self.inbox.on_lost(frame);
+        }
+        self.recovery.reuse(contents.messages);
+    }
+
+    /// A space's keys are gone: what it had in flight is neither acknowledged nor lost
+    /// (RFC 9002 §6.4).
+    pub(super) fn abandon_space(&mut self, now: Instant, space: Space) {
+        let given_up = self.space(space).sent.abandon(|_| true);
+        for (_, packet) in given_up {
+            self.recovery.reuse(packet.contents.messages);
+        }
+        self.recovery.probe.on_acked();
+        self.set_recovery_timer(now);
+    }
+
+    /// Sets the timer for losses by time, else for the probe timeout (RFC 9002 §A.8).
+    pub(super) fn set_recovery_timer(&mut self, now: Instant) {
+        if !self.state.is_open() {
+            return;
+        }
+        let loss = self.spaces.iter().filter_map(|s| s.sent.loss_time()).min();
+        let at = loss.or_else(|| self.probe_deadline(now).map(|(at, _)| at));
+        self.timers.set_or_stop(Timer::LossDetection, at);
+    }
+
+    /// When the probe timeout expires, and in which space.
+    fn probe_deadline(&self, now: Instant) -> Option<(Instant, Space)> {
+        let mut first = None;
+        for space in Space::ALL {
+            let s = &self.spaces[space.index()];
+            if !s.sent.has_eliciting() || (space == Space::Data && !self.data_probes_allowed()) {
+                continue;
+            }
+            let Some(last) = s.sent.last_eliciting_sent() else { continue };
+            let at = self.recovery.probe.deadline(&self.path.rtt, last);
+            if first.is_none_or(|(earliest, _)| at < earliest) {
+                first = Some((at, space));
+            }
+        }
+        if first.is_none() && !self.handshake.server_has_our_address() && self.side.is_client() {
+            // RFC 9002 §6.2.2.1: a server that may not send more must be helped out.
+            let space = match self.spaces[Space::Handshake.index()].keys {
+                Some(_) => Space::Handshake,
+                None => Space::Initial,
+            };
+            let last = self.spaces[space.index()].sent.last_eliciting_sent().unwrap_or(now);
+            let at = self.recovery.probe.deadline(&self.path.rtt, last);
+            return Some((at.max(now), space));
+        }
+        first
+    }
+
+    /// RFC 9002 §6.2.1 keeps 1-RTT probes until the handshake is confirmed; once the server holds
+    /// the whole handshake nothing else would bring about the confirmation, so then too.
+    fn data_probes_allowed(&self) -> bool {
+        self.handshake.is_confirmed()
+            || (self.handshake.is_complete()
+                && !self.spaces[Space::Handshake.index()].sent.has_eliciting())
+    }
+
+    fn on_recovery_timer(&mut self, now: Instant) {
+        let overdue = Space::ALL
+            .into_iter()
+            .find(|space| self.spaces[space.index()].sent.loss_time().is_some_and(|at| at <= now));
+        if let Some(space) = overdue {
+            let mut settled = core::mem::take(&mut self.recovery.settled);
+            self.spaces[space.index()].sent.detect_lost(now, &self.path.rtt, &mut settled);
+            self.settle(now, space, &mut settled, false);
+            self.recovery.settled = settled;
+        } else if let Some((at, space)) = self.probe_deadline(now)
+            && at <= now
+        {
+            self.counters.probe_timeouts += 1;
+            self.recovery.probe.on_expired();
+            self.begin_probes(space);
+        }
+        self.set_recovery_timer(now);
+    }
+
+    /// Probes carry again what has waited longest for its acknowledgement (RFC 9002 §6.2.4).
+    fn begin_probes(&mut self, space: Space) {
+        self.recovery.probe_space = space;
+        let mut wanted = usize::from(self.recovery.probe.due());
+        while wanted > 0 {
+            let s = &mut self.spaces[space.index()];
+            let oldest = s
+                .sent
+                .outstanding_contents()
+                .find(|contents| !contents.control.is_empty() || !contents.messages.is_empty());
+            let Some(oldest) = oldest else { break };
+            let again = Contents {
+                messages: core::mem::take(&mut oldest.messages),
+                control: core::mem::take(&mut oldest.control),
+                ..Contents::default()
+            };
+            self.resend(space, again);
+            wanted -= 1;
+        }
+    }
+
+    /// Somebody waits, or the path shows life: probe now rather than at the end of a back-off.
+    pub(super) fn probe_early(&mut self, now: Instant) {
+        if !self.state.is_open() || !self.spaces.iter().any(|s| s.sent.has_eliciting()) {
+            return;
+        }
+        if self.recovery.probe.prompt(now, &self.path.rtt) {
+            let space = match self.probe_deadline(now) {
+                Some((_, space)) => space,
+                None => return,
+            };
+            self.begin_probes(space);
+        }
+    }
+
+    /// When [`on_timeout`](Self::on_timeout) is to be called next.
+    pub(in super::super) fn poll_timeout(&self) -> Option<Instant> {
+        if matches!(self.state, super::State::Drained) {
+            return None;
+        }
+        earliest(self.timers.next(), self.state.ends_at())
+    }
+
+    /// Lets the timers that are due fire.
+    pub(in super::super) fn on_timeout(&mut self, now: Instant) {
+        if self.state.ends_at().is_some_and(|at| at <= now) {
+            self.state = super::State::Drained;
+            return;
+        }
+        while let Some(timer) = self.timers.expired(now) {
+            match timer {
+                Timer::LossDetection => self.on_recovery_timer(now),
+                Timer::Pacing => {}
+                Timer::Handshake | Timer::Idle => self.vanish(ConnectionError::IdleTimeout),
+                Timer::KeepAlive => {
+                    self.space(Space::Data).ping = true;
+                    self.reset_keepalive(now);
+                }
+                Timer::Close => {}
+                Timer::PathValidation => self.on_path_timer(now),
+                Timer::KeyDiscard => {
+                    if let Some(keys) = &mut self.data_keys {
+                        keys.on_timeout(now);
+                    }
+                }
+            }
+            if !self.state.is_open() {
+                return;
+            }
+        }
+    }
+
+    /// A packet was received, or the first ack-eliciting one was sent since: the idle timeout starts
+    /// anew (RFC 9000 §10.1).
+    pub(super) fn reset_idle(&mut self, now: Instant) {
+        let ours = self.config.idle_timeout;
+        let peers = self.handshake.peer_idle_timeout();
+        let timeout = match (ours.is_zero(), peers.is_zero()) {
+            (true, true) => {
+                self.timers.stop(Timer::Idle);
+                return;
+            }
+            (true, false) => peers,
+            (false, true) => ours,
+            (false, false) => ours.min(peers),
+        };
+        let least = 3 * self.path.rtt.probe_timeout_base();
+        self.timers.set(Timer::Idle, now + timeout.max(least));
+    }
+
+    /// Starts the time of silence after which a PING goes out (RFC 8085 §3.5).
+    pub(super) fn reset_keepalive(&mut self, now: Instant) {
+        let wanted = self.keep_alive && self.is_established() && !self.config.keepalive.is_zero();
+        let at = wanted.then(|| now + self.config.keepalive);
+        self.timers.set_or_stop(Timer::KeepAlive, at);
+    }
+}

@@ -1,0 +1,235 @@
+//! Where the connections of an endpoint are kept, how they are found, and which need attention.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use super::super::ConnectionId;
+use super::super::cid;
+use super::super::connection::{Connection, IdChange};
+use super::ConnectionHandle;
+use crate::time::Instant;
+
+/// Reset tokens compared with one datagram at most: a peer's address has few connections to us.
+const TOKENS_PER_ADDRESS: usize = 256;
+
+struct Slot {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+    timeout: Option<Instant>,
+    in_to_send: bool,
+    in_to_tell: bool,
+}
+
+/// The connections, by slot; indices by connection id, by reset token and by timeout; and two
+/// queues of those that were touched: to send, and to tell events of.
+#[derive(Default)]
+pub(super) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_id: BTreeMap<u64, u32>,
+    by_token: BTreeMap<SocketAddr, Vec<([u8; 16], u32)>>,
+    timeouts: BTreeSet<(Instant, u32)>,
+    to_send: VecDeque<u32>,
+    to_tell: VecDeque<u32>,
+}
+
+fn key(id: &ConnectionId) -> Option<u64> {
+    id.local().map(u64::from_be_bytes)
+}
+
+impl Table {
+    /// Connections there are.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The slot of a datagram with this destination.
+    pub(super) fn find(&self, destination: &ConnectionId) -> Option<u32> {
+        self.by_id.get(&key(destination)?).copied()
+    }
+
+    /// The connection to `from` that expects this stateless reset token.
+    pub(super) fn find_reset(&self, from: SocketAddr, token: &[u8; 16]) -> Option<u32> {
+        let mut found = None;
+        // Every token is compared, so that time does not tell which one was near.
+        for (expected, slot) in self.by_token.get(&from)? {
+            if cid::equal_in_constant_time(expected, token) {
+                found = Some(*slot);
+            }
+        }
+        found
+    }
+
+    /// Adds a connection and touches it.
+    pub(super) fn insert(&mut self, connection: Box<Connection>) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                connection: None,
+                timeout: None,
+                in_to_send: false,
+                in_to_tell: false,
+            });
+            self.slots.len() as u32 - 1
+        });
+        self.slots[slot as usize].connection = Some(connection);
+        self.apply_id_changes(slot);
+        self.touch(slot);
+        slot
+    }
+
+    pub(super) fn handle_of(&self, slot: u32) -> ConnectionHandle {
+        ConnectionHandle { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// The slot of a handle, unless its connection is forgotten.
+    pub(super) fn slot_of(&self, handle: ConnectionHandle) -> Option<u32> {
+        let slot = self.slots.get(handle.slot as usize)?;
+        (slot.generation == handle.generation && slot.connection.is_some()).then_some(handle.slot)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Connection> {
+        self.slots.get(slot as usize)?.connection.as_deref()
+    }
+
+    /// Changes a connection. Follow with [`touch`](Self::touch).
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(slot as usize)?.connection.as_deref_mut()
+    }
+
+    /// Slots in use, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].connection.is_some())
+    }
+
+    /// A connection changed: it may have something to send or to tell.
+    pub(super) fn touch(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if !core::mem::replace(&mut s.in_to_send, true) {
+            self.to_send.push_back(slot);
+        }
+        if !core::mem::replace(&mut s.in_to_tell, true) {
+            self.to_tell.push_back(slot);
+        }
+    }
+
+    /// True if [`next_to_send`](Self::next_to_send) has one.
+    pub(super) fn has_to_send(&self) -> bool {
+        !self.to_send.is_empty()
+    }
+
+    /// The connection whose turn it is to send.
+    pub(super) fn next_to_send(&self) -> Option<u32> {
+        self.to_send.front().copied()
+    }
+
+    /// It sent a batch and may have more: the others come first.
+    pub(super) fn send_again_later(&mut self) {
+        self.to_send.rotate_left(1);
+    }
+
+    /// It has nothing to send for now: its timeout is what counts.
+    pub(super) fn sent_all(&mut self) {
+        let Some(slot) = self.to_send.pop_front() else { return };
+        self.slots[slot as usize].in_to_send = false;
+        self.apply_id_changes(slot);
+        self.index_timeout(slot);
+    }
+
+    fn index_timeout(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        let timeout = s.connection.as_ref().and_then(|c| c.poll_timeout());
+        if timeout == s.timeout {
+            return;
+        }
+        if let Some(old) = core::mem::replace(&mut s.timeout, timeout) {
+            self.timeouts.remove(&(old, slot));
+        }
+        if let Some(new) = timeout {
+            self.timeouts.insert((new, slot));
+        }
+    }
+
+    /// The connection that may have something to tell.
+    pub(super) fn next_to_tell(&self) -> Option<u32> {
+        self.to_tell.front().copied()
+    }
+
+    /// It has told everything. A drained connection is forgotten then.
+    pub(super) fn told_all(&mut self) {
+        let Some(slot) = self.to_tell.pop_front() else { return };
+        let s = &mut self.slots[slot as usize];
+        s.in_to_tell = false;
+        if s.connection.as_ref().is_some_and(|c| c.is_drained()) {
+            self.remove(slot);
+        }
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let s = &mut self.slots[slot as usize];
+        if let Some(connection) = &mut s.connection {
+            connection.release_ids();
+        }
+        self.apply_id_changes(slot);
+        let s = &mut self.slots[slot as usize];
+        s.connection = None;
+        s.generation = s.generation.wrapping_add(1);
+        if let Some(old) = s.timeout.take() {
+            self.timeouts.remove(&(old, slot));
+        }
+        if core::mem::take(&mut s.in_to_send) {
+            self.to_send.retain(|queued| *queued != slot);
+        }
+        self.free.push(slot);
+    }
+
+    /// The earliest timeout.
+    pub(super) fn earliest(&self) -> Option<Instant> {
+        self.timeouts.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out a connection whose timeout is due.
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<u32> {
+        let (at, slot) = *self.timeouts.first()?;
+        if at > now {
+            return None;
+        }
+        self.timeouts.pop_first();
+        self.slots[slot as usize].timeout = None;
+        Some(slot)
+    }
+
+    /// Brings the indices up to what the connection says of its ids.
+    pub(super) fn apply_id_changes(&mut self, slot: u32) {
+        let Some(connection) = &mut self.slots[slot as usize].connection else { return };
+        while let Some(change) = connection.poll_id_change() {
+            match change {
+                IdChange::Add(id) => {
+                    key(&id).and_then(|key| self.by_id.insert(key, slot));
+                }
+                IdChange::Remove(id) => {
+                    let key = key(&id);
+                    if key.is_some_and(|key| self.by_id.get(&key) == Some(&slot)) {
+                        key.and_then(|key| self.by_id.remove(&key));
+                    }
+                }
+                IdChange::ExpectReset(address, token) => {
+                    let tokens = self.by_token.entry(address).or_default();
+                    if tokens.len() < TOKENS_PER_ADDRESS {
+                        tokens.push((token, slot));
+                    }
+                }
+                IdChange::ForgetReset(address, token) => {
+                    if let Some(tokens) = self.by_token.get_mut(&address) {
+                        tokens.retain(|entry| *entry != (token, slot));
+                        if tokens.is_empty() {
+                            self.by_token.remove(&address);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
