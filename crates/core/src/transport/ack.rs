@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn receive(space: &mut ReceivedPackets, number: u64) -> bool {
-        space.on_received(number, at(number), Ecn::NotCapable, true)
+        space.on_received(number, at(number), Ecn::NotEct, true)
     }
 
     fn ranges(space: &ReceivedPackets) -> Vec<Range<u64>> {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn acks_alone_are_never_acknowledged() {
         let mut space = ReceivedPackets::new();
-        assert!(space.on_received(0, at(0), Ecn::NotCapable, false));
+        assert!(space.on_received(0, at(0), Ecn::NotEct, false));
         assert!(!space.ack_pending());
         assert!(receive(&mut space, 1));
         assert!(space.ack_pending());

@@ -6,7 +6,7 @@
 pub enum Ecn {
     /// The sender does not take part.
     #[default]
-    NotCapable,
+    NotEct,
     /// ECT(1).
     Ect1,
     /// ECT(0): what we send.
@@ -19,7 +19,7 @@ impl Ecn {
     /// From the two lowest bits of the traffic class; the others are ignored.
     pub const fn from_bits(bits: u8) -> Self {
         match bits & 0b11 {
-            0b00 => Self::NotCapable,
+            0b00 => Self::NotEct,
             0b01 => Self::Ect1,
             0b10 => Self::Ect0,
             _ => Self::Ce,
@@ -29,7 +29,7 @@ impl Ecn {
     /// The two bits.
     pub const fn bits(self) -> u8 {
         match self {
-            Self::NotCapable => 0b00,
+            Self::NotEct => 0b00,
             Self::Ect1 => 0b01,
             Self::Ect0 => 0b10,
             Self::Ce => 0b11,
@@ -53,7 +53,7 @@ impl EcnCounts {
     /// Counts one arrived packet.
     pub fn count(&mut self, mark: Ecn) {
         match mark {
-            Ecn::NotCapable => {}
+            Ecn::NotEct => {}
             Ecn::Ect0 => self.ect0 += 1,
             Ecn::Ect1 => self.ect1 += 1,
             Ecn::Ce => self.ce += 1,
@@ -123,7 +123,7 @@ impl EcnValidation {
     pub fn mark(&self) -> Ecn {
         match self.state {
             State::Testing | State::Capable => Ecn::Ect0,
-            State::Unknown | State::Failed => Ecn::NotCapable,
+            State::Unknown | State::Failed => Ecn::NotEct,
         }
     }
 
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn marking_pauses_after_ten_packets_until_a_report_confirms_the_path() {
         let mut path = after_sending(11);
-        assert_eq!(path.mark(), Ecn::NotCapable);
+        assert_eq!(path.mark(), Ecn::NotEct);
         assert!(!path.on_ack(10, counts(10, 0)));
         assert!(path.is_capable());
         assert_eq!(path.mark(), Ecn::Ect0);
@@ -250,9 +250,9 @@ mod tests {
         ] {
             let mut path = after_sending(10);
             assert!(!path.on_ack(marked, report), "{marked} {report:?}");
-            assert_eq!(path.mark(), Ecn::NotCapable, "{marked} {report:?}");
+            assert_eq!(path.mark(), Ecn::NotEct, "{marked} {report:?}");
             assert!(!path.on_ack(10, counts(10, 0)), "it stays failed");
-            assert_eq!(path.mark(), Ecn::NotCapable);
+            assert_eq!(path.mark(), Ecn::NotEct);
         }
         let mut path = after_sending(10);
         assert!(!path.on_ack(5, counts(5, 0)));
@@ -267,6 +267,6 @@ mod tests {
         assert_eq!(path.state, State::Unknown);
         path.on_lost(1);
         assert_eq!(path.state, State::Failed);
-        assert_eq!(EcnValidation::disabled().mark(), Ecn::NotCapable);
+        assert_eq!(EcnValidation::disabled().mark(), Ecn::NotEct);
     }
 }

@@ -209,8 +209,7 @@ impl Pair {
             if done(self) {
                 return true;
             }
-            let timeout =
-                self.hosts.iter_mut().filter_map(|h| h.endpoint.poll_timeout()).min();
+            let timeout = self.hosts.iter_mut().filter_map(|h| h.endpoint.poll_timeout()).min();
             let arrival = self.air.first_key_value().map(|((at, _), _)| *at);
             let next = [timeout, arrival].into_iter().flatten().min();
             match next {
@@ -299,8 +298,8 @@ impl Pair {
             return;
         }
         if rules.bleach {
-            flight.ecn = Ecn::NotCapable;
-        } else if flight.ecn != Ecn::NotCapable && self.random.chance(rules.mark) {
+            flight.ecn = Ecn::NotEct;
+        } else if flight.ecn != Ecn::NotEct && self.random.chance(rules.mark) {
             flight.ecn = Ecn::Ce;
         }
         let copies = 1 + u32::from(self.random.chance(rules.duplicate));
@@ -334,10 +333,8 @@ impl Host {
     }
 
     fn on_event(&mut self, handle: ConnectionHandle, event: ConnectionEvent) {
-        let lost = self
-            .events
-            .iter()
-            .any(|(h, e)| *h == handle && matches!(e, ConnectionEvent::Lost(_)));
+        let lost =
+            self.events.iter().any(|(h, e)| *h == handle && matches!(e, ConnectionEvent::Lost(_)));
         assert!(!lost, "{event:?} after the last event");
         if event == ConnectionEvent::MessagesReadable && self.reads {
             self.read(handle);

@@ -252,7 +252,7 @@ impl Network {
 
     fn arrive(&mut self, flow: usize, number: u64) {
         let f = &mut self.flows[flow];
-        assert!(f.receiver.on_received(number, self.now, Ecn::NotCapable, true));
+        assert!(f.receiver.on_received(number, self.now, Ecn::NotEct, true));
         f.packets_delivered += 1;
         let ranges = f.receiver.ack_ranges().take(8).collect();
         f.receiver.on_ack_sent();

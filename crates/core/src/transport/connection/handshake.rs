@@ -30,6 +30,10 @@ use crate::time::{Duration, Instant};
 use crate::wire::packet::{Retry, VersionNegotiation};
 use crate::wire::params::{ServerParameters, TransportParameters, VersionInformation};
 
+/// A handshake that takes longer than this has failed: its peer may hold a place in the table for so
+/// long without having proved anything.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What a new connection is made from.
 pub(in super::super) struct Setup {
     pub(in super::super) config: Arc<EndpointConfig>,
@@ -223,7 +227,7 @@ impl Connection {
         handshake.initial_route = route;
         let path = Path::new(now, &config, remote, local, remembered, proof);
         let mut timers = Timers::new();
-        timers.set(Timer::Handshake, now + config.handshake_timeout);
+        timers.set(Timer::Handshake, now + HANDSHAKE_TIMEOUT);
         let mut connection = Self {
             side,
             version,

@@ -177,7 +177,7 @@ impl Connection {
             self.path.proof.on_sent(written);
         }
         self.after_sending(now, 1);
-        Some(self.transmit(written, None, Ecn::NotCapable, answer.to))
+        Some(self.transmit(written, None, Ecn::NotEct, answer.to))
     }
 
     /// Challenges the peer's present address (RFC 9000 §8.2.1).
@@ -190,7 +190,7 @@ impl Connection {
         let written = self.write_special(now, buf, Kind::PathChallenge(token), size, true)?;
         self.path.proof.on_sent(written);
         self.after_sending(now, 1);
-        Some(self.transmit(written, None, Ecn::NotCapable, self.path.remote))
+        Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
     }
 
     /// Tries whether the path carries a larger datagram (RFC 8899). Such a probe is not held back by
@@ -207,7 +207,7 @@ impl Connection {
         let written = self.write_special(now, buf, Kind::MtuProbe, size, true)?;
         self.path.proof.on_sent(written);
         self.after_sending(now, 1);
-        Some(self.transmit(written, None, Ecn::NotCapable, self.path.remote))
+        Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
     }
 
     /// Tells the peer that the connection is over, in every space that it may have keys for
@@ -226,7 +226,7 @@ impl Connection {
         }
         self.path.proof.on_sent(written);
         self.after_sending(now, 1);
-        Some(self.transmit(written, None, Ecn::NotCapable, self.path.remote))
+        Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
     }
 
     fn transmit(

@@ -16,8 +16,6 @@ pub struct EndpointConfig {
     /// A connection without a sign of life for this long is lost; the peer may ask for less. Zero:
     /// never. At least three probe timeouts.
     pub idle_timeout: Duration,
-    /// A handshake that takes longer than this has failed.
-    pub handshake_timeout: Duration,
     /// Time of silence after which a connection that is asked to keep alive sends a probe
     /// (RFC 8085 §3.5: at least 15 s unless there is a reason). Zero: never.
     pub keepalive: Duration,
@@ -46,7 +44,6 @@ impl Default for EndpointConfig {
             limits: Limits::default(),
             worker: 0,
             idle_timeout: Duration::from_secs(30),
-            handshake_timeout: Duration::from_secs(30),
             keepalive: Duration::from_secs(15),
             max_udp_payload: MAX_DATAGRAM,
             max_probe: 1_472,

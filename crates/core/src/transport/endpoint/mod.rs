@@ -292,7 +292,7 @@ impl Endpoint {
             let transmit = Transmit {
                 to: origin.from,
                 from: origin.local,
-                ecn: Ecn::NotCapable,
+                ecn: Ecn::NotEct,
                 size: bytes.len(),
                 segment: None,
             };
