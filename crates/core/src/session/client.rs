@@ -23,6 +23,8 @@ pub struct ClientSession {
     id: SessionId,
     epoch: u64,
     attached: bool,
+    /// What an earlier process left is not known before the first attach.
+    resuming: bool,
     /// Slots granted at opening. Those at or above `slots.len()` are untouched.
     span: u32,
     slots: Vec<Entry>,
@@ -65,6 +67,17 @@ pub enum Abandoned {
     Pending,
     /// It is not in flight: it was settled before.
     Settled,
+}
+
+/// What came of asking for the outcome of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is in flight: an answer will settle it.
+    UnderWay,
+    /// It was settled before.
+    Settled,
+    /// No call of this session can have that id.
+    Unknown,
 }
 
 /// What an answer from the server means for the call.
@@ -148,10 +161,12 @@ impl ClientSession {
     /// ([`crate::limits::Limits::background_fences`]).
     pub fn new(opened: &Opened, max_slots: u32, max_fences: usize) -> Self {
         let span = opened.slots.min(max_slots);
+        let fences = Fences { waiting: VecDeque::new(), under_way: 0, bound: max_fences.max(1) };
         Self {
             id: opened.session,
             epoch: opened.epoch,
             attached: true,
+            resuming: false,
             span,
             slots: Vec::new(),
             free: Vec::new(),
@@ -160,10 +175,24 @@ impl ClientSession {
             wanted: span,
             version: 0,
             max_slots,
-            fences: Fences { waiting: VecDeque::new(), under_way: 0, bound: max_fences.max(1) },
+            fences,
             unreleased: Vec::new(),
             returning: Vec::new(),
         }
+    }
+
+    /// A session that an earlier process opened, to be attached to. Calls that it left without
+    /// letting the server go of their outcomes count as abandoned ones in flight:
+    /// [`Self::ask`] settles each.
+    pub fn resume(session: SessionId, max_slots: u32, max_fences: usize) -> Self {
+        let opened = Opened {
+            session,
+            secret: super::SessionSecret::NONE,
+            epoch: 0,
+            slots: 0,
+            retention: crate::time::Duration::ZERO,
+        };
+        Self { attached: false, resuming: true, ..Self::new(&opened, max_slots, max_fences) }
     }
 
     /// The session's name.
@@ -256,13 +285,30 @@ impl ClientSession {
     }
 
     /// Asks the server what became of the call, and makes sure that it does not start if it has not.
-    /// Returns false if it is not in flight.
-    pub fn ask(&mut self, call: CallId) -> bool {
-        let in_flight = self.own(call).is_some();
-        if in_flight {
-            self.want_fence(call.slot);
+    /// Of a resumed session this can also be a call that the server has not seen.
+    pub fn ask(&mut self, call: CallId) -> Asked {
+        let CallId { slot, sequence, .. } = call;
+        if call.session != self.id {
+            return Asked::Unknown;
         }
-        in_flight
+        let idle = match self.slots.get(slot as usize).map(|entry| &entry.state) {
+            Some(State::Busy(flight)) => flight.sequence,
+            Some(State::Idle { last, .. } | State::NotHeld { last }) => *last,
+            Some(State::Retired) => return Asked::Unknown,
+            None => 0,
+        };
+        let busy = self.flight(slot, sequence).is_some();
+        if busy {
+            self.want_fence(slot);
+            Asked::UnderWay
+        } else if sequence <= idle {
+            Asked::Settled
+        } else if sequence == idle + 1 && self.take(slot) {
+            self.want_fence(slot);
+            Asked::UnderWay
+        } else {
+            Asked::Unknown
+        }
     }
 
     /// The server's answer about a number.
@@ -403,6 +449,19 @@ impl ClientSession {
         Some(slot)
     }
 
+    /// Takes an idle slot for the call of its next number, which an earlier process made.
+    fn take(&mut self, slot: u32) -> bool {
+        if slot >= self.max_slots || (slot >= self.span && slot as usize >= self.slots.len()) {
+            return false;
+        }
+        self.grow(slot);
+        let State::Idle { last, .. } = self.slots[slot as usize].state else { return false };
+        self.free.retain(|free| *free != slot);
+        self.slots[slot as usize].state = State::Busy(InFlight::left(last + 1, false));
+        self.busy += 1;
+        true
+    }
+
     fn settle(&mut self, slot: u32, sequence: u64) {
         self.drop_fence(slot);
         self.vacate(slot, State::Idle { last: sequence, unreleased: true });
@@ -517,6 +576,12 @@ impl Entry {
 }
 
 impl InFlight {
+    /// A call that an earlier process made.
+    fn left(sequence: u64, working: bool) -> Self {
+        let (sent, fence) = (Sent::Whole, Fence::None);
+        Self { sequence, sent, working, abandoned: true, fence }
+    }
+
     fn fate(&self) -> Fate {
         if self.sent == Sent::Whole { Fate::Lost } else { Fate::NeverSent }
     }

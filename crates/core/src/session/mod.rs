@@ -21,7 +21,7 @@ mod slot;
 use core::fmt;
 use core::str::FromStr;
 
-pub use client::{Abandoned, ClientSession, Effect, Fate, Reconciled, Sent};
+pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, Reconciled, Sent};
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Violation};
 pub use server::{Attachment, Completion, OpenRequest, Refused, Sessions};

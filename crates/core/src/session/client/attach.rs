@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::{ClientSession, Fate, Fence, State};
-use crate::session::{Attached, CallId, SlotPosition, SlotReport, SlotState};
+use super::{ClientSession, Fate, Fence, InFlight, State};
+use crate::session::{Attached, CallId, MAX_SEQUENCE, SlotPosition, SlotReport, SlotState};
 
 /// What to do about a call in flight after attaching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ impl ClientSession {
         self.detached();
         self.epoch = attached.epoch;
         self.attached = true;
+        if core::mem::take(&mut self.resuming) {
+            self.adopt(attached);
+            return Some(Vec::new());
+        }
         let mut calls = Vec::new();
         for report in self.reports(attached) {
             let slot = report.slot;
@@ -53,6 +57,36 @@ impl ClientSession {
         }
         self.give_back();
         Some(calls)
+    }
+
+    /// Takes over what an earlier process left.
+    fn adopt(&mut self, attached: &Attached) {
+        use SlotState::{Done, Executing, Fenced, Idle, NotGranted, NotKept, Released};
+        self.span = attached.span.min(self.max_slots);
+        self.held = self.span;
+        (self.wanted, self.version) =
+            (attached.wanted.clamp(1, self.max_slots.max(1)), attached.version);
+        for report in self.reports(attached) {
+            let slot = report.slot as usize;
+            let last = report.sequence;
+            let state = match report.state {
+                NotGranted => State::NotHeld { last: 0 },
+                Idle | Released => State::Idle { last, unreleased: false },
+                Executing | Done | NotKept | Fenced => {
+                    State::Busy(InFlight::left(last, report.state == Executing))
+                }
+            };
+            self.slots[slot].state = if last < MAX_SEQUENCE { state } else { State::Retired };
+        }
+        let count = |wanted: fn(&State) -> bool| {
+            self.slots.iter().filter(|entry| wanted(&entry.state)).count() as u32
+        };
+        self.busy = count(|state| matches!(state, State::Busy(_)));
+        let granted = count(|state| matches!(state, State::Busy(_) | State::Idle { .. }));
+        self.held = granted + self.span.saturating_sub(self.slots.len() as u32);
+        let idle = |slot: &u32| matches!(self.slots[*slot as usize].state, State::Idle { .. });
+        self.free = (0..self.slots.len() as u32).filter(idle).collect();
+        self.give_back();
     }
 
     /// What the server says of each slot in the table, which grows to those that it lists.

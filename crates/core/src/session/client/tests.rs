@@ -316,12 +316,12 @@ fn an_abandoned_call_is_not_sent_again_but_fenced() {
 #[test]
 fn a_call_that_its_owner_asked_about_is_fenced_and_not_sent_again() {
     let (mut client, id) = in_flight(Sent::Whole);
-    assert!(client.ask(id));
+    assert_eq!(client.ask(id), Asked::UnderWay);
     client.detached();
     let todo = client.attached(&attached(2, &[])).unwrap();
     assert_eq!(todo, [(id, Reconciled::Ask)]);
     assert_eq!(fences(&mut client), [at(0, 1)]);
-    assert!(!client.ask(call(0, 2)) && !client.ask(call(3, 1)));
+    assert_eq!(client.ask(call(0, 2)), Asked::Unknown);
 }
 
 #[test]
@@ -412,5 +412,41 @@ fn a_call_of_another_session_is_not_taken_for_one_of_this() {
     let other = CallId { session: SessionId { number: 9, ..ID }, ..id };
     assert_eq!(client.abandon(other), Abandoned::Settled);
     assert_eq!(client.progress(other), None);
-    assert!(!client.ask(other));
+    assert_eq!(client.ask(other), Asked::Unknown);
+}
+
+#[test]
+fn a_resumed_session_asks_for_the_calls_that_an_earlier_process_left() {
+    use SlotState::{Done, Executing, NotGranted, Released};
+    let mut client = ClientSession::resume(ID, 8, 2);
+    assert_eq!(client.reserve(), None, "nothing is known yet");
+    let list = [(0, 9, Done), (1, 4, Executing), (2, 5, Released), (3, 0, NotGranted)];
+    let attach = Attached { span: 5, wanted: 4, ..attached(3, &list) };
+    assert_eq!(client.attached(&attach), Some(vec![]));
+    assert_eq!((client.held(), client.in_flight()), (4, 2));
+    assert_eq!(client.ask(call(0, 9)), Asked::UnderWay);
+    assert_eq!(client.ask(call(1, 4)), Asked::UnderWay);
+    assert_eq!(client.ask(call(2, 6)), Asked::UnderWay, "its request has not arrived");
+    assert_eq!(client.ask(call(2, 5)), Asked::Settled);
+    assert_eq!(client.ask(call(2, 7)), Asked::Unknown);
+    assert_eq!(client.ask(call(3, 1)), Asked::Unknown);
+    assert_eq!(fences(&mut client), [at(0, 9), at(2, 6)], "the executing one answers by itself");
+    assert_eq!(client.answer(0, 9, &REPLY), Effect::Settled { abandoned: true });
+    assert_eq!(client.answer(2, 6, &FENCED), Effect::Settled { abandoned: true });
+    assert_eq!(client.answer(1, 4, &REPLY), Effect::Settled { abandoned: true });
+    let next: Vec<_> = core::iter::from_fn(|| client.reserve()).collect();
+    assert_eq!(next, [call(1, 5), call(2, 7), call(0, 10), call(4, 1)]);
+}
+
+#[test]
+fn a_resumed_session_can_ask_for_a_call_on_a_slot_that_the_server_never_saw_used() {
+    let mut client = ClientSession::resume(ID, 8, 2);
+    client.attached(&attached(3, &[])).unwrap();
+    assert_eq!(client.ask(call(2, 1)), Asked::UnderWay);
+    assert_eq!(client.ask(call(7, 1)), Asked::Unknown);
+    assert_eq!(client.ask(call(u32::MAX, 1)), Asked::Unknown);
+    assert_eq!(fences(&mut client), [at(2, 1)]);
+    assert_eq!(client.answer(2, 1, &FENCED), Effect::Settled { abandoned: true });
+    let next: Vec<_> = core::iter::from_fn(|| client.reserve()).collect();
+    assert_eq!(next.len(), 4);
 }
