@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heck::{ToSnakeCase, ToUpperCamelCase};
+use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FileDescriptorProto, OneofDescriptorProto,
 };
@@ -19,6 +19,8 @@ const HELPERS: [&str; 3] = ["new", "connect", "outcome"];
 pub(crate) fn escape(name: String) -> String {
     match name.as_str() {
         "_" | "self" | "Self" | "super" | "crate" | "extern" => name + "_",
+        // Refused by `check`.
+        "" => name,
         "gen" => "r#gen".into(),
         _ if name.starts_with(|c: char| c.is_ascii_digit()) => format!("_{name}"),
         _ if syn::parse_str::<syn::Ident>(&name).is_ok() => name,
@@ -46,16 +48,21 @@ pub(crate) struct ServiceNames {
     pub(crate) server: String,
     pub(crate) client: String,
     pub(crate) calls: String,
+    pub(crate) descriptor: String,
+    pub(crate) files: String,
 }
 
 impl ServiceNames {
     pub(crate) fn of(name: &str) -> Self {
         let bare = name.trim_start_matches("r#");
+        let shouty = bare.to_shouty_snake_case();
         Self {
             handler: name.to_owned(),
             server: format!("{bare}Server"),
             client: format!("{bare}Client"),
             calls: format!("{bare}Calls"),
+            descriptor: format!("{shouty}_DESCRIPTOR"),
+            files: format!("{shouty}_FILES"),
         }
     }
 }
@@ -121,7 +128,8 @@ impl Check<'_> {
             self.claim(&scope, names.handler.clone(), &what, &at);
             let server = self.config.server.then_some(names.server);
             let client = self.config.client.then_some([names.client, names.calls]);
-            for name in server.into_iter().chain(client.into_iter().flatten()) {
+            let more = server.into_iter().chain(client.into_iter().flatten());
+            for name in more.chain([names.descriptor]) {
                 self.claim(&scope, name, &format!("what is generated for {what}"), &at);
             }
             for (j, rpc) in service.method.iter().enumerate() {
@@ -226,7 +234,7 @@ impl Check<'_> {
         let mut path = at.path.clone();
         path.push(1);
         let place = self.sources.locate(at.file, &path);
-        if name.is_empty() || name == "_" || name == "__" {
+        if name.is_empty() {
             let finding = Diagnostic::new(format!("{what} has no letters to make a Rust name of"));
             self.findings.push(finding.at(place).help("give it a name with a letter"));
             return;

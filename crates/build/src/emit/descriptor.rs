@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use proc_macro2::{Literal, TokenStream};
-use quote::{format_ident, quote};
+use quote::quote;
 
-use super::{Stub, shouty};
+use super::{Stub, ident};
+use crate::names::ServiceNames;
 use crate::services::Files;
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
@@ -14,13 +15,13 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     let docs = format!(" The methods of `{full_name}`, and the files that describe them.");
     let methods = stub.methods.iter().map(|m| {
         let name = &m.method.full_name;
-        let semantics = super::ident(&format!("{:?}", m.method.semantics));
-        let shape = super::ident(&format!("{:?}", m.method.shape));
+        let semantics = ident(&format!("{:?}", m.method.semantics));
+        let shape = ident(&format!("{:?}", m.method.shape));
         quote! {
             #runtime::Method::new(#name, #runtime::Semantics::#semantics, #runtime::Shape::#shape)
         }
     });
-    let files_name = |service: &str| format_ident!("{}_FILES", shouty(service));
+    let files_name = |service: &str| ident(&ServiceNames::of(service).files);
     let (files, definition) = match &stub.service.files {
         Files::With(other) => (files_name(other), None),
         Files::Own(bytes) => {

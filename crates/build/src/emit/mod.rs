@@ -6,9 +6,8 @@ mod descriptor;
 mod server;
 mod server_trait;
 
-use heck::ToShoutySnakeCase;
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote};
+use quote::quote;
 
 use crate::config::Config;
 use crate::names::ServiceNames;
@@ -55,7 +54,7 @@ impl<'a> Stub<'a> {
 
     /// The name of the static with the descriptor.
     fn descriptor(&self) -> Ident {
-        format_ident!("{}_DESCRIPTOR", shouty(&self.service.rust_name))
+        ident(&self.names.descriptor)
     }
 
     /// The comment of the service, or a sentence if it has none, then `more`.
@@ -116,8 +115,4 @@ fn ident(name: &str) -> Ident {
         Some(bare) => Ident::new_raw(bare, Span::call_site()),
         None => Ident::new(name, Span::call_site()),
     }
-}
-
-fn shouty(name: &str) -> String {
-    name.trim_start_matches("r#").to_shouty_snake_case()
 }

@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     ("imports", &["tests/proto/imports/shop/v1/shop.proto"], |c| c.include("tests/proto/imports")),
 ];
 
-/// How goldens are generated: for the runtime in `compiled.rs`.
+/// How goldens are generated: for the runtime in `compiled/`.
 pub(crate) fn config() -> Config {
     Config::new().runtime("crate::runtime").include_file("mod.rs")
 }

@@ -57,7 +57,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
             .with_hint("choose another name, or remove it first"));
     }
     // A package inside somebody else's workspace does not build unless it says what it belongs to.
-    let workspace = if is_in_workspace(&args.name) { "\n[workspace]\n" } else { "" };
+    let workspace = if is_in_workspace(&args.name) { "\n\n[workspace]" } else { "" };
     let values = [
         ("name", name.clone()),
         ("crate", name.replace('-', "_")),

@@ -1,6 +1,8 @@
 //! The committed output compiles without a warning, with all of it documented, and works.
 #![deny(warnings, missing_docs)]
 
+mod behaviour;
+
 /// What generated code needs, as the crate `stubborn` has it.
 pub mod runtime {
     pub use prost;
@@ -25,7 +27,7 @@ macro_rules! goldens {
     ($($case:ident)*) => { $(
         /// A case of `common::CASES`.
         pub mod $case {
-            include!(concat!("golden/", stringify!($case), "/mod.rs"));
+            include!(concat!("../golden/", stringify!($case), "/mod.rs"));
         }
     )* };
 }

@@ -1,0 +1,287 @@
+//! What the committed stubs do, over a channel that is nothing but function calls.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use prost_reflect::DescriptorPool;
+use stubborn_core::service::*;
+use stubborn_core::session::{CallId, NotExecutedReason, SessionId};
+
+use crate::bank::bank::v1::*;
+use crate::{helpers, legacy, semantics, shapes};
+
+/// Nothing here ever waits.
+fn now<T>(future: impl IntoFuture<Output = T>) -> T {
+    let mut future = pin!(future.into_future());
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// Calls a service directly. A call's outcome is that of calling it anew.
+struct Direct<S>(Arc<S>);
+
+impl<S: Service> Caller for Direct<S> {
+    fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
+        let service = Arc::clone(&self.0);
+        Box::pin(async move {
+            let methods = service.descriptor().methods;
+            let index = methods.iter().position(|m| *m == call.method).unwrap();
+            let request = Call::new(call.request, CallContext::default());
+            let outcome = match service.call(index, request).await {
+                Answer::Reply(reply, metadata) => return Ok(IncomingReply { reply, metadata }),
+                Answer::Status(status) => Outcome::Executed(status),
+                Answer::NotExecuted(why) => Outcome::NotExecuted(why),
+            };
+            Err(CallError::new(call.method.name().to_owned(), outcome))
+        })
+    }
+
+    fn reserve(&self, _: &Method) -> BoxFuture<Result<CallId, CallError>> {
+        unimplemented!("no test asks for an id")
+    }
+
+    fn abandon(&self, _: CallId) {}
+
+    fn outcome(&self, _: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
+        let id = BANK_DESCRIPTOR.methods[0].id();
+        let reply = Encoded::new(id, &TransferReply { from_cents: 7 });
+        let reply = IncomingReply { reply, metadata: Metadata::new() };
+        Box::pin(async move { Ok(CallState::Replied(reply)) })
+    }
+}
+
+fn channel(service: impl Service) -> Channel {
+    Channel::new(Direct(Arc::new(service)))
+}
+
+#[derive(Default)]
+struct Ledger {
+    started: AtomicUsize,
+}
+
+impl Bank for Ledger {
+    async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        if call.cents <= 0 {
+            return Err(Status::invalid_argument("nothing to transfer"));
+        }
+        Ok(TransferReply { from_cents: 100 - call.cents })
+    }
+
+    async fn balance(&self, _: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
+        Ok(BalanceReply { cents: 100 })
+    }
+
+    async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+fn transfer(cents: i64) -> TransferRequest {
+    TransferRequest { from: "a".into(), to: "b".into(), cents, reference: 1 }
+}
+
+fn any_id() -> CallId {
+    CallId { session: SessionId { incarnation: 1, number: 2 }, slot: 3, sequence: 4 }
+}
+
+#[test]
+fn a_call_reaches_the_handler_and_its_reply_the_caller() {
+    let bank = BankClient::new(channel(BankServer::new(Ledger::default())));
+    assert_eq!(now(bank.transfer(transfer(1))).unwrap().from_cents, 99);
+    assert_eq!(now(bank.clone().balance(BalanceRequest::default())).unwrap().cents, 100);
+    now(bank.beat(Heartbeat::default())).unwrap();
+}
+
+#[test]
+fn what_the_handler_refuses_was_executed() {
+    let bank = BankClient::new(channel(BankServer::new(Ledger::default())));
+    let error = now(bank.transfer(transfer(0))).unwrap_err();
+    assert_eq!(error.status().unwrap().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn a_request_that_cannot_be_read_starts_no_handler() {
+    let ledger = Arc::new(Ledger::default());
+    let server = BankServer::from_arc(Arc::clone(&ledger));
+    let id = BANK_DESCRIPTOR.methods[0].id();
+    let mut bad = Encoded::new(id, &transfer(1));
+    bad.digest ^= 1;
+    let malformed = Encoded::from_body(id, vec![0xff].into());
+    for (request, reason) in
+        [(bad, NotExecutedReason::Corrupted), (malformed, NotExecutedReason::Malformed)]
+    {
+        match now(server.call(0, Call::new(request, CallContext::default()))) {
+            Answer::NotExecuted(why) => assert_eq!(why.reason, reason),
+            answer => panic!("{answer:?}"),
+        }
+    }
+    assert_eq!(ledger.started.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn streams_and_methods_that_do_not_exist_are_unimplemented() {
+    let server = BankServer::new(Ledger::default());
+    assert_eq!(BANK_DESCRIPTOR.methods[2].shape(), Shape::ServerStreaming);
+    for method in [2, 4, usize::MAX] {
+        match now(server.call(method, Call::new(Encoded::default(), CallContext::default()))) {
+            Answer::Status(status) => assert_eq!(status.code(), Code::Unimplemented),
+            answer => panic!("{answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_outcome_of_a_call_is_asked_for_by_method_or_raw() {
+    let bank = BankClient::new(channel(BankServer::new(Ledger::default())));
+    let reply = TransferReply { from_cents: 7 };
+    let state = now(bank.transfer_outcome(any_id())).unwrap();
+    assert_eq!(state, CallState::Replied(reply));
+    assert!(matches!(now(bank.outcome(any_id())).unwrap(), CallState::Replied(_)));
+}
+
+struct Broken;
+
+impl BankCalls for Broken {
+    fn transfer(&self, _: TransferRequest) -> UnaryCall<TransferReply> {
+        UnaryCall::resolved(Err(CallError::new("bank.v1.Bank/Transfer", Outcome::Lost)))
+    }
+
+    fn balance(&self, _: BalanceRequest) -> UnaryCall<BalanceReply> {
+        UnaryCall::resolved(Ok(BalanceReply { cents: 1 }))
+    }
+
+    fn beat(&self, _: Heartbeat) -> UnaryCall<()> {
+        UnaryCall::resolved(Ok(()))
+    }
+}
+
+#[test]
+fn a_mock_takes_the_place_of_a_client() {
+    fn try_it(bank: &dyn BankCalls) -> Result<TransferReply, CallError> {
+        now(bank.transfer(transfer(1)))
+    }
+    assert_eq!(try_it(&Broken).unwrap_err().outcome(), &Outcome::Lost);
+    let client = BankClient::new(channel(BankServer::new(Ledger::default())));
+    assert!(try_it(&client).is_ok());
+}
+
+#[test]
+fn the_descriptor_has_every_method_with_its_semantics_and_shape() {
+    use semantics::semantics::v1::{KINDS_DESCRIPTOR, NOTHING_DESCRIPTOR, ONLY_STREAMS_DESCRIPTOR};
+    let methods: Vec<_> = KINDS_DESCRIPTOR
+        .methods
+        .iter()
+        .map(|m| (m.name().rsplit('/').next().unwrap(), m.semantics(), m.shape()))
+        .collect();
+    let expected = [
+        ("Plain", Semantics::AtMostOnce, Shape::Unary),
+        ("Once", Semantics::AtMostOnce, Shape::Unary),
+        ("Exactly", Semantics::ExactlyOnce, Shape::Unary),
+        ("Perhaps", Semantics::Maybe, Shape::Unary),
+        ("Again", Semantics::Idempotent, Shape::Unary),
+        ("Look", Semantics::Read, Shape::Unary),
+        ("Touch", Semantics::AtMostOnce, Shape::Unary),
+        ("Down", Semantics::AtMostOnce, Shape::ServerStreaming),
+        ("Up", Semantics::AtMostOnce, Shape::ClientStreaming),
+        ("Both", Semantics::AtMostOnce, Shape::BidiStreaming),
+    ];
+    assert_eq!(methods, expected);
+    assert_eq!(KINDS_DESCRIPTOR.methods[0].name(), "semantics.v1.Kinds/Plain");
+    assert_eq!(NOTHING_DESCRIPTOR.methods.len(), 0);
+    assert_eq!(ONLY_STREAMS_DESCRIPTOR.methods.len(), 1);
+}
+
+#[test]
+fn the_descriptor_describes_the_service_to_those_who_have_no_file() {
+    let pool = DescriptorPool::decode(BANK_DESCRIPTOR.file_descriptor_set).unwrap();
+    let bank = pool.get_service_by_name(BANK_DESCRIPTOR.name).unwrap();
+    assert_eq!(bank.methods().len(), BANK_DESCRIPTOR.methods.len());
+    let semantics = pool.get_extension_by_name("stubborn.semantics").unwrap();
+    let beat = bank.methods().find(|m| m.name() == "Beat").unwrap();
+    assert_eq!(beat.options().get_extension(&semantics).as_enum_number(), Some(1));
+}
+
+struct Everything;
+
+impl helpers::helpers::Service for Everything {
+    async fn run(
+        &self,
+        _: Call<helpers::helpers::Empty>,
+    ) -> Result<helpers::helpers::Empty, Status> {
+        Ok(helpers::helpers::Empty {})
+    }
+}
+
+#[test]
+fn a_service_named_like_a_trait_of_the_runtime_works() {
+    use helpers::helpers::{Empty, ServiceClient, ServiceServer};
+    let client = ServiceClient::new(channel(ServiceServer::new(Everything)));
+    assert_eq!(now(client.run(Empty {})).unwrap(), Empty {});
+}
+
+#[test]
+fn methods_named_like_helpers_are_there_beside_them() {
+    use helpers::helpers::{Empty, HelpersClient};
+    // Compiled, not run: nothing answers.
+    let _ = |client: HelpersClient| {
+        let calls: [UnaryCall<Empty>; 5] = [
+            client.new_(Empty {}),
+            client.connect_(Empty {}),
+            client.outcome_(Empty {}),
+            client.transfer_outcome(Empty {}),
+            client.format(Empty {}),
+        ];
+        drop(client.transfer_outcome_(any_id()));
+        calls
+    };
+}
+
+#[test]
+fn empty_is_the_unit_and_wrappers_are_plain_types() {
+    struct Garden;
+    impl shapes::shapes::Shapes for Garden {
+        async fn grow(
+            &self,
+            call: Call<shapes::shapes::Tree>,
+        ) -> Result<shapes::shapes::tree::Node, Status> {
+            Ok(*call.into_message().root.unwrap_or_default())
+        }
+        async fn deepen(
+            &self,
+            _: Call<shapes::shapes::tree::node::deep::Deeper>,
+        ) -> Result<(), Status> {
+            Ok(())
+        }
+        async fn now(&self, _: Call<()>) -> Result<prost_types::Timestamp, Status> {
+            Ok(prost_types::Timestamp { seconds: 1, nanos: 0 })
+        }
+        async fn wrap(&self, call: Call<String>) -> Result<bool, Status> {
+            Ok(call.into_message() == "yes")
+        }
+        async fn ball(
+            &self,
+            call: Call<shapes::shapes::Ping>,
+        ) -> Result<shapes::shapes::Pong, Status> {
+            Ok(shapes::shapes::Pong { ping: Some(Box::new(call.into_message())) })
+        }
+    }
+    let client =
+        shapes::shapes::ShapesClient::new(channel(shapes::shapes::ShapesServer::new(Garden)));
+    assert_eq!(now(client.now(())).unwrap().seconds, 1);
+    assert!(now(client.wrap("yes".into())).unwrap());
+}
+
+#[test]
+fn defaults_of_proto2_are_there() {
+    let old = legacy::legacy::Old::default();
+    assert_eq!(old.count(), -7);
+    assert_eq!(old.word(), "a \"b\"");
+    assert_eq!(old.raw(), b"\x00\xff");
+    assert_eq!(old.level(), legacy::legacy::old::Level::High);
+}
