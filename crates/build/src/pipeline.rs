@@ -148,8 +148,19 @@ fn rust_modules(
             AttributeKind::Field => prost.field_attribute(path, text),
         };
     }
-    prost.service_generator(Box::new(StubGenerator::new(config, services)));
     let all = files.clone();
+    let mut files = files;
+    for file in &mut files {
+        // prost-build expects something from every service that it is shown, so it is not shown
+        // those that exist elsewhere.
+        let prefix =
+            if file.package().is_empty() { "".into() } else { file.package().to_owned() + "." };
+        file.service.retain(|s| {
+            let full_name = format!("{prefix}{}", s.name());
+            services.iter().any(|read| read.full_name == full_name)
+        });
+    }
+    prost.service_generator(Box::new(StubGenerator::new(config, services)));
     let requests = files
         .into_iter()
         .filter(|f| is_generated(f, &all) || is_known(f))

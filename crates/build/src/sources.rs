@@ -191,6 +191,9 @@ fn import_of(text: &str, imported: &str) -> Option<(usize, usize)> {
 
 impl FileResolver for Sources {
     fn resolve_path(&self, path: &Path) -> Option<String> {
+        if let Some((name, _)) = EMBEDDED.iter().find(|(name, _)| Path::new(name) == path) {
+            return Some((*name).to_owned());
+        }
         self.includes
             .iter()
             .find_map(|dir| IncludeFileResolver::new(dir.clone()).resolve_path(path))

@@ -28,8 +28,8 @@ impl prost_build::ServiceGenerator for StubGenerator {
             "" => ast.proto_name.clone(),
             package => format!("{package}.{}", ast.proto_name),
         };
-        // One that exists elsewhere was not read.
-        let Some(service) = self.services.remove(&full_name) else { return };
+        let service =
+            self.services.remove(&full_name).expect("only services that were read are shown");
         assert_eq!(service.methods.len(), ast.methods.len(), "both come from the same file");
         let methods = service.methods.iter().zip(&ast.methods);
         let methods = methods.enumerate().map(|(index, (method, ast))| StubMethod {
