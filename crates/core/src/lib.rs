@@ -19,6 +19,7 @@ pub mod datagram;
 pub mod limits;
 pub mod node;
 pub mod random;
+pub mod rpc;
 pub mod service;
 pub mod session;
 pub mod time;

@@ -29,6 +29,8 @@ pub struct Limits {
     /// Handshakes under way at once before the server answers every new one with Retry
     /// (RFC 9000 §8.1.2) and so holds no state for unvalidated addresses.
     pub handshakes_before_retry: usize,
+    /// `maybe` calls being handled at once; a further one is dropped.
+    pub maybe_calls: usize,
     /// Bytes that one connection may have received and not yet handed on: its receive window.
     pub receive_window: u64,
     /// Bytes that one connection may have in flight or queued for retransmission.
@@ -88,6 +90,7 @@ impl Default for Limits {
             message: 64 << 20,
             assembly: 1 << 30,
             unreliable_queue: 256,
+            maybe_calls: 4_096,
             sessions: 65_536,
             sessions_per_identity: 4_096,
             sessions_per_address: 1_024,

@@ -16,97 +16,153 @@
 //! [`poll_timeout`]: Node::poll_timeout
 
 mod config;
-mod event;
+mod footprint;
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-pub use config::{ChannelConfig, NodeConfig, ServerConfig, SessionTicket};
-pub use event::{
-    CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey, RequestKind, Settled,
+pub use config::{NodeConfig, ServerConfig};
+pub use footprint::Footprint;
+
+pub use crate::rpc::{
+    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey,
+    SessionTicket,
 };
 
+pub use crate::service::RequestKind;
+
+use crate::limits::Limits;
+use crate::random::Random;
+use crate::rpc::{Assembly, Client, Context, Server, close_code};
 use crate::service::{Answer, Method, OutgoingCall};
 use crate::session::CallId;
-use crate::time::Instant;
-use crate::transport::connection::Stats;
-use crate::transport::endpoint::{Received, Transmit};
+use crate::time::{Instant, earliest};
+use crate::transport::connection::{ConnectionEvent, Stats};
+use crate::transport::endpoint::{ConnectionHandle, Endpoint, Received, Transmit};
 
 /// One socket's worth of Stubborn. See the [module](self) for how to drive it.
-pub struct Node {}
+pub struct Node {
+    endpoint: Endpoint,
+    server: Option<Server>,
+    client: Client,
+    assembly: Assembly,
+    events: VecDeque<Event>,
+    random: Random,
+    limits: Limits,
+}
 
-#[allow(unused_variables, missing_docs)]
 impl Node {
     /// A node; with `server` it also accepts connections. `seed` is all the randomness it ever gets.
     pub fn new(config: NodeConfig, server: Option<ServerConfig>, seed: [u8; 32]) -> Self {
-        todo!()
+        let mut random = Random::from_seed(seed);
+        let limits = config.endpoint.limits.clone();
+        let incarnation = server.as_ref().map(|server| server.incarnation);
+        let tls = server.map(|server| server.tls);
+        Self {
+            endpoint: Endpoint::new(config.endpoint, tls, random.fork(), incarnation),
+            server: incarnation.map(|incarnation| Server::new(incarnation, &limits)),
+            client: Client::default(),
+            assembly: Assembly::new(limits.assembly, limits.message + OVERHEAD),
+            events: VecDeque::new(),
+            random,
+            limits,
+        }
     }
 
     /// Takes in a datagram.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
-        todo!()
+        self.endpoint.handle(now, datagram);
+        self.pass_on(now);
     }
 
     /// Lets every timer that is due at `now` fire.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        self.endpoint.handle_timeout(now);
+        self.with_client(now, |client, cx| client.handle_timeout(cx));
+        if let Some(server) = &mut self.server {
+            server.handle_timeout(now);
+        }
+        self.pass_on(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        todo!()
+        let halves = earliest(
+            self.client.next_timeout(),
+            self.server.as_ref().and_then(Server::next_timeout),
+        );
+        earliest(self.endpoint.poll_timeout(), halves)
     }
 
     /// Appends the next datagrams to `buf` and says where they go.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        todo!()
+        self.endpoint.poll_transmit(now, buf)
     }
 
     /// The next thing to tell the driver.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
-        todo!()
+        self.pass_on(now);
+        loop {
+            let event = self.events.pop_front()?;
+            let Event::Request(request) = &event else { return Some(event) };
+            let key = request.key;
+            let start = self.with_server(now, |server, cx| server.may_start(cx, key));
+            if start == Some(true) {
+                return Some(event);
+            }
+        }
     }
 
     /// Opens a channel: connects to the first target that answers and keeps a session there.
     pub fn open_channel(&mut self, now: Instant, config: ChannelConfig) -> ChannelKey {
-        todo!()
+        self.with_client(now, |client, cx| client.open_channel(cx, config))
     }
 
     /// New addresses from a resolver. Calls in flight at an address that is gone stay there until
     /// they are settled.
     pub fn set_targets(&mut self, now: Instant, channel: ChannelKey, targets: Vec<SocketAddr>) {
-        todo!()
+        self.with_client(now, |client, cx| client.set_targets(cx, channel, targets));
     }
 
-    /// Gives a channel up: calls in flight end as pending or not executed, the session is closed
-    /// once they are settled or at once if `abrupt`.
+    /// Gives a channel up: its calls end as pending or not executed, and its session is closed as
+    /// soon as nothing of it is unsettled.
     pub fn close_channel(&mut self, now: Instant, channel: ChannelKey) {
-        todo!()
+        self.with_client(now, |client, cx| client.close_channel(cx, channel));
     }
 
     /// Begins a call; ends with [`Event::Resolved`]. Deadlines in `call` count from `now`.
+    ///
+    /// # Panics
+    /// If `channel` is of another node.
     pub fn call(&mut self, now: Instant, channel: ChannelKey, call: OutgoingCall) -> CallKey {
-        todo!()
+        self.with_client(now, |client, cx| client.call(cx, channel, call))
     }
 
     /// Reserves a number for a call of `method`; ends with [`Event::Reserved`].
+    ///
+    /// # Panics
+    /// If `channel` is of another node.
     pub fn reserve(&mut self, now: Instant, channel: ChannelKey, method: &Method) -> CallKey {
-        todo!()
+        self.with_client(now, |client, cx| client.reserve(cx, channel, method))
     }
 
     /// Nobody waits for this call, reservation or question any more: no event will come of it. A
     /// read is cancelled; a call is fenced in the background if it has not started.
     pub fn abandon(&mut self, now: Instant, call: CallKey) {
-        todo!()
+        self.with_client(now, |client, cx| client.abandon(cx, call));
     }
 
     /// A reserved number will not be used: it is fenced.
     pub fn abandon_reserved(&mut self, now: Instant, channel: ChannelKey, id: CallId) {
-        todo!()
+        self.with_client(now, |client, cx| client.abandon_reserved(cx, channel, id));
     }
 
     /// Asks what became of a call; ends with [`Event::Outcome`]. `ticket` proves the right to ask
     /// about a session that is not this channel's own.
+    ///
+    /// # Panics
+    /// If `channel` is of another node.
     pub fn outcome(
         &mut self,
         now: Instant,
@@ -114,36 +170,151 @@ impl Node {
         id: CallId,
         ticket: Option<SessionTicket>,
     ) -> CallKey {
-        todo!()
+        self.with_client(now, |client, cx| client.outcome(cx, channel, id, ticket))
     }
 
     /// The session that a channel uses now.
     pub fn session(&self, channel: ChannelKey) -> Option<SessionTicket> {
-        todo!()
+        self.client.session(channel)
     }
 
     /// Counters and estimates of the connection that a channel uses now, and its server's address.
     pub fn channel_stats(&self, channel: ChannelKey) -> Option<(SocketAddr, Stats)> {
-        todo!()
+        self.client.stats(&self.endpoint, channel)
+    }
+
+    /// The connection that a channel uses now.
+    pub fn channel_connection(&self, channel: ChannelKey) -> Option<ConnectionHandle> {
+        self.client.connection(channel)
+    }
+
+    /// The transport below, for reading.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     /// Answers a request. An answer to a request that is cancelled or unknown is ignored.
     pub fn answer(&mut self, now: Instant, request: RequestKey, answer: Answer) {
-        todo!()
+        self.with_server(now, |server, cx| server.answer(cx, request, answer));
     }
 
-    /// Refuses new sessions and tells clients to go elsewhere; ends with [`Event::Drained`].
+    /// Sets how many slots a session may have, at least one: those above are asked back.
+    pub fn limit_slots(&mut self, now: Instant, limit: u32) {
+        self.with_server(now, |server, cx| server.limit_slots(cx, limit));
+    }
+
+    /// Refuses new sessions and calls and tells clients to go elsewhere; ends with
+    /// [`Event::Drained`].
     pub fn drain(&mut self, now: Instant) {
-        todo!()
+        self.with_server(now, |server, cx| server.drain(cx));
     }
 
-    /// Closes every connection at once, telling the peers.
+    /// Closes every connection at once, telling the peers. What they are told is in the next
+    /// transmits.
     pub fn close(&mut self, now: Instant) {
-        todo!()
+        let handles: Vec<_> = self.endpoint.connections().collect();
+        for handle in handles {
+            if let Some(connection) = self.endpoint.connection_mut(handle) {
+                connection.close(now, close_code::DONE, bytes::Bytes::new());
+            }
+        }
+        self.endpoint.stop_accepting();
+        self.pass_on(now);
     }
 
     /// Sessions that the server half remembers.
     pub fn sessions(&self) -> usize {
-        todo!()
+        self.server.as_ref().map_or(0, |server| server.sessions().len())
+    }
+
+    /// What the node holds now, to be compared with what `limits` allow.
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(&self.endpoint, self.server.as_ref(), &self.client, &self.assembly)
+    }
+
+    /// Carries what the endpoint reports to the half that owns the connection.
+    fn pass_on(&mut self, now: Instant) {
+        while let Some((handle, event)) = self.endpoint.poll_event() {
+            match event {
+                ConnectionEvent::Connected => self.connected(now, handle),
+                ConnectionEvent::MessagesReadable => self.readable(now, handle),
+                ConnectionEvent::Unreliable(data) => {
+                    self.with_server(now, |server, cx| server.unreliable(cx, handle, data));
+                }
+                ConnectionEvent::Writable => {
+                    self.with_client(now, |client, cx| client.writable(cx, handle));
+                    self.with_server(now, |server, cx| server.writable(cx, handle));
+                }
+                ConnectionEvent::MessageAcked(message) => {
+                    self.with_client(now, |client, cx| client.acked(cx, handle, message));
+                }
+                ConnectionEvent::MessageStopped(..) => {}
+                ConnectionEvent::Lost(error) => {
+                    self.assembly.forget(handle);
+                    self.with_client(now, |client, cx| client.lost(cx, handle, &error));
+                    self.with_server(now, |server, cx| server.lost(cx, handle));
+                    self.read_what_waited(now);
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, now: Instant, handle: ConnectionHandle) {
+        if self.client.owns(handle) {
+            self.with_client(now, |client, cx| client.connected(cx, handle));
+        } else {
+            self.with_server(now, |server, cx| server.connected(cx, handle));
+        }
+    }
+
+    /// Reads the messages of a connection, as far as the assembly has room.
+    fn readable(&mut self, now: Instant, handle: ConnectionHandle) {
+        let was_full = self.assembly.is_full();
+        self.read_messages(now, handle);
+        if was_full && !self.assembly.is_full() {
+            self.read_what_waited(now);
+        }
+    }
+
+    fn read_what_waited(&mut self, now: Instant) {
+        for handle in self.assembly.waiting() {
+            self.read_messages(now, handle);
+        }
+    }
+
+    fn read_messages(&mut self, now: Instant, handle: ConnectionHandle) {
+        let Some(connection) = self.endpoint.connection_mut(handle) else { return };
+        let mut progress = Vec::new();
+        self.assembly.read(handle, connection, &mut progress);
+        let is_client = self.client.owns(handle);
+        for progress in progress {
+            if is_client {
+                self.with_client(now, |client, cx| client.progress(cx, handle, progress));
+            } else {
+                self.with_server(now, |server, cx| server.progress(cx, handle, progress));
+            }
+        }
+    }
+
+    fn with_client<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(&mut Client, &mut Context<'_>) -> T,
+    ) -> T {
+        let Self { endpoint, client, events, random, limits, .. } = self;
+        act(client, &mut Context { now, endpoint, random, events, limits })
+    }
+
+    fn with_server<T>(
+        &mut self,
+        now: Instant,
+        act: impl FnOnce(&mut Server, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let Self { endpoint, server, events, random, limits, .. } = self;
+        let server = server.as_mut()?;
+        Some(act(server, &mut Context { now, endpoint, random, events, limits }))
     }
 }
+
+/// What a message may have beside its body: fields and metadata.
+const OVERHEAD: u64 = 32 << 10;

@@ -17,7 +17,8 @@ pub use client::{BoxFuture, Caller, Channel, IncomingReply, OutgoingCall, UnaryC
 pub use encoded::{DecodeError, Encoded};
 pub use metadata::{MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
+pub(crate) use outcome::text;
 pub use outcome::{CallError, CallState, NotExecuted, Outcome};
 pub use registry::{RegisterError, Registry};
-pub use server::{Answer, Call, CallContext, Clock, Handling, Peer, Service};
+pub use server::{Answer, Call, CallContext, Clock, Handling, Peer, RequestKind, Service};
 pub use status::{Code, Status};

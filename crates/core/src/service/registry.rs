@@ -12,8 +12,7 @@ use core::fmt;
 use super::encoded::Encoded;
 use super::method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
 use super::outcome::NotExecuted;
-use super::server::{Answer, Call, Handling, Service};
-use crate::node::RequestKind;
+use super::server::{Answer, Call, Handling, RequestKind, Service};
 use crate::session::NotExecutedReason;
 
 /// The services of a server.

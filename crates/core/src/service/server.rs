@@ -117,6 +117,17 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// How a request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// With a slot and a sequence number: its outcome is kept.
+    Numbered,
+    /// As a read.
+    Read,
+    /// As a `maybe` call: no answer is sent.
+    Maybe,
+}
+
 /// What became of a request at the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {

@@ -26,10 +26,12 @@ pub enum NotExecutedReason {
     NeverSent,
     /// The number is taken by another request.
     FalseRetry,
+    /// The request is larger than one of the two sides takes.
+    TooLarge,
 }
 
 impl NotExecutedReason {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Fenced,
         Self::Deadline,
         Self::Cancelled,
@@ -40,6 +42,7 @@ impl NotExecutedReason {
         Self::Corrupted,
         Self::NeverSent,
         Self::FalseRetry,
+        Self::TooLarge,
     ];
 
     /// The number on the wire.
@@ -55,6 +58,7 @@ impl NotExecutedReason {
             Self::Corrupted => 7,
             Self::NeverSent => 8,
             Self::FalseRetry => 9,
+            Self::TooLarge => 10,
         }
     }
 
@@ -78,6 +82,7 @@ impl fmt::Display for NotExecutedReason {
             Self::Corrupted => "the request was altered on its way",
             Self::NeverSent => "part of the request was never sent",
             Self::FalseRetry => "its number is taken by another request",
+            Self::TooLarge => "the request is too large",
         })
     }
 }
@@ -154,13 +159,20 @@ pub enum Violation {
     NotGranted,
 }
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Violation {
+    /// The violation in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Gap => "a sequence number was left out",
             Self::Unsettled => "a sequence number followed one that is still executing",
             Self::NotGranted => "the slot is not granted",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -212,7 +224,7 @@ mod tests {
         for refusal in Refusal::ALL {
             assert_eq!(Refusal::from_wire(refusal.to_wire()), Some(refusal));
         }
-        assert_eq!(NotExecutedReason::from_wire(10), None);
+        assert_eq!(NotExecutedReason::from_wire(11), None);
         assert_eq!(Refusal::from_wire(u64::MAX), None);
     }
 

@@ -422,6 +422,11 @@ impl<R: KeptReply> Sessions<R> {
         self.by_number.is_empty()
     }
 
+    /// Slots that all sessions have; bounded by [`Limits::slots_in_all`].
+    pub fn slots_held(&self) -> u64 {
+        self.slots_held
+    }
+
     /// What all sessions hold.
     pub fn footprint(&self) -> Footprint {
         self.footprint

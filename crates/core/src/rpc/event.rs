@@ -4,9 +4,7 @@ use alloc::borrow::Cow;
 use core::net::SocketAddr;
 
 use super::config::SessionTicket;
-use crate::service::{
-    Call, CallError, CallState, Encoded, IncomingReply, MethodId, NotExecuted, Status,
-};
+use crate::service::{Call, CallError, CallState, Encoded, IncomingReply, MethodId, RequestKind};
 use crate::session::CallId;
 
 /// Names a channel of a node.
@@ -32,7 +30,7 @@ pub enum Event {
     Outcome(CallKey, Result<CallState<IncomingReply>, CallError>),
     /// A channel changed its state.
     Channel(ChannelKey, ChannelEvent),
-    /// A request came: start its handler, then call [`Node::answer`](super::Node::answer).
+    /// A request came: start its handler, then call [`Node::answer`](crate::node::Node::answer).
     Request(IncomingRequest),
     /// The caller of this read has gone: stop its handler. No answer is due.
     Cancelled(RequestKey),
@@ -70,28 +68,4 @@ pub struct IncomingRequest {
     pub kind: RequestKind,
     /// The message and what is known of the call. The driver sets the context's clock.
     pub call: Call<Encoded>,
-}
-
-/// How a request was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestKind {
-    /// With a slot and a sequence number: its outcome is kept.
-    Numbered,
-    /// As a read.
-    Read,
-    /// As a `maybe` call: no answer is sent.
-    Maybe,
-}
-
-/// The end of a call in short, for counters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It ran and returned a reply.
-    Replied(IncomingReply),
-    /// It ran and the handler said this.
-    Executed(Status),
-    /// It did not run and never will.
-    NotExecuted(NotExecuted),
-    /// Whether it ran cannot be known.
-    Lost,
 }

@@ -1,0 +1,131 @@
+//! One call, reservation or question of this node's user.
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use crate::rpc::SessionTicket;
+use crate::rpc::event::ChannelKey;
+use crate::rpc::message::RequestPayload;
+use crate::service::{CallError, Encoded, Metadata, Method, NotExecuted, Outcome};
+use crate::session::{CallId, NotExecutedReason};
+use crate::time::{Duration, Instant};
+use crate::transport::connection::MessageId;
+use crate::transport::endpoint::ConnectionHandle;
+
+/// What somebody waits for.
+#[derive(Debug)]
+pub(super) struct ClientCall {
+    pub(super) channel: ChannelKey,
+    pub(super) began: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) wait_for_ready: bool,
+    pub(super) work: Work,
+    pub(super) state: State,
+    /// When [`super::Client::handle_timeout`] looks at it next.
+    pub(super) timer: Option<Instant>,
+    /// Whether some server may have received it.
+    pub(super) was_sent: bool,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// A call that takes a slot.
+    Numbered(Request),
+    /// A read.
+    Read(Request),
+    /// A number is wanted.
+    Reservation,
+    /// The outcome of a call is wanted.
+    Question { id: CallId, ticket: Option<Box<SessionTicket>> },
+}
+
+/// What is sent for a call.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) encoded: Encoded,
+    pub(super) metadata: Metadata,
+    /// The number was reserved and so is known to the user: no other call may take it.
+    pub(super) reserved: bool,
+}
+
+/// Where it is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Waits in the channel for a server and, if it takes one, a slot.
+    Waiting,
+    /// Has a number in the session of a link.
+    Numbered { link: u64, id: CallId, sending: Option<Sending>, fencing: bool },
+    /// Was sent as a read on the connection of a link.
+    Reading { link: u64, read: u64 },
+    /// Was sent as a query on the connection of a link.
+    Asking { link: u64, query: u64 },
+    /// Waits for the answer that settles a call in flight of the same session.
+    Listening,
+}
+
+/// A request on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sending {
+    pub(super) connection: ConnectionHandle,
+    pub(super) message: MessageId,
+}
+
+impl ClientCall {
+    pub(super) fn request(&self) -> Option<&Request> {
+        match &self.work {
+            Work::Numbered(request) | Work::Read(request) => Some(request),
+            Work::Reservation | Work::Question { .. } => None,
+        }
+    }
+
+    pub(super) fn method_name(&self) -> Cow<'static, str> {
+        match &self.work {
+            Work::Numbered(request) | Work::Read(request) => {
+                Cow::Owned(String::from(request.method.name()))
+            }
+            Work::Reservation => Cow::Borrowed("reservation of a call id"),
+            Work::Question { .. } => Cow::Borrowed("question for an outcome"),
+        }
+    }
+
+    pub(super) fn id(&self) -> Option<CallId> {
+        match (&self.state, &self.work) {
+            (State::Numbered { id, .. }, _) | (_, Work::Question { id, .. }) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// The payload as it is sent at `now`.
+    pub(super) fn payload(&self, now: Instant) -> Option<RequestPayload> {
+        let request = self.request()?;
+        Some(RequestPayload {
+            method: request.method.id(),
+            deadline: self.deadline.map(|deadline| deadline.since(now)),
+            digest: request.encoded.digest,
+            metadata: request.metadata.clone(),
+            body: request.encoded.body.clone(),
+        })
+    }
+
+    /// The error that says that it did not run and never will.
+    pub(super) fn not_executed(
+        &self,
+        reason: NotExecutedReason,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> CallError {
+        self.error(Outcome::NotExecuted(NotExecuted::because(reason, detail)))
+    }
+
+    pub(super) fn error(&self, outcome: Outcome) -> CallError {
+        CallError::new(self.method_name(), outcome).with_id(self.id())
+    }
+
+    /// How long the caller has been waiting, for people.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        let waited = now.since(self.began);
+        Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX))
+    }
+}

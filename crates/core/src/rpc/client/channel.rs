@@ -1,0 +1,67 @@
+//! A channel: several servers of one service, and the calls that wait for one of them.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::memory::Memory;
+use crate::rpc::ChannelConfig;
+use crate::rpc::event::CallKey;
+
+/// A user's way to a service.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) config: ChannelConfig,
+    /// Keys of its links, in the order of the targets; retired ones are not among them.
+    pub(super) links: Vec<u64>,
+    /// Links that are not targets any more and have unsettled calls.
+    pub(super) retired: Vec<u64>,
+    /// The index of the link that new calls use.
+    pub(super) current: usize,
+    /// Links that failed one after another since a server answered last.
+    pub(super) failed_in_turn: usize,
+    /// Whether it connects without a call that asks for it: until it was ready or failed once.
+    pub(super) eager: bool,
+    /// Calls and reservations that take a slot.
+    pub(super) numbered: VecDeque<CallKey>,
+    /// Reads and questions.
+    pub(super) others: VecDeque<CallKey>,
+    /// Outcomes of calls that their caller gave up.
+    pub(super) memory: Memory,
+    pub(super) closed: bool,
+}
+
+impl Channel {
+    pub(super) fn new(config: ChannelConfig) -> Self {
+        Self {
+            config,
+            links: Vec::new(),
+            retired: Vec::new(),
+            current: 0,
+            failed_in_turn: 0,
+            eager: true,
+            numbered: VecDeque::new(),
+            others: VecDeque::new(),
+            memory: Memory::default(),
+            closed: false,
+        }
+    }
+
+    /// Calls that wait for a server or a slot.
+    pub(super) fn waiting(&self) -> usize {
+        self.numbered.len() + self.others.len()
+    }
+
+    /// Whether somebody wants a server.
+    pub(super) fn wants_server(&self) -> bool {
+        !self.closed && (self.eager || self.waiting() > 0)
+    }
+
+    pub(super) fn forget_waiting(&mut self, call: CallKey) {
+        self.numbered.retain(|other| *other != call);
+        self.others.retain(|other| *other != call);
+    }
+
+    pub(super) fn all_links(&self) -> Vec<u64> {
+        self.links.iter().chain(&self.retired).copied().collect()
+    }
+}

@@ -1,0 +1,540 @@
+//! Getting and keeping a connection to a server, with the session attached.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use super::call::{State, Work};
+use super::link::{Attempt, Live, Session};
+use super::{Client, close_code};
+use crate::rpc::SessionTicket;
+use crate::rpc::context::Context;
+use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
+use crate::rpc::message::{ToServer, session_reference};
+use crate::service::{Outcome, Semantics, text};
+use crate::session::{
+    Attached, ClientSession, Fate, NotExecutedReason, Opened, Reconciled, Refusal,
+};
+use crate::time::{Duration, Instant};
+use crate::transport::connection::ConnectionError;
+use crate::transport::endpoint::ConnectionHandle;
+
+/// Round trips that an attempt may take at least, on a path whose round-trip time is known.
+const ATTEMPT_ROUND_TRIPS: u32 = 8;
+
+/// How long an attempt takes at least while a connection that had been good is silent.
+const REATTEMPT: Duration = Duration::from_secs(1);
+
+impl Client {
+    /// Makes sure that a server is sought if somebody wants one.
+    pub(super) fn seek_server(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        let channel = &self.channels[key.0 as usize];
+        if !channel.wants_server() {
+            return;
+        }
+        let Some(&link_key) = channel.links.get(channel.current) else { return };
+        let Some(link) = self.links.get(link_key) else { return };
+        if link.live.is_none() && link.attempt.is_none() && link.retry_at.is_none() {
+            self.start_attempt(cx, link_key);
+        }
+    }
+
+    pub(super) fn start_attempt(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        debug_assert!(link.attempt.is_none(), "one attempt at a time");
+        link.retry_at = None;
+        link.silent_since.get_or_insert(cx.now);
+        let config = &self.channels[link.channel.0 as usize].config;
+        let (name, tls) = (&config.server_name, &config.tls);
+        match cx.endpoint.connect(cx.now, link.address, name, tls, link.rtt) {
+            Ok(handle) => {
+                let patience = match link.rtt {
+                    Some(rtt) => REATTEMPT.max(rtt * ATTEMPT_ROUND_TRIPS),
+                    None => config.attempt_timeout,
+                };
+                link.attempt = Some(Attempt { handle, gives_up_at: cx.now + patience });
+                self.by_handle.insert(handle, key);
+                self.set_link_timer(key);
+            }
+            Err(error) => self.attempt_failed(cx, key, text(format_args!("{error}"))),
+        }
+    }
+
+    /// A handshake is done: the server is known, and with it whether it remembers the session.
+    pub(crate) fn connected(&mut self, cx: &mut Context<'_>, handle: ConnectionHandle) {
+        let Some(&key) = self.by_handle.get(&handle) else { return };
+        let Some(incarnation) =
+            cx.endpoint.connection(handle).and_then(|connection| connection.peer_incarnation())
+        else {
+            return self.fail_attempt(cx, key, "the server names no incarnation".into());
+        };
+        let session = self.links.get(key).and_then(|link| link.session.as_ref());
+        match session.map(|session| session.slots.id()) {
+            Some(id) if id.incarnation == incarnation => self.attach(cx, key, handle),
+            Some(_) => {
+                self.session_lost(cx, key, "the server restarted");
+                self.open(cx, key, handle);
+            }
+            None => self.open(cx, key, handle),
+        }
+    }
+
+    fn attach(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
+        let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
+            return;
+        };
+        let SessionTicket { session, secret } = session.ticket.clone();
+        self.send_on_attempt(cx, handle, ToServer::Attach { session, secret });
+    }
+
+    fn open(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let nonce = *link.nonce.get_or_insert_with(|| cx.random.bytes());
+        let slots = self.channels[link.channel.0 as usize].config.slots.min(cx.limits.slots);
+        self.send_on_attempt(cx, handle, ToServer::Open { nonce, slots });
+    }
+
+    fn send_on_attempt(&self, cx: &mut Context<'_>, handle: ConnectionHandle, message: ToServer) {
+        let (head, body) = message.encode();
+        if let Some(connection) = cx.endpoint.connection_mut(handle) {
+            // A connection without room for its first message is over, and says so by an event.
+            let _ = connection.send(head, body);
+        }
+    }
+
+    /// The server opened a session for an attempt.
+    pub(super) fn opened(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        nonce: [u8; 16],
+        opened: &Opened,
+    ) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.nonce != Some(nonce) || link.session.is_some() {
+            return;
+        }
+        link.nonce = None;
+        let slots = ClientSession::new(opened, cx.limits.slots, cx.limits.background_fences);
+        let ticket = SessionTicket { session: opened.session, secret: opened.secret.clone() };
+        link.session = Some(Session::new(slots, ticket));
+        self.ready(cx, key, handle);
+    }
+
+    /// The server attached the session to an attempt: each call in flight is taken up again.
+    pub(super) fn attached(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        attached: &Attached,
+    ) {
+        let Some(session) = self.links.get_mut(key).and_then(|link| link.session.as_mut()) else {
+            return;
+        };
+        let Some(calls) = session.slots.attached(attached) else { return };
+        self.ready(cx, key, handle);
+        for (id, todo) in calls {
+            let waiting = self.links.get_mut(key).and_then(|link| link.occupant(id.slot)?.call);
+            match todo {
+                Reconciled::Send => {
+                    if let Some(call) = waiting {
+                        self.send_numbered(cx, key, call);
+                    }
+                }
+                Reconciled::Ask | Reconciled::WillCome => {}
+                Reconciled::NotKept => {
+                    self.settled_not_kept(cx, key, id);
+                }
+                Reconciled::Ended(fate) => self.ended(cx, key, id, fate),
+            }
+        }
+        self.after_sending(cx, key);
+    }
+
+    /// An attempt becomes the live connection; the one before it is closed.
+    fn ready(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let (channel, peer) = (link.channel, link.address);
+        link.attempt = None;
+        link.retry_at = None;
+        link.silent_since = None;
+        link.draining = false;
+        link.backoff = self.channels[channel.0 as usize].config.backoff_min;
+        let before = link.live.replace(Live::new(handle));
+        let Some(ticket) = link.session.as_ref().map(|session| session.ticket.clone()) else {
+            return;
+        };
+        if let Some(before) = before {
+            self.by_handle.remove(&before.handle);
+            cx.close(before.handle, close_code::REPLACED, "replaced by a new connection");
+            self.requeue(before);
+        }
+        let state = &mut self.channels[channel.0 as usize];
+        state.failed_in_turn = 0;
+        state.eager = false;
+        let incarnation = ticket.session.incarnation;
+        let event = ChannelEvent::Ready { peer, incarnation, ticket };
+        cx.events.push_back(Event::Channel(channel, event));
+        self.after_sending(cx, key);
+        self.pump(cx, channel);
+    }
+
+    /// The server refuses the session.
+    pub(super) fn refused(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        reference: [u8; 16],
+        refusal: Refusal,
+    ) {
+        let Some(link) = self.links.get(key) else { return };
+        let own = link.session.as_ref().map(|session| session_reference(session.slots.id()));
+        let on_attempt = link.attempt.as_ref().is_some_and(|attempt| attempt.handle == handle);
+        if own != Some(reference) && link.nonce != Some(reference) {
+            return self.question_refused(cx, key, reference, refusal);
+        }
+        match refusal {
+            _ if own != Some(reference) => {
+                self.fail_attempt(
+                    cx,
+                    key,
+                    text(format_args!("the server opens no session: {refusal}")),
+                );
+            }
+            refusal if refusal.is_lost() || refusal == Refusal::Denied => {
+                self.session_lost(cx, key, "the server has forgotten the session");
+                if on_attempt {
+                    self.open(cx, key, handle);
+                } else {
+                    self.reconnect(cx, key);
+                }
+            }
+            _ if on_attempt => {
+                self.fail_attempt(
+                    cx,
+                    key,
+                    text(format_args!("the server refuses the session: {refusal}")),
+                );
+            }
+            // Another connection attached to the session after ours.
+            _ => self.reconnect(cx, key),
+        }
+    }
+
+    /// Gives the live connection up and attaches anew on another one.
+    fn reconnect(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(live) = self.links.get_mut(key).and_then(|link| link.live.take()) else { return };
+        cx.close(live.handle, close_code::DONE, "");
+        self.by_handle.remove(&live.handle);
+        self.live_gone(cx, key, live);
+    }
+
+    /// A connection of this half is over.
+    pub(crate) fn lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: ConnectionHandle,
+        error: &ConnectionError,
+    ) {
+        let Some(key) = self.by_handle.remove(&handle) else { return };
+        let Some(link) = self.links.get_mut(key) else { return };
+        let why = text(format_args!("{error}"));
+        if link.attempt.as_ref().is_some_and(|attempt| attempt.handle == handle) {
+            link.attempt = None;
+            let channel = link.channel;
+            if is_final(error) {
+                let event = ChannelEvent::Refused(why.clone());
+                cx.events.push_back(Event::Channel(channel, event));
+            }
+            self.attempt_failed(cx, key, why);
+        } else if link.live.as_ref().is_some_and(|live| live.handle == handle)
+            && let Some(live) = link.live.take()
+        {
+            link.last_error = why;
+            self.live_gone(cx, key, live);
+        }
+    }
+
+    /// The live connection has ended: notes what had been sent, then gets another one if it is
+    /// needed.
+    fn live_gone(&mut self, cx: &mut Context<'_>, key: u64, live: Live) {
+        self.note_all_sent(cx, key);
+        if let Some(session) = self.links.get_mut(key).and_then(|link| link.session.as_mut()) {
+            session.slots.detached();
+        }
+        self.requeue(live);
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.silent_since.get_or_insert(cx.now);
+        let (channel, unsettled) = (link.channel, link.has_unsettled());
+        if link.retired && !unsettled {
+            return self.dismiss_if_done(cx, key);
+        }
+        if unsettled && link.attempt.is_none() && link.retry_at.is_none() {
+            self.start_attempt(cx, key);
+        }
+        self.pump(cx, channel);
+        self.set_link_timer(key);
+    }
+
+    /// Reads and questions that were on a connection which ended go to the next one.
+    fn requeue(&mut self, live: Live) {
+        for call in live.reads.into_values().chain(live.queries.into_values()) {
+            self.enqueue_again(call);
+        }
+    }
+
+    pub(super) fn note_all_sent(&mut self, cx: &Context<'_>, key: u64) {
+        let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
+            return;
+        };
+        let calls: Vec<CallKey> =
+            session.occupants.iter().filter_map(|occupant| occupant.call).collect();
+        for call in calls {
+            if let Some(State::Numbered { link, id, sending, .. }) =
+                self.calls.get(call.0).map(|call| &call.state)
+            {
+                let (link, id, sending) = (*link, *id, *sending);
+                self.note_sent(cx, link, id, sending);
+            }
+        }
+    }
+
+    /// The server has no memory of the session: every call in flight ends.
+    fn session_lost(&mut self, cx: &mut Context<'_>, key: u64, why: &'static str) {
+        self.note_all_sent(cx, key);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(session) = link.session.take() else { return };
+        let mut occupants = session.occupants;
+        for (id, fate) in session.slots.lost() {
+            let occupant =
+                occupants.get_mut(id.slot as usize).map(core::mem::take).unwrap_or_default();
+            for question in occupant.questions {
+                self.finish_question(cx, question, Ok(fate_state(fate)));
+            }
+            match occupant.call {
+                Some(call) => self.end_lost(cx, key, call, fate, why),
+                None => self.remember(key, id, fate_state(fate)),
+            }
+        }
+    }
+
+    /// A call whose session is gone. Idempotent calls may run again, so they do.
+    fn end_lost(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        call_key: CallKey,
+        fate: Fate,
+        why: &'static str,
+    ) {
+        let Some(call) = self.calls.get(call_key.0) else { return };
+        let again = call.request().is_some_and(|request| {
+            request.method.semantics() == Semantics::Idempotent && !request.reserved
+        });
+        if again && call.deadline.is_none_or(|deadline| deadline > cx.now) {
+            return self.enqueue_again(call_key);
+        }
+        let error = match fate {
+            Fate::NeverSent => call.not_executed(
+                NotExecutedReason::NeverSent,
+                text(format_args!("part of the request was never sent, and {why}")),
+            ),
+            Fate::Lost => call.error(Outcome::Lost).because(why),
+        };
+        let peer = self.links.get(key).map(|link| link.address);
+        self.finish(cx, call_key, Err(error.at(peer)));
+    }
+
+    /// One slot of an attached session is not remembered as it must be.
+    fn ended(&mut self, cx: &mut Context<'_>, key: u64, id: crate::session::CallId, fate: Fate) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let occupant = link.take_occupant(id.slot);
+        for question in occupant.questions {
+            self.finish_question(cx, question, Ok(fate_state(fate)));
+        }
+        if let Some(call) = occupant.call {
+            self.end_lost(cx, key, call, fate, "the server has forgotten the call");
+        }
+    }
+
+    /// Gives the attempt up: its connection is closed.
+    pub(super) fn fail_attempt(&mut self, cx: &mut Context<'_>, key: u64, why: Cow<'static, str>) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if let Some(attempt) = link.attempt.take() {
+            self.by_handle.remove(&attempt.handle);
+            cx.close(attempt.handle, close_code::DONE, "");
+        }
+        self.attempt_failed(cx, key, why);
+    }
+
+    /// An attempt has failed: the channel moves on to its next server; this one is tried again later
+    /// if it is needed.
+    fn attempt_failed(&mut self, cx: &mut Context<'_>, key: u64, why: Cow<'static, str>) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let (channel_key, address) = (link.channel, link.address);
+        link.last_error = why;
+        let config = &self.channels[channel_key.0 as usize].config;
+        let pause = cx.random.jitter(link.backoff);
+        link.backoff = (link.backoff * 2).min(config.backoff_max);
+        link.retry_at = Some(cx.now + pause);
+        let reason = text(format_args!("{address}: {}", link.last_error));
+        self.move_on(cx, channel_key, key, reason);
+        self.settle_unreachable(cx, key);
+        self.set_link_timer(key);
+    }
+
+    fn move_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel_key: ChannelKey,
+        failed: u64,
+        reason: Cow<'static, str>,
+    ) {
+        let channel = &mut self.channels[channel_key.0 as usize];
+        if channel.links.get(channel.current) != Some(&failed) {
+            return;
+        }
+        let silent = self.links.get(failed).is_none_or(|link| !link.is_ready());
+        if !silent {
+            return;
+        }
+        channel.current = (channel.current + 1) % channel.links.len().max(1);
+        channel.failed_in_turn += 1;
+        if channel.failed_in_turn < channel.links.len() {
+            return self.pump_or_seek(cx, channel_key);
+        }
+        channel.failed_in_turn = 0;
+        channel.eager = false;
+        cx.events.push_back(Event::Channel(channel_key, ChannelEvent::Unreachable(reason.clone())));
+        self.fail_fast(cx, channel_key, &reason);
+    }
+
+    fn pump_or_seek(&mut self, cx: &mut Context<'_>, channel: ChannelKey) {
+        self.pump(cx, channel);
+        self.seek_server(cx, channel);
+    }
+
+    /// Every target was tried: calls that do not wait for a server fail, safely.
+    fn fail_fast(&mut self, cx: &mut Context<'_>, key: ChannelKey, why: &str) {
+        let channel = &self.channels[key.0 as usize];
+        let waiting: Vec<CallKey> =
+            channel.numbered.iter().chain(&channel.others).copied().collect();
+        for call_key in waiting {
+            let Some(call) = self.calls.get(call_key.0) else { continue };
+            if call.wait_for_ready {
+                continue;
+            }
+            let detail = text(format_args!("no server could be reached: {why}"));
+            let error = match (&call.work, call.was_sent) {
+                (Work::Read(_), true) => call.error(Outcome::Unanswered).because(detail),
+                (Work::Question { id, .. }, _) => call.error(Outcome::Pending(*id)).because(detail),
+                _ => call.not_executed(NotExecutedReason::NeverSent, detail),
+            };
+            self.finish(cx, call_key, Err(error));
+        }
+    }
+
+    /// A server that has been silent for too long leaves calls without a deadline pending.
+    fn settle_unreachable(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get(key) else { return };
+        let patience = self.channels[link.channel.0 as usize].config.unreachable_after;
+        let Some(since) = link.silent_since else { return };
+        if cx.now.since(since) < patience {
+            return;
+        }
+        let address = link.address;
+        let Some(session) = link.session.as_ref() else { return };
+        let calls: Vec<CallKey> =
+            session.occupants.iter().filter_map(|occupant| occupant.call).collect();
+        for call in calls {
+            let open_ended = self.calls.get(call.0).is_some_and(|call| call.deadline.is_none());
+            if open_ended {
+                let why = text(format_args!("{address} has not answered for {patience:?}"));
+                self.end_unsettled(cx, call, why);
+            }
+        }
+    }
+
+    /// Looks at what is due on a link.
+    pub(super) fn link_due(&mut self, cx: &mut Context<'_>, key: u64) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.now);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let gives_up = link.attempt.as_ref().map(|attempt| attempt.gives_up_at);
+        let (retry, check, linger) =
+            (due(link.retry_at), due(link.check_at), due(link.linger_until));
+        let (release, expired) = (due(link.release_at), due(gives_up));
+        if release {
+            link.release_at = None;
+            self.release(cx, key);
+        }
+        if expired {
+            self.fail_attempt(cx, key, "no answer in time".into());
+        }
+        if check {
+            self.check_silence(cx, key);
+        }
+        if retry {
+            self.retry(cx, key);
+        }
+        if linger {
+            self.dismiss_if_done(cx, key);
+        }
+        self.set_link_timer(key);
+    }
+
+    fn retry(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.retry_at = None;
+        let channel = &self.channels[link.channel.0 as usize];
+        let is_current = channel.links.get(channel.current) == Some(&key);
+        let wanted = link.has_unsettled() || (is_current && channel.wants_server());
+        let idle = link.attempt.is_none();
+        if wanted && idle && (link.live.is_none() || link.silent_since.is_some()) {
+            self.start_attempt(cx, key);
+        }
+    }
+
+    /// If the connection that unsettled calls depend on has gone silent, begins another one beside
+    /// it: whichever answers first settles them. This schedule is its own, so that a long outage does
+    /// not leave both sides deep in their back-off.
+    fn check_silence(&mut self, cx: &mut Context<'_>, key: u64) {
+        self.silence_checked(cx.now, key);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(connection) =
+            link.live.as_ref().and_then(|live| cx.endpoint.connection(live.handle))
+        else {
+            return;
+        };
+        link.rtt = Some(connection.rtt());
+        if connection.stats().probe_timeouts_in_a_row < 2 {
+            if link.attempt.is_none() {
+                link.silent_since = None;
+            }
+            return;
+        }
+        if link.attempt.is_none() && link.retry_at.is_none() {
+            self.start_attempt(cx, key);
+        }
+    }
+}
+
+/// Errors that trying again does not heal.
+fn is_final(error: &ConnectionError) -> bool {
+    matches!(
+        error,
+        ConnectionError::Transport(_)
+            | ConnectionError::PeerTransport(_)
+            | ConnectionError::VersionNegotiation(_)
+    )
+}
+
+fn fate_state<R>(fate: Fate) -> crate::service::CallState<R> {
+    match fate {
+        Fate::NeverSent => crate::service::CallState::NotExecuted(
+            crate::service::NotExecuted::new(NotExecutedReason::NeverSent),
+        ),
+        Fate::Lost => crate::service::CallState::Lost,
+    }
+}

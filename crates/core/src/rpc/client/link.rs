@@ -1,0 +1,166 @@
+//! A channel's way to one server: the connection attempts, the live connection, the session.
+
+use alloc::borrow::Cow;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use crate::rpc::SessionTicket;
+use crate::rpc::context::Outgoing;
+use crate::rpc::event::{CallKey, ChannelKey};
+use crate::session::ClientSession;
+use crate::time::{Duration, Instant, earliest};
+use crate::transport::connection::MessageId;
+use crate::transport::endpoint::ConnectionHandle;
+
+/// A channel's way to one address.
+///
+/// It keeps a session there across connections, and goes on trying as long as a call of the session
+/// is not settled, even when the channel uses another server meanwhile.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) channel: ChannelKey,
+    pub(super) address: SocketAddr,
+    pub(super) live: Option<Live>,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) session: Option<Session>,
+    /// The nonce of an opening that was not answered yet: sent again, it opens no second session.
+    pub(super) nonce: Option<[u8; 16]>,
+    pub(super) backoff: Duration,
+    /// When the next attempt begins.
+    pub(super) retry_at: Option<Instant>,
+    /// When the connection is looked at for silence.
+    pub(super) check_at: Option<Instant>,
+    /// When outcomes that the server need not keep are released.
+    pub(super) release_at: Option<Instant>,
+    /// When a connection that says goodbye is closed at the latest.
+    pub(super) linger_until: Option<Instant>,
+    /// Since when no server has answered here.
+    pub(super) silent_since: Option<Instant>,
+    /// The round-trip time of the last connection, which seeds the next one's estimate.
+    pub(super) rtt: Option<Duration>,
+    /// The server asks for new calls to go elsewhere.
+    pub(super) draining: bool,
+    /// The resolver does not name the address any more, or the channel is closed.
+    pub(super) retired: bool,
+    pub(super) last_error: Cow<'static, str>,
+    pub(super) timer: Option<Instant>,
+}
+
+/// A session and who waits for its slots.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) slots: ClientSession,
+    pub(super) ticket: SessionTicket,
+    pub(super) occupants: Vec<Occupant>,
+}
+
+/// Who waits for what becomes of the number in a slot.
+#[derive(Debug, Default)]
+pub(super) struct Occupant {
+    pub(super) call: Option<CallKey>,
+    pub(super) questions: Vec<CallKey>,
+}
+
+/// The connection that carries calls.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) handle: ConnectionHandle,
+    pub(super) outgoing: Outgoing,
+    pub(super) reads: BTreeMap<u64, CallKey>,
+    pub(super) queries: BTreeMap<u64, CallKey>,
+    pub(super) next_number: u64,
+    /// The goodbye, once it is sent.
+    pub(super) goodbye: Option<MessageId>,
+}
+
+/// A connection that is to become the live one.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) handle: ConnectionHandle,
+    pub(super) gives_up_at: Instant,
+}
+
+impl Link {
+    pub(super) fn new(channel: ChannelKey, address: SocketAddr, backoff: Duration) -> Self {
+        Self {
+            channel,
+            address,
+            live: None,
+            attempt: None,
+            session: None,
+            nonce: None,
+            backoff,
+            retry_at: None,
+            check_at: None,
+            release_at: None,
+            linger_until: None,
+            silent_since: None,
+            rtt: None,
+            draining: false,
+            retired: false,
+            last_error: Cow::Borrowed(""),
+            timer: None,
+        }
+    }
+
+    /// Whether calls can be sent now.
+    pub(super) fn is_ready(&self) -> bool {
+        self.live.is_some() && self.session.as_ref().is_some_and(|s| s.slots.is_attached())
+    }
+
+    /// Whether something hangs on the server's answer.
+    pub(super) fn has_unsettled(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.slots.in_flight() > 0)
+            || self.live.as_ref().is_some_and(|l| !l.reads.is_empty() || !l.queries.is_empty())
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let attempt = self.attempt.as_ref().map(|attempt| attempt.gives_up_at);
+        [self.retry_at, self.check_at, self.release_at, self.linger_until]
+            .into_iter()
+            .fold(attempt, earliest)
+    }
+
+    /// The call that waits for `slot`, which is then nobody's.
+    pub(super) fn take_occupant(&mut self, slot: u32) -> Occupant {
+        self.session
+            .as_mut()
+            .and_then(|session| session.occupants.get_mut(slot as usize))
+            .map(core::mem::take)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn occupant(&mut self, slot: u32) -> Option<&mut Occupant> {
+        let session = self.session.as_mut()?;
+        let index = slot as usize;
+        if session.occupants.len() <= index {
+            session.occupants.resize_with(index + 1, Occupant::default);
+        }
+        session.occupants.get_mut(index)
+    }
+}
+
+impl Live {
+    pub(super) fn new(handle: ConnectionHandle) -> Self {
+        Self {
+            handle,
+            outgoing: Outgoing::default(),
+            reads: BTreeMap::new(),
+            queries: BTreeMap::new(),
+            next_number: 0,
+            goodbye: None,
+        }
+    }
+
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+}
+
+impl Session {
+    pub(super) fn new(slots: ClientSession, ticket: SessionTicket) -> Self {
+        Self { slots, ticket, occupants: Vec::new() }
+    }
+}

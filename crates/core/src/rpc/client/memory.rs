@@ -1,0 +1,41 @@
+//! Outcomes of calls whose callers gave up before they were settled: kept for when they ask.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::service::{CallState, IncomingReply};
+use crate::session::CallId;
+
+/// The outcomes kept at most; the oldest goes first. Bodies of replies are not kept past
+/// [`MAX_BODY`], so that memory is bounded too.
+const MAX_OUTCOMES: usize = 1_024;
+
+/// The largest reply that is kept here, in bytes.
+const MAX_BODY: usize = 64 << 10;
+
+/// A bounded memory of settled outcomes.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    outcomes: BTreeMap<CallId, CallState<IncomingReply>>,
+    order: VecDeque<CallId>,
+}
+
+impl Memory {
+    pub(super) fn remember(&mut self, id: CallId, state: CallState<IncomingReply>) {
+        let state = match state {
+            CallState::Replied(r) if r.reply.body.len() > MAX_BODY => CallState::ReplyNotKept,
+            other => other,
+        };
+        if self.outcomes.insert(id, state).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > MAX_OUTCOMES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.outcomes.remove(&oldest);
+        }
+    }
+
+    pub(super) fn recall(&self, id: CallId) -> Option<&CallState<IncomingReply>> {
+        self.outcomes.get(&id)
+    }
+}

@@ -1,0 +1,459 @@
+//! The client half: channels to services, links to their servers, calls in flight.
+//!
+//! A [`Channel`](channel::Channel) has a [`Link`](link::Link) per server address. New calls use the
+//! first link that answers; a link that has unsettled calls goes on trying even when the channel has
+//! moved on, because only its own server can say what became of them.
+
+mod call;
+mod channel;
+mod connect;
+mod deadline;
+mod link;
+mod memory;
+mod place;
+mod settle;
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use self::call::{ClientCall, Request, State, Work};
+use self::channel::Channel;
+use self::link::Link;
+use super::arena::Arena;
+use super::config::{ChannelConfig, SessionTicket};
+use super::context::{Context, close_code};
+use super::event::{CallKey, ChannelKey, Event};
+use super::message::ToServer;
+use crate::service::{
+    CallError, CallState, IncomingReply, Method, Outcome, OutgoingCall, Semantics,
+};
+use crate::session::{CallId, NotExecutedReason};
+use crate::time::{Duration, Instant};
+use crate::transport::connection::{MessageId, Stats};
+use crate::transport::endpoint::ConnectionHandle;
+
+/// How long a connection stays to say goodbye.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// The client half of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    channels: Vec<Channel>,
+    links: Arena<Link>,
+    calls: Arena<ClientCall>,
+    by_handle: BTreeMap<ConnectionHandle, u64>,
+    timers: BTreeSet<(Instant, Timer)>,
+}
+
+/// Whose timer it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Call(u64),
+    Link(u64),
+}
+
+impl Client {
+    pub(crate) fn open_channel(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut config: ChannelConfig,
+    ) -> ChannelKey {
+        let targets = core::mem::take(&mut config.targets);
+        let key = ChannelKey(u32::try_from(self.channels.len()).expect("fewer than 2^32 channels"));
+        self.channels.push(Channel::new(config));
+        self.set_targets(cx, key, targets);
+        key
+    }
+
+    pub(crate) fn set_targets(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        targets: Vec<SocketAddr>,
+    ) {
+        let Some(channel) = self.channels.get_mut(key.0 as usize) else { return };
+        if channel.closed {
+            return;
+        }
+        let mut old = core::mem::take(&mut channel.links);
+        let in_use = old.get(channel.current).copied();
+        let mut links = Vec::new();
+        for target in targets {
+            let same = old
+                .iter()
+                .position(|link| self.links.get(*link).is_some_and(|link| link.address == target));
+            let link = match same {
+                Some(index) => old.remove(index),
+                None => self.links.insert(Link::new(key, target, channel.config.backoff_min)),
+            };
+            if !links.contains(&link) {
+                links.push(link);
+            }
+        }
+        channel.current = links.iter().position(|link| Some(*link) == in_use).unwrap_or(0);
+        channel.failed_in_turn = 0;
+        channel.links = links;
+        for link in old {
+            self.retire(cx, link);
+        }
+        self.seek_server(cx, key);
+    }
+
+    pub(crate) fn close_channel(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(key.0 as usize) else { return };
+        channel.closed = true;
+        channel.current = 0;
+        let links = core::mem::take(&mut channel.links);
+        let calls: Vec<CallKey> = self
+            .calls
+            .iter()
+            .filter(|(_, call)| call.channel == key)
+            .map(|(call, _)| CallKey(call))
+            .collect();
+        for call in calls {
+            self.give_up(cx, call, "the channel was closed");
+        }
+        for link in links {
+            self.retire(cx, link);
+        }
+    }
+
+    pub(crate) fn call(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        outgoing: OutgoingCall,
+    ) -> CallKey {
+        let reserved = outgoing.reserved;
+        let semantics = outgoing.method.semantics();
+        let (deadline, wait) = (outgoing.deadline, outgoing.wait_for_ready);
+        let request = Request {
+            method: outgoing.method,
+            encoded: outgoing.request,
+            metadata: outgoing.metadata,
+            reserved: reserved.is_some(),
+        };
+        let work =
+            if semantics.takes_slot() { Work::Numbered(request) } else { Work::Read(request) };
+        let call = self.begin(cx, key, work, deadline, wait);
+        if self.refuse_at_once(cx, call) {
+            return call;
+        }
+        match (semantics, reserved) {
+            (Semantics::Maybe, _) => self.send_maybe(cx, call),
+            (_, Some(id)) => self.use_reserved(cx, call, id),
+            (_, None) => self.enqueue(cx, call),
+        }
+        call
+    }
+
+    pub(crate) fn reserve(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        _method: &Method,
+    ) -> CallKey {
+        let call = self.begin(cx, key, Work::Reservation, None, None);
+        if !self.refuse_at_once(cx, call) {
+            self.enqueue(cx, call);
+        }
+        call
+    }
+
+    pub(crate) fn outcome(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        id: CallId,
+        ticket: Option<SessionTicket>,
+    ) -> CallKey {
+        let work = Work::Question { id, ticket: ticket.map(Box::new) };
+        let call = self.begin(cx, key, work, None, None);
+        if self.refuse_at_once(cx, call) {
+            return call;
+        }
+        let remembered = self.channels[key.0 as usize].memory.recall(id).cloned();
+        if let Some(state) = remembered {
+            self.finish_question(cx, call, Ok(state));
+        } else if !self.listen(cx, call, id) {
+            self.enqueue(cx, call);
+        }
+        call
+    }
+
+    /// Nobody waits any more: no event comes of the call.
+    pub(crate) fn abandon(&mut self, cx: &mut Context<'_>, key: CallKey) {
+        self.leave(cx, key);
+        self.remove_call(key);
+    }
+
+    /// A reserved number will not be used.
+    pub(crate) fn abandon_reserved(&mut self, cx: &mut Context<'_>, key: ChannelKey, id: CallId) {
+        if let Some(link) = self.link_of_session(key, id) {
+            self.fence_in_background(cx, link, id);
+        }
+    }
+
+    pub(crate) fn session(&self, key: ChannelKey) -> Option<SessionTicket> {
+        Some(self.current_link(key)?.session.as_ref()?.ticket.clone())
+    }
+
+    pub(crate) fn stats(
+        &self,
+        endpoint: &crate::transport::endpoint::Endpoint,
+        key: ChannelKey,
+    ) -> Option<(SocketAddr, Stats)> {
+        let link = self.current_link(key)?;
+        let connection = endpoint.connection(link.live.as_ref()?.handle)?;
+        Some((link.address, connection.stats()))
+    }
+
+    pub(crate) fn connection(&self, key: ChannelKey) -> Option<ConnectionHandle> {
+        Some(self.current_link(key)?.live.as_ref()?.handle)
+    }
+
+    pub(crate) fn owns(&self, handle: ConnectionHandle) -> bool {
+        self.by_handle.contains_key(&handle)
+    }
+
+    /// The peer holds all of a message: a goodbye has arrived, so the connection may close.
+    pub(crate) fn acked(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: ConnectionHandle,
+        message: MessageId,
+    ) {
+        let Some(&key) = self.by_handle.get(&handle) else { return };
+        let live = self.links.get(key).and_then(|link| link.live.as_ref());
+        if live.is_some_and(|live| live.handle == handle && live.goodbye == Some(message)) {
+            self.remove_link(cx, key);
+        }
+    }
+
+    /// Calls, reservations and questions that somebody waits for.
+    pub(crate) fn pending(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > cx.now {
+                return;
+            }
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Call(key) => {
+                    if let Some(call) = self.calls.get_mut(key) {
+                        call.timer = None;
+                    }
+                    self.call_due(cx, CallKey(key));
+                }
+                Timer::Link(key) => {
+                    if let Some(link) = self.links.get_mut(key) {
+                        link.timer = None;
+                    }
+                    self.link_due(cx, key);
+                }
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        cx: &Context<'_>,
+        channel: ChannelKey,
+        work: Work,
+        deadline: Option<Duration>,
+        wait_for_ready: Option<bool>,
+    ) -> CallKey {
+        let config = &self.channels[channel.0 as usize].config;
+        let deadline = deadline.or(config.deadline).map(|deadline| cx.now + deadline);
+        let wait_for_ready = wait_for_ready.unwrap_or(config.wait_for_ready);
+        let key = CallKey(self.calls.insert(ClientCall {
+            channel,
+            began: cx.now,
+            deadline,
+            wait_for_ready,
+            work,
+            state: State::Waiting,
+            timer: None,
+            was_sent: false,
+        }));
+        self.set_call_timer(key, deadline);
+        key
+    }
+
+    /// Ends a call that cannot be made at all. Returns whether it did.
+    fn refuse_at_once(&mut self, cx: &mut Context<'_>, key: CallKey) -> bool {
+        let Some(call) = self.calls.get(key.0) else { return true };
+        let channel = &self.channels[call.channel.0 as usize];
+        let size = call.request().map_or(0, |request| request.encoded.body.len() as u64);
+        let error = if channel.closed {
+            call.not_executed(NotExecutedReason::Cancelled, "the channel is closed")
+        } else if channel.waiting() >= cx.limits.waiting_calls {
+            call.not_executed(
+                NotExecutedReason::Overloaded,
+                "too many calls wait for this server: send fewer at once",
+            )
+        } else if size > cx.limits.message {
+            let detail = crate::service::text(format_args!(
+                "the request has {size} bytes and {} are allowed: raise limits.message on both sides",
+                cx.limits.message
+            ));
+            call.not_executed(NotExecutedReason::TooLarge, detail)
+        } else {
+            return false;
+        };
+        self.finish(cx, key, Err(error));
+        true
+    }
+
+    /// Ends whatever `key` is with an error.
+    fn finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CallKey,
+        result: Result<IncomingReply, CallError>,
+    ) {
+        let Some(call) = self.remove_call(key) else { return };
+        cx.events.push_back(match (call.work, result) {
+            (Work::Numbered(_) | Work::Read(_), result) => Event::Resolved(key, result),
+            (Work::Reservation, Err(error)) => Event::Reserved(key, Err(error)),
+            (Work::Question { .. }, Err(error)) => Event::Outcome(key, Err(error)),
+            (_, Ok(_)) => unreachable!("only calls end with a reply"),
+        });
+    }
+
+    fn finish_question(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CallKey,
+        result: Result<CallState<IncomingReply>, CallError>,
+    ) {
+        if self.remove_call(key).is_some() {
+            cx.events.push_back(Event::Outcome(key, result));
+        }
+    }
+
+    fn remove_call(&mut self, key: CallKey) -> Option<ClientCall> {
+        let call = self.calls.remove(key.0)?;
+        if let Some(at) = call.timer {
+            self.timers.remove(&(at, Timer::Call(key.0)));
+        }
+        if matches!(call.state, State::Waiting) {
+            self.channels[call.channel.0 as usize].forget_waiting(key);
+        }
+        Some(call)
+    }
+
+    fn set_call_timer(&mut self, key: CallKey, at: Option<Instant>) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        if call.timer == at {
+            return;
+        }
+        if let Some(old) = core::mem::replace(&mut call.timer, at) {
+            self.timers.remove(&(old, Timer::Call(key.0)));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, Timer::Call(key.0)));
+        }
+    }
+
+    /// Brings a link's timer in line with what it waits for. To be called after every change of it.
+    fn set_link_timer(&mut self, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let at = link.next_timeout();
+        if link.timer == at {
+            return;
+        }
+        if let Some(old) = core::mem::replace(&mut link.timer, at) {
+            self.timers.remove(&(old, Timer::Link(key)));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, Timer::Link(key)));
+        }
+    }
+
+    fn current_link(&self, key: ChannelKey) -> Option<&Link> {
+        let channel = self.channels.get(key.0 as usize)?;
+        self.links.get(*channel.links.get(channel.current)?)
+    }
+
+    fn link_of_session(&self, key: ChannelKey, id: CallId) -> Option<u64> {
+        let channel = self.channels.get(key.0 as usize)?;
+        channel.all_links().into_iter().find(|link| {
+            let session = self.links.get(*link).and_then(|link| link.session.as_ref());
+            session.is_some_and(|session| session.slots.id() == id.session)
+        })
+    }
+
+    /// A link that the channel does not use any more: it stays until its calls are settled, then
+    /// closes its session.
+    fn retire(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.retired = true;
+        self.channels[link.channel.0 as usize].retired.push(key);
+        self.dismiss_if_done(cx, key);
+    }
+
+    /// Ends a retired link once nothing of it is unsettled: says goodbye, then closes.
+    fn dismiss_if_done(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if !link.retired || link.has_unsettled() {
+            return;
+        }
+        link.retry_at = None;
+        let said = link.live.as_ref().is_none_or(|live| live.goodbye.is_some());
+        if said && link.linger_until.is_some_and(|until| until > cx.now) {
+            return;
+        }
+        let Some(live) = link.live.as_mut().filter(|live| live.goodbye.is_none()) else {
+            return self.remove_link(cx, key);
+        };
+        live.goodbye =
+            live.outgoing.send(cx.endpoint, live.handle, ToServer::CloseSession.encode(), 0);
+        link.linger_until = Some(cx.now + LINGER);
+        self.set_link_timer(key);
+    }
+
+    fn remove_link(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.remove(key) else { return };
+        if let Some(at) = link.timer {
+            self.timers.remove(&(at, Timer::Link(key)));
+        }
+        let handles = link.live.map(|live| live.handle);
+        for handle in handles.into_iter().chain(link.attempt.map(|attempt| attempt.handle)) {
+            self.by_handle.remove(&handle);
+            cx.close(handle, close_code::DONE, "");
+        }
+        let channel = &mut self.channels[link.channel.0 as usize];
+        channel.retired.retain(|other| *other != key);
+        channel.links.retain(|other| *other != key);
+    }
+
+    /// The channel is closed: each of its calls ends as well as can be said now.
+    fn give_up(&mut self, cx: &mut Context<'_>, key: CallKey, why: &'static str) {
+        let outcome = self.leave(cx, key);
+        let Some(call) = self.calls.get(key.0) else { return };
+        let error = match outcome {
+            Some(outcome) => call.error(outcome).because(why),
+            None => call.not_executed(NotExecutedReason::Cancelled, why),
+        };
+        self.finish(cx, key, Err(error));
+    }
+
+    fn method_of(&self, key: CallKey) -> Cow<'static, str> {
+        self.calls.get(key.0).map_or(Cow::Borrowed(""), ClientCall::method_name)
+    }
+
+    fn unanswered(&self, key: CallKey, why: impl Into<Cow<'static, str>>) -> CallError {
+        CallError::new(self.method_of(key), Outcome::Unanswered).because(why)
+    }
+}

@@ -1,0 +1,447 @@
+//! Giving waiting calls a server, a slot and a number, and sending them.
+
+use super::call::{Sending, State, Work};
+use super::link::Live;
+use super::{Client, close_code};
+use crate::rpc::context::Context;
+use crate::rpc::event::{CallKey, ChannelKey, Event};
+use crate::rpc::message::{ToServer, join};
+use crate::service::IncomingReply;
+use crate::session::{Abandoned, CallId, NotExecutedReason, Sent, SessionSecret};
+use crate::time::{Duration, Instant};
+
+/// How often a connection on which something is unsettled is looked at for silence.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
+
+/// How long an idle slot keeps its reply at the server before it is released.
+const RELEASE_AFTER: Duration = Duration::from_millis(200);
+
+/// Entries of one RELEASE at most.
+const RELEASES: usize = 1_024;
+
+impl Client {
+    /// Puts a call in its queue and sends what can be sent.
+    pub(super) fn enqueue(&mut self, cx: &mut Context<'_>, key: CallKey) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        call.state = State::Waiting;
+        let (channel, numbered) = (call.channel, takes_slot(&call.work));
+        let queues = &mut self.channels[channel.0 as usize];
+        if numbered {
+            queues.numbered.push_back(key);
+        } else {
+            queues.others.push_back(key);
+        }
+        self.pump(cx, channel);
+    }
+
+    /// The same at the queue's front, for calls that were placed before.
+    pub(super) fn enqueue_again(&mut self, key: CallKey) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        call.state = State::Waiting;
+        let queues = &mut self.channels[call.channel.0 as usize];
+        if takes_slot(&call.work) {
+            queues.numbered.push_front(key);
+        } else {
+            queues.others.push_front(key);
+        }
+    }
+
+    /// Sends what waits, as far as there is a ready server and a free slot.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, channel: ChannelKey) {
+        if self.channels[channel.0 as usize].waiting() == 0 {
+            return;
+        }
+        let Some(link) = self.ready_link(channel) else {
+            return self.seek_server(cx, channel);
+        };
+        while let Some(key) = self.channels[channel.0 as usize].others.pop_front() {
+            self.send_unnumbered(cx, link, key);
+        }
+        while let Some(&key) = self.channels[channel.0 as usize].numbered.front() {
+            let reserved =
+                self.links.get_mut(link).and_then(|l| l.session.as_mut()?.slots.reserve());
+            let Some(id) = reserved else { break };
+            self.channels[channel.0 as usize].numbered.pop_front();
+            self.place(cx, link, key, id);
+        }
+        self.after_sending(cx, link);
+    }
+
+    /// The link for new calls: the current one if it is ready, else the first that is.
+    fn ready_link(&self, key: ChannelKey) -> Option<u64> {
+        let channel = &self.channels[key.0 as usize];
+        let usable = |link: &u64| {
+            let found = self.links.get(*link).filter(|link| link.is_ready() && !link.draining);
+            found.is_some().then_some(*link)
+        };
+        channel
+            .links
+            .get(channel.current)
+            .and_then(usable)
+            .or_else(|| channel.links.iter().find_map(usable))
+    }
+
+    /// Gives a call, or a reservation, the number `id`.
+    fn place(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
+        if matches!(self.calls.get(key.0).map(|call| &call.work), Some(Work::Reservation)) {
+            self.remove_placed(key);
+            cx.events.push_back(Event::Reserved(key, Ok(id)));
+            return;
+        }
+        self.occupy(cx, link, key, id);
+    }
+
+    /// Sends a call under a number that it owns.
+    fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        call.state = State::Numbered { link, id, sending: None, fencing: false };
+        if let Some(occupant) = self.links.get_mut(link).and_then(|link| link.occupant(id.slot)) {
+            occupant.call = Some(key);
+        }
+        self.send_numbered(cx, link, key);
+    }
+
+    /// Sends, or sends again, the request of a call that has a number.
+    pub(super) fn send_numbered(&mut self, cx: &mut Context<'_>, link_key: u64, key: CallKey) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        let State::Numbered { id, sending, .. } = &mut call.state else { return };
+        let id = *id;
+        *sending = None;
+        let Some(payload) = call.payload(cx.now) else { return };
+        let Some(link) = self.links.get_mut(link_key).filter(|link| link.is_ready()) else {
+            return;
+        };
+        let Some(live) = link.live.as_mut() else { return };
+        let request = ToServer::Request { slot: id.slot, sequence: id.sequence, payload };
+        let message = live.outgoing.send(cx.endpoint, live.handle, request.encode(), key.0);
+        if let Some(message) = message {
+            let connection = live.handle;
+            self.handed_over(key, Sending { connection, message });
+        }
+    }
+
+    /// A request has been handed to its connection.
+    pub(super) fn handed_over(&mut self, key: CallKey, sent: Sending) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        call.was_sent = true;
+        let State::Numbered { link, id, sending, .. } = &mut call.state else { return };
+        *sending = Some(sent);
+        let (link, id) = (*link, *id);
+        if let Some(session) = self.links.get_mut(link).and_then(|link| link.session.as_mut()) {
+            session.slots.sent(id, Sent::Part);
+        }
+    }
+
+    fn send_unnumbered(&mut self, cx: &mut Context<'_>, link_key: u64, key: CallKey) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        let payload = call.payload(cx.now);
+        let Some(link) = self.links.get_mut(link_key) else { return };
+        let Some(live) = link.live.as_mut() else { return };
+        let number = live.next_number();
+        let message = match (&call.work, payload) {
+            (Work::Read(_), Some(payload)) => {
+                live.reads.insert(number, key);
+                call.state = State::Reading { link: link_key, read: number };
+                ToServer::Read { read: number, payload }
+            }
+            (Work::Question { id, ticket }, _) => {
+                let own = link.session.as_ref().filter(|s| s.slots.id() == id.session);
+                let secret = match (ticket, own) {
+                    (Some(ticket), _) => ticket.secret.clone(),
+                    (None, Some(session)) => session.ticket.secret.clone(),
+                    (None, None) => SessionSecret::NONE,
+                };
+                live.queries.insert(number, key);
+                call.state = State::Asking { link: link_key, query: number };
+                ToServer::Query { query: number, call: *id, secret }
+            }
+            _ => unreachable!("what takes a slot is placed elsewhere"),
+        };
+        call.was_sent = true;
+        live.outgoing.send(cx.endpoint, live.handle, message.encode(), key.0);
+    }
+
+    /// Sends a `maybe` call if there is a connection; it resolves at once either way.
+    pub(super) fn send_maybe(&mut self, cx: &mut Context<'_>, key: CallKey) {
+        let Some(call) = self.calls.get_mut(key.0) else { return };
+        let (channel, payload) = (call.channel, call.payload(cx.now));
+        let live = self
+            .ready_link(channel)
+            .and_then(|link| self.links.get(link))
+            .and_then(|link| link.live.as_ref().map(|live| live.handle));
+        let connection = live.and_then(|handle| cx.endpoint.connection_mut(handle));
+        let result = match (connection, payload) {
+            (Some(connection), Some(payload)) => {
+                let datagram = join(ToServer::Maybe(payload).encode());
+                connection
+                    .send_unreliable(datagram)
+                    .map_err(|error| crate::service::text(format_args!("it was not sent: {error}")))
+            }
+            _ => Err("it was not sent: no server is connected".into()),
+        };
+        let result = match (result, self.calls.get(key.0)) {
+            (Err(why), Some(call)) => Err(call.not_executed(NotExecutedReason::NeverSent, why)),
+            _ => Ok(IncomingReply::default()),
+        };
+        self.finish(cx, key, result);
+        self.seek_server(cx, channel);
+    }
+
+    /// Sends a call under the number that was reserved for it.
+    pub(super) fn use_reserved(&mut self, cx: &mut Context<'_>, key: CallKey, id: CallId) {
+        let Some(call) = self.calls.get(key.0) else { return };
+        let channel = call.channel;
+        let link = self.link_of_session(channel, id).filter(|link| {
+            let session = self.links.get(*link).and_then(|link| link.session.as_ref());
+            session.is_some_and(|session| session.slots.progress(id).is_some())
+        });
+        let Some(link) = link else {
+            let error = call.not_executed(
+                NotExecutedReason::NeverSent,
+                "the session in which its number was reserved is gone: reserve another one",
+            );
+            return self.finish(cx, key, Err(error.with_id(Some(id))));
+        };
+        self.occupy(cx, link, key, id);
+        self.after_sending(cx, link);
+        self.seek_server(cx, channel);
+    }
+
+    /// Lets a question wait for the answer to a call that is in flight in its own session.
+    pub(super) fn listen(&mut self, cx: &mut Context<'_>, key: CallKey, id: CallId) -> bool {
+        let Some(channel) = self.calls.get(key.0).map(|call| call.channel) else { return true };
+        let Some(link_key) = self.link_of_session(channel, id) else { return false };
+        let Some(link) = self.links.get_mut(link_key) else { return false };
+        let Some(session) = link.session.as_mut() else { return false };
+        match session.slots.progress(id) {
+            None => return false,
+            Some((_, true)) => {
+                self.finish_question(cx, key, Ok(crate::service::CallState::Executing));
+                return true;
+            }
+            Some((_, false)) => {}
+        }
+        session.slots.ask(id);
+        if let Some(occupant) = link.occupant(id.slot) {
+            occupant.questions.push(key);
+        }
+        if let Some(call) = self.calls.get_mut(key.0) {
+            call.state = State::Listening;
+        }
+        self.after_sending(cx, link_key);
+        self.seek_server(cx, channel);
+        true
+    }
+
+    /// A number that the user knows and nobody waits for is fenced.
+    pub(super) fn fence_in_background(&mut self, cx: &mut Context<'_>, link: u64, id: CallId) {
+        if let Some(session) = self.links.get_mut(link).and_then(|link| link.session.as_mut()) {
+            // The user knows the number, so that no other call may take it.
+            session.slots.sent(id, Sent::Part);
+            session.slots.abandon(id);
+        }
+        self.after_sending(cx, link);
+    }
+
+    /// The caller of `key` leaves: what can be taken back is, the rest settles in the background.
+    /// Returns what is to be said of it; `None` for what was never sent.
+    pub(super) fn leave(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CallKey,
+    ) -> Option<crate::service::Outcome> {
+        use crate::service::Outcome;
+        let call = self.calls.get(key.0)?;
+        let was_sent = call.was_sent;
+        let exposed = call.request().is_some_and(|request| request.reserved);
+        match call.state {
+            State::Waiting => {
+                matches!(call.work, Work::Read(_)).then_some(()).filter(|()| was_sent)?;
+                Some(Outcome::Unanswered)
+            }
+            State::Numbered { link, id, sending, .. } => {
+                self.leave_numbered(cx, key, link, id, sending, exposed)
+            }
+            State::Reading { link, read } => {
+                self.cancel_read(cx, link, read);
+                Some(Outcome::Unanswered)
+            }
+            State::Asking { link, query } => {
+                if let Some(live) = self.links.get_mut(link).and_then(|link| link.live.as_mut()) {
+                    live.queries.remove(&query);
+                }
+                None
+            }
+            State::Listening => None,
+        }
+    }
+
+    fn leave_numbered(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CallKey,
+        link_key: u64,
+        id: CallId,
+        sending: Option<Sending>,
+        exposed: bool,
+    ) -> Option<crate::service::Outcome> {
+        self.note_sent(cx, link_key, id, sending);
+        let link = self.links.get_mut(link_key)?;
+        if let Some(live) = link.live.as_mut() {
+            live.outgoing.cancel(key.0);
+        }
+        if let Some(occupant) = link.occupant(id.slot) {
+            occupant.call = None;
+        }
+        let session = link.session.as_mut()?;
+        if exposed {
+            session.slots.sent(id, Sent::Part);
+        }
+        let abandoned = session.slots.abandon(id);
+        if abandoned == Abandoned::NeverSent
+            && let Some(Sending { connection, message }) = sending
+            && let Some(connection) = cx.endpoint.connection_mut(connection)
+        {
+            connection.reset(message, close_code::DONE);
+        }
+        self.after_sending(cx, link_key);
+        (abandoned != Abandoned::NeverSent).then_some(crate::service::Outcome::Pending(id))
+    }
+
+    fn cancel_read(&mut self, cx: &mut Context<'_>, link: u64, read: u64) {
+        let Some(live) = self.links.get_mut(link).and_then(|link| link.live.as_mut()) else {
+            return;
+        };
+        if let Some(key) = live.reads.remove(&read) {
+            live.outgoing.cancel(key.0);
+            let cancel = ToServer::CancelRead { read }.encode();
+            live.outgoing.send(cx.endpoint, live.handle, cancel, u64::MAX);
+        }
+    }
+
+    /// Tells the session how much of a request its connection has sent.
+    pub(super) fn note_sent(
+        &mut self,
+        cx: &Context<'_>,
+        link: u64,
+        id: CallId,
+        sending: Option<Sending>,
+    ) {
+        let Some(Sending { connection, message }) = sending else { return };
+        // A connection that is forgotten may have sent all of it.
+        let whole = cx
+            .endpoint
+            .connection(connection)
+            .is_none_or(|connection| connection.ever_fully_sent(message));
+        if whole
+            && let Some(session) = self.links.get_mut(link).and_then(|link| link.session.as_mut())
+        {
+            session.slots.sent(id, Sent::Whole);
+        }
+    }
+
+    /// Sends what the session has to say, and arms what watches over unsettled calls. To be called
+    /// after every change of a link's session or queue.
+    pub(super) fn after_sending(&mut self, cx: &mut Context<'_>, key: u64) {
+        self.send_control(cx, key);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let unsettled = link.has_unsettled();
+        if let Some(live) = &link.live
+            && let Some(connection) = cx.endpoint.connection_mut(live.handle)
+        {
+            connection.keep_alive(cx.now, unsettled);
+            if unsettled {
+                connection.probe(cx.now);
+            }
+        }
+        if unsettled {
+            link.check_at.get_or_insert(cx.now + CHECK_EVERY);
+        } else {
+            link.check_at = None;
+        }
+        if !unsettled && link.retired {
+            self.dismiss_if_done(cx, key);
+        }
+        self.set_link_timer(key);
+    }
+
+    fn send_control(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let (Some(live), Some(session)) = (link.live.as_mut(), link.session.as_mut()) else {
+            return;
+        };
+        while let Some(fence) = session.slots.next_fence() {
+            let fence = ToServer::Fence { slot: fence.slot, sequence: fence.sequence };
+            live.outgoing.send(cx.endpoint, live.handle, fence.encode(), u64::MAX);
+        }
+        let returns = session.slots.take_returns();
+        if !returns.is_empty() {
+            let returns = ToServer::ReturnSlots(returns).encode();
+            live.outgoing.send(cx.endpoint, live.handle, returns, u64::MAX);
+        }
+    }
+
+    /// Arms the release of what was settled.
+    pub(super) fn arm_release(&mut self, now: Instant, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        if link.release_at.is_none() {
+            link.release_at = Some(now + RELEASE_AFTER);
+            self.set_link_timer(key);
+        }
+    }
+
+    /// Releases replies of slots that have been idle.
+    pub(super) fn release(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let (Some(live), Some(session)) = (link.live.as_mut(), link.session.as_mut()) else {
+            return;
+        };
+        let releases = session.slots.take_releases(RELEASES);
+        let more = releases.len() == RELEASES;
+        if !releases.is_empty() {
+            let releases = ToServer::Release(releases).encode();
+            live.outgoing.send(cx.endpoint, live.handle, releases, u64::MAX);
+        }
+        if more {
+            self.arm_release(cx.now, key);
+        }
+    }
+
+    pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
+        if let Some(link) = self.links.get_mut(key) {
+            link.check_at = link.has_unsettled().then(|| now + CHECK_EVERY);
+        }
+    }
+
+    fn remove_placed(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key.0) {
+            call.state = State::Listening;
+        }
+        self.remove_call(key);
+    }
+
+    /// A connection has room again.
+    pub(crate) fn writable(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: crate::transport::endpoint::ConnectionHandle,
+    ) {
+        let Some(&link) = self.by_handle.get(&handle) else { return };
+        let Some(live) = self.links.get_mut(link).and_then(|link| link.live.as_mut()) else {
+            return;
+        };
+        if live.handle != handle {
+            return;
+        }
+        let mut sent = alloc::vec::Vec::new();
+        let Live { outgoing, .. } = live;
+        outgoing.flush(cx.endpoint, handle, |tag, message| sent.push((tag, message)));
+        for (tag, message) in sent {
+            self.handed_over(CallKey(tag), Sending { connection: handle, message });
+        }
+    }
+}
+
+fn takes_slot(work: &Work) -> bool {
+    matches!(work, Work::Numbered(_) | Work::Reservation)
+}

@@ -1,0 +1,391 @@
+//! What the server says, and what it makes of the calls that wait.
+
+use super::Client;
+use super::call::{State, Work};
+use crate::rpc::assembly::Progress;
+use crate::rpc::context::{Context, close_code};
+use crate::rpc::event::CallKey;
+use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
+use crate::service::{
+    CallError, CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status,
+};
+use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal};
+use crate::transport::endpoint::ConnectionHandle;
+
+impl Client {
+    /// A message has come, or will not come.
+    pub(crate) fn progress(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: ConnectionHandle,
+        progress: Progress,
+    ) {
+        let Some(&key) = self.by_handle.get(&handle) else { return };
+        let message = match progress {
+            Progress::Whole(bytes) => ToClient::decode(bytes),
+            Progress::TooLarge(start) => return self.too_large(cx, key, handle, start),
+            Progress::Reset => return,
+        };
+        match message {
+            Ok(message) => self.message(cx, key, handle, message),
+            Err(_) => cx.close(handle, close_code::PROTOCOL, "malformed message"),
+        }
+    }
+
+    fn message(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        message: ToClient,
+    ) {
+        match message {
+            ToClient::Opened { nonce, opened } => self.opened(cx, key, handle, nonce, &opened),
+            ToClient::Attached(attached) => self.attached(cx, key, handle, &attached),
+            ToClient::Refused { reference, refusal } => {
+                self.refused(cx, key, handle, reference, refusal);
+            }
+            ToClient::Reply { slot, sequence, reply } => {
+                self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
+            }
+            ToClient::Working { slot, sequence } => {
+                self.answer(cx, key, slot, sequence, Answer::Working, None);
+            }
+            ToClient::NotExecuted { slot, sequence, why } => {
+                let answer = Answer::NotExecuted(why.reason);
+                self.answer(cx, key, slot, sequence, answer, Some(why));
+            }
+            ToClient::NotKept { slot, sequence } => {
+                self.answer(cx, key, slot, sequence, Answer::NotKept, None);
+            }
+            ToClient::Stale { slot, sequence } => {
+                self.answer(cx, key, slot, sequence, Answer::Stale, None);
+            }
+            ToClient::FalseRetry { slot, sequence } => self.false_retry(cx, key, slot, sequence),
+            ToClient::Slots(change) => {
+                if let Some(session) =
+                    self.links.get_mut(key).and_then(|link| link.session.as_mut())
+                {
+                    session.slots.slots_changed(&change);
+                }
+                self.after_answer(cx, key);
+            }
+            ToClient::Outcome { query, answer } => self.queried(cx, key, query, answer),
+            ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
+            ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
+            ToClient::Draining => {
+                if let Some(link) = self.links.get_mut(key) {
+                    link.draining = true;
+                }
+            }
+        }
+    }
+
+    /// The server's word about a number of the session.
+    fn answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        slot: u32,
+        sequence: u64,
+        answer: Answer<ReplyPayload>,
+        why: Option<NotExecuted>,
+    ) {
+        let Some(session) = self.links.get_mut(key).and_then(|link| link.session.as_mut()) else {
+            return;
+        };
+        let id = CallId { session: session.slots.id(), slot, sequence };
+        match session.slots.answer(slot, sequence, &answer) {
+            Effect::Ignored => return,
+            Effect::Working => self.working(cx, key, id),
+            Effect::Lost => self.settled(cx, key, id, CallState::Lost),
+            Effect::Settled { .. } => self.settled(cx, key, id, state_of(answer, why)),
+        }
+        self.after_answer(cx, key);
+    }
+
+    /// A call in flight has ended: whoever waits for it hears so.
+    fn settled(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        id: CallId,
+        state: CallState<IncomingReply>,
+    ) {
+        self.arm_release(cx.now, key);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let occupant = link.take_occupant(id.slot);
+        for question in occupant.questions {
+            self.finish_question(cx, question, Ok(state.clone()));
+        }
+        match occupant.call {
+            Some(call) => self.resolve(cx, key, call, state),
+            None => self.remember(key, id, state),
+        }
+    }
+
+    pub(super) fn settled_not_kept(&mut self, cx: &mut Context<'_>, key: u64, id: CallId) {
+        self.settled(cx, key, id, CallState::ReplyNotKept);
+        self.after_answer(cx, key);
+    }
+
+    fn resolve(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        call_key: CallKey,
+        state: CallState<IncomingReply>,
+    ) {
+        let Some(call) = self.calls.get(call_key.0) else { return };
+        if matches!(&state, CallState::NotExecuted(why) if why.reason == NotExecutedReason::Draining)
+            && self.can_move(call_key)
+        {
+            if let Some(link) = self.links.get_mut(key) {
+                link.draining = true;
+            }
+            return self.enqueue_again(call_key);
+        }
+        let peer = self.links.get(key).map(|link| link.address);
+        let result = outcome_of(state).map_err(|outcome| call.error(outcome).at(peer));
+        let result = match (result, call.deadline) {
+            (Err(error), Some(deadline)) if deadline <= cx.now => {
+                let waited = call.waited(cx.now);
+                Err(error.because(crate::service::text(format_args!("after {waited:?}"))))
+            }
+            (result, _) => result,
+        };
+        self.finish(cx, call_key, result);
+    }
+
+    /// Whether a call that was not executed may go to another server by itself.
+    fn can_move(&self, key: CallKey) -> bool {
+        let Some(call) = self.calls.get(key.0) else { return false };
+        let channel = &self.channels[call.channel.0 as usize];
+        !channel.closed
+            && channel.links.len() > 1
+            && call.request().is_some_and(|request| !request.reserved)
+    }
+
+    pub(super) fn remember(&mut self, link: u64, id: CallId, state: CallState<IncomingReply>) {
+        if let Some(link) = self.links.get(link) {
+            self.channels[link.channel.0 as usize].memory.remember(id, state);
+        }
+    }
+
+    /// The call is executing: questions are answered, and a caller whose deadline has passed leaves.
+    fn working(&mut self, cx: &mut Context<'_>, key: u64, id: CallId) {
+        let Some(occupant) = self.links.get_mut(key).and_then(|link| link.occupant(id.slot)) else {
+            return;
+        };
+        let (questions, call) = (core::mem::take(&mut occupant.questions), occupant.call);
+        for question in questions {
+            self.finish_question(cx, question, Ok(CallState::Executing));
+        }
+        let Some(call) = call else { return };
+        let overdue = self
+            .calls
+            .get(call.0)
+            .is_some_and(|call| matches!(call.state, State::Numbered { fencing: true, .. }));
+        if overdue {
+            self.end_unsettled(cx, call, "it is still executing".into());
+        }
+    }
+
+    fn false_retry(&mut self, cx: &mut Context<'_>, key: u64, slot: u32, sequence: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(session) = link.session.as_mut() else { return };
+        if !session.slots.false_retry(slot, sequence) {
+            return;
+        }
+        let address = link.address;
+        let call = link.occupant(slot).and_then(|occupant| occupant.call.take());
+        if let Some(call_key) = call
+            && let Some(call) = self.calls.get(call_key.0)
+        {
+            let error = call.not_executed(
+                NotExecutedReason::FalseRetry,
+                "its number was used for another request: two clients share one session",
+            );
+            self.finish(cx, call_key, Err(error.at(Some(address))));
+        }
+        self.after_answer(cx, key);
+    }
+
+    fn queried(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        query: u64,
+        answer: QueryAnswer<ReplyPayload>,
+    ) {
+        let Some(live) = self.links.get_mut(key).and_then(|link| link.live.as_mut()) else {
+            return;
+        };
+        let Some(call) = live.queries.remove(&query) else { return };
+        let state = match answer {
+            QueryAnswer::NotArrived => CallState::NotArrived,
+            QueryAnswer::Executing => CallState::Executing,
+            QueryAnswer::Done(reply) => state_of(Answer::Reply(reply), None),
+            QueryAnswer::NotKept => CallState::ReplyNotKept,
+            QueryAnswer::NotExecuted(reason) => CallState::NotExecuted(NotExecuted::new(reason)),
+            QueryAnswer::AlreadySettled => CallState::AlreadySettled,
+            QueryAnswer::UnknownSession => CallState::Lost,
+        };
+        self.finish_question(cx, call, Ok(state));
+        self.after_answer(cx, key);
+    }
+
+    /// The server does not let us ask about a session.
+    pub(super) fn question_refused(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        reference: [u8; 16],
+        refusal: Refusal,
+    ) {
+        let Some(live) = self.links.get_mut(key).and_then(|link| link.live.as_mut()) else {
+            return;
+        };
+        let asked = live.queries.clone();
+        for (query, call_key) in asked {
+            let Some(call) = self.calls.get(call_key.0) else { continue };
+            let Work::Question { id, .. } = &call.work else { continue };
+            if session_reference(id.session) != reference {
+                continue;
+            }
+            let error = call.error(Outcome::Pending(*id)).because(crate::service::text(
+                format_args!("the server does not answer for this session: {refusal}"),
+            ));
+            if let Some(live) = self.links.get_mut(key).and_then(|link| link.live.as_mut()) {
+                live.queries.remove(&query);
+            }
+            self.finish_question(cx, call_key, Err(error));
+        }
+        self.after_answer(cx, key);
+    }
+
+    fn read_reply(&mut self, cx: &mut Context<'_>, key: u64, read: u64, reply: ReplyPayload) {
+        let state = state_of(Answer::Reply(reply), None);
+        self.end_read(cx, key, read, outcome_of(state));
+    }
+
+    fn read_refused(&mut self, cx: &mut Context<'_>, key: u64, read: u64, why: NotExecuted) {
+        self.end_read(cx, key, read, Err(Outcome::NotExecuted(why)));
+    }
+
+    fn end_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        read: u64,
+        result: Result<IncomingReply, Outcome>,
+    ) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let address = link.address;
+        let Some(call_key) = link.live.as_mut().and_then(|live| live.reads.remove(&read)) else {
+            return;
+        };
+        if let Some(call) = self.calls.get(call_key.0) {
+            let result = result.map_err(|outcome| call.error(outcome).at(Some(address)));
+            self.finish(cx, call_key, result);
+        }
+        self.after_answer(cx, key);
+    }
+
+    /// A reply that is larger than this side takes: it was executed, that much is known.
+    fn too_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        start: bytes::Bytes,
+    ) {
+        let limit = cx.limits.message;
+        let status = || {
+            let said = format_args!(
+                "executed, but its reply is larger than the {limit} bytes that this side takes: \
+                 raise limits.message"
+            );
+            Status::new(Code::ResourceExhausted, crate::service::text(said))
+        };
+        match ToClient::decode(start) {
+            Ok(ToClient::Reply { slot, sequence, mut reply }) => {
+                reply.status = Some(status());
+                self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
+            }
+            Ok(ToClient::ReadReply { read, .. }) => {
+                self.end_read(cx, key, read, Err(Outcome::Executed(status())));
+            }
+            Ok(ToClient::Outcome { query, answer: QueryAnswer::Done(mut reply) }) => {
+                reply.status = Some(status());
+                self.queried(cx, key, query, QueryAnswer::Done(reply));
+            }
+            _ => cx.close(handle, close_code::PROTOCOL, "a control message is too large"),
+        }
+    }
+
+    /// After anything that may have freed a slot: the next call takes it.
+    fn after_answer(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(channel) = self.links.get(key).map(|link| link.channel) else { return };
+        self.pump(cx, channel);
+        self.after_sending(cx, key);
+    }
+
+    /// Ends a call that has a number and whose outcome is not known, leaving a fence behind.
+    pub(super) fn end_unsettled(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CallKey,
+        why: alloc::borrow::Cow<'static, str>,
+    ) {
+        let Some(call) = self.calls.get(key.0) else { return };
+        let peer = match call.state {
+            State::Numbered { link, .. } => self.links.get(link).map(|link| link.address),
+            _ => None,
+        };
+        let (name, id) = (call.method_name(), call.id());
+        let error = match self.leave(cx, key) {
+            Some(outcome) => CallError::new(name, outcome).because(why),
+            None => {
+                let reason = NotExecuted::because(
+                    NotExecutedReason::Deadline,
+                    crate::service::text(format_args!("part of it was never sent: {why}")),
+                );
+                CallError::new(name, Outcome::NotExecuted(reason))
+            }
+        };
+        self.finish(cx, key, Err(error.at(peer).with_id(id)));
+    }
+}
+
+fn state_of(answer: Answer<ReplyPayload>, why: Option<NotExecuted>) -> CallState<IncomingReply> {
+    match answer {
+        Answer::Reply(ReplyPayload { status: Some(status), .. }) => CallState::Executed(status),
+        Answer::Reply(reply) => CallState::Replied(IncomingReply {
+            reply: Encoded { body: reply.body, digest: reply.digest },
+            metadata: reply.metadata,
+        }),
+        Answer::NotKept => CallState::ReplyNotKept,
+        Answer::NotExecuted(reason) => {
+            CallState::NotExecuted(why.unwrap_or(NotExecuted::new(reason)))
+        }
+        Answer::Working => CallState::Executing,
+        Answer::Stale => CallState::Lost,
+    }
+}
+
+fn outcome_of(state: CallState<IncomingReply>) -> Result<IncomingReply, Outcome> {
+    Err(match state {
+        CallState::Replied(reply) => return Ok(reply),
+        CallState::Executed(status) => Outcome::Executed(status),
+        CallState::ReplyNotKept => Outcome::Executed(Status::new(
+            Code::DataLoss,
+            "executed; its reply was too large to be kept when the connection broke",
+        )),
+        CallState::NotExecuted(why) => Outcome::NotExecuted(why),
+        CallState::Executing
+        | CallState::NotArrived
+        | CallState::AlreadySettled
+        | CallState::Lost => Outcome::Lost,
+    })
+}

@@ -1,0 +1,178 @@
+//! Reading and writing the fields of messages. The reader never panics and never allocates by a
+//! number that the peer chose.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::{Buf, Bytes};
+
+use crate::service::{MAX_METADATA, Metadata};
+use crate::session::{SessionId, SlotPosition};
+use crate::time::Duration;
+use crate::wire::varint;
+
+/// The peer sent a message that is none of the protocol's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Entries of one list at most; longer ones are sent in several messages.
+pub(crate) const MAX_LIST: usize = 65_536;
+
+pub(crate) struct Writer(Vec<u8>);
+
+impl Writer {
+    pub(crate) fn new() -> Self {
+        Self(Vec::with_capacity(48))
+    }
+
+    pub(crate) fn finish(self) -> Bytes {
+        self.0.into()
+    }
+
+    pub(crate) fn byte(&mut self, value: u8) -> &mut Self {
+        self.0.push(value);
+        self
+    }
+
+    pub(crate) fn varint(&mut self, value: u64) -> &mut Self {
+        varint::encode(value, &mut self.0);
+        self
+    }
+
+    pub(crate) fn fixed64(&mut self, value: u64) -> &mut Self {
+        self.raw(&value.to_be_bytes())
+    }
+
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    pub(crate) fn sized(&mut self, bytes: &[u8]) -> &mut Self {
+        self.varint(bytes.len() as u64).raw(bytes)
+    }
+
+    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
+        self.sized(text.as_bytes())
+    }
+
+    pub(crate) fn session(&mut self, session: SessionId) -> &mut Self {
+        self.fixed64(session.incarnation).fixed64(session.number)
+    }
+
+    pub(crate) fn position(&mut self, kind: u8, slot: u32, sequence: u64) {
+        self.byte(kind).varint(slot.into()).varint(sequence);
+    }
+
+    pub(crate) fn positions(&mut self, list: &[SlotPosition]) {
+        self.varint(list.len() as u64);
+        for position in list {
+            self.varint(position.slot.into()).varint(position.sequence);
+        }
+    }
+
+    /// Microseconds plus one, 0 for none; what is too long for a varint is none.
+    pub(crate) fn duration(&mut self, duration: Option<Duration>) -> &mut Self {
+        let micros = duration.and_then(|d| u64::try_from(d.as_micros()).ok());
+        self.varint(micros.filter(|m| *m < varint::MAX).map_or(0, |m| m + 1))
+    }
+
+    pub(crate) fn metadata(&mut self, metadata: &Metadata) -> &mut Self {
+        self.varint(metadata.len() as u64);
+        for (key, value) in metadata.iter() {
+            self.text(key).sized(value);
+        }
+        self
+    }
+}
+
+pub(crate) struct Reader(Bytes);
+
+impl Reader {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
+        self.0.try_get_u8().map_err(|_| Malformed)
+    }
+
+    pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
+        let (value, rest) = varint::decode(&self.0).ok_or(Malformed)?;
+        let used = self.0.len() - rest.len();
+        self.0.advance(used);
+        Ok(value)
+    }
+
+    pub(crate) fn varint32(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.varint()?).map_err(|_| Malformed)
+    }
+
+    pub(crate) fn fixed64(&mut self) -> Result<u64, Malformed> {
+        self.0.try_get_u64().map_err(|_| Malformed)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let array = *self.0.first_chunk().ok_or(Malformed)?;
+        self.0.advance(N);
+        Ok(array)
+    }
+
+    pub(crate) fn sized(&mut self) -> Result<Bytes, Malformed> {
+        let size = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
+        if size > self.0.len() {
+            return Err(Malformed);
+        }
+        Ok(self.0.split_to(size))
+    }
+
+    pub(crate) fn text(&mut self) -> Result<String, Malformed> {
+        String::from_utf8(self.sized()?.to_vec()).map_err(|_| Malformed)
+    }
+
+    pub(crate) fn session(&mut self) -> Result<SessionId, Malformed> {
+        Ok(SessionId { incarnation: self.fixed64()?, number: self.fixed64()? })
+    }
+
+    pub(crate) fn duration(&mut self) -> Result<Option<Duration>, Malformed> {
+        Ok(self.varint()?.checked_sub(1).map(Duration::from_micros))
+    }
+
+    pub(crate) fn metadata(&mut self) -> Result<Metadata, Malformed> {
+        let count = self.varint()?;
+        if count > (MAX_METADATA / 4) as u64 {
+            return Err(Malformed);
+        }
+        let mut metadata = Metadata::new();
+        for _ in 0..count {
+            let (key, value) = (self.text()?, self.sized()?);
+            metadata.insert(key, value).map_err(|_| Malformed)?;
+        }
+        Ok(metadata)
+    }
+
+    /// A count and that many entries. Grows with what is there, not with what the count claims.
+    pub(crate) fn list<T>(
+        &mut self,
+        entry: impl Fn(&mut Self) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = self.varint()?;
+        if count > MAX_LIST as u64 {
+            return Err(Malformed);
+        }
+        (0..count).map(|_| entry(self)).collect()
+    }
+
+    pub(crate) fn positions(&mut self) -> Result<Vec<SlotPosition>, Malformed> {
+        self.list(|r| Ok(SlotPosition { slot: r.varint32()?, sequence: r.varint()? }))
+    }
+
+    /// Everything to the end.
+    pub(crate) fn rest(&mut self) -> Bytes {
+        core::mem::take(&mut self.0)
+    }
+
+    pub(crate) fn end(&self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
+}

@@ -1,0 +1,82 @@
+//! How a client half reaches its servers.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::SocketAddr;
+
+use crate::session::{SessionId, SessionSecret};
+use crate::time::Duration;
+use crate::transport::crypto::ClientTls;
+
+/// How a channel reaches its service.
+#[derive(Clone)]
+pub struct ChannelConfig {
+    /// Addresses of servers, tried in turn; may be empty until a resolver fills them.
+    pub targets: Vec<SocketAddr>,
+    /// The name that the server's certificate must bear.
+    pub server_name: String,
+    /// Roots to trust, and the client's own certificate if it has one.
+    pub tls: Arc<dyn ClientTls>,
+    /// Slots to ask for: calls in flight at once.
+    pub slots: u32,
+    /// The deadline of calls that state none; `None`: such calls wait as long as the server can be
+    /// reached.
+    pub deadline: Option<Duration>,
+    /// Whether calls wait for a server by default, instead of failing once every target was tried.
+    pub wait_for_ready: bool,
+    /// How long after its deadline a call still waits for the fence that settles it. Past it the
+    /// call ends as pending.
+    pub settle_grace: Duration,
+    /// How long no server has to answer before a call without a deadline ends as pending.
+    pub unreachable_after: Duration,
+    /// The first pause between connection attempts; it doubles, with jitter, up to `backoff_max`.
+    pub backoff_min: Duration,
+    /// The longest pause between connection attempts.
+    pub backoff_max: Duration,
+    /// How long one connection attempt may take before the next begins.
+    pub attempt_timeout: Duration,
+    /// A session of an earlier channel to attach to, instead of opening a new one.
+    pub resume: Option<SessionTicket>,
+}
+
+impl ChannelConfig {
+    /// A channel with the defaults: 1,024 slots, no default deadline, half a second of grace, a
+    /// minute until an unreachable server makes calls pending, back-off from 50 ms to 1 s, attempts
+    /// of 3 s.
+    pub fn new(server_name: impl Into<String>, tls: Arc<dyn ClientTls>) -> Self {
+        Self {
+            targets: Vec::new(),
+            server_name: server_name.into(),
+            tls,
+            slots: 1_024,
+            deadline: None,
+            wait_for_ready: false,
+            settle_grace: Duration::from_millis(500),
+            unreachable_after: Duration::from_secs(60),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+            attempt_timeout: Duration::from_secs(3),
+            resume: None,
+        }
+    }
+}
+
+impl fmt::Debug for ChannelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelConfig")
+            .field("server_name", &self.server_name)
+            .field("targets", &self.targets)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What it takes to attach to a session, or to ask for its outcomes, from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionTicket {
+    /// The session.
+    pub session: SessionId,
+    /// Proves the right to it; all zero where a certificate does.
+    pub secret: SessionSecret,
+}

@@ -1,0 +1,429 @@
+//! The messages of sessions and calls: `docs/protocol.md` section 4.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+
+use bytes::{Buf, Bytes};
+
+use super::codec::{Malformed, Reader, Writer};
+use crate::service::{Code, Metadata, MethodId, NotExecuted, Status};
+use crate::session::{
+    Attached, CallId, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId, SessionSecret,
+    SlotChange, SlotPosition, SlotReport, SlotState,
+};
+use crate::time::Duration;
+
+/// What a client sends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ToServer {
+    Open { nonce: [u8; 16], slots: u32 },
+    Attach { session: SessionId, secret: SessionSecret },
+    Request { slot: u32, sequence: u64, payload: RequestPayload },
+    Fence { slot: u32, sequence: u64 },
+    Release(Vec<SlotPosition>),
+    ReturnSlots(Vec<SlotPosition>),
+    Query { query: u64, call: CallId, secret: SessionSecret },
+    Read { read: u64, payload: RequestPayload },
+    CancelRead { read: u64 },
+    Maybe(RequestPayload),
+    CloseSession,
+}
+
+/// What every request carries.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RequestPayload {
+    pub(crate) method: MethodId,
+    /// Time left when it was sent.
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) digest: u64,
+    pub(crate) metadata: Metadata,
+    pub(crate) body: Bytes,
+}
+
+/// What a server sends.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ToClient {
+    Opened { nonce: [u8; 16], opened: Opened },
+    Attached(Attached),
+    Refused { reference: [u8; 16], refusal: Refusal },
+    Reply { slot: u32, sequence: u64, reply: ReplyPayload },
+    Working { slot: u32, sequence: u64 },
+    NotExecuted { slot: u32, sequence: u64, why: NotExecuted },
+    NotKept { slot: u32, sequence: u64 },
+    FalseRetry { slot: u32, sequence: u64 },
+    Stale { slot: u32, sequence: u64 },
+    Slots(SlotChange),
+    Outcome { query: u64, answer: QueryAnswer<ReplyPayload> },
+    ReadReply { read: u64, reply: ReplyPayload },
+    ReadNotExecuted { read: u64, why: NotExecuted },
+    Draining,
+}
+
+/// What every reply carries: a status, or (no status) the reply's body.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ReplyPayload {
+    pub(crate) digest: u64,
+    pub(crate) status: Option<Status>,
+    pub(crate) metadata: Metadata,
+    pub(crate) body: Bytes,
+}
+
+/// A reply as a slot keeps it: everything but the body encoded, then the body.
+pub(crate) type KeptParts = (Bytes, Bytes);
+
+/// The first bytes of an encoded message, and the body that follows them uncopied.
+pub(crate) type Parts = (Bytes, Bytes);
+
+const OPEN: u8 = 0x01;
+const ATTACH: u8 = 0x02;
+const REQUEST: u8 = 0x03;
+const FENCE: u8 = 0x04;
+const RELEASE: u8 = 0x05;
+const RETURN_SLOTS: u8 = 0x06;
+const QUERY: u8 = 0x07;
+const READ: u8 = 0x08;
+const CANCEL_READ: u8 = 0x09;
+const MAYBE: u8 = 0x0a;
+const CLOSE_SESSION: u8 = 0x0b;
+
+const OPENED: u8 = 0x41;
+const ATTACHED: u8 = 0x42;
+const REFUSED: u8 = 0x43;
+const REPLY: u8 = 0x44;
+const WORKING: u8 = 0x45;
+const NOT_EXECUTED: u8 = 0x46;
+const NOT_KEPT: u8 = 0x47;
+const FALSE_RETRY: u8 = 0x48;
+const STALE: u8 = 0x49;
+const SLOTS: u8 = 0x4a;
+const OUTCOME: u8 = 0x4b;
+const READ_REPLY: u8 = 0x4c;
+const DRAINING: u8 = 0x4d;
+const READ_NOT_EXECUTED: u8 = 0x4e;
+
+impl ToServer {
+    pub(crate) fn encode(self) -> Parts {
+        let mut body = Bytes::new();
+        let mut w = Writer::new();
+        match self {
+            Self::Open { nonce, slots } => {
+                w.byte(OPEN).raw(&nonce).varint(slots.into());
+            }
+            Self::Attach { session, secret } => {
+                w.byte(ATTACH).session(session).raw(secret.expose());
+            }
+            Self::Request { slot, sequence, payload } => {
+                w.byte(REQUEST).varint(slot.into()).varint(sequence);
+                body = payload.encode(&mut w);
+            }
+            Self::Fence { slot, sequence } => {
+                w.byte(FENCE).varint(slot.into()).varint(sequence);
+            }
+            Self::Release(list) => {
+                w.byte(RELEASE).positions(&list);
+            }
+            Self::ReturnSlots(list) => {
+                w.byte(RETURN_SLOTS).positions(&list);
+            }
+            Self::Query { query, call, secret } => {
+                w.byte(QUERY).varint(query).session(call.session);
+                w.varint(call.slot.into()).varint(call.sequence).raw(secret.expose());
+            }
+            Self::Read { read, payload } => {
+                w.byte(READ).varint(read);
+                body = payload.encode(&mut w);
+            }
+            Self::CancelRead { read } => {
+                w.byte(CANCEL_READ).varint(read);
+            }
+            Self::Maybe(payload) => {
+                w.byte(MAYBE);
+                body = payload.encode(&mut w);
+            }
+            Self::CloseSession => {
+                w.byte(CLOSE_SESSION);
+            }
+        }
+        (w.finish(), body)
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut r = Reader::new(bytes);
+        let message = match r.byte()? {
+            OPEN => Self::Open { nonce: r.array()?, slots: r.varint32()? },
+            ATTACH => {
+                Self::Attach { session: r.session()?, secret: SessionSecret::new(r.array()?) }
+            }
+            REQUEST => Self::Request {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                payload: RequestPayload::decode(&mut r)?,
+            },
+            FENCE => Self::Fence { slot: r.varint32()?, sequence: r.varint()? },
+            RELEASE => Self::Release(r.positions()?),
+            RETURN_SLOTS => Self::ReturnSlots(r.positions()?),
+            QUERY => Self::Query {
+                query: r.varint()?,
+                call: CallId { session: r.session()?, slot: r.varint32()?, sequence: r.varint()? },
+                secret: SessionSecret::new(r.array()?),
+            },
+            READ => Self::Read { read: r.varint()?, payload: RequestPayload::decode(&mut r)? },
+            CANCEL_READ => Self::CancelRead { read: r.varint()? },
+            MAYBE => Self::Maybe(RequestPayload::decode(&mut r)?),
+            CLOSE_SESSION => Self::CloseSession,
+            _ => return Err(Malformed),
+        };
+        r.end()?;
+        Ok(message)
+    }
+}
+
+impl RequestPayload {
+    fn encode(self, w: &mut Writer) -> Bytes {
+        w.fixed64(self.method.0).duration(self.deadline).fixed64(self.digest);
+        w.metadata(&self.metadata);
+        self.body
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        Ok(Self {
+            method: MethodId(r.fixed64()?),
+            deadline: r.duration()?,
+            digest: r.fixed64()?,
+            metadata: r.metadata()?,
+            body: r.rest(),
+        })
+    }
+}
+
+impl ToClient {
+    pub(crate) fn encode(self) -> Parts {
+        let mut body = Bytes::new();
+        let mut w = Writer::new();
+        match self {
+            Self::Opened { nonce, opened } => {
+                w.byte(OPENED).raw(&nonce).session(opened.session);
+                w.raw(opened.secret.expose()).varint(opened.epoch);
+                w.varint(opened.slots.into()).varint(opened.retention.as_secs());
+            }
+            Self::Attached(attached) => {
+                w.byte(ATTACHED).session(attached.session).varint(attached.epoch);
+                w.varint(attached.span.into()).varint(attached.wanted.into());
+                w.varint(attached.version).varint(attached.slots.len() as u64);
+                for report in attached.slots {
+                    w.varint(report.slot.into()).varint(report.sequence);
+                    w.varint(report.state.to_wire());
+                }
+            }
+            Self::Refused { reference, refusal } => {
+                w.byte(REFUSED).raw(&reference).varint(refusal.to_wire());
+            }
+            Self::Reply { slot, sequence, reply } => {
+                let (head, tail) = reply.to_kept();
+                return Self::kept_reply(slot, sequence, &(head, tail));
+            }
+            Self::Working { slot, sequence } => w.position(WORKING, slot, sequence),
+            Self::NotExecuted { slot, sequence, why } => {
+                w.position(NOT_EXECUTED, slot, sequence);
+                w.varint(why.reason.to_wire()).text(&why.detail);
+            }
+            Self::NotKept { slot, sequence } => w.position(NOT_KEPT, slot, sequence),
+            Self::FalseRetry { slot, sequence } => w.position(FALSE_RETRY, slot, sequence),
+            Self::Stale { slot, sequence } => w.position(STALE, slot, sequence),
+            Self::Slots(change) => {
+                w.byte(SLOTS).varint(change.version).varint(change.wanted.into());
+                w.positions(&change.granted);
+            }
+            Self::Outcome { query, answer } => {
+                w.byte(OUTCOME).varint(query).varint(answer.to_wire());
+                match answer {
+                    QueryAnswer::Done(reply) => {
+                        let (head, tail) = reply.to_kept();
+                        w.raw(&head);
+                        body = tail;
+                    }
+                    QueryAnswer::NotExecuted(reason) => {
+                        w.varint(reason.to_wire());
+                    }
+                    _ => {}
+                }
+            }
+            Self::ReadReply { read, reply } => {
+                let (head, tail) = reply.to_kept();
+                w.byte(READ_REPLY).varint(read).raw(&head);
+                body = tail;
+            }
+            Self::ReadNotExecuted { read, why } => {
+                w.byte(READ_NOT_EXECUTED).varint(read);
+                w.varint(why.reason.to_wire()).text(&why.detail);
+            }
+            Self::Draining => {
+                w.byte(DRAINING);
+            }
+        }
+        (w.finish(), body)
+    }
+
+    /// The REPLY message of a kept reply.
+    pub(crate) fn kept_reply(slot: u32, sequence: u64, (head, body): &KeptParts) -> Parts {
+        let mut w = Writer::new();
+        w.position(REPLY, slot, sequence);
+        w.raw(head);
+        (w.finish(), body.clone())
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut r = Reader::new(bytes);
+        let message = match r.byte()? {
+            OPENED => Self::Opened {
+                nonce: r.array()?,
+                opened: Opened {
+                    session: r.session()?,
+                    secret: SessionSecret::new(r.array()?),
+                    epoch: r.varint()?,
+                    slots: r.varint32()?,
+                    retention: Duration::from_secs(r.varint()?),
+                },
+            },
+            ATTACHED => Self::Attached(Attached {
+                session: r.session()?,
+                epoch: r.varint()?,
+                span: r.varint32()?,
+                wanted: r.varint32()?,
+                version: r.varint()?,
+                slots: r.list(|r| {
+                    Ok(SlotReport {
+                        slot: r.varint32()?,
+                        sequence: r.varint()?,
+                        state: SlotState::from_wire(r.varint()?).ok_or(Malformed)?,
+                    })
+                })?,
+            }),
+            REFUSED => Self::Refused {
+                reference: r.array()?,
+                refusal: Refusal::from_wire(r.varint()?).ok_or(Malformed)?,
+            },
+            REPLY => Self::Reply {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                reply: ReplyPayload::decode(&mut r)?,
+            },
+            WORKING => Self::Working { slot: r.varint32()?, sequence: r.varint()? },
+            NOT_EXECUTED => Self::NotExecuted {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                why: not_executed(&mut r)?,
+            },
+            NOT_KEPT => Self::NotKept { slot: r.varint32()?, sequence: r.varint()? },
+            FALSE_RETRY => Self::FalseRetry { slot: r.varint32()?, sequence: r.varint()? },
+            STALE => Self::Stale { slot: r.varint32()?, sequence: r.varint()? },
+            SLOTS => Self::Slots(SlotChange {
+                version: r.varint()?,
+                wanted: r.varint32()?,
+                granted: r.positions()?,
+            }),
+            OUTCOME => Self::Outcome { query: r.varint()?, answer: decode_answer(&mut r)? },
+            READ_REPLY => {
+                Self::ReadReply { read: r.varint()?, reply: ReplyPayload::decode(&mut r)? }
+            }
+            READ_NOT_EXECUTED => {
+                Self::ReadNotExecuted { read: r.varint()?, why: not_executed(&mut r)? }
+            }
+            DRAINING => Self::Draining,
+            _ => return Err(Malformed),
+        };
+        r.end()?;
+        Ok(message)
+    }
+}
+
+impl ReplyPayload {
+    /// The reply as a slot keeps it. The body must own its memory.
+    pub(crate) fn to_kept(&self) -> KeptParts {
+        let mut w = Writer::new();
+        w.fixed64(self.digest);
+        match &self.status {
+            None => {
+                w.varint(0);
+            }
+            Some(status) => {
+                w.varint(status_number(status)).text(status.message()).sized(status.details());
+            }
+        }
+        w.metadata(&self.metadata);
+        (w.finish(), self.body.clone())
+    }
+
+    /// The reply of what a slot kept.
+    pub(crate) fn from_kept((head, body): &KeptParts) -> Result<Self, Malformed> {
+        let mut reply = Self::decode(&mut Reader::new(head.clone()))?;
+        reply.body = body.clone();
+        Ok(reply)
+    }
+
+    fn decode(r: &mut Reader) -> Result<Self, Malformed> {
+        let digest = r.fixed64()?;
+        let code = r.varint()?;
+        let said = if code == 0 { None } else { Some((r.text()?, r.sized()?)) };
+        let metadata = r.metadata()?;
+        let status = said.map(|(message, details)| {
+            Status::new(Code::from_number(code), message)
+                .with_details(details)
+                .with_metadata(metadata.clone())
+        });
+        Ok(Self { digest, status, metadata, body: r.rest() })
+    }
+}
+
+/// A handler's status says that it failed, even if it was made with the code `Ok`.
+fn status_number(status: &Status) -> u64 {
+    match status.code() {
+        Code::Ok => Code::Unknown as u64,
+        code => code as u64,
+    }
+}
+
+fn reason(number: u64) -> NotExecutedReason {
+    // A newer server may know more reasons; the call is not executed either way.
+    NotExecutedReason::from_wire(number).unwrap_or(NotExecutedReason::Fenced)
+}
+
+fn not_executed(r: &mut Reader) -> Result<NotExecuted, Malformed> {
+    Ok(NotExecuted { reason: reason(r.varint()?), detail: Cow::Owned(r.text()?) })
+}
+
+fn decode_answer(r: &mut Reader) -> Result<QueryAnswer<ReplyPayload>, Malformed> {
+    Ok(match r.varint()? {
+        0 => QueryAnswer::NotArrived,
+        1 => QueryAnswer::Executing,
+        2 => QueryAnswer::Done(ReplyPayload::decode(r)?),
+        3 => QueryAnswer::NotKept,
+        4 => QueryAnswer::AlreadySettled,
+        5 => QueryAnswer::NotExecuted(reason(r.varint()?)),
+        6 => QueryAnswer::UnknownSession,
+        _ => return Err(Malformed),
+    })
+}
+
+/// The 16 bytes by which REFUSED refers to a session.
+pub(crate) fn session_reference(session: SessionId) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&session.incarnation.to_be_bytes());
+    out[8..].copy_from_slice(&session.number.to_be_bytes());
+    out
+}
+
+/// Joins the parts of a message, for a DATAGRAM frame and for tests.
+pub(crate) fn join((head, body): Parts) -> Bytes {
+    if body.is_empty() {
+        return head;
+    }
+    let mut whole = Vec::with_capacity(head.len() + body.len());
+    whole.extend_from_slice(&head);
+    whole.extend_from_slice(body.chunk());
+    whole.into()
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

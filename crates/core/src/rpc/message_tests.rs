@@ -1,0 +1,182 @@
+use alloc::string::String;
+use alloc::vec::Vec;
+use std::vec;
+
+use proptest::collection::vec as list;
+use proptest::prelude::*;
+
+use super::*;
+
+const ID: u64 = (1 << 62) - 1;
+
+fn position() -> impl Strategy<Value = SlotPosition> {
+    (any::<u32>(), 0..=ID).prop_map(|(slot, sequence)| SlotPosition { slot, sequence })
+}
+
+fn session() -> impl Strategy<Value = SessionId> {
+    (any::<u64>(), any::<u64>()).prop_map(|(incarnation, number)| SessionId { incarnation, number })
+}
+
+fn secret() -> impl Strategy<Value = SessionSecret> {
+    any::<[u8; 32]>().prop_map(SessionSecret::new)
+}
+
+fn metadata() -> impl Strategy<Value = Metadata> {
+    list(("[a-z0-9._-]{1,8}", list(any::<u8>(), 0..20)), 0..4).prop_map(|pairs| {
+        let mut metadata = Metadata::new();
+        for (key, value) in pairs {
+            metadata.insert(key, value).unwrap();
+        }
+        metadata
+    })
+}
+
+fn body() -> impl Strategy<Value = Bytes> {
+    list(any::<u8>(), 0..100).prop_map(Bytes::from)
+}
+
+fn request() -> impl Strategy<Value = RequestPayload> {
+    (any::<u64>(), proptest::option::of(0..1u64 << 50), any::<u64>(), metadata(), body()).prop_map(
+        |(method, deadline, digest, metadata, body)| RequestPayload {
+            method: MethodId(method),
+            deadline: deadline.map(Duration::from_micros),
+            digest,
+            metadata,
+            body,
+        },
+    )
+}
+
+fn reply() -> impl Strategy<Value = ReplyPayload> {
+    let status = proptest::option::of((1..=16u64, "\\PC{0,20}", body()));
+    (any::<u64>(), status, metadata(), body()).prop_map(|(digest, status, metadata, body)| {
+        let status = status.map(|(code, message, details)| {
+            Status::new(Code::from_number(code), message)
+                .with_details(details)
+                .with_metadata(metadata.clone())
+        });
+        ReplyPayload { digest, status, metadata, body }
+    })
+}
+
+fn why() -> impl Strategy<Value = NotExecuted> {
+    (0..9u64, "\\PC{0,20}").prop_map(|(number, detail)| NotExecuted {
+        reason: NotExecutedReason::from_wire(number).unwrap(),
+        detail: Cow::Owned(detail),
+    })
+}
+
+fn to_server() -> impl Strategy<Value = ToServer> {
+    prop_oneof![
+        (any::<[u8; 16]>(), any::<u32>())
+            .prop_map(|(nonce, slots)| ToServer::Open { nonce, slots }),
+        (session(), secret()).prop_map(|(session, secret)| ToServer::Attach { session, secret }),
+        (position(), request()).prop_map(|(at, payload)| ToServer::Request {
+            slot: at.slot,
+            sequence: at.sequence,
+            payload
+        }),
+        position().prop_map(|at| ToServer::Fence { slot: at.slot, sequence: at.sequence }),
+        list(position(), 0..50).prop_map(ToServer::Release),
+        list(position(), 0..50).prop_map(ToServer::ReturnSlots),
+        (0..=ID, session(), position(), secret()).prop_map(|(query, session, at, secret)| {
+            let call = CallId { session, slot: at.slot, sequence: at.sequence };
+            ToServer::Query { query, call, secret }
+        }),
+        (0..=ID, request()).prop_map(|(read, payload)| ToServer::Read { read, payload }),
+        (0..=ID).prop_map(|read| ToServer::CancelRead { read }),
+        request().prop_map(ToServer::Maybe),
+        Just(ToServer::CloseSession),
+    ]
+}
+
+fn to_client() -> impl Strategy<Value = ToClient> {
+    prop_oneof![
+        (any::<[u8; 16]>(), session(), secret(), 0..=ID, any::<u32>(), 0..=ID).prop_map(
+            |(nonce, session, secret, epoch, slots, seconds)| ToClient::Opened {
+                nonce,
+                opened: Opened {
+                    session,
+                    secret,
+                    epoch,
+                    slots,
+                    retention: Duration::from_secs(seconds),
+                }
+            }
+        ),
+        (position(), reply()).prop_map(|(at, reply)| ToClient::Reply {
+            slot: at.slot,
+            sequence: at.sequence,
+            reply
+        }),
+        (position(), why()).prop_map(|(at, why)| ToClient::NotExecuted {
+            slot: at.slot,
+            sequence: at.sequence,
+            why
+        }),
+        (0..=ID, any::<u32>(), list(position(), 0..50)).prop_map(|(version, wanted, granted)| {
+            ToClient::Slots(SlotChange { version, wanted, granted })
+        }),
+        (0..=ID, reply()).prop_map(|(query, reply)| ToClient::Outcome {
+            query,
+            answer: QueryAnswer::Done(reply)
+        }),
+        (0..=ID, reply()).prop_map(|(read, reply)| ToClient::ReadReply { read, reply }),
+        (0..=ID, why()).prop_map(|(read, why)| ToClient::ReadNotExecuted { read, why }),
+        Just(ToClient::Draining),
+    ]
+}
+
+#[test]
+fn a_list_longer_than_what_follows_is_refused_without_being_allocated() {
+    let mut bytes = Vec::from([RELEASE]);
+    crate::wire::varint::encode(60_000, &mut bytes);
+    assert_eq!(ToServer::decode(bytes.into()), Err(Malformed));
+}
+
+#[test]
+fn bytes_after_a_message_make_it_malformed() {
+    let (head, _) = ToServer::Fence { slot: 1, sequence: 2 }.encode();
+    let mut bytes = head.to_vec();
+    bytes.push(0);
+    assert_eq!(ToServer::decode(bytes.into()), Err(Malformed));
+}
+
+#[test]
+fn a_status_of_ok_still_says_that_the_handler_failed() {
+    let reply = ReplyPayload {
+        digest: 0,
+        status: Some(Status::new(Code::Ok, String::from("odd"))),
+        metadata: Metadata::new(),
+        body: Bytes::new(),
+    };
+    let read = ReplyPayload::from_kept(&reply.to_kept()).unwrap();
+    assert_eq!(read.status.map(|status| status.code()), Some(Code::Unknown));
+}
+
+proptest! {
+    #[test]
+    fn what_a_client_sends_reads_as_the_same(message in to_server()) {
+        prop_assert_eq!(ToServer::decode(join(message.clone().encode())), Ok(message));
+    }
+
+    #[test]
+    fn what_a_server_sends_reads_as_the_same(message in to_client()) {
+        prop_assert_eq!(ToClient::decode(join(message.clone().encode())), Ok(message));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+        let _ = ToServer::decode(bytes.clone().into());
+        let _ = ToClient::decode(bytes.into());
+    }
+
+    #[test]
+    fn a_message_cut_short_is_malformed_or_has_a_shorter_body(
+        message in to_server(), keep in 0.0..1.0f64,
+    ) {
+        let whole = join(message.encode());
+        let cut = whole.slice(..(whole.len() as f64 * keep) as usize);
+        let _ = ToServer::decode(cut);
+    }
+}

@@ -1,0 +1,23 @@
+//! Calls in flight: what a client half and a server half say to each other in messages, and when.
+//!
+//! [`Client`] and [`Server`] are mirrored: each is driven by the [`node`](crate::node) with what the
+//! endpoint reports, and acts on the endpoint through a [`Context`]. `docs/protocol.md` section 4
+//! has the messages.
+
+mod arena;
+mod assembly;
+mod client;
+mod codec;
+mod config;
+mod context;
+mod event;
+mod message;
+mod server;
+
+pub use config::{ChannelConfig, SessionTicket};
+pub use event::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey};
+
+pub(crate) use assembly::Assembly;
+pub(crate) use client::Client;
+pub(crate) use context::{Context, close_code};
+pub(crate) use server::Server;

@@ -1,0 +1,345 @@
+//! A client node, a server node and the network between them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use stubborn_core::limits::Limits;
+use stubborn_core::node::{
+    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, Node, NodeConfig,
+    RequestKey, ServerConfig, SessionTicket,
+};
+use stubborn_core::random::Random;
+use stubborn_core::service::{
+    Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, OutgoingCall,
+    Semantics, Shape, Status,
+};
+use stubborn_core::session::CallId;
+use stubborn_core::time::{Duration, Instant, earliest};
+use stubborn_core::transport::endpoint::{EndpointConfig, Received};
+use stubborn_tls::{SelfSigned, ServerTrust, TlsClient, TlsServer, self_signed};
+
+pub const ECHO: Method = Method::new("test.Echo/Echo", Semantics::AtMostOnce, Shape::Unary);
+pub const SLOW: Method = Method::new("test.Echo/Slow", Semantics::AtMostOnce, Shape::Unary);
+pub const FAIL: Method = Method::new("test.Echo/Fail", Semantics::AtMostOnce, Shape::Unary);
+pub const READ: Method = Method::new("test.Echo/Read", Semantics::Read, Shape::Unary);
+pub const BEAT: Method = Method::new("test.Echo/Beat", Semantics::Maybe, Shape::Unary);
+pub const AGAIN: Method = Method::new("test.Echo/Again", Semantics::Idempotent, Shape::Unary);
+
+pub const CLIENT: usize = 0;
+pub const SERVER: usize = 1;
+
+/// What the network does, each way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    pub loss: f64,
+    pub duplicate: f64,
+    pub jitter: Duration,
+    pub cut: bool,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub rules: Rules,
+    pub delay: Duration,
+    random: Random,
+    nodes: [Option<Node>; 2],
+    wire: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
+    sent: u64,
+    pub channel: ChannelKey,
+    pub results: BTreeMap<CallKey, Result<IncomingReply, CallError>>,
+    pub reserved: BTreeMap<CallKey, Result<CallId, CallError>>,
+    pub outcomes: BTreeMap<CallKey, Result<CallState<IncomingReply>, CallError>>,
+    pub tickets: Vec<SessionTicket>,
+    pub channel_events: Vec<ChannelEvent>,
+    /// What the server's handlers ran, in order: method name and body.
+    pub ran: Vec<(String, Bytes)>,
+    /// Requests of the slow method that nobody has answered.
+    pub slow: VecDeque<(RequestKey, Bytes)>,
+    pub cancelled: usize,
+    pub drained: bool,
+    limits: Limits,
+    incarnation: u64,
+}
+
+struct Identities {
+    server: SelfSigned,
+}
+
+fn identities() -> &'static Identities {
+    static IDENTITIES: OnceLock<Identities> = OnceLock::new();
+    IDENTITIES
+        .get_or_init(|| Identities { server: self_signed(["server.test"]).expect("a certificate") })
+}
+
+pub fn address(host: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host as u8 + 1], 7400))
+}
+
+impl World {
+    pub fn new(seed: u8) -> Self {
+        Self::with_limits(seed, Limits::default())
+    }
+
+    pub fn with_limits(seed: u8, limits: Limits) -> Self {
+        let mut random = Random::from_seed([seed; 32]);
+        let config = node_config(&limits);
+        let mut client = Node::new(config, None, random.bytes());
+        let tls = TlsClient::builder(ServerTrust::Roots(identities().server.roots()))
+            .build()
+            .expect("a client configuration");
+        let mut channel = ChannelConfig::new("server.test", Arc::new(tls));
+        channel.targets = vec![address(SERVER)];
+        let channel = client.open_channel(Instant::ZERO, channel);
+        let mut world = Self {
+            now: Instant::ZERO,
+            rules: Rules::default(),
+            delay: Duration::from_millis(5),
+            random,
+            nodes: [Some(client), None],
+            wire: BTreeMap::new(),
+            sent: 0,
+            channel,
+            results: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            tickets: Vec::new(),
+            channel_events: Vec::new(),
+            ran: Vec::new(),
+            slow: VecDeque::new(),
+            cancelled: 0,
+            drained: false,
+            limits,
+            incarnation: 100,
+        };
+        world.start_server();
+        world
+    }
+
+    pub fn client(&mut self) -> &mut Node {
+        self.nodes[CLIENT].as_mut().expect("the client lives")
+    }
+
+    pub fn server(&mut self) -> &mut Node {
+        self.nodes[SERVER].as_mut().expect("the server lives")
+    }
+
+    pub fn kill_server(&mut self) {
+        self.nodes[SERVER] = None;
+        self.slow.clear();
+    }
+
+    pub fn start_server(&mut self) {
+        self.incarnation += 1;
+        let identity = identities().server.identity.clone();
+        let tls = TlsServer::builder(identity).build().expect("a server configuration");
+        let server = ServerConfig { tls: Arc::new(tls), incarnation: self.incarnation };
+        let seed = self.random.bytes();
+        self.nodes[SERVER] = Some(Node::new(node_config(&self.limits), Some(server), seed));
+    }
+
+    pub fn call(&mut self, method: &Method, body: &'static [u8], deadline: Option<u64>) -> CallKey {
+        self.call_with(method, Bytes::from_static(body), deadline, None)
+    }
+
+    pub fn call_with(
+        &mut self,
+        method: &Method,
+        body: Bytes,
+        deadline: Option<u64>,
+        reserved: Option<CallId>,
+    ) -> CallKey {
+        let (now, channel) = (self.now, self.channel);
+        let call = OutgoingCall {
+            method: method.clone(),
+            request: Encoded::from_body(method.id(), body),
+            metadata: Metadata::new(),
+            deadline: deadline.map(Duration::from_millis),
+            wait_for_ready: None,
+            reserved,
+        };
+        self.client().call(now, channel, call)
+    }
+
+    pub fn outcome(&mut self, id: CallId) -> CallState<IncomingReply> {
+        let (now, channel) = (self.now, self.channel);
+        let key = self.client().outcome(now, channel, id, None);
+        assert!(self.run_until(5_000, |w| w.outcomes.contains_key(&key)), "no outcome came");
+        self.outcomes.remove(&key).unwrap().expect("an outcome")
+    }
+
+    pub fn answer_slow(&mut self) {
+        let (key, body) = self.slow.pop_front().expect("a slow request waits");
+        let now = self.now;
+        let answer = Answer::Reply(Encoded::from_body(SLOW.id(), body), Metadata::new());
+        self.server().answer(now, key, answer);
+    }
+
+    pub fn result(&mut self, key: CallKey) -> Result<Bytes, CallError> {
+        self.result_within(key, 60_000)
+    }
+
+    pub fn result_within(&mut self, key: CallKey, millis: u64) -> Result<Bytes, CallError> {
+        let began = self.now;
+        assert!(
+            self.run_until(millis, |w| w.results.contains_key(&key)),
+            "call not resolved within {millis} ms of {began:?}"
+        );
+        self.results.remove(&key).unwrap().map(|reply| reply.reply.body)
+    }
+
+    /// Runs until `done`, or for so many virtual milliseconds. Returns whether it was done.
+    pub fn run_until(&mut self, millis: u64, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+        let end = self.now + Duration::from_millis(millis);
+        loop {
+            self.settle();
+            if done(self) {
+                return true;
+            }
+            let next = self.next_moment();
+            match next {
+                Some(at) if at <= end => self.now = self.now.max(at),
+                _ => {
+                    self.now = end;
+                    return false;
+                }
+            }
+            self.tick();
+        }
+    }
+
+    pub fn run(&mut self, millis: u64) {
+        self.run_until(millis, |_| false);
+    }
+
+    fn next_moment(&mut self) -> Option<Instant> {
+        let mut next = self.wire.first_key_value().map(|((at, _), _)| *at);
+        for node in self.nodes.iter_mut().flatten() {
+            next = earliest(next, node.poll_timeout());
+        }
+        next
+    }
+
+    fn tick(&mut self) {
+        let now = self.now;
+        while let Some(entry) = self.wire.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let (to, from, data) = entry.remove();
+            if let Some(node) = &mut self.nodes[to] {
+                let data = BytesMut::from(&data[..]);
+                let local = Some(address(to).ip());
+                node.handle(now, Received { from, local, ecn: Default::default(), data });
+            }
+        }
+        for node in self.nodes.iter_mut().flatten() {
+            if node.poll_timeout().is_some_and(|at| at <= now) {
+                node.handle_timeout(now);
+            }
+        }
+    }
+
+    /// Handles events and sends, until nothing is left to do at this moment.
+    pub fn settle(&mut self) {
+        let now = self.now;
+        loop {
+            let mut quiet = true;
+            for host in [CLIENT, SERVER] {
+                while let Some(event) =
+                    self.nodes[host].as_mut().and_then(|node| node.poll_event(now))
+                {
+                    quiet = false;
+                    self.event(event);
+                }
+                quiet &= !self.transmit(host);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn transmit(&mut self, host: usize) -> bool {
+        let mut any = false;
+        loop {
+            let mut buf = Vec::new();
+            let now = self.now;
+            let Some(node) = self.nodes[host].as_mut() else { return any };
+            let Some(transmit) = node.poll_transmit(now, &mut buf) else { return any };
+            any = true;
+            let segment = transmit.segment.unwrap_or(transmit.size).max(1);
+            let Some(to) = [CLIENT, SERVER].into_iter().find(|to| address(*to) == transmit.to)
+            else {
+                continue;
+            };
+            for datagram in buf.chunks(segment) {
+                self.put_on_wire(host, to, datagram);
+            }
+        }
+    }
+
+    fn put_on_wire(&mut self, from: usize, to: usize, datagram: &[u8]) {
+        let rules = self.rules;
+        if rules.cut || self.random.chance(rules.loss) {
+            return;
+        }
+        let copies = 1 + usize::from(self.random.chance(rules.duplicate));
+        for _ in 0..copies {
+            let jitter = self.random.unit() * rules.jitter.as_secs_f64();
+            let at = self.now + self.delay + Duration::from_secs_f64(jitter);
+            self.sent += 1;
+            self.wire.insert((at, self.sent), (to, address(from), datagram.to_vec()));
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Resolved(key, result) => {
+                assert!(self.results.insert(key, result).is_none(), "resolved twice");
+            }
+            Event::Reserved(key, result) => {
+                self.reserved.insert(key, result);
+            }
+            Event::Outcome(key, result) => {
+                self.outcomes.insert(key, result);
+            }
+            Event::Channel(_, event) => {
+                if let ChannelEvent::Ready { ticket, .. } = &event {
+                    self.tickets.push(ticket.clone());
+                }
+                self.channel_events.push(event);
+            }
+            Event::Request(request) => self.serve(request),
+            Event::Cancelled(key) => {
+                self.cancelled += 1;
+                self.slow.retain(|(other, _)| *other != key);
+            }
+            Event::Drained => self.drained = true,
+        }
+    }
+
+    fn serve(&mut self, request: IncomingRequest) {
+        let IncomingRequest { key, method, call, .. } = request;
+        let methods = [&ECHO, &SLOW, &FAIL, &READ, &BEAT, &AGAIN];
+        let method = methods.into_iter().find(|m| m.id() == method).expect("a known method");
+        let body = call.message().verified(method.id()).expect("an unaltered request");
+        // Copies out of the receive buffer, as decoding would.
+        let body = Bytes::copy_from_slice(&body);
+        self.ran.push((method.name().to_string(), body.clone()));
+        let now = self.now;
+        if method == &SLOW {
+            self.slow.push_back((key, body));
+        } else if method == &FAIL {
+            self.server().answer(now, key, Answer::Status(Status::not_found("no such thing")));
+        } else {
+            let reply = Encoded::from_body(method.id(), body);
+            self.server().answer(now, key, Answer::Reply(reply, Metadata::new()));
+        }
+    }
+}
+
+fn node_config(limits: &Limits) -> NodeConfig {
+    NodeConfig { endpoint: EndpointConfig { limits: limits.clone(), ..EndpointConfig::default() } }
+}
