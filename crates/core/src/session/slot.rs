@@ -164,6 +164,10 @@ impl<R: KeptReply> Slot<R> {
                 self.state = State::Executing { digest };
                 Ok(Decision::Execute)
             }
+            Place::Last if self.planted_bug_runs_again() => {
+                self.state = State::Executing { digest };
+                Ok(Decision::Execute)
+            }
             Place::Last if self.digest().is_some_and(|known| known != digest) => {
                 Ok(Decision::FalseRetry)
             }
@@ -200,6 +204,7 @@ impl<R: KeptReply> Slot<R> {
             return false;
         }
         self.state = match kept {
+            Some(_) if cfg!(feature = "planted-freed-reply") => State::Released,
             Some((reply, keep)) => State::Done { digest, reply, keep },
             None => State::DoneNotKept { digest },
         };
@@ -302,6 +307,12 @@ impl<R: KeptReply> Slot<R> {
             State::Executing { .. } => Err(Violation::Unsettled),
             _ => Ok(Place::Next),
         }
+    }
+
+    /// Always false, unless a bug is planted for the simulator to find.
+    fn planted_bug_runs_again(&self) -> bool {
+        let fenced = matches!(self.state, State::Fenced(_));
+        cfg!(feature = "planted-duplicate") && !fenced || cfg!(feature = "planted-fence") && fenced
     }
 
     fn digest(&self) -> Option<u64> {
