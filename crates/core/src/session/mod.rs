@@ -23,8 +23,8 @@ use core::str::FromStr;
 
 pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, Reconciled, Sent};
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
-pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Violation};
-pub use server::{Attachment, Completion, OpenRequest, Refused, Sessions};
+pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
+pub use server::{Attachment, Completion, OpenRequest, Sessions};
 pub use slot::{Answer, Decision, Footprint, Keep, KeptReply, Slot, SlotReport, SlotState};
 
 /// The largest sequence number: what a varint carries (RFC 9000 §16).

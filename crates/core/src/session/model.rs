@@ -199,7 +199,7 @@ impl World {
             Step::LimitSlots(limit) => {
                 for (connection, change) in self.server.limit_slots(1 + limit % SLOTS) {
                     self.seen.regranted += change.granted.len() as u32;
-                    self.to_client(connection as usize, Message::Slots(change));
+                    self.send_back(connection as usize, Message::Slots(change));
                 }
             }
             Step::QueryFromElsewhere(pick) => self.query(pick),
@@ -243,7 +243,7 @@ impl World {
         let payload = self.ids[&id];
         self.client.as_mut().unwrap().sent(id, Sent::Whole);
         self.sent.push((id, payload));
-        self.to_server(Message::Request { slot: id.slot, sequence: id.sequence, payload });
+        self.send(Message::Request { slot: id.slot, sequence: id.sequence, payload });
     }
 
     fn abandon(&mut self, pick: u32) {
@@ -267,7 +267,7 @@ impl World {
 
     fn send_fences(&mut self) {
         while let Some(position) = self.client.as_mut().and_then(ClientSession::next_fence) {
-            self.to_server(Message::Fence(position));
+            self.send(Message::Fence(position));
         }
     }
 
@@ -275,7 +275,7 @@ impl World {
         let Some(client) = &mut self.client else { return };
         let releases = client.take_releases(SLOTS as usize);
         if !releases.is_empty() {
-            self.to_server(Message::Release(releases));
+            self.send(Message::Release(releases));
         }
     }
 
@@ -284,7 +284,7 @@ impl World {
         let returns = client.take_returns();
         if !returns.is_empty() {
             self.seen.given_back += returns.len() as u32;
-            self.to_server(Message::Return(returns));
+            self.send(Message::Return(returns));
         }
     }
 
@@ -306,9 +306,9 @@ impl World {
             Some(client) => {
                 client.detached();
                 let id = client.id();
-                self.to_server(Message::Attach(id));
+                self.send(Message::Attach(id));
             }
-            None => self.to_server(Message::Open(self.nonce.to_be_bytes())),
+            None => self.send(Message::Open(self.nonce.to_be_bytes())),
         }
     }
 
@@ -454,7 +454,7 @@ impl World {
         match result {
             Ok(()) => {}
             Err(Refused::Session(refusal)) => {
-                self.to_client(connection, Message::Refused(Some(at.session()), refusal));
+                self.send_back(connection, Message::Refused(Some(at.session()), refusal));
             }
             Err(Refused::Violation(violation)) => panic!("a correct client did this: {violation}"),
         }
@@ -478,9 +478,9 @@ impl World {
         match self.server.open(&request) {
             Ok((opened, attachment)) => {
                 self.connections[connection].attachment = Some(attachment);
-                self.to_client(connection, Message::Opened(opened));
+                self.send_back(connection, Message::Opened(opened));
             }
-            Err(refusal) => self.to_client(connection, Message::Refused(None, refusal)),
+            Err(refusal) => self.send_back(connection, Message::Refused(None, refusal)),
         }
     }
 
@@ -489,9 +489,9 @@ impl World {
         match self.server.attach(session, &claim, connection as u64) {
             Ok((attached, attachment)) => {
                 self.connections[connection].attachment = Some(attachment);
-                self.to_client(connection, Message::Attached(attached));
+                self.send_back(connection, Message::Attached(attached));
             }
-            Err(refusal) => self.to_client(connection, Message::Refused(Some(session), refusal)),
+            Err(refusal) => self.send_back(connection, Message::Refused(Some(session), refusal)),
         }
     }
 
@@ -514,13 +514,13 @@ impl World {
                     Decision::FalseRetry => panic!("a false retry of a correct client"),
                 };
                 self.seen.from_memory += u32::from(matches!(answer, Answer::Reply(_)));
-                self.to_client(connection, Message::Answer { slot, sequence, answer });
+                self.send_back(connection, Message::Answer { slot, sequence, answer });
             }
             Message::Fence(SlotPosition { slot, sequence }) => {
                 let answer = self.server.fence(at, slot, sequence)?;
                 self.seen.fenced_first += u32::from(matches!(answer, Answer::NotExecuted(_)));
                 self.seen.fenced_while_executing += u32::from(matches!(answer, Answer::Working));
-                self.to_client(connection, Message::Answer { slot, sequence, answer });
+                self.send_back(connection, Message::Answer { slot, sequence, answer });
             }
             Message::Release(positions) => {
                 for SlotPosition { slot, sequence } in positions {
@@ -530,7 +530,7 @@ impl World {
             Message::Return(positions) => {
                 if let Some(change) = self.server.return_slots(at, &positions)? {
                     self.seen.regranted += change.granted.len() as u32;
-                    self.to_client(connection, Message::Slots(change));
+                    self.send_back(connection, Message::Slots(change));
                 }
             }
             _ => unreachable!("a message to the client"),
@@ -561,7 +561,7 @@ impl World {
         }
         if let Some(connection) = connection {
             let answer = Answer::Reply(reply);
-            self.to_client(connection as usize, Message::Answer { slot, sequence, answer });
+            self.send_back(connection as usize, Message::Answer { slot, sequence, answer });
         }
     }
 
@@ -572,7 +572,7 @@ impl World {
         let told = self.server.give_up(self.now, &attachment, slot, sequence, why);
         if let Some(connection) = told.expect("an executing call can be given up") {
             let answer = Answer::NotExecuted(why);
-            self.to_client(connection as usize, Message::Answer { slot, sequence, answer });
+            self.send_back(connection as usize, Message::Answer { slot, sequence, answer });
         }
     }
 
@@ -619,13 +619,13 @@ impl World {
 
     // The network.
 
-    fn to_server(&mut self, message: Message) {
+    fn send(&mut self, message: Message) {
         if let Some(connection) = self.active {
             self.wire.push(Packet { connection, to_server: true, message });
         }
     }
 
-    fn to_client(&mut self, connection: usize, message: Message) {
+    fn send_back(&mut self, connection: usize, message: Message) {
         self.wire.push(Packet { connection, to_server: false, message });
     }
 

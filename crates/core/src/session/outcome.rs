@@ -178,6 +178,38 @@ impl fmt::Display for Violation {
 
 impl core::error::Error for Violation {}
 
+/// Why a message for a session was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Answered with REFUSED.
+    Session(Refusal),
+    /// The peer broke the protocol: its connection is closed.
+    Violation(Violation),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Session(refusal)
+    }
+}
+
+impl From<Violation> for Refused {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(refusal) => refusal.fmt(f),
+            Self::Violation(violation) => violation.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for Refused {}
+
 /// What a server remembers of a call that was asked for from outside its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueryAnswer<R> {

@@ -1,19 +1,21 @@
 //! The server half: every session, whom it belongs to, and what became of each of its numbers.
 
+mod account;
+mod flow;
+mod lifecycle;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
-use core::fmt;
-use core::net::{IpAddr, Ipv6Addr};
 
+pub use self::account::OpenRequest;
+use self::account::{Account, NonceKey};
 use self::table::{Place, SlotTable};
 use super::{
-    Answer, Attached, CallId, Claim, Decision, Footprint, Keep, KeptReply, NotExecutedReason,
-    Opened, Owner, QueryAnswer, Refusal, SessionId, SessionSecret, Slot, SlotChange, SlotPosition,
-    Violation,
+    Answer, CallId, Claim, Decision, Footprint, Keep, KeptReply, NotExecutedReason, Owner,
+    QueryAnswer, Refusal, Refused, SessionId, Slot, Violation,
 };
 use crate::limits::Limits;
 use crate::time::Instant;
@@ -50,32 +52,6 @@ pub struct Attachment {
     epoch: u64,
 }
 
-/// What a server needs to know to open a session.
-#[derive(Clone, Debug)]
-pub struct OpenRequest {
-    /// Chosen at random by the client: a copy of the opening has the same.
-    pub nonce: [u8; 16],
-    /// SHA-256 of the public key info of the certificate that the connection authenticated, if any.
-    pub certificate: Option<[u8; 32]>,
-    /// Where the connection comes from.
-    pub address: IpAddr,
-    /// How many calls the client would like to have in flight.
-    pub slots_wanted: u32,
-    /// Fresh random bytes, which become the secret if the session is anonymous and new.
-    pub fresh_secret: SessionSecret,
-    /// The connection that the session is opened on, as in [`Sessions::attach`].
-    pub connection: u64,
-}
-
-/// Why a message for a session was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Answered with REFUSED.
-    Session(Refusal),
-    /// The peer broke the protocol: its connection is closed.
-    Violation(Violation),
-}
-
 /// Where a finished call's answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
@@ -102,16 +78,6 @@ struct Session<R> {
     footprint: Footprint,
 }
 
-/// An opening's nonce, apart for each identity so that none can guess at another's.
-type NonceKey = (Option<[u8; 32]>, [u8; 16]);
-
-/// Who pays for a session, so that nobody can fill the table alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Account {
-    Certificate([u8; 32]),
-    Address(IpAddr),
-}
-
 impl<R: KeptReply> Sessions<R> {
     /// No sessions yet. `incarnation` must be new each time a server's memory is.
     pub fn new(incarnation: u64, limits: &Limits) -> Self {
@@ -130,103 +96,6 @@ impl<R: KeptReply> Sessions<R> {
             footprint: Footprint::default(),
             slots_held: 0,
         }
-    }
-
-    /// Opens a session, or answers a copy of an opening with the session that the first one opened.
-    ///
-    /// A connection speaks for one session in its life: the caller must refuse an opening, or an
-    /// attach to another session, on one that has an [`Attachment`]. Late requests on it would
-    /// otherwise mean the other session's slots.
-    ///
-    /// # Errors
-    /// [`Refusal::Full`] at a bound on sessions, [`Refusal::Draining`] while draining.
-    pub fn open(&mut self, request: &OpenRequest) -> Result<(Opened, Attachment), Refusal> {
-        let nonce = (request.certificate, request.nonce);
-        let index = match self.by_nonce.get(&nonce) {
-            Some(&index) => index,
-            None => self.create(request, nonce)?,
-        };
-        let session = self.session_mut(index);
-        if session.closing {
-            return Err(Refusal::Expired);
-        }
-        if session.connection != Some(request.connection) {
-            self.connect(index, request.connection);
-        }
-        let session = self.session(index);
-        let secret = match &session.owner {
-            Owner::Anonymous(secret) => secret.clone(),
-            Owner::Certificate(_) => SessionSecret::NONE,
-        };
-        let opened = Opened {
-            session: session.id,
-            secret,
-            epoch: session.epoch,
-            slots: session.slots.span(),
-            retention: self.limits.retention,
-        };
-        Ok((opened, session.attachment(index)))
-    }
-
-    /// Gives the session to a connection and raises its epoch: the connection that had it is refused
-    /// from now on. `connection` is the caller's own name for it, handed back by
-    /// [`Self::complete`].
-    ///
-    /// # Errors
-    /// [`Refusal::Unknown`], [`Refusal::Expired`], or [`Refusal::Denied`] if `claim` does not prove
-    /// the owner.
-    pub fn attach(
-        &mut self,
-        id: SessionId,
-        claim: &Claim,
-        connection: u64,
-    ) -> Result<(Attached, Attachment), Refusal> {
-        let index = self.find(id)?;
-        if !self.session(index).owner.accepts(claim) {
-            return Err(Refusal::Denied);
-        }
-        self.connect(index, connection);
-        let session = self.session(index);
-        let attached = Attached {
-            session: id,
-            epoch: session.epoch,
-            span: session.slots.span(),
-            wanted: session.slots.wanted(),
-            version: session.slots.version(),
-            slots: session.slots.reports(),
-        };
-        Ok((attached, session.attachment(index)))
-    }
-
-    /// The connection of `attachment` has ended: replies that were kept for it are dropped, and the
-    /// session is remembered for the retention time. Does nothing if another one took over.
-    pub fn detach(&mut self, now: Instant, attachment: &Attachment) {
-        let Ok(index) = self.live(attachment) else { return };
-        let session = self.session_mut(index);
-        session.connection = None;
-        let mut change = session.footprint;
-        for slot in session.slots.slots_mut() {
-            let before = slot.footprint();
-            slot.connection_ended();
-            change.exchange(before, slot.footprint());
-        }
-        let before = core::mem::replace(&mut session.footprint, change);
-        self.footprint.exchange(before, change);
-        self.reschedule(now, index);
-    }
-
-    /// The client is done with the session: it is forgotten at once, or when its executing calls
-    /// have ended.
-    ///
-    /// # Errors
-    /// As [`Self::request`], but no violation.
-    pub fn close(&mut self, now: Instant, attachment: &Attachment) -> Result<(), Refusal> {
-        let index = self.live(attachment)?;
-        let session = self.session_mut(index);
-        session.closing = true;
-        session.connection = None;
-        self.reschedule(now, index);
-        Ok(())
     }
 
     /// A whole request has arrived. After [`Decision::Execute`] the caller must end the call with
@@ -329,60 +198,6 @@ impl<R: KeptReply> Sessions<R> {
         Ok(session.slots.query(call.slot, call.sequence))
     }
 
-    /// The client gives slots back, each with the last number that it settled there. Returns what to
-    /// tell it if it now has fewer than it should.
-    ///
-    /// # Errors
-    /// As [`Self::request`].
-    pub fn return_slots(
-        &mut self,
-        attachment: &Attachment,
-        returned: &[SlotPosition],
-    ) -> Result<Option<SlotChange>, Refused> {
-        let index = self.live(attachment)?;
-        for position in returned {
-            let session = self.session_mut(index);
-            if let Some(freed) = session.slots.take_back(position.slot, position.sequence)? {
-                session.footprint.exchange(freed, Footprint::default());
-                self.footprint.exchange(freed, Footprint::default());
-                self.slots_held -= 1;
-            }
-        }
-        let slots = &self.session(index).slots;
-        let wanted = slots.wanted();
-        Ok((slots.held() < wanted).then(|| self.resize_at(index, wanted)))
-    }
-
-    /// Sets how many slots the session should have, at least one and at most the limit. Returns what
-    /// to tell its client.
-    ///
-    /// # Errors
-    /// [`Refusal::Unknown`] or [`Refusal::Expired`].
-    pub fn resize(&mut self, id: SessionId, wanted: u32) -> Result<SlotChange, Refusal> {
-        let index = self.find(id)?;
-        self.session_mut(index).wish = wanted.max(1);
-        Ok(self.resize_at(index, wanted))
-    }
-
-    /// Under load, or when it lifts: sets how many slots each session may have, at least one and at
-    /// most [`Limits::slots`]. Sessions that have more are asked for the rest, those that wished for
-    /// more get it. Returns what to tell whom: connection and change. A session without a
-    /// connection learns it when it attaches.
-    pub fn limit_slots(&mut self, limit: u32) -> Vec<(u64, SlotChange)> {
-        self.slot_limit = limit.clamp(1, self.limits.slots.max(1));
-        let mut changes = Vec::new();
-        let indexes: Vec<u32> = self.by_number.values().copied().collect();
-        for index in indexes {
-            let session = self.session(index);
-            let connection = session.connection;
-            if session.slots.wanted() != self.grantable(session.slots.held(), session.wish) {
-                let change = self.resize_at(index, session.wish);
-                changes.extend(connection.map(|connection| (connection, change)));
-            }
-        }
-        changes
-    }
-
     /// From now on no session is opened and no new call executed.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -392,24 +207,6 @@ impl<R: KeptReply> Sessions<R> {
     /// knows its outcomes.
     pub fn is_drained(&self) -> bool {
         self.draining && self.footprint.unsettled == 0
-    }
-
-    /// When [`Self::expire`] next has something to do.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        self.expiries.first().map(|(at, _)| *at)
-    }
-
-    /// Forgets the sessions whose retention has passed. Returns how many.
-    pub fn expire(&mut self, now: Instant) -> usize {
-        let mut forgotten = 0;
-        while let Some(&(at, index)) = self.expiries.first() {
-            if at > now {
-                break;
-            }
-            self.forget(index);
-            forgotten += 1;
-        }
-        forgotten
     }
 
     /// How many sessions there are.
@@ -430,80 +227,6 @@ impl<R: KeptReply> Sessions<R> {
     /// What all sessions hold.
     pub fn footprint(&self) -> Footprint {
         self.footprint
-    }
-
-    fn create(&mut self, request: &OpenRequest, nonce: NonceKey) -> Result<u32, Refusal> {
-        if self.draining {
-            return Err(Refusal::Draining);
-        }
-        let account = Account::of(request);
-        let bound = match account {
-            Account::Certificate(_) => self.limits.sessions_per_identity,
-            Account::Address(_) => self.limits.sessions_per_address,
-        };
-        let open = self.accounts.get(&account).copied().unwrap_or(0);
-        if self.len() >= self.limits.sessions || open >= bound {
-            return Err(Refusal::Full);
-        }
-        let id = SessionId { incarnation: self.incarnation, number: self.next_number };
-        self.next_number += 1;
-        let slots = self.grantable(0, request.slots_wanted);
-        let session = Session {
-            id,
-            owner: match request.certificate {
-                Some(identity) => Owner::Certificate(identity),
-                None => Owner::Anonymous(request.fresh_secret.clone()),
-            },
-            nonce,
-            account,
-            epoch: 0,
-            connection: None,
-            closing: false,
-            expires: None,
-            wish: request.slots_wanted.max(1),
-            slots: SlotTable::new(slots),
-            footprint: Footprint::default(),
-        };
-        let index = match self.vacant.pop() {
-            Some(index) => index,
-            None => {
-                self.table.push(None);
-                (self.table.len() - 1) as u32
-            }
-        };
-        self.table[index as usize] = Some(session);
-        self.by_number.insert(id.number, index);
-        self.by_nonce.insert(nonce, index);
-        self.accounts.insert(account, open + 1);
-        self.slots_held += u64::from(slots);
-        Ok(index)
-    }
-
-    fn forget(&mut self, index: u32) {
-        let Some(session) = self.table[index as usize].take() else { return };
-        self.vacant.push(index);
-        self.by_number.remove(&session.id.number);
-        self.by_nonce.remove(&session.nonce);
-        if let Some(open) = self.accounts.get_mut(&session.account) {
-            *open -= 1;
-            if *open == 0 {
-                self.accounts.remove(&session.account);
-            }
-        }
-        if let Some(at) = session.expires {
-            self.expiries.remove(&(at, index));
-        }
-        self.footprint.exchange(session.footprint, Footprint::default());
-        self.slots_held -= u64::from(session.slots.held());
-    }
-
-    fn connect(&mut self, index: u32, connection: u64) {
-        let session = self.session_mut(index);
-        session.epoch += 1;
-        session.connection = Some(connection);
-        if let Some(at) = session.expires.take() {
-            self.expiries.remove(&(at, index));
-        }
     }
 
     /// Applies `change` to a slot and accounts for what it frees or holds since. `late` is the answer
@@ -579,39 +302,6 @@ impl<R: KeptReply> Sessions<R> {
         }
     }
 
-    /// After the end of a connection or of a call without one: when nothing executes, the retention
-    /// time begins, or a closed session ends.
-    fn reschedule(&mut self, now: Instant, index: u32) {
-        let at = now + self.limits.retention;
-        let session = self.session_mut(index);
-        if session.connection.is_some() || session.footprint.executing > 0 {
-            return;
-        }
-        if session.closing {
-            return self.forget(index);
-        }
-        if session.expires.is_none() {
-            session.expires = Some(at);
-            self.expiries.insert((at, index));
-        }
-    }
-
-    fn resize_at(&mut self, index: u32, wanted: u32) -> SlotChange {
-        let held = self.session(index).slots.held();
-        let wanted = self.grantable(held, wanted);
-        let slots = &mut self.session_mut(index).slots;
-        let change = slots.resize(wanted);
-        self.slots_held += change.granted.len() as u64;
-        change
-    }
-
-    /// How many slots a session that has `held` may have.
-    fn grantable(&self, held: u32, wanted: u32) -> u32 {
-        let left = self.limits.slots_in_all.saturating_sub(self.slots_held);
-        let most = u64::from(held).saturating_add(left).min(u64::from(self.slot_limit)).max(1);
-        wanted.clamp(1, u32::try_from(most).unwrap_or(u32::MAX))
-    }
-
     fn find(&self, id: SessionId) -> Result<u32, Refusal> {
         if id.incarnation == self.incarnation
             && let Some(&index) = self.by_number.get(&id.number)
@@ -648,32 +338,6 @@ impl<R: KeptReply> Sessions<R> {
         Ok(index)
     }
 
-    /// Slots that a session holds.
-    #[cfg(test)]
-    pub(super) fn held(&self, id: SessionId) -> Option<u32> {
-        Some(self.session(self.find(id).ok()?).slots.held())
-    }
-
-    /// Counts anew what is counted along the way.
-    #[cfg(test)]
-    pub(super) fn check(&self) {
-        let (mut sum, mut held) = (Footprint::default(), 0);
-        for session in self.table.iter().flatten() {
-            assert_eq!(session.footprint, session.slots.footprint());
-            sum.exchange(Footprint::default(), session.footprint);
-            held += u64::from(session.slots.held());
-            assert!(session.slots.held() <= self.limits.slots);
-            assert!(session.connection.is_some() || session.footprint.held == 0);
-            let waits = session.connection.is_none() && session.footprint.executing == 0;
-            assert_eq!(session.expires.is_some(), waits && !session.closing);
-        }
-        assert_eq!((sum, held), (self.footprint, self.slots_held));
-        let sessions = self.table.iter().flatten().count();
-        assert_eq!((sessions, sessions), (self.by_number.len(), self.by_nonce.len()));
-        assert_eq!(sessions, self.accounts.values().sum::<usize>());
-        assert_eq!(sessions + self.vacant.len(), self.table.len());
-    }
-
     fn session(&self, index: u32) -> &Session<R> {
         self.table[index as usize].as_ref().expect("an index in use")
     }
@@ -695,46 +359,3 @@ impl<R> Session<R> {
         Attachment { session: self.id, index, epoch: self.epoch }
     }
 }
-
-impl Account {
-    fn of(request: &OpenRequest) -> Self {
-        match request.certificate {
-            Some(identity) => Self::Certificate(identity),
-            None => Self::Address(payer(request.address)),
-        }
-    }
-}
-
-/// The address that is charged. Whoever has one IPv6 address has its whole /64 (RFC 4291 §2.5.4).
-fn payer(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let prefix = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(prefix))
-        }
-    }
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self::Session(refusal)
-    }
-}
-
-impl From<Violation> for Refused {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation)
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Session(refusal) => refusal.fmt(f),
-            Self::Violation(violation) => violation.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for Refused {}

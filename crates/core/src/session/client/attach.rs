@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::{ClientSession, Fate, Fence, InFlight, State};
+use super::slots::{Fence, InFlight, State};
+use super::{ClientSession, Fate};
 use crate::session::{Attached, CallId, MAX_SEQUENCE, SlotPosition, SlotReport, SlotState};
 
 /// What to do about a call in flight after attaching.

@@ -4,7 +4,9 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
-use crate::session::{Attached, NotExecutedReason, SessionSecret, SlotReport, SlotState};
+use crate::session::{
+    Attached, MAX_SEQUENCE, NotExecutedReason, SessionSecret, SlotChange, SlotReport, SlotState,
+};
 use crate::time::Duration;
 
 const ID: SessionId = SessionId { incarnation: 0xA, number: 1 };

@@ -4,8 +4,34 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
-use crate::session::{SlotReport, SlotState};
+use crate::session::{SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState};
 use crate::time::Duration;
+
+impl<R: KeptReply> Sessions<R> {
+    /// Slots that a session holds.
+    pub(in crate::session) fn held(&self, id: SessionId) -> Option<u32> {
+        Some(self.session(self.find(id).ok()?).slots.held())
+    }
+
+    /// Counts anew what is counted along the way.
+    pub(in crate::session) fn check(&self) {
+        let (mut sum, mut held) = (Footprint::default(), 0);
+        for session in self.table.iter().flatten() {
+            assert_eq!(session.footprint, session.slots.footprint());
+            sum.exchange(Footprint::default(), session.footprint);
+            held += u64::from(session.slots.held());
+            assert!(session.slots.held() <= self.limits.slots);
+            assert!(session.connection.is_some() || session.footprint.held == 0);
+            let waits = session.connection.is_none() && session.footprint.executing == 0;
+            assert_eq!(session.expires.is_some(), waits && !session.closing);
+        }
+        assert_eq!((sum, held), (self.footprint, self.slots_held));
+        let sessions = self.table.iter().flatten().count();
+        assert_eq!((sessions, sessions), (self.by_number.len(), self.by_nonce.len()));
+        assert_eq!(sessions, self.accounts.values().sum::<usize>());
+        assert_eq!(sessions + self.vacant.len(), self.table.len());
+    }
+}
 
 const NOW: Instant = Instant::ZERO;
 const DIGEST: u64 = 5;

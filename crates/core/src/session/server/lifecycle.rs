@@ -1,0 +1,217 @@
+//! The life of a session: opened, attached, detached, closed, forgotten.
+
+use super::account::{Account, NonceKey};
+use super::table::SlotTable;
+use super::{Attachment, OpenRequest, Session, Sessions};
+use crate::session::{
+    Attached, Claim, Footprint, KeptReply, Opened, Owner, Refusal, SessionId, SessionSecret,
+};
+use crate::time::Instant;
+
+impl<R: KeptReply> Sessions<R> {
+    /// Opens a session, or answers a copy of an opening with the session that the first one opened.
+    ///
+    /// A connection speaks for one session in its life: the caller must refuse an opening, or an
+    /// attach to another session, on one that has an [`Attachment`]. Late requests on it would
+    /// otherwise mean the other session's slots.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] at a bound on sessions, [`Refusal::Draining`] while draining.
+    pub fn open(&mut self, request: &OpenRequest) -> Result<(Opened, Attachment), Refusal> {
+        let nonce = (request.certificate, request.nonce);
+        let index = match self.by_nonce.get(&nonce) {
+            Some(&index) => index,
+            None => self.create(request, nonce)?,
+        };
+        let session = self.session_mut(index);
+        if session.closing {
+            return Err(Refusal::Expired);
+        }
+        if session.connection != Some(request.connection) {
+            self.connect(index, request.connection);
+        }
+        let session = self.session(index);
+        let secret = match &session.owner {
+            Owner::Anonymous(secret) => secret.clone(),
+            Owner::Certificate(_) => SessionSecret::NONE,
+        };
+        let opened = Opened {
+            session: session.id,
+            secret,
+            epoch: session.epoch,
+            slots: session.slots.span(),
+            retention: self.limits.retention,
+        };
+        Ok((opened, session.attachment(index)))
+    }
+
+    /// Gives the session to a connection and raises its epoch: the connection that had it is refused
+    /// from now on. `connection` is the caller's own name for it, handed back by
+    /// [`Self::complete`].
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`], [`Refusal::Expired`], or [`Refusal::Denied`] if `claim` does not prove
+    /// the owner.
+    pub fn attach(
+        &mut self,
+        id: SessionId,
+        claim: &Claim,
+        connection: u64,
+    ) -> Result<(Attached, Attachment), Refusal> {
+        let index = self.find(id)?;
+        if !self.session(index).owner.accepts(claim) {
+            return Err(Refusal::Denied);
+        }
+        self.connect(index, connection);
+        let session = self.session(index);
+        let attached = Attached {
+            session: id,
+            epoch: session.epoch,
+            span: session.slots.span(),
+            wanted: session.slots.wanted(),
+            version: session.slots.version(),
+            slots: session.slots.reports(),
+        };
+        Ok((attached, session.attachment(index)))
+    }
+
+    /// The connection of `attachment` has ended: replies that were kept for it are dropped, and the
+    /// session is remembered for the retention time. Does nothing if another one took over.
+    pub fn detach(&mut self, now: Instant, attachment: &Attachment) {
+        let Ok(index) = self.live(attachment) else { return };
+        let session = self.session_mut(index);
+        session.connection = None;
+        let mut change = session.footprint;
+        for slot in session.slots.slots_mut() {
+            let before = slot.footprint();
+            slot.connection_ended();
+            change.exchange(before, slot.footprint());
+        }
+        let before = core::mem::replace(&mut session.footprint, change);
+        self.footprint.exchange(before, change);
+        self.reschedule(now, index);
+    }
+
+    /// The client is done with the session: it is forgotten at once, or when its executing calls
+    /// have ended.
+    ///
+    /// # Errors
+    /// As [`Self::request`], but no violation.
+    pub fn close(&mut self, now: Instant, attachment: &Attachment) -> Result<(), Refusal> {
+        let index = self.live(attachment)?;
+        let session = self.session_mut(index);
+        session.closing = true;
+        session.connection = None;
+        self.reschedule(now, index);
+        Ok(())
+    }
+
+    /// When [`Self::expire`] next has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    /// Forgets the sessions whose retention has passed. Returns how many.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let mut forgotten = 0;
+        while let Some(&(at, index)) = self.expiries.first() {
+            if at > now {
+                break;
+            }
+            self.forget(index);
+            forgotten += 1;
+        }
+        forgotten
+    }
+
+    fn create(&mut self, request: &OpenRequest, nonce: NonceKey) -> Result<u32, Refusal> {
+        if self.draining {
+            return Err(Refusal::Draining);
+        }
+        let account = Account::of(request);
+        let bound = match account {
+            Account::Certificate(_) => self.limits.sessions_per_identity,
+            Account::Address(_) => self.limits.sessions_per_address,
+        };
+        let open = self.accounts.get(&account).copied().unwrap_or(0);
+        if self.len() >= self.limits.sessions || open >= bound {
+            return Err(Refusal::Full);
+        }
+        let id = SessionId { incarnation: self.incarnation, number: self.next_number };
+        self.next_number += 1;
+        let slots = self.grantable(0, request.slots_wanted);
+        let session = Session {
+            id,
+            owner: match request.certificate {
+                Some(identity) => Owner::Certificate(identity),
+                None => Owner::Anonymous(request.fresh_secret.clone()),
+            },
+            nonce,
+            account,
+            epoch: 0,
+            connection: None,
+            closing: false,
+            expires: None,
+            wish: request.slots_wanted.max(1),
+            slots: SlotTable::new(slots),
+            footprint: Footprint::default(),
+        };
+        let index = match self.vacant.pop() {
+            Some(index) => index,
+            None => {
+                self.table.push(None);
+                (self.table.len() - 1) as u32
+            }
+        };
+        self.table[index as usize] = Some(session);
+        self.by_number.insert(id.number, index);
+        self.by_nonce.insert(nonce, index);
+        self.accounts.insert(account, open + 1);
+        self.slots_held += u64::from(slots);
+        Ok(index)
+    }
+
+    fn forget(&mut self, index: u32) {
+        let Some(session) = self.table[index as usize].take() else { return };
+        self.vacant.push(index);
+        self.by_number.remove(&session.id.number);
+        self.by_nonce.remove(&session.nonce);
+        if let Some(open) = self.accounts.get_mut(&session.account) {
+            *open -= 1;
+            if *open == 0 {
+                self.accounts.remove(&session.account);
+            }
+        }
+        if let Some(at) = session.expires {
+            self.expiries.remove(&(at, index));
+        }
+        self.footprint.exchange(session.footprint, Footprint::default());
+        self.slots_held -= u64::from(session.slots.held());
+    }
+
+    fn connect(&mut self, index: u32, connection: u64) {
+        let session = self.session_mut(index);
+        session.epoch += 1;
+        session.connection = Some(connection);
+        if let Some(at) = session.expires.take() {
+            self.expiries.remove(&(at, index));
+        }
+    }
+
+    /// After the end of a connection or of a call without one: when nothing executes, the retention
+    /// time begins, or a closed session ends.
+    pub(super) fn reschedule(&mut self, now: Instant, index: u32) {
+        let at = now + self.limits.retention;
+        let session = self.session_mut(index);
+        if session.connection.is_some() || session.footprint.executing > 0 {
+            return;
+        }
+        if session.closing {
+            return self.forget(index);
+        }
+        if session.expires.is_none() {
+            session.expires = Some(at);
+            self.expiries.insert((at, index));
+        }
+    }
+}
