@@ -29,6 +29,10 @@ pub const AGAIN: Method = Method::new("test.Echo/Again", Semantics::Idempotent, 
 
 pub const CLIENT: usize = 0;
 pub const SERVER: usize = 1;
+/// A second server, started only by the tests that need one.
+pub const SPARE: usize = 2;
+
+const HOSTS: [usize; 3] = [CLIENT, SERVER, SPARE];
 
 /// What the network does, each way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,7 +48,7 @@ pub struct World {
     pub rules: Rules,
     pub delay: Duration,
     random: Random,
-    nodes: [Option<Node>; 2],
+    nodes: [Option<Node>; 3],
     wire: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
     sent: u64,
     pub channel: ChannelKey,
@@ -55,6 +59,8 @@ pub struct World {
     pub channel_events: Vec<ChannelEvent>,
     /// What the server's handlers ran, in order: method name and body.
     pub ran: Vec<(String, Bytes)>,
+    /// On which host each ran.
+    pub ran_at: Vec<usize>,
     /// Requests of the slow method that nobody has answered.
     pub slow: VecDeque<(RequestKey, Bytes)>,
     pub cancelled: usize,
@@ -97,7 +103,7 @@ impl World {
             rules: Rules::default(),
             delay: Duration::from_millis(5),
             random,
-            nodes: [Some(client), None],
+            nodes: [Some(client), None, None],
             wire: BTreeMap::new(),
             sent: 0,
             channel,
@@ -107,6 +113,7 @@ impl World {
             tickets: Vec::new(),
             channel_events: Vec::new(),
             ran: Vec::new(),
+            ran_at: Vec::new(),
             slow: VecDeque::new(),
             cancelled: 0,
             drained: false,
@@ -122,7 +129,21 @@ impl World {
     }
 
     pub fn server(&mut self) -> &mut Node {
-        self.nodes[SERVER].as_mut().expect("the server lives")
+        self.node(SERVER)
+    }
+
+    pub fn node(&mut self, host: usize) -> &mut Node {
+        self.nodes[host].as_mut().expect("the node lives")
+    }
+
+    pub fn kill(&mut self, host: usize) {
+        self.nodes[host] = None;
+    }
+
+    pub fn set_targets(&mut self, hosts: &[usize]) {
+        let (now, channel) = (self.now, self.channel);
+        let targets = hosts.iter().map(|host| address(*host)).collect();
+        self.client().set_targets(now, channel, targets);
     }
 
     pub fn kill_server(&mut self) {
@@ -131,12 +152,16 @@ impl World {
     }
 
     pub fn start_server(&mut self) {
+        self.start(SERVER);
+    }
+
+    pub fn start(&mut self, host: usize) {
         self.incarnation += 1;
         let identity = identities().server.identity.clone();
         let tls = TlsServer::builder(identity).build().expect("a server configuration");
         let server = ServerConfig { tls: Arc::new(tls), incarnation: self.incarnation };
         let seed = self.random.bytes();
-        self.nodes[SERVER] = Some(Node::new(node_config(&self.limits), Some(server), seed));
+        self.nodes[host] = Some(Node::new(node_config(&self.limits), Some(server), seed));
     }
 
     pub fn call(&mut self, method: &Method, body: &'static [u8], deadline: Option<u64>) -> CallKey {
@@ -150,13 +175,28 @@ impl World {
         deadline: Option<u64>,
         reserved: Option<CallId>,
     ) -> CallKey {
+        self.call_as(method, body, deadline, reserved, None)
+    }
+
+    pub fn patient_call(&mut self, method: &Method, body: &'static [u8]) -> CallKey {
+        self.call_as(method, Bytes::from_static(body), None, None, Some(true))
+    }
+
+    fn call_as(
+        &mut self,
+        method: &Method,
+        body: Bytes,
+        deadline: Option<u64>,
+        reserved: Option<CallId>,
+        wait_for_ready: Option<bool>,
+    ) -> CallKey {
         let (now, channel) = (self.now, self.channel);
         let call = OutgoingCall {
             method: method.clone(),
             request: Encoded::from_body(method.id(), body),
             metadata: Metadata::new(),
             deadline: deadline.map(Duration::from_millis),
-            wait_for_ready: None,
+            wait_for_ready,
             reserved,
         };
         self.client().call(now, channel, call)
@@ -246,12 +286,12 @@ impl World {
         let now = self.now;
         loop {
             let mut quiet = true;
-            for host in [CLIENT, SERVER] {
+            for host in HOSTS {
                 while let Some(event) =
                     self.nodes[host].as_mut().and_then(|node| node.poll_event(now))
                 {
                     quiet = false;
-                    self.event(event);
+                    self.event(host, event);
                 }
                 quiet &= !self.transmit(host);
             }
@@ -270,8 +310,7 @@ impl World {
             let Some(transmit) = node.poll_transmit(now, &mut buf) else { return any };
             any = true;
             let segment = transmit.segment.unwrap_or(transmit.size).max(1);
-            let Some(to) = [CLIENT, SERVER].into_iter().find(|to| address(*to) == transmit.to)
-            else {
+            let Some(to) = HOSTS.into_iter().find(|to| address(*to) == transmit.to) else {
                 continue;
             };
             for datagram in buf.chunks(segment) {
@@ -294,7 +333,7 @@ impl World {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, host: usize, event: Event) {
         match event {
             Event::Resolved(key, result) => {
                 assert!(self.results.insert(key, result).is_none(), "resolved twice");
@@ -311,7 +350,7 @@ impl World {
                 }
                 self.channel_events.push(event);
             }
-            Event::Request(request) => self.serve(request),
+            Event::Request(request) => self.serve(host, request),
             Event::Cancelled(key) => {
                 self.cancelled += 1;
                 self.slow.retain(|(other, _)| *other != key);
@@ -320,7 +359,7 @@ impl World {
         }
     }
 
-    fn serve(&mut self, request: IncomingRequest) {
+    fn serve(&mut self, host: usize, request: IncomingRequest) {
         let IncomingRequest { key, method, call, .. } = request;
         let methods = [&ECHO, &SLOW, &FAIL, &READ, &BEAT, &AGAIN];
         let method = methods.into_iter().find(|m| m.id() == method).expect("a known method");
@@ -328,14 +367,15 @@ impl World {
         // Copies out of the receive buffer, as decoding would.
         let body = Bytes::copy_from_slice(&body);
         self.ran.push((method.name().to_string(), body.clone()));
+        self.ran_at.push(host);
         let now = self.now;
         if method == &SLOW {
             self.slow.push_back((key, body));
         } else if method == &FAIL {
-            self.server().answer(now, key, Answer::Status(Status::not_found("no such thing")));
+            self.node(host).answer(now, key, Answer::Status(Status::not_found("no such thing")));
         } else {
             let reply = Encoded::from_body(method.id(), body);
-            self.server().answer(now, key, Answer::Reply(reply, Metadata::new()));
+            self.node(host).answer(now, key, Answer::Reply(reply, Metadata::new()));
         }
     }
 }

@@ -21,20 +21,36 @@ use crate::transport::endpoint::ConnectionHandle;
 /// Round trips that an attempt may take at least, on a path whose round-trip time is known.
 const ATTEMPT_ROUND_TRIPS: u32 = 8;
 
+/// Probe timeouts in a row after which a connection counts as silent.
+const SILENT_PROBES: u32 = 3;
+
 /// How long an attempt takes at least while a connection that had been good is silent.
 const REATTEMPT: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Makes sure that a server is sought if somebody wants one.
     pub(super) fn seek_server(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
-        let channel = &self.channels[key.0 as usize];
-        if !channel.wants_server() {
+        if !self.channels[key.0 as usize].wants_server() {
             return;
         }
+        self.shun(key);
+        let channel = &self.channels[key.0 as usize];
         let Some(&link_key) = channel.links.get(channel.current) else { return };
         let Some(link) = self.links.get(link_key) else { return };
         if link.live.is_none() && link.attempt.is_none() && link.retry_at.is_none() {
             self.start_attempt(cx, link_key);
+        }
+    }
+
+    /// Leaves a server that drains or has gone silent, if there is another one to try.
+    fn shun(&mut self, key: ChannelKey) {
+        let channel = &self.channels[key.0 as usize];
+        let count = channel.links.len();
+        let better = (0..count).map(|step| (channel.current + step) % count).find(|index| {
+            self.links.get(channel.links[*index]).is_some_and(|link| !link.is_shunned())
+        });
+        if let Some(index) = better {
+            self.channels[key.0 as usize].current = index;
         }
     }
 
@@ -160,6 +176,7 @@ impl Client {
         link.retry_at = None;
         link.silent_since = None;
         link.draining = false;
+        link.suspect = false;
         link.backoff = self.channels[channel.0 as usize].config.backoff_min;
         let before = link.live.replace(Live::new(handle));
         let Some(ticket) = link.session.as_ref().map(|session| session.ticket.clone()) else {
@@ -177,7 +194,30 @@ impl Client {
         let event = ChannelEvent::Ready { peer, incarnation, ticket };
         cx.events.push_back(Event::Channel(channel, event));
         self.after_sending(cx, key);
+        self.move_reads(channel);
         self.pump(cx, channel);
+    }
+
+    /// Reads that wait for a server which has gone silent go to one that answers: they have no side
+    /// effects, so it does not matter whether they run twice.
+    fn move_reads(&mut self, channel: ChannelKey) {
+        for link in self.channels[channel.0 as usize].all_links() {
+            let Some(live) = self
+                .links
+                .get_mut(link)
+                .filter(|link| link.suspect)
+                .and_then(|link| link.live.as_mut())
+            else {
+                continue;
+            };
+            let reads = core::mem::take(&mut live.reads);
+            for call in reads.values() {
+                live.outgoing.cancel(call.0);
+            }
+            for call in reads.into_values() {
+                self.enqueue_again(call);
+            }
+        }
     }
 
     /// The server refuses the session.
@@ -409,6 +449,7 @@ impl Client {
         channel.eager = false;
         cx.events.push_back(Event::Channel(channel_key, ChannelEvent::Unreachable(reason.clone())));
         self.fail_fast(cx, channel_key, &reason);
+        self.seek_server(cx, channel_key);
     }
 
     fn pump_or_seek(&mut self, cx: &mut Context<'_>, channel: ChannelKey) {
@@ -508,14 +549,35 @@ impl Client {
             return;
         };
         link.rtt = Some(connection.rtt());
-        if connection.stats().probe_timeouts_in_a_row < 2 {
+        if connection.stats().probe_timeouts_in_a_row < SILENT_PROBES {
             if link.attempt.is_none() {
                 link.silent_since = None;
             }
+            link.suspect = false;
             return;
         }
+        link.suspect = true;
+        let channel = link.channel;
         if link.attempt.is_none() && link.retry_at.is_none() {
             self.start_attempt(cx, key);
+        }
+        self.seek_other(cx, channel);
+    }
+
+    /// Gets another server ready while the current one is silent, if there is another.
+    fn seek_other(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        self.shun(key);
+        let channel = &self.channels[key.0 as usize];
+        if channel.closed {
+            return;
+        }
+        let Some(&other) = channel.links.get(channel.current) else { return };
+        let Some(link) = self.links.get(other) else { return };
+        if link.is_ready() && !link.is_shunned() {
+            self.move_reads(key);
+            self.pump(cx, key);
+        } else if link.live.is_none() && link.attempt.is_none() && link.retry_at.is_none() {
+            self.start_attempt(cx, other);
         }
     }
 }

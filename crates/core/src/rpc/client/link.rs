@@ -41,6 +41,8 @@ pub(super) struct Link {
     pub(super) rtt: Option<Duration>,
     /// The server asks for new calls to go elsewhere.
     pub(super) draining: bool,
+    /// The live connection has gone silent: new calls prefer another server.
+    pub(super) suspect: bool,
     /// The resolver does not name the address any more, or the channel is closed.
     pub(super) retired: bool,
     pub(super) last_error: Cow<'static, str>,
@@ -98,6 +100,7 @@ impl Link {
             silent_since: None,
             rtt: None,
             draining: false,
+            suspect: false,
             retired: false,
             last_error: Cow::Borrowed(""),
             timer: None,
@@ -107,6 +110,11 @@ impl Link {
     /// Whether calls can be sent now.
     pub(super) fn is_ready(&self) -> bool {
         self.live.is_some() && self.session.as_ref().is_some_and(|s| s.slots.is_attached())
+    }
+
+    /// Whether new calls had better use another server.
+    pub(super) fn is_shunned(&self) -> bool {
+        self.draining || self.suspect
     }
 
     /// Whether something hangs on the server's answer.

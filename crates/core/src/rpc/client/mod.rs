@@ -442,9 +442,10 @@ impl Client {
     fn give_up(&mut self, cx: &mut Context<'_>, key: CallKey, why: &'static str) {
         let outcome = self.leave(cx, key);
         let Some(call) = self.calls.get(key.0) else { return };
-        let error = match outcome {
-            Some(outcome) => call.error(outcome).because(why),
-            None => call.not_executed(NotExecutedReason::Cancelled, why),
+        let error = match (outcome, &call.work) {
+            (Some(outcome), _) => call.error(outcome).because(why),
+            (None, Work::Question { id, .. }) => call.error(Outcome::Pending(*id)).because(why),
+            (None, _) => call.not_executed(NotExecutedReason::Cancelled, why),
         };
         self.finish(cx, key, Err(error));
     }

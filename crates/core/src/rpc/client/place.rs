@@ -1,5 +1,7 @@
 //! Giving waiting calls a server, a slot and a number, and sending them.
 
+use alloc::vec::Vec;
+
 use super::call::{Sending, State, Work};
 use super::link::Live;
 use super::{Client, close_code};
@@ -52,6 +54,7 @@ impl Client {
             return;
         }
         let Some(link) = self.ready_link(channel) else {
+            self.fail_draining(cx, channel);
             return self.seek_server(cx, channel);
         };
         while let Some(key) = self.channels[channel.0 as usize].others.pop_front() {
@@ -67,6 +70,26 @@ impl Client {
         self.after_sending(cx, link);
     }
 
+    /// If every server that there is asks for new calls to go elsewhere, calls that do not wait for
+    /// another one fail, safely.
+    fn fail_draining(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        let channel = &self.channels[key.0 as usize];
+        let draining = |link: &u64| {
+            self.links.get(*link).is_some_and(|link| link.draining && link.live.is_some())
+        };
+        if channel.links.is_empty() || !channel.links.iter().all(draining) {
+            return;
+        }
+        let waiting: Vec<CallKey> = channel.numbered.iter().copied().collect();
+        for call_key in waiting {
+            let Some(call) = self.calls.get(call_key.0).filter(|call| !call.wait_for_ready) else {
+                continue;
+            };
+            let error = call.not_executed(NotExecutedReason::Draining, "");
+            self.finish(cx, call_key, Err(error));
+        }
+    }
+
     /// The link for new calls: the current one if it is ready, else the first that is.
     fn ready_link(&self, key: ChannelKey) -> Option<u64> {
         let channel = &self.channels[key.0 as usize];
@@ -74,11 +97,15 @@ impl Client {
             let found = self.links.get(*link).filter(|link| link.is_ready() && !link.draining);
             found.is_some().then_some(*link)
         };
-        channel
-            .links
-            .get(channel.current)
-            .and_then(usable)
-            .or_else(|| channel.links.iter().find_map(usable))
+        let trusted = |link: &u64| {
+            usable(link).filter(|link| self.links.get(*link).is_some_and(|link| !link.suspect))
+        };
+        let current = channel.links.get(channel.current);
+        current
+            .and_then(trusted)
+            .or_else(|| channel.links.iter().find_map(trusted))
+            // A single server keeps its calls, silent or not: nobody else can take them.
+            .or_else(|| current.filter(|_| channel.links.len() == 1).and_then(usable))
     }
 
     /// Gives a call, or a reservation, the number `id`.

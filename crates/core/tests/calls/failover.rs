@@ -1,0 +1,93 @@
+//! Several servers of one service: which one is used, and what is never moved between them.
+
+use stubborn_core::service::Outcome;
+
+use crate::world::{ECHO, READ, SERVER, SLOW, SPARE, World};
+
+fn two_servers(seed: u8) -> World {
+    let mut world = World::new(seed);
+    world.start(SPARE);
+    world.set_targets(&[SERVER, SPARE]);
+    world
+}
+
+#[test]
+fn a_dead_server_is_left_behind_and_the_next_one_is_used() {
+    let mut world = two_servers(40);
+    world.kill(SERVER);
+    let call = world.call(&ECHO, b"x", None);
+    assert_eq!(world.result_within(call, 10_000).unwrap(), "x");
+    assert_eq!(world.ran_at, [SPARE]);
+}
+
+#[test]
+fn a_call_in_flight_at_a_dead_server_is_never_sent_to_another_one() {
+    let mut world = two_servers(41);
+    let stuck = world.call(&SLOW, b"stuck", Some(20_000));
+    assert!(world.run_until(1_000, |w| !w.slow.is_empty()));
+    world.kill(SERVER);
+    let read = world.call(&READ, b"read", None);
+    world.run(2_000);
+    let next = world.patient_call(&ECHO, b"next");
+    assert_eq!(world.result_within(read, 15_000).unwrap(), "read");
+    assert_eq!(world.result_within(next, 15_000).unwrap(), "next");
+    let error = world.result_within(stuck, 25_000).unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Pending(_)), "{error}");
+    assert_eq!(world.ran_at, [SERVER, SPARE, SPARE]);
+}
+
+#[test]
+fn when_the_dead_server_returns_its_calls_in_flight_are_lost_and_not_before() {
+    let mut world = two_servers(42);
+    let stuck = world.call(&SLOW, b"stuck", None);
+    assert!(world.run_until(1_000, |w| !w.slow.is_empty()));
+    world.kill(SERVER);
+    world.run(20_000);
+    assert!(world.results.is_empty());
+    world.start(SERVER);
+    let error = world.result_within(stuck, 3_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+}
+
+#[test]
+fn a_draining_server_sends_new_calls_elsewhere_and_ends_those_it_has() {
+    let mut world = two_servers(43);
+    let first = world.call(&ECHO, b"first", None);
+    let slow = world.call(&SLOW, b"slow", None);
+    world.result(first).unwrap();
+    let now = world.now;
+    world.server().drain(now);
+    world.run(50);
+    let next = world.call(&ECHO, b"next", None);
+    assert_eq!(world.result_within(next, 5_000).unwrap(), "next");
+    world.answer_slow();
+    assert_eq!(world.result(slow).unwrap(), "slow");
+    assert_eq!(world.ran_at, [SERVER, SERVER, SPARE]);
+    assert!(world.run_until(5_000, |w| w.drained));
+}
+
+#[test]
+fn a_patient_call_outlives_every_server_being_away_for_minutes() {
+    let mut world = two_servers(44);
+    world.kill(SERVER);
+    world.kill(SPARE);
+    let call = world.patient_call(&ECHO, b"x");
+    world.run(180_000);
+    assert!(world.results.is_empty());
+    world.start(SPARE);
+    assert_eq!(world.result_within(call, 6_000).unwrap(), "x");
+}
+
+#[test]
+fn a_server_that_is_no_target_any_more_still_settles_its_calls() {
+    let mut world = two_servers(45);
+    let slow = world.call(&SLOW, b"slow", None);
+    assert!(world.run_until(1_000, |w| !w.slow.is_empty()));
+    world.set_targets(&[SPARE]);
+    let next = world.call(&ECHO, b"next", None);
+    assert_eq!(world.result_within(next, 5_000).unwrap(), "next");
+    world.answer_slow();
+    assert_eq!(world.result(slow).unwrap(), "slow");
+    world.run(2_000);
+    assert_eq!(world.server().sessions(), 0, "the session was closed");
+}
