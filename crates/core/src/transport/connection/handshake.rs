@@ -250,7 +250,7 @@ impl Connection {
             events: VecDeque::new(),
             readable_queued: false,
             unreliable_queued: 0,
-            recovery: Recovery::new(),
+            recovery: Recovery::new(now),
             timers,
             keep_alive: false,
             early: Vec::new(),
@@ -259,7 +259,7 @@ impl Connection {
             config,
         };
         connection.write_tls(now)?;
-        connection.set_recovery_timer(now);
+        connection.set_recovery_timer();
         Ok(connection)
     }
 
@@ -350,16 +350,16 @@ impl Connection {
         self.issue_ids();
         if self.side.is_server() {
             self.handshake.done_due = true;
-            self.confirm(now);
+            self.confirm();
         }
         Ok(())
     }
 
     /// Both sides are done: the Handshake keys have no use any more (RFC 9001 §4.9.2).
-    pub(super) fn confirm(&mut self, now: Instant) {
+    pub(super) fn confirm(&mut self) {
         if !core::mem::replace(&mut self.handshake.confirmed, true) {
-            self.discard(now, Space::Initial);
-            self.discard(now, Space::Handshake);
+            self.discard(Space::Initial);
+            self.discard(Space::Handshake);
             self.path.mtu.start(self.peer_max_udp_payload());
             if let Some(id) = self.handshake.initial_route.take() {
                 self.id_changes.push_back(IdChange::Remove(id));
@@ -368,13 +368,13 @@ impl Connection {
     }
 
     /// Forgets the keys of a space and all that hangs on them (RFC 9001 §4.9).
-    pub(super) fn discard(&mut self, now: Instant, space: Space) {
+    pub(super) fn discard(&mut self, space: Space) {
         let s = self.space(space);
         if s.keys.take().is_some() {
             s.crypto_out = Default::default();
             s.crypto_in.discard();
             s.ping = false;
-            self.abandon_space(now, space);
+            self.abandon_space(space);
         }
     }
 
@@ -407,7 +407,7 @@ impl Connection {
     }
 
     /// The server wants to see that we receive at our address (RFC 9000 §17.2.5).
-    pub(super) fn on_retry(&mut self, now: Instant, retry: &Retry) {
+    pub(super) fn on_retry(&mut self, retry: &Retry) {
         let Role::Client(client) = &mut self.handshake.role else { return };
         let first = self.handshake.peer_source.is_none() && self.handshake.retry_source.is_none();
         let genuine = || {
@@ -428,11 +428,11 @@ impl Connection {
         let keys =
             self.handshake.initial_crypto().initial_keys(self.version, &retry.source, self.side);
         // Packet numbers go on (RFC 9000 §17.2.5.3); what was sent before counts for nothing.
-        self.abandon_space(now, Space::Initial);
+        self.abandon_space(Space::Initial);
         let initial = self.space(Space::Initial);
         initial.keys = Some(keys);
         initial.crypto_out.resend_all();
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
     }
 
     /// The server does not speak our version: begin anew with the best one that it names
@@ -470,13 +470,13 @@ impl Connection {
         let original = cid::unsteered(&mut self.random);
         self.handshake.original_destination = original;
         self.remote_ids.set_first(original);
-        self.abandon_space(now, Space::Initial);
+        self.abandon_space(Space::Initial);
         let keys = self.handshake.initial_crypto().initial_keys(version, &original, self.side);
         let initial = self.space(Space::Initial);
         *initial = PacketSpace::new();
         initial.keys = Some(keys);
         self.write_tls(now)?;
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Connection {
         self.remote_ids.switch()?;
         self.announce_tokens();
         self.set_path_timer();
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
         Ok(())
     }
 
@@ -132,11 +132,11 @@ impl Connection {
         self.space(Space::Data).ping = true;
         self.probe_early(now);
         self.set_path_timer();
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
     }
 
     /// PATH_RESPONSE.
-    pub(super) fn on_path_response(&mut self, now: Instant, token: [u8; 8]) {
+    pub(super) fn on_path_response(&mut self, token: [u8; 8]) {
         let proven = self.path.proof.on_response(token);
         if proven && self.side.is_server() {
             self.counters.migrations += 1;
@@ -146,7 +146,7 @@ impl Connection {
             previous.proof.on_response(token);
         }
         self.set_path_timer();
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
     }
 
     /// Sets the timer of the challenges under way.
@@ -176,7 +176,7 @@ impl Connection {
             }
         }
         self.set_path_timer();
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
     }
 
     /// Issues connection ids until the peer has as many as both sides keep (RFC 9000 §5.1.1).

@@ -65,7 +65,7 @@ impl Connection {
                         self.on_packet(now, origin, packet);
                     }
                 }
-                Packet::Retry(retry) => self.on_retry(now, &retry),
+                Packet::Retry(retry) => self.on_retry(&retry),
                 Packet::VersionNegotiation(offer) => self.on_version_negotiation(now, &offer),
                 Packet::OtherVersion(_) => self.counters.packets_dropped += 1,
             }
@@ -234,7 +234,7 @@ impl Connection {
         if space == Space::Handshake && self.side.is_server() {
             // Only who received our Initial can have these keys (RFC 9000 §8.1).
             self.path.proof.validate();
-            self.discard(now, Space::Initial);
+            self.discard(Space::Initial);
         }
         if space != Space::Data || self.spaces[space.index()].crypto_in.has_ready() {
             self.read_tls(now)?;
@@ -288,7 +288,7 @@ impl Connection {
                 self.on_retire_id(sequence, packet.destination)?;
             }
             Frame::PathChallenge(token) => self.migration.answer(origin, token),
-            Frame::PathResponse(token) => self.on_path_response(now, token),
+            Frame::PathResponse(token) => self.on_path_response(token),
             Frame::ConnectionClose { code, frame_type, reason } => {
                 self.on_transport_close(now, code, frame_type, reason);
             }
@@ -296,7 +296,7 @@ impl Connection {
                 let reason = Bytes::copy_from_slice(reason);
                 self.drain(now, ConnectionError::PeerClosed { code, reason });
             }
-            Frame::HandshakeDone => self.confirm(now),
+            Frame::HandshakeDone => self.confirm(),
             Frame::Datagram(data) => self.tell_unreliable(packet.payload.slice_ref(data)),
         }
         Ok(())

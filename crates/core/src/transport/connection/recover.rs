@@ -27,12 +27,14 @@ pub(super) struct Recovery {
     /// timeout (RFC 9000 §10.1).
     pub(super) sent_since_received: bool,
     pub(super) key_update_wanted: bool,
+    /// When the last packet of any kind was sent.
+    pub(super) last_sent: Instant,
     /// Sending stopped for want of data, not of window.
     pub(super) app_limited: bool,
 }
 
 impl Recovery {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             probe: ProbeTimeout::new(),
             probe_space: Space::Initial,
@@ -40,6 +42,7 @@ impl Recovery {
             spare_records: Vec::new(),
             sent_since_received: false,
             key_update_wanted: false,
+            last_sent: now,
             app_limited: true,
         }
     }
@@ -104,7 +107,7 @@ impl Connection {
         }
         self.settle(now, space, &mut settled, congested);
         self.recovery.settled = settled;
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
         Ok(())
     }
 
@@ -180,27 +183,27 @@ impl Connection {
 
     /// A space's keys are gone: what it had in flight is neither acknowledged nor lost
     /// (RFC 9002 §6.4).
-    pub(super) fn abandon_space(&mut self, now: Instant, space: Space) {
+    pub(super) fn abandon_space(&mut self, space: Space) {
         let given_up = self.space(space).sent.abandon(|_| true);
         for (_, packet) in given_up {
             self.recovery.reuse(packet.contents.messages);
         }
         self.recovery.probe.on_acked();
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
     }
 
     /// Sets the timer for losses by time, else for the probe timeout (RFC 9002 §A.8).
-    pub(super) fn set_recovery_timer(&mut self, now: Instant) {
+    pub(super) fn set_recovery_timer(&mut self) {
         if !self.state.is_open() {
             return;
         }
         let loss = self.spaces.iter().filter_map(|s| s.sent.loss_time()).min();
-        let at = loss.or_else(|| self.probe_deadline(now).map(|(at, _)| at));
+        let at = loss.or_else(|| self.probe_deadline().map(|(at, _)| at));
         self.timers.set_or_stop(Timer::LossDetection, at);
     }
 
     /// When the probe timeout expires, and in which space.
-    fn probe_deadline(&self, now: Instant) -> Option<(Instant, Space)> {
+    fn probe_deadline(&self) -> Option<(Instant, Space)> {
         let mut first = None;
         for space in Space::ALL {
             let s = &self.spaces[space.index()];
@@ -219,9 +222,8 @@ impl Connection {
                 Some(_) => Space::Handshake,
                 None => Space::Initial,
             };
-            let last = self.spaces[space.index()].sent.last_eliciting_sent().unwrap_or(now);
-            let at = self.recovery.probe.deadline(&self.path.rtt, last);
-            return Some((at.max(now), space));
+            let at = self.recovery.probe.deadline(&self.path.rtt, self.recovery.last_sent);
+            return Some((at, space));
         }
         first
     }
@@ -243,18 +245,25 @@ impl Connection {
             self.spaces[space.index()].sent.detect_lost(now, &self.path.rtt, &mut settled);
             self.settle(now, space, &mut settled, false);
             self.recovery.settled = settled;
-        } else if let Some((at, space)) = self.probe_deadline(now)
+        } else if let Some((at, space)) = self.probe_deadline()
             && at <= now
         {
             self.counters.probe_timeouts += 1;
             self.recovery.probe.on_expired();
             self.begin_probes(space);
         }
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
     }
 
     /// Probes carry again what has waited longest for its acknowledgement (RFC 9002 §6.2.4).
     fn begin_probes(&mut self, space: Space) {
+        // Handshake bytes of an earlier space that the window holds back go first: without them the
+        // peer cannot even read what this space has in flight.
+        let held_back = Space::ALL.into_iter().find(|earlier| {
+            let s = &self.spaces[earlier.index()];
+            *earlier < space && s.keys.is_some() && s.crypto_out.wants_to_send()
+        });
+        let space = held_back.unwrap_or(space);
         self.recovery.probe_space = space;
         let mut wanted = usize::from(self.recovery.probe.due());
         while wanted > 0 {
@@ -280,7 +289,7 @@ impl Connection {
             return;
         }
         if self.recovery.probe.prompt(now, &self.path.rtt) {
-            let space = match self.probe_deadline(now) {
+            let space = match self.probe_deadline() {
                 Some((_, space)) => space,
                 None => return,
             };

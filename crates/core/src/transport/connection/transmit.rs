@@ -99,7 +99,7 @@ impl Connection {
         if count == 0 {
             return None;
         }
-        self.after_sending(now, count);
+        self.after_sending(count);
         let segment = (count > 1).then_some(size);
         Some(self.transmit(buf.len() - start, segment, mark, self.path.remote))
     }
@@ -176,7 +176,7 @@ impl Connection {
         if on_path {
             self.path.proof.on_sent(written);
         }
-        self.after_sending(now, 1);
+        self.after_sending(1);
         Some(self.transmit(written, None, Ecn::NotEct, answer.to))
     }
 
@@ -189,7 +189,7 @@ impl Connection {
         let token = self.path.proof.next_challenge(&mut self.random)?;
         let written = self.write_special(now, buf, Kind::PathChallenge(token), size, true)?;
         self.path.proof.on_sent(written);
-        self.after_sending(now, 1);
+        self.after_sending(1);
         Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
     }
 
@@ -206,7 +206,7 @@ impl Connection {
         let size = self.path.mtu.probe_wanted(now)?;
         let written = self.write_special(now, buf, Kind::MtuProbe, size, true)?;
         self.path.proof.on_sent(written);
-        self.after_sending(now, 1);
+        self.after_sending(1);
         Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
     }
 
@@ -225,7 +225,7 @@ impl Connection {
             return None;
         }
         self.path.proof.on_sent(written);
-        self.after_sending(now, 1);
+        self.after_sending(1);
         Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
     }
 
@@ -240,9 +240,9 @@ impl Connection {
         Transmit { to, from: self.path.local, ecn, size, segment }
     }
 
-    fn after_sending(&mut self, now: Instant, datagrams: usize) {
+    fn after_sending(&mut self, datagrams: usize) {
         self.counters.datagrams_sent += datagrams as u64;
-        self.set_recovery_timer(now);
+        self.set_recovery_timer();
         self.set_path_timer();
     }
 }

@@ -97,7 +97,7 @@ impl Connection {
             self.finish_packet(now, draft, buf, mark, padded_to.is_some());
             if space == Space::Handshake && self.side.is_client() {
                 // RFC 9001 §4.9.1.
-                self.discard(now, Space::Initial);
+                self.discard(Space::Initial);
             }
         }
         debug_assert!(!pad || buf.len() - start >= MIN_DATAGRAM.min(limit), "unpadded Initial");
@@ -416,6 +416,7 @@ impl Connection {
                 contents,
             },
         );
+        self.recovery.last_sent = now;
         self.counters.packets_sent += 1;
         if ack_eliciting && !core::mem::replace(&mut self.recovery.sent_since_received, true) {
             self.reset_idle(now);
