@@ -91,6 +91,8 @@ pub struct EcnValidation {
     /// Packets sent with ECT(0).
     marked: u64,
     marked_lost: u64,
+    /// How many of these were sent on earlier paths of the connection.
+    before: u64,
     /// The last counts that were believed.
     seen: EcnCounts,
 }
@@ -108,6 +110,7 @@ impl EcnValidation {
             state: State::Testing,
             marked: 0,
             marked_lost: 0,
+            before: 0,
             seen: EcnCounts { ect0: 0, ect1: 0, ce: 0 },
         }
     }
@@ -117,6 +120,12 @@ impl EcnValidation {
         let mut off = Self::new();
         off.state = State::Failed;
         off
+    }
+
+    /// The check of the path that the connection has moved to: it begins anew, but the peer's counts
+    /// go on over all paths.
+    pub const fn of_next_path(&self) -> Self {
+        Self { state: State::Testing, before: self.marked, marked_lost: 0, ..*self }
     }
 
     /// The mark that the next packet is to carry.
@@ -141,7 +150,7 @@ impl EcnValidation {
     pub fn on_sent(&mut self, mark: Ecn) {
         if mark == Ecn::Ect0 {
             self.marked += 1;
-            if self.state == State::Testing && self.marked >= TESTING_PACKETS {
+            if self.state == State::Testing && self.marked - self.before >= TESTING_PACKETS {
                 self.state = State::Unknown;
             }
         }
@@ -152,7 +161,8 @@ impl EcnValidation {
     pub fn on_lost(&mut self, packets: u64) {
         self.marked_lost += packets;
         let undecided = matches!(self.state, State::Testing | State::Unknown);
-        if undecided && self.marked >= TESTING_PACKETS && self.marked_lost >= self.marked {
+        let marked = self.marked - self.before;
+        if undecided && marked >= TESTING_PACKETS && self.marked_lost >= marked {
             self.state = State::Failed;
         }
     }

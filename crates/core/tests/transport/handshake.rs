@@ -30,8 +30,7 @@ fn a_large_hello_and_a_long_chain_complete_at_twenty_percent_loss() {
         pair.connect();
         pair.flush();
         assert!(pair.hosts[CLIENT].sent.len() >= 2, "the hello takes two datagrams");
-        let done =
-            pair.run_until(30 * SECOND, |p| p.hosts.iter().all(|h| h.is_connected()));
+        let done = pair.run_until(30 * SECOND, |p| p.hosts.iter().all(|h| h.is_connected()));
         assert!(done, "seed {seed}: {:?}", pair.hosts[CLIENT].events);
     }
 }
@@ -42,8 +41,7 @@ fn every_client_datagram_with_an_initial_packet_is_padded() {
     pair.record = true;
     pair.rules(Rules { loss: 0.3, ..Rules::default() });
     pair.established();
-    let initial: Vec<_> =
-        pair.hosts[CLIENT].sent.iter().filter(|f| is_initial(&f.data)).collect();
+    let initial: Vec<_> = pair.hosts[CLIENT].sent.iter().filter(|f| is_initial(&f.data)).collect();
     assert!(initial.len() >= 2);
     assert!(initial.iter().all(|f| f.data.len() >= 1200));
 }
@@ -245,9 +243,10 @@ fn under_load_nothing_is_kept_for_addresses_that_prove_nothing() {
     pair.rules[SERVER].cut = false;
     let all = |p: &Pair| {
         p.hosts[SERVER].endpoint.connections().count() == 200
-            && p.hosts[CLIENT].endpoint.connections().all(|h| {
-                p.hosts[CLIENT].endpoint.connection(h).is_some_and(|c| c.is_established())
-            })
+            && p.hosts[CLIENT]
+                .endpoint
+                .connections()
+                .all(|h| p.hosts[CLIENT].endpoint.connection(h).is_some_and(|c| c.is_established()))
     };
     assert!(pair.run_until(20 * SECOND, all));
 }
@@ -320,4 +319,3 @@ fn nobody_can_talk_two_sides_into_an_older_version() {
     assert!(!pair.hosts[CLIENT].is_connected());
     assert!(ConnectionId::new(ours).is_some());
 }
-

@@ -1,6 +1,10 @@
 //! Connections over a network in memory: the real core with real TLS, virtual time, one seed.
 
+mod endings;
 mod handshake;
+mod hostile;
 mod messages;
 mod pair;
+mod paths;
+mod recovery;
 mod tls;

@@ -261,6 +261,10 @@ impl Pair {
         loop {
             let mut idle = true;
             for side in [CLIENT, SERVER] {
+                while let Some((handle, event)) = self.hosts[side].endpoint.poll_event() {
+                    idle = false;
+                    self.hosts[side].on_event(handle, event);
+                }
                 let mut buffer = Vec::new();
                 while let Some(t) = self.hosts[side].endpoint.poll_transmit(self.now, &mut buffer) {
                     idle = false;
@@ -270,10 +274,6 @@ impl Pair {
                         self.launch(side, t.to, t.ecn, datagram);
                     }
                     buffer.clear();
-                }
-                while let Some((handle, event)) = self.hosts[side].endpoint.poll_event() {
-                    idle = false;
-                    self.hosts[side].on_event(handle, event);
                 }
             }
             if idle {

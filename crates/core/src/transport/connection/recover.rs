@@ -92,7 +92,7 @@ impl Connection {
             keys.on_ack(ack.largest, with)?;
         }
         // Other counts may be older than those that came before (RFC 9000 §13.4.2.1).
-        let congested = settled.largest_raised && {
+        let congested = space == Space::Data && settled.largest_raised && {
             let counts = ack.ecn.map(|c| EcnCounts { ect0: c.ect0, ect1: c.ect1, ce: c.ce });
             self.path.ecn.on_ack(settled.acked_marked, counts)
         };

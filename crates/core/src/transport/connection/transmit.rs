@@ -73,7 +73,11 @@ impl Connection {
         let start = buf.len();
         let backoff = self.recovery.probe.backoff();
         let size = self.path.mtu.datagram_size(backoff);
-        let mark = self.path.ecn.mark();
+        // Each space counts marks for itself; those of the handshake are too few to be of use.
+        let mark = match self.handshake.is_confirmed() {
+            true => self.path.ecn.mark(),
+            false => Ecn::NotEct,
+        };
         let most = self.config.max_segments.min(MAX_BATCH / size).max(1);
         self.wake_congestion(now);
         let mut paced = None;

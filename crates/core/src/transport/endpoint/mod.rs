@@ -94,8 +94,9 @@ impl core::error::Error for ConnectError {}
 /// # Driving contract
 /// Mutate ([`handle`](Self::handle), [`handle_timeout`](Self::handle_timeout),
 /// [`connect`](Self::connect), [`connection_mut`](Self::connection_mut)), then call
-/// [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until both give
-/// `None`, then sleep until input comes or [`poll_timeout`](Self::poll_timeout) is due. All calls
+/// [`poll_event`](Self::poll_event) and [`poll_transmit`](Self::poll_transmit) until both give
+/// `None`, events first: an acknowledgement leaves with the next datagram, so what answers an event
+/// takes it along. Then sleep until input comes or [`poll_timeout`](Self::poll_timeout) is due. All calls
 /// take the present time, which never goes back.
 pub struct Endpoint {
     config: Arc<EndpointConfig>,

@@ -1,0 +1,346 @@
+//! Acknowledgements, timeouts and probes of an established connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use stubborn_core::transport::connection::{Chunk, ConnectionEvent, EcnState, MessageId};
+use stubborn_core::transport::endpoint::EndpointConfig;
+
+use crate::pair::{CLIENT, Pair, Rules, SERVER, config, pattern};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// Lets what the handshake left over settle: ids, path MTU probes.
+fn settled(pair: &mut Pair) {
+    pair.run_for(2 * SECOND);
+}
+
+#[test]
+fn a_slow_handler_does_not_inflate_the_round_trip_time() {
+    let mut pair = Pair::new(1);
+    let (client, server) = pair.established();
+    for _ in 0..20 {
+        pair.client(client).send(Bytes::new(), pattern(50, 1)).unwrap();
+        pair.run_for(500 * MILLI);
+        pair.server(server).send(Bytes::new(), pattern(50, 2)).unwrap();
+        pair.run_for(500 * MILLI);
+    }
+    let rtt = pair.client(client).rtt();
+    assert!((19..24).contains(&rtt.as_millis()), "{rtt:?}");
+    assert_eq!(pair.client(client).stats().packets_lost, 0);
+    assert_eq!(pair.client(client).stats().probe_timeouts, 0);
+}
+
+#[test]
+fn a_reply_carries_the_acknowledgement_of_its_request() {
+    let mut pair = Pair::new(2);
+    let (client, _) = pair.established();
+    settled(&mut pair);
+    pair.hosts[SERVER].echo = true;
+    pair.record = true;
+    for call in 1..=50 {
+        pair.client(client).send(Bytes::new(), pattern(50, 1)).unwrap();
+        assert!(pair.run_until(SECOND, |p| p.hosts[CLIENT].whole.len() == call));
+    }
+    assert_eq!(pair.hosts[SERVER].sent.len(), 50, "one datagram a call");
+}
+
+#[test]
+fn messages_that_are_ready_together_share_a_datagram() {
+    let mut pair = Pair::new(3);
+    let (client, _) = pair.established();
+    settled(&mut pair);
+    pair.record = true;
+    for n in 0..10 {
+        pair.client(client).send(Bytes::new(), pattern(100, n)).unwrap();
+    }
+    pair.flush();
+    assert_eq!(pair.hosts[CLIENT].sent.len(), 1);
+    pair.run_for(SECOND);
+    assert_eq!(pair.hosts[SERVER].whole.len(), 10);
+}
+
+#[test]
+fn the_sender_is_told_once_the_peer_holds_the_whole_message() {
+    let mut pair = Pair::new(4);
+    let (client, _) = pair.established();
+    let id = pair.client(client).send(Bytes::new(), pattern(10_000, 1)).unwrap();
+    assert!(!pair.client(client).ever_fully_sent(id));
+    pair.run_for(SECOND);
+    assert!(pair.client(client).ever_fully_sent(id));
+    let acked = ConnectionEvent::MessageAcked(id);
+    assert_eq!(pair.hosts[CLIENT].events.iter().filter(|(_, e)| *e == acked).count(), 1);
+}
+
+/// When the client sent datagrams within `time`, since now.
+fn send_times(pair: &mut Pair, time: Duration) -> Vec<Duration> {
+    let start = pair.now;
+    let mut times = Vec::new();
+    while pair.now.since(start) < time {
+        let sent = pair.hosts[CLIENT].sent.len();
+        let left = time - pair.now.since(start);
+        if pair.run_until(left, |p| p.hosts[CLIENT].sent.len() > sent) {
+            times.push(pair.now.since(start));
+        }
+    }
+    times
+}
+
+fn cut_with_a_call_in_flight(
+    pair: &mut Pair,
+) -> stubborn_core::transport::endpoint::ConnectionHandle {
+    let (client, _) = pair.established();
+    settled(pair);
+    pair.rules(Rules { cut: true, ..Rules::default() });
+    pair.record = true;
+    pair.client(client).send(Bytes::new(), pattern(50, 1)).unwrap();
+    client
+}
+
+#[test]
+fn probe_timeouts_back_off_exponentially_with_two_probes_each_at_most() {
+    let mut pair = Pair::new(5);
+    let client = cut_with_a_call_in_flight(&mut pair);
+    let times = send_times(&mut pair, 20 * SECOND);
+    let gaps: Vec<_> = times.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(gaps.len() >= 8);
+    for w in gaps.windows(2).skip(1) {
+        let ratio = w[1].as_secs_f64() / w[0].as_secs_f64();
+        assert!((1.9..2.1).contains(&ratio), "{gaps:?}");
+    }
+    let timeouts = pair.client(client).stats().probe_timeouts as usize;
+    assert!(pair.hosts[CLIENT].sent.len() <= 1 + 2 * timeouts);
+    // Probes do not escape the accounting: all that is out counts as in flight.
+    assert!(pair.client(client).stats().in_flight >= 50 * timeouts as u64);
+}
+
+#[test]
+fn a_new_call_in_an_outage_probes_at_once_but_does_not_undo_the_back_off() {
+    let mut pair = Pair::new(6);
+    let client = cut_with_a_call_in_flight(&mut pair);
+    pair.run_for(10 * SECOND);
+    let before = pair.hosts[CLIENT].sent.len();
+    let now = pair.now;
+    pair.client(client).probe(now);
+    pair.flush();
+    let probes = pair.hosts[CLIENT].sent.len() - before;
+    assert!((1..=2).contains(&probes), "{probes}");
+    // Further calls within a second do not.
+    for _ in 0..9 {
+        pair.run_for(100 * MILLI);
+        let now = pair.now;
+        pair.client(client).probe(now);
+    }
+    pair.flush();
+    assert!(pair.hosts[CLIENT].sent.len() - before <= 4);
+    assert!(pair.client(client).stats().probe_timeouts_in_a_row > 4);
+}
+
+#[test]
+fn after_an_outage_a_new_call_settles_the_old_one_within_a_round_trip() {
+    let mut pair = Pair::new(7);
+    let client = cut_with_a_call_in_flight(&mut pair);
+    pair.run_for(16 * SECOND);
+    pair.rules(Rules::default());
+    let now = pair.now;
+    pair.client(client).probe(now);
+    assert!(pair.run_until(25 * MILLI, |p| p.hosts[SERVER].whole.len() == 1));
+}
+
+#[test]
+fn any_authenticated_packet_ends_the_wait_of_a_backed_off_timeout() {
+    let mut pair = Pair::new(8);
+    let (_, server) = {
+        let client = cut_with_a_call_in_flight(&mut pair);
+        (client, pair.server_handle())
+    };
+    pair.run_for(16 * SECOND);
+    pair.rules(Rules::default());
+    // The server speaks first: that alone makes the client probe.
+    pair.server(server).send(Bytes::new(), pattern(5, 1)).unwrap();
+    assert!(pair.run_until(40 * MILLI, |p| p.hosts[SERVER].whole.len() == 1));
+}
+
+#[test]
+fn in_flight_never_exceeds_the_window_but_for_probes() {
+    for seed in 0..5 {
+        let mut pair = Pair::new(seed);
+        let (client, _) = pair.established();
+        pair.rules(Rules { loss: 0.05, ..Rules::default() });
+        pair.client(client).send(Bytes::new(), pattern(2_000_000, 1)).unwrap();
+        for _ in 0..400 {
+            pair.run_for(5 * MILLI);
+            let stats = pair.client(client).stats();
+            // Two probes, and one search for a larger datagram.
+            let slack = 3 * 1_500;
+            let cut_meanwhile = stats.window < 60_000;
+            assert!(stats.in_flight <= stats.window + slack || cut_meanwhile, "{stats:?}");
+        }
+        assert!(pair.run_until(60 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+    }
+}
+
+#[test]
+fn bytes_leave_in_bounded_bursts() {
+    let mut pair = Pair::new(9);
+    let (client, _) = pair.established();
+    settled(&mut pair);
+    pair.record = true;
+    pair.client(client).send(Bytes::new(), pattern(1_000_000, 1)).unwrap();
+    pair.flush();
+    assert!(pair.hosts[CLIENT].sent.len() <= 10, "{}", pair.hosts[CLIENT].sent.len());
+    let mut most = 0;
+    while pair.hosts[SERVER].whole.is_empty() {
+        let before = pair.hosts[CLIENT].sent.len();
+        let now = pair.now;
+        pair.run_until(SECOND, |p| p.now > now || !p.hosts[SERVER].whole.is_empty());
+        most = most.max(pair.hosts[CLIENT].sent.len() - before);
+    }
+    assert!(most <= 64, "{most} datagrams at once");
+}
+
+#[test]
+fn congestion_marks_are_reported_and_cut_the_window() {
+    let mut pair = Pair::new(10);
+    let (client, server) = pair.established();
+    pair.client(client).send(Bytes::new(), pattern(300_000, 1)).unwrap();
+    pair.run_for(2 * SECOND);
+    assert_eq!(pair.client(client).stats().ecn, EcnState::Capable);
+    let before = pair.client(client).stats().window;
+    pair.rules[CLIENT].mark = 1.0;
+    pair.client(client).send(Bytes::new(), pattern(100_000, 1)).unwrap();
+    pair.run_for(2 * SECOND);
+    assert!(pair.server(server).stats().ecn_ce_received > 0);
+    let after = pair.client(client).stats().window;
+    assert!(after < before * 9 / 10, "{before} {after}");
+    assert_eq!(pair.client(client).stats().packets_lost, 0);
+}
+
+#[test]
+fn a_path_that_loses_marks_is_used_without_them() {
+    let mut pair = Pair::new(11);
+    pair.rules(Rules { bleach: true, ..Rules::default() });
+    let (client, _) = pair.established();
+    pair.client(client).send(Bytes::new(), pattern(100_000, 1)).unwrap();
+    assert!(pair.run_until(5 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+    assert_eq!(pair.client(client).stats().ecn, EcnState::Failed);
+}
+
+#[test]
+fn the_largest_datagram_of_the_path_is_found_and_loss_of_probes_costs_nothing() {
+    for (mtu, found) in [(1500, 1472), (1400, 1372)] {
+        let mut pair = Pair::new(12);
+        pair.rules(Rules { mtu, ..Rules::default() });
+        let (client, server) = pair.established();
+        pair.run_for(10 * SECOND);
+        pair.client(client).send(Bytes::new(), pattern(100_000, 1)).unwrap();
+        pair.run_for(5 * SECOND);
+        assert_eq!(pair.client(client).stats().mtu, found);
+        assert_eq!(pair.server(server).stats().mtu, found);
+        assert_eq!(pair.client(client).stats().packets_lost, 0);
+        assert_eq!(pair.hosts[SERVER].whole.len(), 1);
+    }
+}
+
+#[test]
+fn no_datagram_is_larger_than_what_the_peers_socket_takes() {
+    let server = EndpointConfig { max_udp_payload: 1300, ..config() };
+    let mut pair = Pair::with(13, config(), server);
+    pair.record = true;
+    let (client, _) = pair.established();
+    pair.client(client).send(Bytes::new(), pattern(100_000, 1)).unwrap();
+    pair.run_for(10 * SECOND);
+    let largest = pair.hosts[CLIENT].sent.iter().map(|f| f.data.len()).max();
+    assert_eq!(largest, Some(1300));
+}
+
+#[test]
+fn a_path_that_turns_into_a_black_hole_for_large_datagrams_falls_back() {
+    let mut pair = Pair::new(14);
+    let (client, _) = pair.established();
+    pair.client(client).send(Bytes::new(), pattern(300_000, 1)).unwrap();
+    pair.run_for(5 * SECOND);
+    assert_eq!(pair.client(client).stats().mtu, 1472);
+    pair.rules(Rules { mtu: 1300, ..Rules::default() });
+    pair.client(client).send(Bytes::new(), pattern(300_000, 2)).unwrap();
+    assert!(pair.run_until(30 * SECOND, |p| p.hosts[SERVER].whole.len() == 2));
+    assert!(pair.client(client).stats().mtu <= 1300);
+}
+
+#[test]
+fn a_large_message_streams_through_a_small_window() {
+    let mut server = config();
+    server.limits.receive_window = 64 << 10;
+    let mut pair = Pair::with(15, config(), server);
+    pair.rules(Rules { loss: 0.01, ..Rules::default() });
+    let (client, _) = pair.established();
+    let body = pattern(3 << 20, 1);
+    pair.client(client).send(Bytes::new(), body.clone()).unwrap();
+    assert!(pair.run_until(300 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+    assert_eq!(pair.hosts[SERVER].messages.values().next().unwrap()[..], body);
+}
+
+#[test]
+fn a_reader_that_pauses_holds_the_sender_back() {
+    let mut server = config();
+    server.limits.receive_window = 64 << 10;
+    let mut pair = Pair::with(16, config(), server);
+    let (client, handle) = pair.established();
+    pair.hosts[SERVER].reads = false;
+    let before = pair.hosts[SERVER].received_bytes;
+    pair.client(client).send(Bytes::new(), pattern(1 << 20, 1)).unwrap();
+    pair.run_for(10 * SECOND);
+    let came = pair.hosts[SERVER].received_bytes - before;
+    assert!(came < 100 << 10, "{came}");
+    pair.hosts[SERVER].reads = true;
+    pair.hosts[SERVER].read(handle);
+    assert!(pair.run_until(30 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+}
+
+#[test]
+fn a_message_given_up_before_it_was_fully_sent_never_arrives_whole() {
+    let mut pair = Pair::new(17);
+    let (client, server) = pair.established();
+    pair.hosts[SERVER].reads = false;
+    let id = pair.client(client).send(Bytes::new(), pattern(1 << 20, 1)).unwrap();
+    pair.run_for(15 * MILLI);
+    let accepted = pair.server(server).accept_message();
+    assert_eq!(accepted, Some(MessageId(id.0)));
+    assert!(!pair.client(client).reset(id, 7));
+    pair.run_for(SECOND);
+    let last = loop {
+        match pair.server(server).read(id) {
+            Chunk::Data { end, .. } => assert!(!end),
+            other => break other,
+        }
+    };
+    assert!(matches!(last, Chunk::Reset(7)), "{last:?}");
+}
+
+#[test]
+fn unreliable_messages_go_once_and_whole() {
+    let mut pair = Pair::new(18);
+    let (client, _) = pair.established();
+    pair.run_for(2 * SECOND);
+    pair.rules(Rules { loss: 0.3, ..Rules::default() });
+    for n in 0..100 {
+        pair.client(client).send_unreliable(pattern(1_000, n)).unwrap();
+        pair.run_for(10 * MILLI);
+    }
+    pair.run_for(5 * SECOND);
+    let got: Vec<_> = pair.hosts[SERVER]
+        .events
+        .iter()
+        .filter_map(|(_, e)| match e {
+            ConnectionEvent::Unreliable(data) => Some(data.clone()),
+            _ => None,
+        })
+        .collect();
+    assert!((50..90).contains(&got.len()), "{}", got.len());
+    let mut expected = (0..100).map(|n| pattern(1_000, n));
+    assert!(got.iter().all(|data| expected.any(|e| e == *data)), "in order, each once, unaltered");
+    let max = pair.client(client).max_unreliable().unwrap();
+    assert!(pair.client(client).send_unreliable(pattern(max, 0)).is_ok());
+    assert!(pair.client(client).send_unreliable(pattern(max + 1, 0)).is_err());
+}
