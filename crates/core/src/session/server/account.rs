@@ -17,7 +17,7 @@ pub struct OpenRequest {
     pub slots_wanted: u32,
     /// Fresh random bytes, which become the secret if the session is anonymous and new.
     pub fresh_secret: SessionSecret,
-    /// The connection that the session is opened on, as in [`Sessions::attach`].
+    /// The connection that the session is opened on, as in [`Sessions::attach`](super::Sessions::attach).
     pub connection: u64,
 }
 
