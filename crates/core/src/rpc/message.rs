@@ -208,8 +208,8 @@ impl ToClient {
             }
             Self::Attached(attached) => {
                 w.byte(ATTACHED).session(attached.session).varint(attached.epoch);
-                w.varint(attached.span.into()).varint(attached.wanted.into());
-                w.varint(attached.version).varint(attached.slots.len() as u64);
+                w.varint(attached.span.into()).varint(attached.version);
+                w.varint(attached.wanted.into()).varint(attached.slots.len() as u64);
                 for report in attached.slots {
                     w.varint(report.slot.into()).varint(report.sequence);
                     w.varint(report.state.to_wire());
@@ -289,8 +289,8 @@ impl ToClient {
                 session: r.session()?,
                 epoch: r.varint()?,
                 span: r.varint32()?,
-                wanted: r.varint32()?,
                 version: r.varint()?,
+                wanted: r.varint32()?,
                 slots: r.list(|r| {
                     Ok(SlotReport {
                         slot: r.varint32()?,

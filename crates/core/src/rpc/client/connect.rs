@@ -133,8 +133,16 @@ impl Client {
         link.nonce = None;
         let slots = ClientSession::new(opened, cx.limits.slots, cx.limits.background_fences);
         let ticket = SessionTicket { session: opened.session, secret: opened.secret.clone() };
-        link.session = Some(Session::new(slots, ticket));
-        self.ready(cx, key, handle);
+        let session = link.session.insert(Session::new(slots, ticket));
+        for change in core::mem::take(&mut link.early_changes) {
+            session.slots.slots_changed(&change);
+        }
+        if opened.epoch > 1 {
+            // A repeated opening: what changed since the first one is told by an attach.
+            self.attach(cx, key, handle);
+        } else {
+            self.ready(cx, key, handle);
+        }
     }
 
     /// The server attached the session to an attempt: each call in flight is taken up again.

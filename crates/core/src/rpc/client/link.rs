@@ -8,7 +8,7 @@ use core::net::SocketAddr;
 use crate::rpc::SessionTicket;
 use crate::rpc::context::Outgoing;
 use crate::rpc::event::{CallKey, ChannelKey};
-use crate::session::ClientSession;
+use crate::session::{ClientSession, SlotChange};
 use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::MessageId;
 use crate::transport::endpoint::ConnectionHandle;
@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) session: Option<Session>,
     /// The nonce of an opening that was not answered yet: sent again, it opens no second session.
     pub(super) nonce: Option<[u8; 16]>,
+    /// Changes of slots that overtook the answer to the opening.
+    pub(super) early_changes: Vec<SlotChange>,
     pub(super) backoff: Duration,
     /// When the next attempt begins.
     pub(super) retry_at: Option<Instant>,
@@ -92,6 +94,7 @@ impl Link {
             attempt: None,
             session: None,
             nonce: None,
+            early_changes: Vec::new(),
             backoff,
             retry_at: None,
             check_at: None,

@@ -12,6 +12,9 @@ use crate::service::{
 use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal};
 use crate::transport::endpoint::ConnectionHandle;
 
+/// Changes of slots kept until the opening is answered, at most. A server sends few.
+const EARLY_CHANGES: usize = 16;
+
 impl Client {
     /// A message has come, or will not come.
     pub(crate) fn progress(
@@ -63,10 +66,13 @@ impl Client {
             }
             ToClient::FalseRetry { slot, sequence } => self.false_retry(cx, key, slot, sequence),
             ToClient::Slots(change) => {
-                if let Some(session) =
-                    self.links.get_mut(key).and_then(|link| link.session.as_mut())
-                {
-                    session.slots.slots_changed(&change);
+                let Some(link) = self.links.get_mut(key) else { return };
+                match link.session.as_mut() {
+                    Some(session) => session.slots.slots_changed(&change),
+                    None if link.early_changes.len() < EARLY_CHANGES => {
+                        link.early_changes.push(change);
+                    }
+                    None => {}
                 }
                 self.after_answer(cx, key);
             }
