@@ -42,7 +42,7 @@ impl<R: KeptReply> Sessions<R> {
     }
 
     /// Under load, or when it lifts: sets how many slots each session may have, at least one and at
-    /// most [`Limits::slots`]. Sessions that have more are asked for the rest, those that wished for
+    /// most [`crate::limits::Limits::slots`]. Sessions that have more are asked for the rest, those that wished for
     /// more get it. Returns what to tell whom: connection and change. A session without a
     /// connection learns it when it attaches.
     pub fn limit_slots(&mut self, limit: u32) -> Vec<(u64, SlotChange)> {
