@@ -36,14 +36,15 @@ pub enum Pace {
 /// every millisecond. Acks and probes are not paced.
 #[derive(Clone, Debug)]
 pub struct Pacer {
-    tokens: u64,
+    /// Bytes that may leave; below zero while the end of the last batch is paid for.
+    tokens: i64,
     filled_at: Instant,
 }
 
 impl Pacer {
     /// A pacer that lets the initial burst through at once.
     pub fn new(now: Instant, datagram: usize) -> Self {
-        Self { tokens: PAUSE_BURST_PACKETS * datagram as u64, filled_at: now }
+        Self { tokens: signed(PAUSE_BURST_PACKETS * datagram as u64), filled_at: now }
     }
 
     /// How much may leave now, given that `wanted` bytes are ready to be sent in datagrams of
@@ -67,20 +68,22 @@ impl Pacer {
         let filled = interval.bytes_in(now.since(self.filled_at));
         // Time worth less than a byte is kept for the next call.
         if filled > 0 {
-            self.tokens = self.tokens.saturating_add(filled).min(capacity);
+            self.tokens = self.tokens.saturating_add(signed(filled)).min(signed(capacity));
             self.filled_at = now;
         }
-        let needed = wanted.min(batch).max(1);
+        let needed = signed(wanted.min(batch).max(1));
         if self.tokens >= needed {
-            return Pace::Send(self.tokens);
+            return Pace::Send(self.tokens.unsigned_abs());
         }
-        let wait = interval.time_for(needed - self.tokens).max(Duration::from_nanos(1));
+        let missing = needed.saturating_sub(self.tokens).unsigned_abs();
+        let wait = interval.time_for(missing).max(Duration::from_nanos(1));
         Pace::Wait(self.filled_at.max(now) + wait)
     }
 
-    /// Paced packets of `bytes` left.
+    /// Paced packets of `bytes` left. More than was allowed, to fill the last packet, is paid for
+    /// before the next batch.
     pub fn on_sent(&mut self, bytes: u64) {
-        self.tokens = self.tokens.saturating_sub(bytes);
+        self.tokens = self.tokens.saturating_sub(signed(bytes));
     }
 
     /// The size of a batch in bytes, for traces and tests.
@@ -121,6 +124,10 @@ fn batch(datagram: u64, interval: &Interval) -> u64 {
     let wanted = (interval.window / BATCHES_PER_WINDOW).max(interval.bytes_in(MIN_INTERVAL));
     let most = (MAX_BATCH_BYTES / datagram).clamp(1, MAX_BATCH_PACKETS);
     (wanted / datagram).clamp(MIN_BATCH_PACKETS.min(most), most) * datagram
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -166,6 +173,24 @@ mod tests {
         let (sent, _, _) = run(100 * D, &rtt, Duration::from_secs(1));
         let windows = sent as f64 / (100 * D) as f64;
         assert!((24.5..26.0).contains(&windows), "5/4 of 20 windows: {windows}");
+    }
+
+    #[test]
+    fn a_packet_beyond_the_allowance_is_paid_for() {
+        let rtt = rtt(Duration::from_millis(50));
+        let mut pacer = Pacer::new(Instant::ZERO, DATAGRAM);
+        let (mut now, mut sent) = (Instant::ZERO, 0);
+        while now < Instant::ZERO + Duration::from_secs(1) {
+            match pacer.poll(now, u64::MAX, DATAGRAM, 100 * D, &rtt) {
+                Pace::Send(bytes) => {
+                    let begun = bytes.div_ceil(D) * D;
+                    pacer.on_sent(begun);
+                    sent += begun;
+                }
+                Pace::Wait(until) => now = until,
+            }
+        }
+        assert!(sent as f64 / (100 * D) as f64 <= 25.3, "{sent}");
     }
 
     #[test]

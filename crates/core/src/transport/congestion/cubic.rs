@@ -55,6 +55,8 @@ pub struct Cubic {
     cut_at: Option<Instant>,
     undo: Option<Undo>,
     app_limited_since: Option<Instant>,
+    /// Idle time up to then has been answered for.
+    decayed_until: Instant,
     delay: DelaySignal,
     loss_rate: LossRate,
     loss_rate_rose: bool,
@@ -112,6 +114,7 @@ impl Cubic {
             cut_at: None,
             undo: None,
             app_limited_since: None,
+            decayed_until: Instant::ZERO,
             delay: DelaySignal::new(),
             loss_rate: LossRate::new(),
             loss_rate_rose: false,
@@ -213,7 +216,7 @@ impl Controller for Cubic {
     }
 
     fn on_acked(&mut self, now: Instant, acked: Delivered, app_limited: bool, rtt: &RttEstimator) {
-        self.delay.on_acked(now, rtt);
+        self.delay.observe(now, rtt);
         if self.is_answered(acked.newest_sent) {
             return;
         }
@@ -236,6 +239,7 @@ impl Controller for Cubic {
     }
 
     fn on_lost(&mut self, now: Instant, lost: Missing, rtt: &RttEstimator) {
+        self.delay.observe(now, rtt);
         if lost.persistent {
             return self.collapse(now);
         }
@@ -283,20 +287,22 @@ impl Controller for Cubic {
     /// Halves the window for each probe timeout spent idle, down to the initial one, and remembers
     /// three quarters of it as the threshold of slow start (RFC 2861 §3.1, RFC 9002 §7.8): what the
     /// path could carry then says less and less about now.
-    fn on_idle(&mut self, _now: Instant, idle: Duration, rtt: &RttEstimator) {
+    fn on_idle(&mut self, now: Instant, idle: Duration, rtt: &RttEstimator) {
         let initial = initial_window(self.datagram) as f64;
         let timeout = rtt.probe_timeout_base();
-        if idle < timeout || self.window <= initial {
+        // Asked again in the same pause, only what has passed since counts.
+        let mut since = self.decayed_until.max(now - idle);
+        if now.since(since) < timeout || self.window <= initial {
             return;
         }
         if self.slow_start_threshold.is_finite() {
             self.slow_start_threshold = self.slow_start_threshold.max(self.window * 0.75);
         }
-        let mut left = idle;
-        while left >= timeout && self.window > initial {
+        while now.since(since) >= timeout && self.window > initial {
             self.window = (self.window / 2.0).max(initial);
-            left -= timeout;
+            since += timeout;
         }
+        self.decayed_until = since;
         self.epoch = None;
         self.undo = None;
         self.app_limited_since = None;

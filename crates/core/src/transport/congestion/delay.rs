@@ -42,7 +42,7 @@ impl DelaySignal {
     }
 
     /// Takes in the estimator's last sample if it is a new one.
-    pub(super) fn on_acked(&mut self, now: Instant, rtt: &RttEstimator) {
+    pub(super) fn observe(&mut self, now: Instant, rtt: &RttEstimator) {
         if rtt.samples() == self.samples_seen {
             return;
         }
@@ -91,7 +91,7 @@ mod tests {
         fn sample(&mut self, rtt: Duration) -> &mut Self {
             self.now += MS;
             self.rtt.update(self.now, Duration::ZERO, rtt);
-            self.signal.on_acked(self.now, &self.rtt);
+            self.signal.observe(self.now, &self.rtt);
             self
         }
 
@@ -159,7 +159,7 @@ mod tests {
         for _ in 0..20 {
             path.now += MS;
             path.rtt.update(path.now, 8 * MS, 18 * MS);
-            path.signal.on_acked(path.now, &path.rtt);
+            path.signal.observe(path.now, &path.rtt);
         }
         assert!(!path.shows_queue());
     }

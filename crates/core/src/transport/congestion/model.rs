@@ -26,6 +26,8 @@ pub(super) struct Link {
     pub(super) queue: usize,
     /// Without queueing.
     pub(super) round_trip: Duration,
+    /// Up to so much more for each packet; packets overtake one another by it.
+    pub(super) jitter: Duration,
     /// Probability per packet, in the forward direction.
     pub(super) loss: f64,
 }
@@ -245,7 +247,8 @@ impl Network {
         }
         self.busy_until = self.busy_until.max(self.now) + service;
         if !self.random.chance(self.link.loss) {
-            let at = self.busy_until + self.link.round_trip / 2;
+            let jitter = self.random.below(self.link.jitter.as_nanos() as u64 + 1);
+            let at = self.busy_until + self.link.round_trip / 2 + Duration::from_nanos(jitter);
             self.schedule(at, Event::Arrival { flow, number });
         }
     }

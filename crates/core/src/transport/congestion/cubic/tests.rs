@@ -1,6 +1,7 @@
 use super::*;
 use crate::transport::congestion::model::{Flow, Link, Network};
 use alloc::vec;
+use alloc::vec::Vec;
 
 const D: usize = 1_200;
 const MS: Duration = Duration::from_millis(1);
@@ -146,11 +147,15 @@ fn an_idle_window_halves_per_probe_timeout_down_to_the_initial_one() {
     hand.ack(1_000, false);
     let full = hand.window();
     let timeout = hand.rtt.probe_timeout_base();
-    hand.cubic.on_idle(at(hand.now), timeout / 2, &hand.rtt);
+    let start = at(hand.now);
+    hand.cubic.on_idle(start + timeout / 2, timeout / 2, &hand.rtt);
     assert_eq!(hand.window(), full);
-    hand.cubic.on_idle(at(hand.now), timeout * 2, &hand.rtt);
-    assert_eq!(hand.window(), full / 4);
-    hand.cubic.on_idle(at(hand.now), Duration::from_secs(86_400), &hand.rtt);
+    for _ in 0..3 {
+        hand.cubic.on_idle(start + timeout * 2, timeout * 2, &hand.rtt);
+        assert_eq!(hand.window(), full / 4, "the same pause counts once");
+    }
+    let day = Duration::from_secs(86_400);
+    hand.cubic.on_idle(start + day, day, &hand.rtt);
     assert_eq!(hand.window(), initial_window(D));
 }
 
@@ -210,11 +215,14 @@ fn the_cube_root_is_close() {
 
 // Whole flows over a modelled bottleneck: see model.rs.
 
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 45;
+
+/// Shares are counted from then on: five seconds in which a flow starts, ten to settle.
+const SETTLED: u64 = 15;
 
 /// 2,000 packets a second, 40 ms: a bandwidth-delay product of 80 packets.
 fn link(queue: usize, loss: f64) -> Link {
-    Link { packets_per_second: 2_000, queue, round_trip: 40 * MS, loss }
+    Link { packets_per_second: 2_000, queue, round_trip: 40 * MS, jitter: Duration::ZERO, loss }
 }
 
 fn ours() -> Flow {
@@ -225,60 +233,95 @@ fn plain() -> Flow {
     Flow::new(Box::new(Cubic::plain(D)), Duration::ZERO)
 }
 
-/// Each flow's share of the link's capacity, after the first ten seconds.
-fn shares(seed: u8, link: Link, flows: std::vec::Vec<Flow>) -> std::vec::Vec<f64> {
+/// Each flow's share of the link's capacity once they have settled.
+fn shares(seed: u8, link: Link, flows: Vec<Flow>) -> Vec<f64> {
     let mut network = Network::new(seed, link, flows);
-    network.run(at(10_000));
+    network.run(at(SETTLED * 1_000));
     let before = network.delivered();
     network.run(at(SECONDS * 1_000));
-    let capacity = (SECONDS - 10) as f64 * 2_000.0;
+    let capacity = (SECONDS - SETTLED) as f64 * link.packets_per_second as f64;
     let after = network.delivered();
     after.iter().zip(before).map(|(a, b)| (a - b) as f64 / capacity).collect()
 }
 
 #[test]
 fn random_loss_alone_does_not_cut_the_rate() {
+    std::println!("alone, loss: share of the capacity delivered, ours / plain CUBIC");
     for (seed, loss, least) in [(1, 0.0, 0.95), (2, 0.01, 0.9), (3, 0.05, 0.85), (4, 0.2, 0.65)] {
-        for queue in [80, 1_000] {
-            let ours = shares(seed, link(queue, loss), vec![ours()])[0];
-            let plain = shares(seed, link(queue, loss), vec![plain()])[0];
-            std::println!("loss {loss}, queue {queue}: ours {ours:.3}, plain CUBIC {plain:.3}");
-            assert!(ours >= least, "loss {loss}, queue {queue}: {ours}");
-        }
+        let ours = shares(seed, link(80, loss), vec![ours()])[0];
+        let plain = shares(seed, link(80, loss), vec![plain()])[0];
+        std::println!("{loss}: {ours:.3} / {plain:.3}");
+        assert!(ours >= least, "loss {loss}: {ours}");
     }
 }
 
 #[test]
+fn random_loss_on_a_path_whose_queue_never_fills_does_not_cut_the_rate() {
+    // Ten times as fast as the window gets in this time: nothing queues at all.
+    let fast = Link { packets_per_second: 20_000, ..link(1_000, 0.05) };
+    let mut network = Network::new(5, fast, vec![ours()]);
+    network.run(at(3_000));
+    let before = network.delivered()[0];
+    network.run(at(5_000));
+    let used = (network.delivered()[0] - before) as f64 / 40_000.0;
+    std::println!("5 % loss at 20,000 packets/s: {used:.3} of the capacity");
+    assert!(used > 0.8, "{used}");
+}
+
+#[test]
 fn two_flows_share_a_bottleneck_and_leave_plain_cubic_its_third() {
-    for (seed, loss) in [(1, 0.0), (2, 0.0), (3, 0.001)] {
-        for second in [0, 5_000] {
-            let late = Duration::from_millis(second);
-            for (name, other) in [("ours", Cubic::new(D)), ("plain CUBIC", Cubic::plain(D))] {
-                let flows = vec![ours(), Flow::new(Box::new(other), late)];
-                let share = shares(seed, link(80, loss), flows);
-                let part = share[1] / (share[0] + share[1]);
-                std::println!(
-                    "against {name}, loss {loss}, {second} ms later: {:.3} and {:.3}",
-                    share[0],
-                    share[1]
-                );
-                assert!((1.0 / 3.0..=2.0 / 3.0).contains(&part), "{name} {second}: {share:?}");
-                assert!(share[0] + share[1] > 0.9, "{name} {second}: {share:?}");
-            }
+    std::println!("queue of one BDP, against, loss, start: shares of the capacity");
+    for (seed, loss, second) in [(1, 0.0, 0), (2, 0.0, 5_000), (3, 0.001, 5_000)] {
+        let late = Duration::from_millis(second);
+        for (name, other) in [("ours", Cubic::new(D)), ("plain CUBIC", Cubic::plain(D))] {
+            let flows = vec![ours(), Flow::new(Box::new(other), late)];
+            let share = shares(seed, link(80, loss), flows);
+            let part = share[1] / (share[0] + share[1]);
+            std::println!("{name}, {loss}, {second} ms: {:.3} and {:.3}", share[0], share[1]);
+            assert!((1.0 / 3.0..=2.0 / 3.0).contains(&part), "{name} {second}: {share:?}");
+            assert!(share[0] + share[1] > 0.9, "{name} {second}: {share:?}");
         }
     }
 }
 
 #[test]
 fn a_queue_too_shallow_to_show_is_not_overrun() {
-    for seed in 1..4 {
-        let mut network = Network::new(seed, link(8, 0.0), vec![ours()]);
+    let mut network = Network::new(1, link(8, 0.0), vec![ours()]);
+    network.run(at(SECONDS * 1_000));
+    let (sent, delivered) = (network.sent()[0], network.delivered()[0]);
+    let lost = 1.0 - delivered as f64 / sent as f64;
+    let used = delivered as f64 / (SECONDS as f64 * 2_000.0);
+    std::println!("queue of a tenth of a BDP: {used:.3} of the capacity used, {lost:.3} lost");
+    assert!(lost < 0.1, "{lost}");
+    assert!(used > 0.85, "{used}");
+}
+
+#[test]
+fn reordering_does_not_ratchet_the_rate_down() {
+    // Up to 10 ms of jitter: packets overtake up to twenty others.
+    let jittery = Link { jitter: 10 * MS, ..link(80, 0.0) };
+    let share = shares(1, jittery, vec![ours()])[0];
+    std::println!("jitter of a quarter round trip: {share:.3} of the capacity");
+    assert!(share > 0.85, "{share}");
+}
+
+/// Figures for the decision record, not promises.
+#[test]
+#[ignore = "prints where the design has its limits"]
+fn limits_of_confirmed_cuts() {
+    for queue in [4, 8, 16] {
+        let against = |other: Cubic| vec![ours(), Flow::new(Box::new(other), Duration::ZERO)];
+        let same = shares(1, link(queue, 0.0), against(Cubic::new(D)));
+        let plain = shares(1, link(queue, 0.0), against(Cubic::plain(D)));
+        let mut network = Network::new(1, link(queue, 0.0), vec![ours()]);
         network.run(at(SECONDS * 1_000));
-        let (sent, delivered) = (network.sent()[0], network.delivered()[0]);
-        let lost = 1.0 - delivered as f64 / sent as f64;
-        let used = delivered as f64 / (SECONDS as f64 * 2_000.0);
-        std::println!("queue of 8 packets: {used:.3} of the capacity used, {lost:.3} lost");
-        assert!(lost < 0.15, "{lost}");
-        assert!(used > 0.8, "{used}");
+        let lost = 1.0 - network.delivered()[0] as f64 / network.sent()[0] as f64;
+        std::println!(
+            "queue {queue}: alone {lost:.3} lost; against ours {:.2}/{:.2}; against plain {:.2}/{:.2}",
+            same[0],
+            same[1],
+            plain[0],
+            plain[1],
+        );
     }
 }
