@@ -11,8 +11,8 @@ const MAX_BATCH_BYTES: u64 = 65_535;
 const MIN_BATCH_PACKETS: u64 = 2;
 
 /// A window leaves in at most this many batches. The burst that a batch makes at the bottleneck
-/// then stays below the eighth of a round trip from which a standing queue is told.
-const BATCHES_PER_WINDOW: u64 = 16;
+/// then is a small part of the eighth of a round trip from which a standing queue is told.
+const BATCHES_PER_WINDOW: u64 = 32;
 
 /// Batches are at least this far apart: timers are not finer.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);

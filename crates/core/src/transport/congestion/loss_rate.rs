@@ -1,9 +1,9 @@
 //! Whether sending more means losing more: the loss evidence for congestion.
 //!
 //! On a path that loses at random the lost part stays the same however large the window is. Where a
-//! policer or a shallow queue drops what is too much, it rises with the window. So the part lost
-//! just after a cut, when the window is lowest, is the reference, and a clear rise above it is
-//! congestion, though no delay shows.
+//! policer or a shallow queue drops what is too much, it rises with the window. So the least part
+//! lost since the last cut is the reference, and a clear rise above it is congestion, though no
+//! delay shows.
 
 use crate::time::{Duration, Instant};
 
@@ -14,24 +14,33 @@ const SAMPLE: u64 = 256;
 /// pushing.
 const TOLERATED: f64 = 0.3;
 
-/// The least rise that counts.
-const RISE: f64 = 0.05;
+/// A single sample counts from a rise of 5 % and three standard deviations of the difference of two
+/// samples (squared here): the overshoot of slow start is seen at once.
+const SAMPLE_RISE: f64 = 0.05;
+const SAMPLE_DEVIATIONS: f64 = 3.0 * 3.0 * 2.0;
 
-/// A rise must also be this many standard deviations (squared) of the difference of two samples.
-const DEVIATIONS_SQUARED: f64 = 9.0;
+/// The average over several counts from a rise of 2 % and two standard deviations of a sample
+/// (which are five of its own): slow growth is seen early.
+const AVERAGE_RISE: f64 = 0.02;
+const AVERAGE_DEVIATIONS: f64 = 2.0 * 2.0;
 
-/// Compares the part lost now with the part lost when the window was lowest.
+/// The weight of a new sample in the average.
+const WEIGHT: f64 = 0.25;
+
+/// Compares the part lost now with the least part lost since the last cut.
 #[derive(Clone, Debug)]
 pub(super) struct LossRate {
     acked: u64,
     lost: u64,
     since: Option<Instant>,
-    reference: Option<f64>,
+    average: Option<f64>,
+    /// The least average since the last cut.
+    reference: f64,
 }
 
 impl LossRate {
     pub(super) const fn new() -> Self {
-        Self { acked: 0, lost: 0, since: None, reference: None }
+        Self { acked: 0, lost: 0, since: None, average: None, reference: TOLERATED }
     }
 
     /// Counts what was settled and, when a sample is complete, says whether it lost clearly more
@@ -52,12 +61,18 @@ impl LossRate {
         }
         let part = self.lost as f64 / packets as f64;
         (self.acked, self.lost, self.since) = (0, 0, None);
-        let reference = *self.reference.get_or_insert(part.min(TOLERATED));
-        let rise = part - reference;
-        // The variance of a difference of two samples, each no surer than of one loss in 100.
-        let spread = reference.max(0.01);
-        let variance = 2.0 * spread * (1.0 - spread) / packets.min(4 * SAMPLE) as f64;
-        rise > RISE && rise * rise > DEVIATIONS_SQUARED * variance
+        let average = self.average.map_or(part, |a| a + (part - a) * WEIGHT);
+        self.average = Some(average);
+        self.reference = self.reference.min(average);
+        // A sample tells no less than one loss in 500.
+        let spread = self.reference.max(0.002);
+        let variance = spread * (1.0 - spread) / packets.min(4 * SAMPLE) as f64;
+        let rose = |now: f64, least: f64, deviations: f64| {
+            let rise = now - self.reference;
+            rise > least && rise * rise > deviations * variance
+        };
+        rose(part, SAMPLE_RISE, SAMPLE_DEVIATIONS)
+            || rose(average, AVERAGE_RISE, AVERAGE_DEVIATIONS)
     }
 
     /// A packet counted as lost has arrived after all.
@@ -68,7 +83,7 @@ impl LossRate {
         }
     }
 
-    /// The window was cut: the next sample is the reference.
+    /// The window was cut: what is lost from now on makes a new reference.
     pub(super) fn on_cut(&mut self) {
         *self = Self::new();
     }

@@ -305,23 +305,33 @@ fn reordering_does_not_ratchet_the_rate_down() {
     assert!(share > 0.85, "{share}");
 }
 
+#[test]
+fn two_flows_share_a_queue_too_shallow_to_show() {
+    let late = Flow::new(Box::new(Cubic::new(D)), Duration::from_secs(1));
+    let share = shares(1, link(8, 0.0), vec![ours(), late]);
+    std::println!("two on a queue of a tenth of a BDP: {share:.3?}");
+    assert!(share.iter().all(|s| *s > 0.3), "{share:?}");
+}
+
 /// Figures for the decision record, not promises.
 #[test]
 #[ignore = "prints where the design has its limits"]
 fn limits_of_confirmed_cuts() {
     for queue in [4, 8, 16] {
-        let against = |other: Cubic| vec![ours(), Flow::new(Box::new(other), Duration::ZERO)];
-        let same = shares(1, link(queue, 0.0), against(Cubic::new(D)));
-        let plain = shares(1, link(queue, 0.0), against(Cubic::plain(D)));
-        let mut network = Network::new(1, link(queue, 0.0), vec![ours()]);
-        network.run(at(SECONDS * 1_000));
-        let lost = 1.0 - network.delivered()[0] as f64 / network.sent()[0] as f64;
-        std::println!(
-            "queue {queue}: alone {lost:.3} lost; against ours {:.2}/{:.2}; against plain {:.2}/{:.2}",
-            same[0],
-            same[1],
-            plain[0],
-            plain[1],
-        );
+        for late in [0, 1_000, 5_000] {
+            let pair = |first: Cubic, second: Cubic| {
+                let late = Duration::from_millis(late);
+                let first = Flow::new(Box::new(first), Duration::ZERO);
+                let flows = vec![first, Flow::new(Box::new(second), late)];
+                let share = shares(1, link(queue, 0.0), flows);
+                (share[0], share[1])
+            };
+            let ours = pair(Cubic::new(D), Cubic::new(D));
+            let mixed = pair(Cubic::new(D), Cubic::plain(D));
+            let plain = pair(Cubic::plain(D), Cubic::plain(D));
+            std::println!(
+                "queue {queue}, {late} ms: ours {ours:.2?}, ours and plain {mixed:.2?}, plain {plain:.2?}"
+            );
+        }
     }
 }
