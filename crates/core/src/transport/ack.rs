@@ -109,7 +109,7 @@ impl ReceivedPackets {
             }
             self.late.push_back((self.arrivals, number));
         }
-        self.counts.count(mark);
+        mark.count(&mut self.counts);
         self.pending |= ack_eliciting;
         true
     }
@@ -128,7 +128,7 @@ impl ReceivedPackets {
         Some(AckFields {
             largest,
             delay: now.since(self.largest_at),
-            ecn: (!self.counts.is_zero()).then_some(self.counts),
+            ecn: (self.counts != EcnCounts::default()).then_some(self.counts),
         })
     }
 

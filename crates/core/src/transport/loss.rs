@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use super::ecn::{EcnCounts, EcnReport, EcnReports};
 use super::ranges::RangeSet;
 use super::rtt::RttEstimator;
 use crate::random::Random;
@@ -68,9 +69,11 @@ pub struct Settled<T> {
     pub acked: Vec<(u64, SentPacket<T>)>,
     /// Packets newly declared lost, ascending.
     pub lost: Vec<(u64, SentPacket<T>)>,
-    /// Newly acknowledged packets that were sent with an ECT(0) mark.
-    pub acked_marked: u64,
-    /// The ACK frame raised the largest acknowledged number; only then are its ECN counts valid.
+    /// Newly acknowledged packets that were sent with an ECT(0) mark, and how many of them on the
+    /// present path.
+    acked_marked: u64,
+    acked_marked_here: u64,
+    /// The ACK frame raised the largest acknowledged number.
     pub largest_raised: bool,
     /// The RTT estimator took in a sample.
     pub rtt_sampled: bool,
@@ -112,6 +115,7 @@ impl<T> Default for Settled<T> {
             acked: Vec::new(),
             lost: Vec::new(),
             acked_marked: 0,
+            acked_marked_here: 0,
             largest_raised: false,
             rtt_sampled: false,
             delivered: None,
@@ -133,14 +137,24 @@ impl<T> Settled<T> {
         self.lost.clear();
         self.spurious.clear();
         self.acked_marked = 0;
+        self.acked_marked_here = 0;
         self.largest_raised = false;
         self.rtt_sampled = false;
         self.delivered = None;
         self.missing = None;
     }
 
+    /// True if the peer has acknowledged something that it had not before: the path works.
+    pub fn is_progress(&self) -> bool {
+        !self.acked.is_empty() || !self.spurious.is_empty()
+    }
+
+    fn note_marked(&mut self, on_present_path: bool) {
+        self.acked_marked += 1;
+        self.acked_marked_here += u64::from(on_present_path);
+    }
+
     fn note_delivered(&mut self, packet: &SentPacket<T>) {
-        self.acked_marked += u64::from(packet.marked);
         if packet.in_flight {
             let sum = self.delivered.get_or_insert(Delivered {
                 packets: 0,
@@ -223,6 +237,7 @@ pub struct SentPackets<T> {
     last_eliciting_sent: Option<Instant>,
     loss_time: Option<Instant>,
     reordering: Reordering,
+    ecn: EcnReports,
     /// Packets below it were sent on an earlier path (RFC 9000 §9.4).
     path_start: u64,
     /// When the first ack-eliciting packet of the unbroken run of losses just before `unsettled`
@@ -251,6 +266,7 @@ impl<T> SentPackets<T> {
             last_eliciting_sent: None,
             loss_time: None,
             reordering: Reordering::default(),
+            ecn: EcnReports::default(),
             path_start: 0,
             losing_since: None,
         }
@@ -323,6 +339,9 @@ impl<T> SentPackets<T> {
         if let Some(last) = self.entries.back() {
             assert!(last.number < number, "packet number {number} is used twice or out of order");
         }
+        if packet.marked {
+            self.ecn.on_marked();
+        }
         if packet.ack_eliciting {
             self.last_eliciting_sent = Some(packet.time);
         } else if self.entries.len() - self.unsettled >= self.eliciting + MAX_SILENT {
@@ -383,6 +402,15 @@ impl<T> SentPackets<T> {
     pub fn detect_lost(&mut self, now: Instant, rtt: &RttEstimator, out: &mut Settled<T>) {
         out.clear();
         self.find_lost(now, rtt, out);
+    }
+
+    /// Checks the ECN counts of the ACK frame that filled `settled` (RFC 9000 §13.4.2.1); the
+    /// path's [`EcnValidation`](super::ecn::EcnValidation) takes the report.
+    pub fn check_ecn(&mut self, settled: &Settled<T>, counts: Option<EcnCounts>) -> EcnReport {
+        if !settled.largest_raised {
+            return EcnReport::Stale;
+        }
+        self.ecn.check(settled.acked_marked, settled.acked_marked_here, counts)
     }
 
     /// Outstanding packets from the oldest on: what a probe may carry again (RFC 9002 §6.2.4).
@@ -456,13 +484,18 @@ impl<T> SentPackets<T> {
                 State::Outstanding(_) => {
                     if let Some(packet) = self.settle(index, State::Acked) {
                         newest.note(number, packet.time, packet.ack_eliciting);
+                        if packet.marked {
+                            out.note_marked(number >= self.path_start);
+                        }
                         out.note_delivered(&packet);
                         out.acked.push((number, packet));
                     }
                 }
                 &State::Lost { sent, ack_eliciting, marked, counted, .. } => {
                     newest.note(number, sent, ack_eliciting);
-                    out.acked_marked += u64::from(marked);
+                    if marked {
+                        out.note_marked(number >= self.path_start);
+                    }
                     if counted && number >= self.path_start {
                         out.spurious.push(sent);
                         let distance = self.largest_acked.unwrap_or(number) - number;

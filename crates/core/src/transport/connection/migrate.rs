@@ -103,9 +103,6 @@ impl Connection {
         proof.on_received(origin.size);
         let mut path = Path::new(now, &self.config, origin.from, origin.local, None, proof);
         path.mtu.start(self.peer_max_udp_payload());
-        if self.config.ecn {
-            path.ecn = self.path.ecn.of_next_path();
-        }
         path
     }
 
@@ -124,9 +121,6 @@ impl Connection {
         let proof = AddressProof::given();
         let mut path = Path::new(now, &self.config, self.path.remote, None, None, proof);
         path.mtu.start(self.peer_max_udp_payload());
-        if self.config.ecn {
-            path.ecn = self.path.ecn.of_next_path();
-        }
         self.path = path;
         for space in &mut self.spaces {
             space.sent.on_path_change();

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use super::super::ecn::EcnCounts;
 use super::super::loss::Settled;
 use super::super::message::SentFrame;
 use super::super::probe::ProbeTimeout;
@@ -91,16 +90,13 @@ impl Connection {
         {
             keys.on_ack(ack.largest, with)?;
         }
-        // Other counts may be older than those that came before (RFC 9000 §13.4.2.1).
-        let congested = space == Space::Data && settled.largest_raised && {
-            let counts = ack.ecn.map(|c| EcnCounts { ect0: c.ect0, ect1: c.ect1, ce: c.ce });
-            self.path.ecn.on_ack(settled.acked_marked, counts)
-        };
+        let report = self.spaces[space.index()].sent.check_ecn(&settled, ack.ecn);
+        let congested = self.path.ecn.on_report(report);
         if space == Space::Handshake {
             self.handshake.on_handshake_acked();
         }
         // A client that the server has not yet proven its address for keeps backing off.
-        if !settled.acked.is_empty()
+        if settled.is_progress()
             && (self.side.is_server() || self.handshake.server_has_our_address())
         {
             self.recovery.probe.on_acked();

@@ -11,7 +11,7 @@ use super::{Connection, Space};
 use crate::limits::MIN_DATAGRAM;
 use crate::time::Instant;
 use crate::wire::frame::{
-    DatagramHeader, EcnCounts, Frame, NewConnectionId, crypto_header, crypto_room, encode_ack,
+    DatagramHeader, Frame, NewConnectionId, crypto_header, crypto_room, encode_ack,
 };
 use crate::wire::packet::{Header, PacketWriter};
 
@@ -238,8 +238,7 @@ impl Connection {
         }
         let Some(ack) = received.to_ack(now) else { return };
         let delay = u64::try_from(ack.delay.as_micros()).unwrap_or(u64::MAX);
-        let ecn = ack.ecn.map(|c| EcnCounts { ect0: c.ect0, ect1: c.ect1, ce: c.ce });
-        if encode_ack(received.ack_ranges(), delay, ecn, room, buf) {
+        if encode_ack(received.ack_ranges(), delay, ack.ecn, room, buf) {
             draft.contents.ack = Some(received.on_ack_sent());
         }
     }
