@@ -3,6 +3,7 @@
 //! To add one: write `pub fn fuzz_xxx(data: &[u8])` in a module here, add its line to [`TARGETS`], and
 //! commit a few inputs in `corpus/xxx/`. Both `replay` and `guided` then know it.
 
+pub mod messages;
 pub mod wire;
 
 /// A target: its name, which is also its folder in `corpus/`, and its body.
@@ -14,4 +15,6 @@ pub const TARGETS: &[Target] = &[
     ("packet", wire::fuzz_packet),
     ("frame", wire::fuzz_frame),
     ("params", wire::fuzz_params),
+    ("inbox", messages::fuzz_inbox),
+    ("outbox", messages::fuzz_outbox),
 ];

@@ -216,7 +216,8 @@ impl Outbox {
     }
 
     /// Forgets that anything was sent: the server has not kept the early data. Everything goes out
-    /// again under the credit that [`on_peer_credit`](Self::on_peer_credit) then brings.
+    /// again under the credit that [`on_peer_credit`](Self::on_peer_credit) then brings. The caller
+    /// forgets the 0-RTT packets too: their frames must not be reported any more.
     pub fn on_early_data_rejected(&mut self) {
         self.credit = None;
         (self.data_sent, self.in_flight, self.admitted, self.opened, self.turn) = (0, 0, 0, 0, 0);

@@ -315,3 +315,32 @@ fn steady_short_messages_allocate_no_queue_space() {
     }
     assert!(outbox.turns.capacity() <= 8 && outbox.events.capacity() <= 8);
 }
+
+#[test]
+fn what_arrives_after_it_was_thought_lost_is_not_sent_again() {
+    let mut outbox = outbox(PLENTY);
+    let id = queue(&mut outbox, 100);
+    let packet = write(&mut outbox, 60);
+    settle(&mut outbox, &packet, false);
+    settle(&mut outbox, &packet, true);
+    let rest = write(&mut outbox, 1200);
+    assert!(matches!(rest.record[..], [SentFrame::Data { start, .. }] if start > 0));
+    settle(&mut outbox, &rest, true);
+    assert_eq!(outbox.poll_event(), Some(OutboxEvent::Acked(id)));
+}
+
+#[test]
+fn a_probe_may_resend_a_range_of_which_parts_have_arrived() {
+    let mut outbox = outbox(PLENTY);
+    queue(&mut outbox, 900);
+    let whole = write(&mut outbox, 1200);
+    settle(&mut outbox, &whole, false);
+    let parts: Vec<_> = (0..5).map(|_| write(&mut outbox, 220)).collect();
+    settle(&mut outbox, &parts[1], true);
+    settle(&mut outbox, &parts[3], true);
+    settle(&mut outbox, &whole, false);
+    let again = write(&mut outbox, 1200);
+    assert_eq!(again.record, [0, 2, 4].map(|n| parts[n].record[0]));
+    settle(&mut outbox, &again, true);
+    assert!(outbox.is_empty() && outbox.in_flight() == 0);
+}
