@@ -214,8 +214,8 @@ impl Server {
     ) -> Result<(), Violation> {
         let message = ToServer::decode(bytes).map_err(|_| Violation("malformed message"))?;
         match message {
-            ToServer::Open { nonce, slots } => self.open(cx, client, nonce, slots),
-            ToServer::Attach { session, secret } => self.attach(cx, client, session, secret),
+            ToServer::Open { nonce, slots } => self.open(cx, client, nonce, slots)?,
+            ToServer::Attach { session, secret } => self.attach(cx, client, session, secret)?,
             ToServer::Request { slot, sequence, payload } => {
                 self.request(cx, client, slot, sequence, payload)?;
             }
@@ -248,16 +248,21 @@ impl Server {
                 let attachment = self.attachment(client)?;
                 // Closing what is gone already is no error.
                 let _ = self.sessions.close(cx.now, &attachment);
-                self.clear_attachment(client);
                 self.check_drained(cx);
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, cx: &mut Context<'_>, client: u64, nonce: [u8; 16], slots: u32) {
-        let Some(state) = self.clients.get(client) else { return };
-        let Some(address) = state.peer.address else { return };
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: u64,
+        nonce: [u8; 16],
+        slots: u32,
+    ) -> Result<(), Violation> {
+        let Some(state) = self.clients.get(client) else { return Ok(()) };
+        let Some(address) = state.peer.address else { return Ok(()) };
         let request = OpenRequest {
             nonce,
             certificate: state.peer.identity,
@@ -268,7 +273,8 @@ impl Server {
         };
         match self.sessions.open(&request) {
             Ok((opened, attachment)) => {
-                self.set_attachment(cx, client, attachment);
+                self.one_session(client, |attached| attached == attachment.session())?;
+                self.set_attachment(client, attachment);
                 self.send(cx, client, ToClient::Opened { nonce, opened });
                 self.share_slots(cx);
             }
@@ -276,6 +282,7 @@ impl Server {
                 self.send(cx, client, ToClient::Refused { reference: nonce, refusal });
             }
         }
+        Ok(())
     }
 
     fn attach(
@@ -284,17 +291,35 @@ impl Server {
         client: u64,
         session: session::SessionId,
         secret: SessionSecret,
-    ) {
+    ) -> Result<(), Violation> {
+        self.one_session(client, |attached| attached == session)?;
         let claim = self.claim(client, secret);
         match self.sessions.attach(session, &claim, client) {
             Ok((attached, attachment)) => {
-                self.set_attachment(cx, client, attachment);
+                self.set_attachment(client, attachment);
                 self.send(cx, client, ToClient::Attached(attached));
             }
             Err(refusal) => {
                 let reference = session_reference(session);
                 self.send(cx, client, ToClient::Refused { reference, refusal });
             }
+        }
+        Ok(())
+    }
+
+    /// A connection speaks for one session in its life: else a late request could run after its
+    /// session was lost to the client.
+    fn one_session(
+        &self,
+        client: u64,
+        same: impl FnOnce(session::SessionId) -> bool,
+    ) -> Result<(), Violation> {
+        let attached = self.clients.get(client).and_then(|client| client.attachment);
+        match attached {
+            Some(attachment) if !same(attachment.session()) => {
+                Err(Violation("a second session on one connection"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -577,17 +602,9 @@ impl Server {
             .ok_or(Violation("a call came before a session was opened or attached"))
     }
 
-    fn set_attachment(&mut self, cx: &mut Context<'_>, client: u64, attachment: Attachment) {
-        let Some(state) = self.clients.get_mut(client) else { return };
-        let before = state.attachment.replace(attachment);
-        if let Some(before) = before.filter(|before| before.session() != attachment.session()) {
-            self.sessions.detach(cx.now, &before);
-        }
-    }
-
-    fn clear_attachment(&mut self, client: u64) {
+    fn set_attachment(&mut self, client: u64, attachment: Attachment) {
         if let Some(client) = self.clients.get_mut(client) {
-            client.attachment = None;
+            client.attachment = Some(attachment);
         }
     }
 

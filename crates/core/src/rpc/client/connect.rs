@@ -139,6 +139,7 @@ impl Client {
         }
         if opened.epoch > 1 {
             // A repeated opening: what changed since the first one is told by an attach.
+            session.slots.detached();
             self.attach(cx, key, handle);
         } else {
             self.ready(cx, key, handle);
@@ -252,6 +253,10 @@ impl Client {
                 );
             }
             refusal if refusal.is_lost() || refusal == Refusal::Denied => {
+                if refusal == Refusal::Denied {
+                    // The server has the session still, so nothing of it is lost: others may ask.
+                    self.leave_session(cx, key);
+                }
                 self.session_lost(cx, key, "the server has forgotten the session");
                 if on_attempt {
                     self.open(cx, key, handle);
@@ -353,6 +358,7 @@ impl Client {
     fn session_lost(&mut self, cx: &mut Context<'_>, key: u64, why: &'static str) {
         self.note_all_sent(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
+        link.early_changes.clear();
         let Some(session) = link.session.take() else { return };
         let mut occupants = session.occupants;
         for (id, fate) in session.slots.lost() {
@@ -365,6 +371,18 @@ impl Client {
                 Some(call) => self.end_lost(cx, key, call, fate, why),
                 None => self.remember(key, id, fate_state(fate)),
             }
+        }
+    }
+
+    /// The session is kept by the server but not for us any more: its calls end as pending.
+    fn leave_session(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
+            return;
+        };
+        let calls: Vec<CallKey> =
+            session.occupants.iter().filter_map(|occupant| occupant.call).collect();
+        for call in calls {
+            self.end_unsettled(cx, call, "the server denies the session to this client".into());
         }
     }
 

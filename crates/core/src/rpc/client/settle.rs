@@ -9,7 +9,7 @@ use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
 use crate::service::{
     CallError, CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status,
 };
-use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal};
+use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal, SlotChange};
 use crate::transport::endpoint::ConnectionHandle;
 
 /// Changes of slots kept until the opening is answered, at most. A server sends few.
@@ -65,17 +65,7 @@ impl Client {
                 self.answer(cx, key, slot, sequence, Answer::Stale, None);
             }
             ToClient::FalseRetry { slot, sequence } => self.false_retry(cx, key, slot, sequence),
-            ToClient::Slots(change) => {
-                let Some(link) = self.links.get_mut(key) else { return };
-                match link.session.as_mut() {
-                    Some(session) => session.slots.slots_changed(&change),
-                    None if link.early_changes.len() < EARLY_CHANGES => {
-                        link.early_changes.push(change);
-                    }
-                    None => {}
-                }
-                self.after_answer(cx, key);
-            }
+            ToClient::Slots(change) => self.slots_changed(cx, key, handle, change),
             ToClient::Outcome { query, answer } => self.queried(cx, key, query, answer),
             ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
             ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
@@ -85,6 +75,28 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Slots are granted or asked back: on the connection that carries the session, or that is
+    /// about to. A late message of another one may be of a session that is gone.
+    fn slots_changed(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        change: SlotChange,
+    ) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let on_live = link.live.as_ref().is_some_and(|live| live.handle == handle);
+        let on_attempt = link.attempt.as_ref().is_some_and(|attempt| attempt.handle == handle);
+        match link.session.as_mut() {
+            Some(session) if on_live || on_attempt => session.slots.slots_changed(&change),
+            None if on_attempt && link.early_changes.len() < EARLY_CHANGES => {
+                link.early_changes.push(change);
+            }
+            _ => {}
+        }
+        self.after_answer(cx, key);
     }
 
     /// The server's word about a number of the session.

@@ -8,6 +8,9 @@ use crate::session::{
 };
 use crate::time::Instant;
 
+/// Sessions looked at when room is to be made, so that a full table costs little.
+const LOOKED_AT: usize = 1_024;
+
 impl<R: KeptReply> Sessions<R> {
     /// Opens a session, or answers a copy of an opening with the session that the first one opened.
     ///
@@ -133,10 +136,14 @@ impl<R: KeptReply> Sessions<R> {
             Account::Certificate(_) => self.limits.sessions_per_identity,
             Account::Address(_) => self.limits.sessions_per_address,
         };
-        let open = self.accounts.get(&account).copied().unwrap_or(0);
-        if self.len() >= self.limits.sessions || open >= bound {
-            return Err(Refusal::Full);
+        let open = |sessions: &Self| sessions.accounts.get(&account).copied().unwrap_or(0);
+        if open(self) >= bound {
+            self.make_room(|session| session.account == account)?;
         }
+        if self.len() >= self.limits.sessions {
+            self.make_room(|_| true)?;
+        }
+        let open = open(self);
         let id = SessionId { incarnation: self.incarnation, number: self.next_number };
         self.next_number += 1;
         let slots = self.grantable(0, request.slots_wanted);
@@ -169,6 +176,21 @@ impl<R: KeptReply> Sessions<R> {
         self.accounts.insert(account, open + 1);
         self.slots_held += u64::from(slots);
         Ok(index)
+    }
+
+    /// At a bound: forgets the session that expires first among those that hold nothing, so that
+    /// clients which come and go are not locked out for the retention time. No outcome is lost with
+    /// it, and late copies of its calls are refused as those of any forgotten session.
+    fn make_room(&mut self, eligible: impl Fn(&Session<R>) -> bool) -> Result<(), Refusal> {
+        let holds_nothing = |index: u32| {
+            let session = self.session(index);
+            session.footprint.unsettled == 0 && eligible(session)
+        };
+        let first =
+            self.expiries.iter().take(LOOKED_AT).find(|(_, index)| holds_nothing(*index)).copied();
+        let (_, index) = first.ok_or(Refusal::Full)?;
+        self.forget(index);
+        Ok(())
     }
 
     fn forget(&mut self, index: u32) {

@@ -578,3 +578,19 @@ fn a_clone_goes_on_exactly_as_the_original() {
     assert_eq!(attached(&mut one), attached(&mut other));
     assert_eq!(one.footprint(), other.footprint());
 }
+
+#[test]
+fn a_full_account_forgets_a_left_session_that_holds_nothing_and_never_one_that_holds_an_outcome() {
+    let mut server = server();
+    let (_, holds) = server.open(&anonymous(1)).unwrap();
+    let (empty, left) = server.open(&anonymous(2)).unwrap();
+    server.request(&holds, 0, 1, DIGEST).unwrap();
+    server.complete(NOW, &holds, 0, 1, &reply(1));
+    assert_eq!(server.open(&anonymous(3)), Err(Refusal::Full), "both have connections");
+    server.detach(NOW, &holds);
+    assert_eq!(server.open(&anonymous(3)), Err(Refusal::Full), "the first holds an outcome");
+    server.detach(NOW, &left);
+    server.open(&anonymous(3)).unwrap();
+    assert_eq!(server.attach(empty.session, &secret(2), 9).unwrap_err(), Refusal::Expired);
+    server.check();
+}
