@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use stubborn::{CallError, Outcome};
+use stubborn::client::ConnectErrorKind;
+use stubborn::{CallError, ConnectError, Outcome, SecurityError};
 
 /// Printed under `stubborn --help`, and in docs/cli.md.
 pub(crate) const EXIT_CODES: &str = "\
@@ -32,7 +33,6 @@ pub(crate) enum Exit {
     /// Whether the call was executed is not known: pending or lost.
     Unknown = 4,
     /// No server was reached.
-    #[allow(dead_code)] // For the commands that talk to a server.
     Connect = 5,
     /// Anything else.
     Internal = 70,
@@ -143,6 +143,29 @@ impl From<stubborn_build::Error> for Error {
         ];
         let converted = Self::usage(error.to_string());
         place.into_iter().flatten().fold(converted, |e, (key, value)| e.with(key, value))
+    }
+}
+
+impl From<SecurityError> for Error {
+    fn from(error: SecurityError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        match error.kind() {
+            ConnectErrorKind::Address(_) | ConnectErrorKind::Security(_) => {
+                Self::usage(error.to_string())
+            }
+            ConnectErrorKind::Refused(why) if why.contains("certificate") => {
+                Self::new(Exit::Connect, error.to_string()).with_hint(
+                    "if this server is yours, name its certificate with --ca FILE or its key with \
+                     --pin FINGERPRINT; `stubborn ping --insecure ADDR` shows the fingerprint",
+                )
+            }
+            _ => Self::new(Exit::Connect, error.to_string()),
+        }
     }
 }
 

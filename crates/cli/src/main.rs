@@ -9,7 +9,10 @@ mod commands;
 mod docs;
 mod error;
 mod output;
+mod remote;
+mod schema;
 mod task;
+mod tickets;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,6 @@ use crate::error::Error;
 ///
 /// # Errors
 /// If the operating system gives no means for I/O, or the command fails.
-#[allow(dead_code)] // For the commands that talk to a server.
 pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

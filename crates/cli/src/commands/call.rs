@@ -1,13 +1,200 @@
-//! `stubborn call`
+//! `stubborn call ADDR METHOD JSON`
 
-use crate::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost_reflect::{DynamicMessage, MethodDescriptor, prost::Message};
+use serde_json::json;
+use stubborn::{
+    CallError, CallId, Encoded, IncomingReply, Metadata, Method, Outcome, OutgoingCall, Semantics,
+    Shape,
+};
+
+use crate::error::{Error, Exit};
 use crate::output::Output;
+use crate::remote::{Link, Remote, duration};
+use crate::schema::{self, Source};
+use crate::task::block_on;
+use crate::tickets;
 
-/// Calls a method.
+/// Call a method and print its reply as JSON.
+///
+/// If the outcome is not known in time, the call's id is printed and `stubborn outcome` asks again.
 #[derive(Debug, clap::Args)]
-#[command(hide = true)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: Remote,
 
-pub(crate) fn run(_: Args, _: &Output) -> Result<(), Error> {
-    Err(Error::internal("this command is not there yet"))
+    /// pkg.Service/Method
+    method: String,
+
+    /// The request as JSON; `-` reads standard input, `@FILE` a file.
+    #[arg(default_value = "{}")]
+    request: String,
+
+    /// Wait no longer than this for the reply, for example 100ms.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    deadline: Option<Duration>,
+
+    /// Send this with the call; may be given more than once.
+    #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = pair)]
+    metadata: Vec<(String, String)>,
+
+    #[command(flatten)]
+    source: Source,
+}
+
+/// A call that is ready to be made.
+struct Prepared {
+    descriptor: MethodDescriptor,
+    method: Method,
+    request: Encoded,
+    metadata: Metadata,
+}
+
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    let input = super::read_input(&args.request)?;
+    let metadata = metadata(&args)?;
+    schema::split(&args.method)?;
+    block_on(async {
+        let link = args.remote.connect().await?;
+        let prepared = match prepare(&args, &link, &input, metadata).await {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                link.close().await;
+                return Err(error);
+            }
+        };
+        call(&args, link, prepared, out).await
+    })
+}
+
+async fn prepare(
+    args: &Args,
+    link: &Link,
+    input: &str,
+    metadata: Metadata,
+) -> Result<Prepared, Error> {
+    let (service, _) = schema::split(&args.method)?;
+    let schema = args.source.load(&link.connection.channel(), service).await?;
+    let descriptor = schema.method(&args.method)?;
+    if schema::shape(&descriptor) != Shape::Unary {
+        return Err(Error::usage(format!("{} streams, which cannot be called yet", args.method)));
+    }
+    let message = schema::from_json(descriptor.input(), input)?;
+    let method = schema.callable(&descriptor);
+    let request = Encoded::from_body(method.id(), message.encode_to_vec().into());
+    Ok(Prepared { descriptor, method, request, metadata })
+}
+
+async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(), Error> {
+    let Prepared { descriptor, method, request, metadata } = call;
+    let channel = link.connection.channel();
+    let mut unary = channel.raw_unary::<()>(&method, request.clone());
+    let reserved = match method.semantics().takes_slot() {
+        true => Some(unary.id().await?),
+        false => None,
+    };
+    // From here on the number is this call's: the stub's own handle must not fence it.
+    std::mem::forget(unary);
+    let outgoing = OutgoingCall {
+        method: method.clone(),
+        request,
+        metadata,
+        deadline: args.deadline,
+        wait_for_ready: None,
+        reserved,
+    };
+    let result = tokio::select! {
+        result = channel.call(outgoing) => result,
+        _ = tokio::signal::ctrl_c() => Err(interrupted(&method, reserved)),
+    };
+    match result {
+        Ok(reply) => {
+            link.close().await;
+            print(&descriptor, &method, reserved, reply, out)
+        }
+        Err(error) => Err(not_replied(args, link, &method, error).await),
+    }
+}
+
+fn interrupted(method: &Method, id: Option<CallId>) -> CallError {
+    let outcome = id.map_or(Outcome::Unanswered, Outcome::Pending);
+    CallError::new(method.name().to_owned(), outcome).with_id(id).because("interrupted")
+}
+
+/// Says what became of a call without a reply. A call that is pending keeps its session, so that
+/// its outcome can be asked for from a new process.
+async fn not_replied(args: &Args, link: Link, method: &Method, error: CallError) -> Error {
+    let Outcome::Pending(id) = *error.outcome() else {
+        link.close().await;
+        return error.into();
+    };
+    let kept = link
+        .connection
+        .ticket()
+        .ok_or_else(|| Error::internal("the session is gone"))
+        .and_then(|ticket| tickets::keep(id, &ticket, method.name()));
+    let addr = &args.remote.addr;
+    let converted = Error::from(error);
+    match kept {
+        Ok(()) => converted
+            .with_hint(format!("the call is {id}; ask again with: stubborn outcome {addr} {id}")),
+        Err(why) => converted.with_hint(format!(
+            "the call is {id}, but its outcome cannot be asked for later: {why}"
+        )),
+    }
+}
+
+fn print(
+    descriptor: &MethodDescriptor,
+    method: &Method,
+    id: Option<CallId>,
+    incoming: IncomingReply,
+    out: &Output,
+) -> Result<(), Error> {
+    if method.semantics() == Semantics::Maybe {
+        out.line("sent; a maybe call has no reply");
+        out.json(&json!({ "method": method.name(), "outcome": "sent" }));
+        return Ok(());
+    }
+    let reply = decode(descriptor, method, &incoming)?;
+    let reply = schema::to_json(&reply)?;
+    out.line(&reply);
+    out.json(&json!({
+        "method": method.name(),
+        "outcome": "executed",
+        "call_id": id.map(|id| id.to_string()),
+        "reply": reply,
+    }));
+    Ok(())
+}
+
+/// Checks and reads a reply.
+pub(super) fn decode(
+    descriptor: &MethodDescriptor,
+    method: &Method,
+    incoming: &IncomingReply,
+) -> Result<DynamicMessage, Error> {
+    let unreadable = |why: String| {
+        Error::new(Exit::Failed, format!("{method}: executed, but its reply is unreadable: {why}"))
+    };
+    let body: Bytes =
+        incoming.reply.verified(method.id()).map_err(|error| unreadable(error.to_string()))?;
+    DynamicMessage::decode(descriptor.output(), body).map_err(|error| unreadable(error.to_string()))
+}
+
+fn metadata(args: &Args) -> Result<Metadata, Error> {
+    let mut metadata = Metadata::new();
+    for (key, value) in &args.metadata {
+        metadata
+            .insert(key.as_str(), value.as_bytes())
+            .map_err(|error| Error::usage(format!("--metadata {key}: {error}")))?;
+    }
+    Ok(metadata)
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }

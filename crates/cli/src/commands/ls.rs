@@ -1,13 +1,35 @@
-//! `stubborn ls`
+//! `stubborn ls ADDR`
+
+use serde_json::json;
 
 use crate::error::Error;
 use crate::output::Output;
+use crate::remote::Remote;
+use crate::schema;
+use crate::task::block_on;
 
-/// Lists a server's services.
+/// List the services of a server.
 #[derive(Debug, clap::Args)]
-#[command(hide = true)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: Remote,
 
-pub(crate) fn run(_: Args, _: &Output) -> Result<(), Error> {
-    Err(Error::internal("this command is not there yet"))
+    /// Also the service that describes the others.
+    #[arg(long)]
+    all: bool,
+}
+
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    block_on(async {
+        let link = args.remote.connect().await?;
+        let listed = schema::list(&link.connection.channel()).await;
+        link.close().await;
+        let mut services = listed?;
+        services.retain(|service| args.all || service != "stubborn.v1.Reflection");
+        for service in &services {
+            out.line(service.escape_debug());
+        }
+        out.json(&json!({ "services": services }));
+        Ok(())
+    })
 }

@@ -13,6 +13,9 @@ mod ping;
 mod sim;
 mod udp;
 
+use std::io::Read;
+use std::path::Path;
+
 use clap::Subcommand;
 
 use crate::error::Error;
@@ -51,4 +54,24 @@ impl Command {
             Self::Completions(args) => completions::run(args, out),
         }
     }
+}
+
+/// What `-` stands for. Bounded, since everything else about a message is, too.
+fn read_stdin() -> Result<Vec<u8>, Error> {
+    const LIMIT: u64 = 1 << 32;
+    let mut input = Vec::new();
+    let read = std::io::stdin().lock().take(LIMIT).read_to_end(&mut input);
+    read.map_err(|error| Error::internal(format!("cannot read standard input: {error}")))?;
+    Ok(input)
+}
+
+/// An argument's text: itself, standard input for `-`, a file for `@FILE`.
+fn read_input(argument: &str) -> Result<String, Error> {
+    let bytes = match argument.strip_prefix('@') {
+        _ if argument == "-" => read_stdin()?,
+        Some(file) => std::fs::read(file)
+            .map_err(|e| Error::usage(format!("cannot read {}: {e}", Path::new(file).display())))?,
+        None => return Ok(argument.to_owned()),
+    };
+    String::from_utf8(bytes).map_err(|_| Error::usage("the input is not UTF-8"))
 }

@@ -34,6 +34,7 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 #[must_use = "a channel is opened by connect"]
 pub struct ChannelBuilder {
     address: String,
+    server_name: Option<String>,
     trust: Option<Trust>,
     identity: Option<Identity>,
     endpoint: Option<ClientEndpoint>,
@@ -57,6 +58,7 @@ impl ChannelBuilder {
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            server_name: None,
             trust: None,
             identity: None,
             endpoint: None,
@@ -68,6 +70,13 @@ impl ChannelBuilder {
     /// that the system trusts.
     pub fn trust(mut self, trust: impl Into<Trust>) -> Self {
         self.trust = Some(trust.into());
+        self
+    }
+
+    /// The name that the server's certificate must bear. By default the one that the address gives
+    /// with `?name=`, else its first host.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
         self
     }
 

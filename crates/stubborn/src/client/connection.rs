@@ -12,7 +12,8 @@ use tokio::task::AbortHandle;
 
 use super::caller::{self, NodeCaller};
 use super::endpoint::ClientEndpoint;
-use crate::driver::{ChannelStatus, Shared};
+use crate::driver::{ChannelState, ChannelStatus, Shared};
+use crate::security::Fingerprint;
 
 pub use stubborn_core::transport::connection::Stats as ConnectionStats;
 
@@ -35,7 +36,7 @@ impl Connection {
         let (sender, status) = watch::channel(ChannelStatus::Connecting);
         let key = endpoint.shared().change(|state, now| {
             let key = state.node.open_channel(now, config);
-            state.channels.insert(key, sender);
+            state.channels.insert(key, ChannelState::new(sender));
             key
         })?;
         Some(Open { endpoint, key, status, resolver: None })
@@ -73,6 +74,19 @@ impl Connection {
     /// The server's address, counters and estimates; `None` while there is no connection.
     pub fn stats(&self) -> Option<(SocketAddr, ConnectionStats)> {
         self.0.shared().look(|state| state.node.channel_stats(self.0.key)).flatten()
+    }
+
+    /// Who the server proved to be: the digest of its key, and its certificate chain as DER, its own
+    /// certificate first. `None` while there is no connection.
+    pub fn server_identity(&self) -> Option<(Fingerprint, Vec<Vec<u8>>)> {
+        self.0
+            .shared()
+            .look(|state| {
+                let handle = state.node.channel_connection(self.0.key)?;
+                let identity = state.node.endpoint().connection(handle)?.peer_identity()?;
+                Some((Fingerprint(identity.key_digest), identity.certificates.clone()))
+            })
+            .flatten()
     }
 
     /// Asks what became of a call of the session that the ticket belongs to. From elsewhere than

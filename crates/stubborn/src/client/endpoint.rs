@@ -53,6 +53,15 @@ impl ClientEndpoint {
         self.shared().local
     }
 
+    /// Closes every channel of this endpoint, in all its clones, and waits until the servers' leave
+    /// was handed to the network. Channels that are dropped before close their sessions.
+    pub async fn close(self) {
+        let mut stage = self.shared().stage.subscribe();
+        self.shared().advance(Stage::Leaving);
+        // An error means that the driver is gone, which is what is waited for.
+        let _ = stage.wait_for(|stage| *stage == Stage::Ended).await;
+    }
+
     /// The endpoint of this runtime; made if there is none.
     pub(crate) fn shared_one() -> io::Result<Self> {
         let runtime = Handle::current().id();

@@ -16,19 +16,17 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::BytesMut;
-use stubborn_core::limits::{Limits, MAX_DATAGRAM};
+use stubborn_core::limits::Limits;
 use stubborn_core::node::{Event, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig};
 use stubborn_core::service::Registry;
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
-use stubborn_core::wire::VERSION;
 use tokio::task::JoinHandle;
 
 pub(crate) use clock::NodeClock;
 pub use shared::ChannelStatus;
-pub(crate) use shared::{Ended, Shared, Stage, State, Waiter};
+pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State, Waiter};
 
 use crate::datagram::{ReceiveBuffers, Socket};
 use handler::{Handler, Started};
@@ -70,20 +68,7 @@ pub(crate) fn start(
 }
 
 fn endpoint_config(limits: Limits, socket: &Socket) -> EndpointConfig {
-    EndpointConfig {
-        limits,
-        max_udp_payload: MAX_DATAGRAM,
-        max_segments: socket.max_segments(),
-        worker: 0,
-        idle_timeout: Duration::from_secs(30),
-        keepalive: Duration::from_secs(15),
-        max_probe: MAX_DATAGRAM,
-        versions: vec![VERSION],
-        retry_token_lifetime: Duration::from_secs(15),
-        always_retry: false,
-        ecn: true,
-        key_update_after: 1 << 23,
-    }
+    EndpointConfig { limits, max_segments: socket.max_segments(), ..EndpointConfig::default() }
 }
 
 /// The task that drives a node. It alone touches the socket; when it is dropped, the node is over.
@@ -186,8 +171,8 @@ impl Driver {
                 Event::Reserved(key, result) => state.settle(key, Ended::Reservation(result)),
                 Event::Outcome(key, result) => state.settle(key, Ended::Question(result)),
                 Event::Channel(key, event) => {
-                    if let Some(channel) = state.channels.get(&key) {
-                        channel.send_replace(event.into());
+                    if let Some(channel) = state.channels.get_mut(&key) {
+                        channel.on_event(event);
                     }
                     None
                 }

@@ -45,7 +45,7 @@ pub(crate) enum Stage {
 pub(crate) struct State {
     pub(crate) node: Node,
     pub(crate) waiters: HashMap<CallKey, Waiter>,
-    pub(crate) channels: HashMap<ChannelKey, watch::Sender<ChannelStatus>>,
+    pub(crate) channels: HashMap<ChannelKey, ChannelState>,
     pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
     driver: Option<Waker>,
     ended: bool,
@@ -83,21 +83,46 @@ pub enum ChannelStatus {
     },
     /// Every address was tried and none answered; attempts go on.
     Unreachable(Cow<'static, str>),
-    /// A server refuses this client for good; the text says why.
+    /// Every address was tried and at least one server refuses this client for good, or this client
+    /// the server; the text says why.
     Refused(Cow<'static, str>),
     /// The channel is closed.
     Closed,
 }
 
-impl From<ChannelEvent> for ChannelStatus {
-    fn from(event: ChannelEvent) -> Self {
-        match event {
+/// A channel as its users see it.
+pub(crate) struct ChannelState {
+    status: watch::Sender<ChannelStatus>,
+    /// Why a server refused since the last time that one answered.
+    refused: Option<Cow<'static, str>>,
+}
+
+impl ChannelState {
+    pub(crate) fn new(status: watch::Sender<ChannelStatus>) -> Self {
+        Self { status, refused: None }
+    }
+
+    pub(super) fn on_event(&mut self, event: ChannelEvent) {
+        let status = match event {
             ChannelEvent::Ready { peer, incarnation, ticket } => {
-                Self::Ready { peer, incarnation, ticket }
+                self.refused = None;
+                ChannelStatus::Ready { peer, incarnation, ticket }
             }
-            ChannelEvent::Unreachable(why) => Self::Unreachable(why),
-            ChannelEvent::Refused(why) => Self::Refused(why),
-        }
+            // Another address may do: told when all of them have failed.
+            ChannelEvent::Refused(why) => {
+                self.refused = Some(why);
+                return;
+            }
+            ChannelEvent::Unreachable(why) => match self.refused.take() {
+                Some(refused) => ChannelStatus::Refused(refused),
+                None => ChannelStatus::Unreachable(why),
+            },
+        };
+        self.status.send_replace(status);
+    }
+
+    fn close(&self) {
+        self.status.send_replace(ChannelStatus::Closed);
     }
 }
 
@@ -201,7 +226,7 @@ impl State {
             handler.abort();
         }
         for channel in self.channels.values() {
-            channel.send_replace(ChannelStatus::Closed);
+            channel.close();
         }
         let keys: Vec<CallKey> = self.waiters.keys().copied().collect();
         keys.into_iter().filter_map(|key| self.settle(key, Ended::Gone)).collect()

@@ -1,0 +1,151 @@
+//! Reaching a server: the arguments of every command that does, and the way there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Trust};
+
+use crate::error::Error;
+
+/// How to reach a server and whether to believe it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Remote {
+    /// The server: HOST:PORT, or stubborn://HOST:PORT[,HOST:PORT][?name=NAME][&pin=FINGERPRINT].
+    pub(crate) addr: String,
+
+    /// Trust certificates that this PEM file holds or has signed; without it $STUBBORN_CA, else the
+    /// system's authorities.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Trust the server that owns the key with this fingerprint; without it $STUBBORN_PIN.
+    #[arg(long, value_name = "FINGERPRINT", conflicts_with = "ca")]
+    pin: Option<Fingerprint>,
+
+    /// Trust anybody. What is sent can be read and changed by whoever is in between.
+    #[arg(long, conflicts_with_all = ["ca", "pin"])]
+    insecure: bool,
+
+    /// The name that the server's certificate must bear; without it the host.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The certificate chain to show to the server, as PEM.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// The private key of --cert, as PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+
+    /// How long an attempt to connect to one address may take.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    connect_timeout: Duration,
+}
+
+/// A connection on an endpoint of its own.
+pub(crate) struct Link {
+    endpoint: ClientEndpoint,
+    pub(crate) connection: Connection,
+}
+
+impl Remote {
+    /// Connects, with further settings.
+    pub(crate) async fn connect_with(
+        &self,
+        settings: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
+    ) -> Result<Link, Error> {
+        let endpoint = ClientEndpoint::new()
+            .map_err(|error| Error::internal(format!("no UDP socket: {error}")))?;
+        let connection = settings(self.builder()?.endpoint(&endpoint)).open().await?;
+        Ok(Link { endpoint, connection })
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(&self) -> Result<Link, Error> {
+        self.connect_with(|builder| builder).await
+    }
+
+    fn builder(&self) -> Result<ChannelBuilder, Error> {
+        let mut builder =
+            ChannelBuilder::new(self.addr.as_str()).attempt_timeout(self.connect_timeout);
+        if let Some(trust) = self.trust()? {
+            builder = builder.trust(trust);
+        }
+        if let Some(name) = &self.name {
+            builder = builder.server_name(name.as_str());
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            builder = builder.identity(Identity::from_pem_files(cert, key)?);
+        }
+        Ok(builder)
+    }
+
+    fn trust(&self) -> Result<Option<Trust>, Error> {
+        if self.insecure {
+            return Ok(Some(Trust::insecure()));
+        }
+        if let Some(pin) = self.pin {
+            return Ok(Some(pin.into()));
+        }
+        if let Some(ca) = &self.ca {
+            return Ok(Some(Trust::pem_file(ca)?));
+        }
+        if self.addr.contains("pin=") {
+            return Ok(None);
+        }
+        if let Some(pin) = variable("STUBBORN_PIN") {
+            let pin = pin.to_str().and_then(|pin| pin.parse::<Fingerprint>().ok());
+            let wrong = || Error::usage("$STUBBORN_PIN is no fingerprint of 64 hex digits");
+            return Ok(Some(pin.ok_or_else(wrong)?.into()));
+        }
+        match variable("STUBBORN_CA") {
+            Some(file) => Ok(Some(Trust::pem_file(PathBuf::from(file))?)),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Link {
+    /// Takes leave of the server, which may then forget the session.
+    pub(crate) async fn close(self) {
+        drop(self.connection);
+        self.endpoint.close().await;
+    }
+}
+
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Reads a time such as `250ms`, `2s`, `1.5m` or `1h`; a bare number is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("unknown unit {other:?}: use us, ms, s, m or h")),
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let number = digits.parse::<f64>().ok().filter(|_| plain);
+    let wrong = || "expected a number and a unit, for example 250ms or 2s".to_owned();
+    Duration::try_from_secs_f64(number.ok_or_else(wrong)? * unit).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "s", "-1s", "1e9s", "2 s", "3days", "inf"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Services that are learned at run time: from a server by reflection, or from .proto files.
+
+use std::path::PathBuf;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
+use prost_reflect::{SerializeOptions, ServiceDescriptor};
+use serde_json::Value;
+use stubborn::reflection::{FileDescriptorsRequest, ListServicesRequest, ReflectionClient};
+use stubborn::{Channel, Method, Semantics, Shape};
+
+use crate::error::{Error, Exit};
+
+/// Where descriptions of services come from.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Source {
+    /// Read the service from this .proto file instead of asking the server; may be given more than
+    /// once.
+    #[arg(long, value_name = "FILE")]
+    proto: Vec<PathBuf>,
+
+    /// Look for files and imports of --proto here.
+    #[arg(short = 'I', long, value_name = "DIR", requires = "proto")]
+    include: Vec<PathBuf>,
+}
+
+/// Compiled .proto files.
+pub(crate) struct Schema {
+    pool: DescriptorPool,
+}
+
+impl Source {
+    /// Reads the files, or asks the server to describe this service.
+    pub(crate) async fn load(&self, channel: &Channel, service: &str) -> Result<Schema, Error> {
+        if let Some(schema) = self.from_files()? {
+            return Ok(schema);
+        }
+        let request = FileDescriptorsRequest { service: service.to_owned() };
+        let reply = ReflectionClient::new(channel.clone()).file_descriptors(request).await;
+        match reply {
+            Ok(reply) => Schema::decode(&reply.file_descriptor_set).map_err(|error| {
+                Error::new(Exit::Failed, format!("the server's description of {service}: {error}"))
+            }),
+            Err(error) if error.status().is_some() => {
+                Err(Error::usage(format!("the server has no service {service}"))
+                    .with_hint("stubborn ls ADDR lists the services"))
+            }
+            Err(error) => Err(Error::from(error).with_hint(
+                "a server without reflection does not describe itself: use --proto FILE",
+            )),
+        }
+    }
+
+    /// The schema of the files; `None` if there are none.
+    pub(crate) fn from_files(&self) -> Result<Option<Schema>, Error> {
+        if self.proto.is_empty() {
+            return Ok(None);
+        }
+        let config = self.include.iter().fold(stubborn_build::Config::new(), |c, d| c.include(d));
+        let generated = config.generate(&self.proto)?;
+        Schema::decode(&generated.file_descriptor_set).map(Some).map_err(Error::internal)
+    }
+}
+
+/// The names of a server's services, in alphabetical order.
+pub(crate) async fn list(channel: &Channel) -> Result<Vec<String>, Error> {
+    let reply = ReflectionClient::new(channel.clone()).list_services(ListServicesRequest {}).await;
+    Ok(reply.map_err(|e| Error::from(e).with_hint("the server's reflection may be off"))?.services)
+}
+
+impl Schema {
+    fn decode(set: &[u8]) -> Result<Self, String> {
+        DescriptorPool::decode(set).map(|pool| Self { pool }).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn service(&self, name: &str) -> Result<ServiceDescriptor, Error> {
+        self.pool.get_service_by_name(name).ok_or_else(|| {
+            let known: Vec<_> = self.pool.services().map(|s| s.full_name().to_owned()).collect();
+            Error::usage(format!("there is no service {name}; there are: {}", known.join(", ")))
+        })
+    }
+
+    pub(crate) fn message(&self, name: &str) -> Option<MessageDescriptor> {
+        self.pool.get_message_by_name(name)
+    }
+
+    /// A method by its full name, `package.Service/Method`.
+    pub(crate) fn method(&self, name: &str) -> Result<MethodDescriptor, Error> {
+        let (service, method) = split(name)?;
+        let service = self.service(service)?;
+        service.methods().find(|m| m.name() == method).ok_or_else(|| {
+            let known: Vec<_> = service.methods().map(|m| m.name().to_owned()).collect();
+            let service = service.full_name();
+            Error::usage(format!("{service} has no method {method}; it has: {}", known.join(", ")))
+        })
+    }
+
+    /// What is promised about calls of a method.
+    pub(crate) fn semantics(&self, method: &MethodDescriptor) -> Semantics {
+        let options = method.options();
+        let chosen = self
+            .pool
+            .get_extension_by_name("stubborn.semantics")
+            .and_then(|extension| options.get_extension(&extension).as_enum_number());
+        match chosen {
+            Some(1) => return Semantics::Maybe,
+            Some(2) => return Semantics::AtMostOnce,
+            Some(3) => return Semantics::ExactlyOnce,
+            _ => {}
+        }
+        // google.protobuf.MethodOptions.idempotency_level
+        let level = options.get_field_by_name("idempotency_level").and_then(|v| v.as_enum_number());
+        match level {
+            Some(1) => Semantics::Read,
+            Some(2) => Semantics::Idempotent,
+            _ => Semantics::AtMostOnce,
+        }
+    }
+
+    /// A method as channels know it.
+    pub(crate) fn callable(&self, method: &MethodDescriptor) -> Method {
+        Method::dynamic(full_name(method), self.semantics(method), shape(method))
+    }
+}
+
+/// `package.Service/Method`
+pub(crate) fn full_name(method: &MethodDescriptor) -> String {
+    format!("{}/{}", method.parent_service().full_name(), method.name())
+}
+
+/// Splits `package.Service/Method`.
+pub(crate) fn split(name: &str) -> Result<(&str, &str), Error> {
+    name.split_once('/').filter(|(s, m)| !s.is_empty() && !m.is_empty()).ok_or_else(|| {
+        Error::usage(format!("{name:?} is no method: expected package.Service/Method"))
+    })
+}
+
+pub(crate) fn shape(method: &MethodDescriptor) -> Shape {
+    match (method.is_client_streaming(), method.is_server_streaming()) {
+        (false, false) => Shape::Unary,
+        (true, false) => Shape::ClientStreaming,
+        (false, true) => Shape::ServerStreaming,
+        (true, true) => Shape::BidiStreaming,
+    }
+}
+
+/// The promise in a word, as in the .proto file.
+pub(crate) fn word(semantics: Semantics) -> &'static str {
+    match semantics {
+        Semantics::Maybe => "maybe",
+        Semantics::AtMostOnce => "at most once",
+        Semantics::Idempotent => "idempotent",
+        Semantics::Read => "read",
+        Semantics::ExactlyOnce => "exactly once",
+    }
+}
+
+/// Reads a message from JSON, with protobuf's mapping.
+pub(crate) fn from_json(
+    descriptor: MessageDescriptor,
+    json: &str,
+) -> Result<DynamicMessage, Error> {
+    let name = descriptor.full_name().to_owned();
+    let mut input = serde_json::Deserializer::from_str(json);
+    DynamicMessage::deserialize(descriptor, &mut input)
+        .and_then(|message| input.end().map(|()| message))
+        .map_err(|error| {
+            Error::usage(format!("the request is no {name} as JSON: {error}"))
+                .with_hint(format!("stubborn describe ADDR {name} shows its fields"))
+        })
+}
+
+/// Writes a message as JSON, with protobuf's mapping; fields with their default value too, so that
+/// a zero can be seen.
+pub(crate) fn to_json(message: &DynamicMessage) -> Result<Value, Error> {
+    let options = SerializeOptions::new().skip_default_fields(false);
+    message
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .map_err(|error| Error::internal(format!("the reply has no JSON form: {error}")))
+}
