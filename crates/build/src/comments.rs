@@ -48,7 +48,7 @@ pub(crate) fn tidy(lines: &[String]) -> Vec<String> {
             push(&mut out, "```text");
             push(&mut out, body[4..].trim_end());
         } else {
-            push(&mut out, &escape_tags(body));
+            push(&mut out, &escape_markup(body));
         }
     }
     match block {
@@ -93,22 +93,53 @@ fn untested_fence(body: &str, fence: &str) -> String {
     }
 }
 
-/// Escapes what would be taken as an HTML tag, outside code. Addresses in angle brackets stay.
-fn escape_tags(body: &str) -> String {
+/// Escapes what would be taken as an HTML tag or as a link to an item, outside code. Addresses in
+/// angle brackets and links to them stay.
+fn escape_markup(body: &str) -> String {
     let mut out = String::with_capacity(body.len());
     let mut in_code = false;
+    // The bracket at which a link to an address ends.
+    let mut link_end = None;
     let mut rest = body;
     while let Some(c) = rest.chars().next() {
-        in_code ^= c == '`';
-        let after = &rest[c.len_utf8()..];
-        let is_tag = after.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '!');
-        if c == '<' && !in_code && is_tag && !after.starts_with("http") {
-            out.push('\\');
+        let (at, after) = (body.len() - rest.len(), &rest[c.len_utf8()..]);
+        rest = after;
+        match c {
+            '`' => in_code = !in_code,
+            '\\' if !in_code => {
+                // What is escaped already stays so.
+                out.push(c);
+                let Some(escaped) = after.chars().next() else { break };
+                out.push(escaped);
+                rest = &after[escaped.len_utf8()..];
+                continue;
+            }
+            '<' if !in_code && is_tag(after) => out.push('\\'),
+            '[' if !in_code && link_end.is_none() => {
+                link_end = link_to_address(after).map(|len| at + 1 + len);
+                if link_end.is_none() {
+                    out.push('\\');
+                }
+            }
+            ']' if !in_code && link_end == Some(at) => link_end = None,
+            ']' if !in_code && link_end.is_none() => out.push('\\'),
+            _ => {}
         }
         out.push(c);
-        rest = after;
     }
     out
+}
+
+fn is_tag(after: &str) -> bool {
+    let starts = |c: char| c.is_ascii_alphabetic() || c == '/' || c == '!';
+    after.starts_with(starts) && !after.starts_with("http")
+}
+
+/// The length of the text of a link to an address, of which this is what follows its bracket.
+fn link_to_address(after: &str) -> Option<usize> {
+    let end = after.find(']')?;
+    let target = after[end + 1..].strip_prefix('(')?.trim_start_matches('<');
+    target.starts_with("http").then_some(end)
 }
 
 #[cfg(test)]
@@ -138,5 +169,13 @@ mod tests {
             tidied(&[" a <b> `<c>` <https://x> 1 < 2"]),
             [" a \\<b> `<c>` <https://x> 1 < 2"]
         );
+    }
+
+    #[test]
+    fn links_lead_to_addresses_or_are_no_links() {
+        let same = [" `[a]` \\[b\\] [c](https://x) [d](<https://y>)"];
+        assert_eq!(tidied(&same), same);
+        let got = tidied(&[" [A.b][p.A.b] /[A-Z][a-z]+/ [c](#d) ]"]);
+        assert_eq!(got, [" \\[A.b\\]\\[p.A.b\\] /\\[A-Z\\]\\[a-z\\]+/ \\[c\\](#d) \\]"]);
     }
 }

@@ -23,12 +23,12 @@ struct Documenter {
     variants: &'static str,
 }
 
+/// Only what `prost-build` wrote is changed: the emitters document what they write themselves.
 impl VisitMut for Documenter {
-    fn visit_attributes_mut(&mut self, attributes: &mut Vec<Attribute>) {
-        tidy(attributes);
-    }
-
     fn visit_item_struct_mut(&mut self, item: &mut syn::ItemStruct) {
+        if !derives(&item.attrs, "Message") {
+            return;
+        }
         let name = bare(&item.ident);
         document(&mut item.attrs, || format!(" The message `{name}`."));
         visit_mut::visit_item_struct_mut(self, item);
@@ -46,7 +46,6 @@ impl VisitMut for Documenter {
     fn visit_variant_mut(&mut self, variant: &mut syn::Variant) {
         let (what, name) = (self.variants, bare(&variant.ident));
         document(&mut variant.attrs, || format!(" The {what} `{name}`."));
-        tidy(&mut variant.attrs);
     }
 
     fn visit_field_mut(&mut self, field: &mut Field) {
@@ -54,7 +53,6 @@ impl VisitMut for Documenter {
             let name = bare(ident);
             document(&mut field.attrs, || format!(" The field `{name}`."));
         }
-        tidy(&mut field.attrs);
     }
 }
 
@@ -75,21 +73,14 @@ fn derives(attributes: &[Attribute], last: &str) -> bool {
     })
 }
 
-/// Adds a comment in front if there is none with text in it.
-fn document(attributes: &mut Vec<Attribute>, text: impl FnOnce() -> String) {
-    if attributes.iter().filter_map(doc).all(|line| line.trim().is_empty()) {
-        let text = text();
-        attributes.insert(0, parse_quote!(#[doc = #text]));
+/// Makes the comment safe for rustdoc and puts it first, whatever stood between its lines. Without
+/// one, or one without text, this is said.
+fn document(attributes: &mut Vec<Attribute>, instead: impl FnOnce() -> String) {
+    let mut lines: Vec<_> = attributes.iter().filter_map(doc).collect();
+    if lines.iter().all(|line| line.trim().is_empty()) {
+        lines = vec![instead()];
     }
-}
-
-/// Rewrites the comment, which comes first, whatever attributes were between its lines.
-fn tidy(attributes: &mut Vec<Attribute>) {
-    let lines: Vec<_> = attributes.iter().filter_map(doc).collect();
-    if lines.is_empty() {
-        return;
-    }
-    attributes.retain(|a| doc(a).is_none());
+    attributes.retain(|attribute| doc(attribute).is_none());
     let docs = comments::tidy(&lines);
     attributes.splice(0..0, docs.iter().map(|line| parse_quote!(#[doc = #line])));
 }

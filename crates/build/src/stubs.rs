@@ -37,12 +37,12 @@ impl prost_build::ServiceGenerator for StubGenerator {
             method,
             request: tokens(&ast.input_type),
             reply: tokens(&ast.output_type),
-            comment: comments::lines(&ast.comments),
+            comment: comments::tidy(&comments::lines(&ast.comments)),
         });
         let stub = Stub {
             service: &service,
             methods: methods.collect(),
-            comment: comments::lines(&ast.comments),
+            comment: comments::tidy(&comments::lines(&ast.comments)),
             runtime: tokens(self.config.runtime.trim_end_matches("::")),
             names: crate::names::ServiceNames::of(&service.rust_name),
         };
