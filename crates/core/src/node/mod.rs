@@ -271,21 +271,28 @@ impl Node {
     fn readable(&mut self, now: Instant, handle: ConnectionHandle) {
         let was_full = self.assembly.is_full();
         self.read_messages(now, handle);
-        if was_full && !self.assembly.is_full() {
+        if was_full {
             self.read_what_waited(now);
         }
     }
 
+    /// Reads on where room was missing; each message that ends may leave room for further ones.
     fn read_what_waited(&mut self, now: Instant) {
-        for handle in self.assembly.waiting() {
-            self.read_messages(now, handle);
+        let mut ended = true;
+        while ended {
+            ended = false;
+            for handle in self.assembly.waiting() {
+                ended |= self.read_messages(now, handle);
+            }
         }
     }
 
-    fn read_messages(&mut self, now: Instant, handle: ConnectionHandle) {
-        let Some(connection) = self.endpoint.connection_mut(handle) else { return };
+    /// True if a message came to its end.
+    fn read_messages(&mut self, now: Instant, handle: ConnectionHandle) -> bool {
+        let Some(connection) = self.endpoint.connection_mut(handle) else { return false };
         let mut progress = Vec::new();
         self.assembly.read(handle, connection, &mut progress);
+        let ended = !progress.is_empty();
         let is_client = self.client.owns(handle);
         for progress in progress {
             if is_client {
@@ -294,6 +301,7 @@ impl Node {
                 self.with_server(now, |server, cx| server.progress(cx, handle, progress));
             }
         }
+        ended
     }
 
     fn with_client<T>(

@@ -1,6 +1,6 @@
 //! Putting a peer's messages together, within a bound over all connections.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -11,14 +11,20 @@ use crate::transport::endpoint::ConnectionHandle;
 /// Messages that have begun to arrive, of every connection of a node.
 ///
 /// Bound: [`Limits::assembly`](crate::limits::Limits::assembly) plus one message. When it is
-/// reached only the oldest message is read on; the others wait in their senders, held back by flow
-/// control. So large messages cannot block one another for ever.
+/// reached only the oldest message is read on, and what has come whole; the others wait in their
+/// senders, held back by flow control. So large messages cannot block one another, or small ones, for
+/// ever.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     budget: u64,
     largest: u64,
     held: u64,
     partial: BTreeMap<(ConnectionHandle, MessageId), Partial>,
+    /// Those of them that were not read on for want of room. The others are blocked: their connection
+    /// names them when there is more.
+    waiting: BTreeSet<(ConnectionHandle, MessageId)>,
+    /// The orders of the partial messages.
+    orders: BTreeSet<u64>,
     begun: u64,
 }
 
@@ -44,7 +50,15 @@ pub(crate) enum Progress {
 
 impl Assembly {
     pub(crate) fn new(budget: u64, largest: u64) -> Self {
-        Self { budget, largest, held: 0, partial: BTreeMap::new(), begun: 0 }
+        Self {
+            budget,
+            largest,
+            held: 0,
+            partial: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            orders: BTreeSet::new(),
+            begun: 0,
+        }
     }
 
     /// Bytes held now.
@@ -67,7 +81,12 @@ impl Assembly {
         while let Some(id) = connection.accept_message() {
             self.begin(handle, id, connection, out);
         }
-        for id in self.of(handle) {
+        while let Some(id) = connection.readable_message() {
+            self.read_on(handle, id, connection, out);
+        }
+        let all = (handle, MessageId(0))..=(handle, MessageId(u64::MAX));
+        let waiting: Vec<_> = self.waiting.range(all).map(|(_, id)| *id).collect();
+        for id in waiting {
             self.read_on(handle, id, connection, out);
         }
     }
@@ -79,9 +98,9 @@ impl Assembly {
         }
     }
 
-    /// The connections that have messages waiting to be read on.
+    /// The connections that have messages waiting for room.
     pub(crate) fn waiting(&self) -> Vec<ConnectionHandle> {
-        let mut handles: Vec<_> = self.partial.keys().map(|(handle, _)| *handle).collect();
+        let mut handles: Vec<_> = self.waiting.iter().map(|(handle, _)| *handle).collect();
         handles.dedup();
         handles
     }
@@ -94,7 +113,7 @@ impl Assembly {
         connection: &mut Connection,
         out: &mut Vec<Progress>,
     ) {
-        if !self.is_full() {
+        if !self.is_full() || connection.has_end(id) {
             match connection.read(id) {
                 Chunk::Data { data, end: true } if data.len() as u64 <= self.largest => {
                     out.push(Progress::Whole(data));
@@ -105,7 +124,7 @@ impl Assembly {
                     self.held += data.len() as u64;
                     self.partial.insert((handle, id), Partial { order, data: data.into() });
                     self.check(handle, id, end, connection, out);
-                    return;
+                    return self.read_on(handle, id, connection, out);
                 }
                 Chunk::Reset(_) => {
                     out.push(Progress::Reset);
@@ -117,6 +136,7 @@ impl Assembly {
         }
         let order = self.next_order();
         self.partial.insert((handle, id), Partial { order, data: Vec::new() });
+        self.read_on(handle, id, connection, out);
     }
 
     fn read_on(
@@ -126,7 +146,8 @@ impl Assembly {
         connection: &mut Connection,
         out: &mut Vec<Progress>,
     ) {
-        while self.may_read(handle, id) {
+        while self.may_read(handle, id, connection) {
+            self.waiting.remove(&(handle, id));
             match connection.read(id) {
                 Chunk::Data { data, end } => {
                     self.held += data.len() as u64;
@@ -144,6 +165,9 @@ impl Assembly {
                     out.push(Progress::Reset);
                 }
             }
+        }
+        if self.partial.contains_key(&(handle, id)) {
+            self.waiting.insert((handle, id));
         }
     }
 
@@ -168,13 +192,15 @@ impl Assembly {
         }
     }
 
-    fn may_read(&self, handle: ConnectionHandle, id: MessageId) -> bool {
+    fn may_read(&self, handle: ConnectionHandle, id: MessageId, connection: &Connection) -> bool {
         let Some(partial) = self.partial.get(&(handle, id)) else { return false };
-        !self.is_full() || self.partial.values().all(|other| other.order >= partial.order)
+        !self.is_full() || connection.has_end(id) || self.orders.first() == Some(&partial.order)
     }
 
     fn remove(&mut self, handle: ConnectionHandle, id: MessageId) -> Bytes {
+        self.waiting.remove(&(handle, id));
         let Some(partial) = self.partial.remove(&(handle, id)) else { return Bytes::new() };
+        self.orders.remove(&partial.order);
         self.held -= partial.data.len() as u64;
         partial.data.into()
     }
@@ -191,6 +217,7 @@ impl Assembly {
 
     fn next_order(&mut self) -> u64 {
         self.begun += 1;
+        self.orders.insert(self.begun);
         self.begun
     }
 }

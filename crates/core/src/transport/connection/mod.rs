@@ -180,6 +180,16 @@ impl Connection {
         self.inbox.accept()
     }
 
+    /// The next accepted message that can be read on after it was [`Chunk::Blocked`].
+    pub fn readable_message(&mut self) -> Option<MessageId> {
+        self.inbox.next_readable()
+    }
+
+    /// True if a message of the peer can be read to its end, or to its reset, with what is there.
+    pub fn has_end(&self, id: MessageId) -> bool {
+        self.inbox.has_end(id)
+    }
+
     /// The next bytes of a message of the peer, in order; taking them grants the peer more window.
     pub fn read(&mut self, id: MessageId) -> Chunk {
         self.inbox.read(id)

@@ -40,7 +40,8 @@ pub(super) struct Incoming {
     pub(super) notice: Option<u64>,
     /// The reader found nothing to read and wants to hear when there is.
     pub(super) blocked: bool,
-    /// The id stands in the inbox's queue of grants.
+    /// The id stands in the inbox's queue of readable messages, of grants.
+    pub(super) listed: bool,
     pub(super) grant_queued: bool,
 }
 
@@ -56,6 +57,7 @@ impl Incoming {
             stage: Stage::Unseen,
             notice: None,
             blocked: false,
+            listed: false,
             grant_queued: false,
         }
     }

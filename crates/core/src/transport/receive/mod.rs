@@ -184,8 +184,11 @@ impl Inbox {
     /// [`Chunk::Blocked`].
     pub fn next_readable(&mut self) -> Option<MessageId> {
         while let Some(id) = self.readable.pop_front() {
-            if self.messages.get(id).is_some_and(Incoming::has_news) {
-                return Some(MessageId(id));
+            if let Some(message) = self.messages.get_mut(id) {
+                message.listed = false;
+                if message.has_news() {
+                    return Some(MessageId(id));
+                }
             }
         }
         None
@@ -194,6 +197,11 @@ impl Inbox {
     /// True if [`accept`](Self::accept) or [`next_readable`](Self::next_readable) may give a message.
     pub fn has_readable(&self) -> bool {
         !self.new.is_empty() || !self.readable.is_empty()
+    }
+
+    /// True if a message can be read to its end, or to its reset, with what is there.
+    pub fn has_end(&self, id: MessageId) -> bool {
+        self.messages.get(id.0).is_some_and(|m| m.is_complete() || m.notice.is_some())
     }
 
     /// The next bytes of an accepted message, in order. Taking them grants the peer more.
@@ -349,12 +357,14 @@ impl Inbox {
         match message.stage {
             Stage::Unseen => {
                 message.stage = Stage::Offered;
-                self.new.push_back(id);
+                list(&mut self.new, id, &self.messages);
             }
             Stage::Offered => {}
             Stage::Accepted => {
-                if core::mem::take(&mut message.blocked) {
-                    self.readable.push_back(id);
+                if core::mem::take(&mut message.blocked)
+                    && !core::mem::replace(&mut message.listed, true)
+                {
+                    list(&mut self.readable, id, &self.messages);
                 }
             }
         }
@@ -395,6 +405,15 @@ impl Inbox {
             value - self.max_messages >= self.open_messages.div_ceil(2) || self.max_messages_lost;
         due.then_some(value)
     }
+}
+
+/// Puts a message in a queue for the reader. What has ended there is thrown out now and then, so that
+/// the queue stays in proportion to the open messages, whether or not anybody asks for it.
+fn list(queue: &mut VecDeque<u64>, id: u64, messages: &MessageTable<Incoming>) {
+    if queue.len() > 2 * messages.len() + 64 {
+        queue.retain(|id| messages.get(*id).is_some());
+    }
+    queue.push_back(id);
 }
 
 /// Adds new bytes to the connection's account.

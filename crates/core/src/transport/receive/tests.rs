@@ -79,7 +79,9 @@ fn who_was_blocked_hears_once_when_there_is_more() {
     inbox.on_message(0, 7, bytes(2), false).unwrap();
     assert_eq!(inbox.next_readable(), None, "there is a gap");
     inbox.on_message(0, 5, bytes(2), false).unwrap();
+    assert!(!inbox.has_end(id));
     inbox.on_message(0, 9, Bytes::new(), true).unwrap();
+    assert!(inbox.has_end(id));
     assert_eq!(inbox.next_readable(), Some(id));
     assert_eq!(inbox.next_readable(), None);
     assert_eq!(inbox.read(id), Chunk::Data { data: bytes(2), end: false });
@@ -233,7 +235,9 @@ fn a_reset_drops_what_came_and_tells_who_reads() {
     assert_eq!(inbox.bytes_waiting(), 0, "400 bytes are accounted for, 300 of which never come");
     inbox.on_reset(0, 33, 400).unwrap();
     assert_eq!(inbox.next_readable(), Some(id));
+    assert!(inbox.has_end(id));
     assert_eq!(inbox.read(id), Chunk::Reset(33));
+    assert!(!inbox.has_end(id));
     assert_eq!(inbox.read(id), Chunk::Ended);
     assert_eq!((inbox.accept(), inbox.open()), (None, 0), "nobody began to read message 1");
 }
@@ -289,4 +293,22 @@ fn a_packet_without_room_leaves_the_rest_for_the_next() {
         packets += 1;
     }
     assert_eq!((record.len(), packets), (20, 7));
+}
+
+#[test]
+fn a_reader_that_never_asks_what_is_readable_costs_no_memory() {
+    let mut inbox = Inbox::new(&Limits::default());
+    for id in 0..10_000 {
+        for offset in 0..3 {
+            inbox.on_message(id, offset, bytes(1), offset == 2).unwrap();
+            inbox.accept();
+            inbox.read(MessageId(id));
+            inbox.read(MessageId(id));
+        }
+        if id % 1000 == 0 {
+            written(&mut inbox);
+        }
+    }
+    assert_eq!(inbox.open(), 0);
+    assert!(inbox.readable.len() <= 100, "{}", inbox.readable.len());
 }
