@@ -7,6 +7,7 @@
 
 mod certificate;
 pub(crate) mod entropy;
+mod nonces;
 mod provider;
 mod tls;
 

@@ -7,12 +7,14 @@ use stubborn_core::transport::crypto::{ClientTls, ServerTls};
 use stubborn_tls::{ClientCertificates, Environment, ServerTrust, TlsClient, TlsServer};
 
 use super::certificate::Authority;
+use super::nonces::NonceWatch;
 use super::provider::{fixed_time, provider};
 
 /// Makes the configurations of one world's hosts.
 pub(crate) struct TlsMaker {
     authority: Authority,
     environment: Environment,
+    pub(crate) nonces: NonceWatch,
 }
 
 /// What a host brings to a handshake. It is durable: a restart changes nothing of it.
@@ -30,6 +32,7 @@ impl TlsMaker {
         Self {
             authority: Authority::new(random),
             environment: Environment::deterministic(provider(), fixed_time()),
+            nonces: NonceWatch::default(),
         }
     }
 
@@ -42,9 +45,11 @@ impl TlsMaker {
             .environment(self.environment.clone());
         let usable = "certificates of the world's authority are usable";
         HostTls {
-            server: Arc::new(server.build().expect(usable)),
-            anonymous: Arc::new(client.clone().build().expect(usable)),
-            certified: Arc::new(client.identity(identity).build().expect(usable)),
+            server: self.nonces.server(Arc::new(server.build().expect(usable))),
+            anonymous: self.nonces.client(Arc::new(client.clone().build().expect(usable))),
+            certified: self
+                .nonces
+                .client(Arc::new(client.identity(identity).build().expect(usable))),
         }
     }
 }

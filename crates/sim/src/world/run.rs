@@ -35,24 +35,12 @@ pub struct Settings {
 impl Settings {
     /// A world of this seed, of at most a simulated day.
     pub fn new(seed: u64) -> Self {
-        Self { seed, endpoint: default_endpoint(), trace: None, limit: Duration::from_secs(86_400) }
-    }
-}
-
-fn default_endpoint() -> EndpointConfig {
-    EndpointConfig {
-        limits: Default::default(),
-        worker: 0,
-        idle_timeout: Duration::from_secs(30),
-        keepalive: Duration::from_secs(15),
-        max_udp_payload: 65_507,
-        max_probe: 65_507,
-        versions: vec![0x5354_5201],
-        max_segments: 10,
-        retry_token_lifetime: Duration::from_secs(15),
-        always_retry: false,
-        ecn: true,
-        key_update_after: 1 << 20,
+        Self {
+            seed,
+            endpoint: EndpointConfig::default(),
+            trace: None,
+            limit: Duration::from_secs(86_400),
+        }
     }
 }
 

@@ -399,6 +399,9 @@ impl State {
             self.set_timer(id);
             self.check_memory(id);
         }
+        if let Some(what) = self.tls.nonces.take() {
+            self.accuse(Err(Violation::new("packet numbers", self.now, what)));
+        }
     }
 
     fn take_transmits_of(&mut self, id: HostId) {
