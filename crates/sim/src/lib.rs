@@ -21,20 +21,14 @@
 //! randomness but [`World::random`], no iteration over hash maps, `biased;` in `tokio::select!`.
 
 mod crypto;
+mod explorer;
 mod network;
 mod oracle;
 mod world;
 
+pub use explorer::{Batch, explore, explore_seeds, simulate};
 pub use network::{Attack, Guard, Network, Rule};
-pub use oracle::{Violation, WireCounts};
+pub use oracle::{CallCounts, Violation, WireCounts};
 pub use world::{
     After, Brief, Failure, Report, Settings, SimCaller, SimSocket, World, millis, run, secs,
 };
-
-/// Explores.
-pub fn explore<F, Fut>(_seeds: u64, _scenario: F)
-where
-    F: Fn(World) -> Fut,
-    Fut: Future<Output = ()>,
-{
-}

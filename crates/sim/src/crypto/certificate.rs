@@ -12,6 +12,9 @@ const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
+/// A name that every certificate bears, for services that several hosts offer.
+pub(crate) const COMMON_NAME: &str = "any.world";
+
 /// Issues the certificates of one world.
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -38,13 +41,13 @@ impl Authority {
         Roots::from_der(vec![self.issuer.der().to_vec()]).expect("a root certificate can be read")
     }
 
-    /// A certificate for a host, valid for its name.
+    /// A certificate for a host, valid for its name and the common one.
     ///
     /// # Panics
     /// If `name` is no DNS name.
     pub(super) fn issue(&self, name: &str, random: &mut Random) -> Identity {
         let (der, pair) = key_pair(random.bytes());
-        let params = parameters(name, vec![name.to_owned()], random);
+        let params = parameters(name, vec![name.to_owned(), COMMON_NAME.to_owned()], random);
         let certificate = params.signed_by(&pair, &self.issuer).expect("an Ed25519 key signs");
         Identity::from_der(vec![certificate.der().to_vec()], der)
             .expect("a key just made can be read")

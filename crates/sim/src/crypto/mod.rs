@@ -11,4 +11,5 @@ mod nonces;
 mod provider;
 mod tls;
 
+pub(crate) use certificate::COMMON_NAME;
 pub(crate) use tls::{HostTls, TlsMaker};

@@ -1,7 +1,13 @@
 //! What must hold in every world, one invariant in each file.
 
 pub(crate) mod amplification;
+mod at_most_once;
+pub(crate) mod calls;
+pub(crate) mod integrity;
+mod liveness;
+mod lost;
 pub(crate) mod memory;
+mod outcomes;
 pub(crate) mod starts;
 mod wire;
 
@@ -9,6 +15,8 @@ use std::fmt;
 
 use stubborn_core::time::Instant;
 
+pub use calls::CallCounts;
+pub(crate) use liveness::BOUND;
 pub use wire::WireCounts;
 
 /// A promise that was broken.

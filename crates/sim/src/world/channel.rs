@@ -15,6 +15,7 @@ use stubborn_core::time::Instant;
 
 use super::host::{ChannelPlan, Ending, OpenChannel, Waiting};
 use super::{HostId, State, World};
+use crate::crypto::COMMON_NAME;
 
 /// A channel of a simulated host.
 #[derive(Clone)]
@@ -41,7 +42,8 @@ impl World {
         let mut state = self.state();
         let first = *servers.first().expect("a channel leads to a server");
         let tls = Arc::clone(&state.host(host).tls.anonymous);
-        let mut config = ChannelConfig::new(state.host(first).name.clone(), tls);
+        let name = if servers.len() > 1 { COMMON_NAME } else { &state.host(first).name };
+        let mut config = ChannelConfig::new(name, tls);
         change(&mut config);
         state.channels.push(ChannelPlan { host, servers, config });
         SimCaller { world: self.clone(), index: state.channels.len() as u32 - 1 }
@@ -66,17 +68,16 @@ impl SimCaller {
         alive.channels.get(&self.index)?.ticket.clone()
     }
 
-    /// Whether the memory of the server that the channel is attached to was destroyed since: only
-    /// then may a call be lost.
-    pub fn server_forgot(&self) -> bool {
+    /// What the channel's servers remember now, to be compared later.
+    pub(crate) fn memories(&self) -> Memories {
         let state = self.world.state();
-        let Some(alive) = &state.host(state.channels[self.index as usize].host).alive else {
-            return true;
-        };
-        let server = alive.channels.get(&self.index).and_then(|channel| channel.server);
-        server.is_some_and(|(server, life)| {
-            state.host(server).life != life || state.host(server).alive.is_none()
-        })
+        let plan = &state.channels[self.index as usize];
+        let now = |server: HostId| (server, state.host(server).memory());
+        let mut memories: Vec<_> = plan.servers.iter().copied().map(now).collect();
+        let alive = state.host(plan.host).alive.as_ref();
+        let attached = alive.and_then(|alive| alive.channels.get(&self.index)?.server);
+        memories.extend(attached);
+        Memories(memories)
     }
 
     /// Asks what became of a call of another session, with that session's ticket.
@@ -106,6 +107,16 @@ impl SimCaller {
         }
         drop(state);
         Begun { world: self.world.clone(), host, life, key }
+    }
+}
+
+/// Which memories of which servers a call may depend on.
+pub(crate) struct Memories(Vec<(HostId, u32)>);
+
+impl Memories {
+    /// Whether one of them has been destroyed since.
+    pub(crate) fn destroyed(&self, state: &State) -> bool {
+        self.0.iter().any(|(server, memory)| state.host(*server).memory() != *memory)
     }
 }
 

@@ -157,7 +157,29 @@ impl World {
         let local = state.local_now(id);
         if let Some(alive) = &mut state.host_mut(id).alive {
             alive.node.drain(local);
+            alive.draining = true;
             state.note_life(id, "drains");
+            state.touch(id);
+        }
+    }
+
+    /// Whether a server drains, or has drained and waits to be restarted.
+    pub(crate) fn drains(&self, name: &str) -> bool {
+        let id = self.id(name);
+        self.state().host(id).alive.as_ref().is_some_and(|alive| alive.draining)
+    }
+
+    /// Sets how many slots a server gives to a session; those above are asked back.
+    ///
+    /// # Panics
+    /// If there is no such host.
+    pub fn limit_slots(&self, name: &str, limit: u32) {
+        let id = self.id(name);
+        let mut state = self.state();
+        let local = state.local_now(id);
+        if let Some(alive) = &mut state.host_mut(id).alive {
+            alive.node.limit_slots(local, limit);
+            state.note_life(id, "slots limited");
             state.touch(id);
         }
     }

@@ -60,6 +60,7 @@ pub(crate) struct Alive {
     pub(crate) waiting: BTreeMap<CallKey, Waiting>,
     /// Handlers at work, by task.
     pub(crate) handlers: BTreeMap<RequestKey, usize>,
+    pub(crate) draining: bool,
     pub(crate) drained: bool,
 }
 
@@ -74,7 +75,7 @@ pub(crate) struct ChannelPlan {
 pub(crate) struct OpenChannel {
     pub(crate) key: ChannelKey,
     pub(crate) ticket: Option<SessionTicket>,
-    /// Which life of which server the channel was last attached to.
+    /// Which memory of which server the channel was last attached to.
     pub(crate) server: Option<(HostId, u32)>,
 }
 
@@ -160,8 +161,14 @@ impl Host {
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),
             handlers: BTreeMap::new(),
+            draining: false,
             drained: false,
         });
+    }
+
+    /// Counts the memories that the host has had, so that a destroyed one is told.
+    pub(crate) fn memory(&self) -> u32 {
+        2 * self.life + u32::from(self.alive.is_none())
     }
 
     /// Whether what is due to the host is to be done now.

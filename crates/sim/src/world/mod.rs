@@ -22,6 +22,7 @@ use stubborn_core::service::{Channel, Clock, Registry, Service};
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::EndpointConfig;
 
+pub(crate) use channel::Memories;
 pub use channel::SimCaller;
 pub use faults::{After, Brief};
 pub(crate) use host::HostId;

@@ -18,7 +18,7 @@ use super::state::{Chore, Demands, State};
 use super::tasks::{Home, ROOT, Task};
 use super::trace::Trace;
 use crate::crypto::entropy::Entropy;
-use crate::oracle::{Violation, WireCounts};
+use crate::oracle::{CallCounts, Violation, WireCounts};
 
 /// How a world is run.
 pub struct Settings {
@@ -57,6 +57,8 @@ pub struct Report {
     pub simulated: Duration,
     /// What passed over the wire.
     pub wire: WireCounts,
+    /// What became of the explorer's calls.
+    pub calls: CallCounts,
 }
 
 /// A run that broke a promise.
@@ -133,6 +135,7 @@ where
                 events: state.trace.events(),
                 simulated: now.since(Instant::ZERO),
                 wire: state.oracles.wire.clone(),
+                calls: state.calls.counts,
             })
         }
     }
@@ -262,7 +265,9 @@ impl<Fut: Future<Output = ()>> Driver<'_, Fut> {
     }
 
     fn check(&self) -> Result<(), Violation> {
-        self.world.state().violation.take().map_or(Ok(()), Err)
+        let mut state = self.world.state();
+        let violation = state.calls.violation().or_else(|| state.violation.take());
+        violation.map_or(Ok(()), Err)
     }
 }
 

@@ -17,6 +17,7 @@ use super::queue::Queue;
 use super::trace::Trace;
 use crate::crypto::TlsMaker;
 use crate::network::{Attack, Attacker, Datagram, Dropped, Wire};
+use crate::oracle::calls::Calls;
 use crate::oracle::{Violation, WorldOracles};
 
 /// Something that is to happen at a time.
@@ -59,6 +60,7 @@ pub(crate) struct State {
     dirty: VecDeque<HostId>,
     pub(crate) oracles: WorldOracles,
     pub(crate) violation: Option<Violation>,
+    pub(crate) calls: Calls,
     /// Reused for what nodes send.
     outgoing: Vec<u8>,
     pub(crate) drain_waiters: Vec<(HostId, Waker)>,
@@ -94,6 +96,7 @@ impl State {
             dirty: VecDeque::new(),
             oracles: WorldOracles::default(),
             violation: None,
+            calls: Calls::default(),
             outgoing: Vec::new(),
             drain_waiters: Vec::new(),
         }
@@ -375,7 +378,7 @@ impl State {
         let name = &self.hosts[id.0 as usize].name;
         self.trace.event(self.now, words, &[], || format!("{name} channel: {event:?}"));
         let ChannelEvent::Ready { peer, ticket, .. } = event else { return };
-        let server = self.wire.owner(peer).map(|server| (server, self.host(server).life));
+        let server = self.wire.owner(peer).map(|server| (server, self.host(server).memory()));
         let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
         if let Some(channel) = alive.channels.values_mut().find(|channel| channel.key == key) {
             channel.ticket = Some(ticket);

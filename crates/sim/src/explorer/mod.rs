@@ -1,0 +1,137 @@
+//! The explorer: runs seed after seed and looks for one that breaks a promise.
+
+mod client;
+mod faults;
+mod probe;
+mod scenario;
+
+use std::future::Future;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use stubborn_core::time::Instant;
+
+use crate::oracle::{CallCounts, Violation};
+use crate::world::{Failure, Report, Settings, World, run};
+
+/// Runs the explorer's scenario of one seed: every class of failure, in a combination that the seed
+/// says.
+///
+/// # Errors
+/// If a promise was broken, a panic among them.
+pub fn simulate(seed: u64, trace: Option<Box<dyn Write + Send>>) -> Result<Report, Failure> {
+    let settings = Settings { trace, ..Settings::new(seed) };
+    catch_unwind(AssertUnwindSafe(|| run(settings, scenario::scenario))).unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        let violation = Violation::new("no panic", Instant::ZERO, what);
+        Err(Failure { seed, violation, trace_hash: 0 })
+    })
+}
+
+/// What a batch of runs was.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Runs that kept every promise.
+    pub runs: u64,
+    /// The world's time that passed in them.
+    pub simulated: Duration,
+    /// What became of the calls.
+    pub calls: CallCounts,
+    /// The failed run with the lowest seed.
+    pub failure: Option<Failure>,
+}
+
+/// Runs the explorer's scenario with `runs` seeds from `first` on, on `threads` threads, until one
+/// fails. `progress` is told after each run how many there were.
+pub fn explore_seeds(
+    first: u64,
+    runs: u64,
+    threads: usize,
+    progress: impl Fn(u64) + Sync,
+) -> Batch {
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
+    let batch = Mutex::new(Batch::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first.saturating_add(runs) {
+                        return;
+                    }
+                    let result = simulate(seed, None);
+                    // Seeds are taken in order: what is lower than a failed one is under way.
+                    if result.is_err() {
+                        next.store(u64::MAX / 2, Ordering::Relaxed);
+                    }
+                    batch.lock().expect("no thread panics with the lock").add(result);
+                    progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+                }
+            });
+        }
+    });
+    batch.into_inner().expect("no thread panicked with the lock")
+}
+
+impl Batch {
+    fn add(&mut self, result: Result<Report, Failure>) {
+        match result {
+            Ok(report) => {
+                self.runs += 1;
+                self.simulated += report.simulated;
+                self.calls += report.calls;
+            }
+            Err(failure) => {
+                if self.failure.as_ref().is_none_or(|other| failure.seed < other.seed) {
+                    self.failure = Some(failure);
+                }
+            }
+        }
+    }
+}
+
+/// Runs a scenario in `seeds` worlds, one for each seed from 0 on. With `STUBBORN_SEED=N` in the
+/// environment only that seed runs, and with `STUBBORN_TRACE=FILE` its trace is written.
+///
+/// # Panics
+/// If a run breaks a promise or the scenario panics, after the line that repeats the run was
+/// printed.
+pub fn explore<F, Fut>(seeds: u64, scenario: F)
+where
+    F: Fn(World) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let only = std::env::var("STUBBORN_SEED").ok().map(|seed| {
+        seed.parse::<u64>().unwrap_or_else(|_| panic!("STUBBORN_SEED is no number: {seed}"))
+    });
+    let range = only.map_or(0..seeds, |seed| seed..seed + 1);
+    for seed in range {
+        let mut settings = Settings::new(seed);
+        if let (Some(_), Ok(path)) = (only, std::env::var("STUBBORN_TRACE")) {
+            let file = std::fs::File::create(&path)
+                .unwrap_or_else(|error| panic!("the trace {path} cannot be written: {error}"));
+            settings.trace = Some(Box::new(std::io::BufWriter::new(file)));
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| run(settings, &scenario)));
+        match result {
+            Ok(Ok(_)) => {}
+            Ok(Err(failure)) => panic!("{failure}\n{}", replay_line(seed)),
+            Err(panic) => {
+                eprintln!("{}", replay_line(seed));
+                resume_unwind(panic);
+            }
+        }
+    }
+}
+
+fn replay_line(seed: u64) -> String {
+    let test = std::thread::current().name().unwrap_or("TEST").to_owned();
+    format!("to repeat it: STUBBORN_SEED={seed} cargo test {test}")
+}

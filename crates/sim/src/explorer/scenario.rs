@@ -1,0 +1,283 @@
+//! One run of the explorer: servers, clients, everything that can go wrong, then a world in which
+//! nothing is wrong any more and every call has to resolve.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use stubborn_core::random::Random;
+use stubborn_core::service::Registry;
+
+use super::client::{Habits, Worker};
+use super::faults::{Dice, Episode, Fault};
+use super::probe::Probe;
+use crate::oracle::BOUND;
+use crate::world::{SimCaller, World, millis, secs};
+
+/// What a run is made of.
+struct Plan {
+    servers: Vec<String>,
+    clients: Vec<ClientPlan>,
+    length: Duration,
+    episodes: Vec<Episode>,
+    /// Whether to wait for copies that are minutes late.
+    wait_for_stragglers: bool,
+    kept_reply: usize,
+}
+
+#[derive(Clone)]
+struct ClientPlan {
+    name: String,
+    certified: bool,
+    slots: u32,
+    workers: u64,
+    habits: Habits,
+    /// Which server it uses first.
+    first: usize,
+}
+
+/// Runs the scenario of the world's seed.
+pub(super) async fn scenario(world: World) {
+    let mut random = world.random();
+    let plan = Plan::draw(&mut random);
+    plan.configure(&world, &mut random);
+    for server in &plan.servers {
+        let probe = world.clone();
+        world.host_with(server, move || {
+            let mut services = Registry::new();
+            services.add(Arc::new(Probe::new(probe.clone()))).expect("one service");
+            services
+        });
+    }
+    let crew = Crew { world: world.clone(), stop: Arc::new(AtomicBool::new(false)) };
+    let _weather: Vec<_> = plan.weather(&world, &mut random);
+    for client in &plan.clients {
+        world.client(&client.name);
+        crew.man(client, &plan.servers, &mut random);
+    }
+    for episode in plan.episodes.clone() {
+        let (run, client) = (crew.clone(), plan.clients.clone());
+        let (servers, random) = (plan.servers.clone(), random.fork());
+        world.spawn(async move { run.play(episode, &client, &servers, random).await });
+    }
+    world.sleep(plan.length).await;
+    crew.stop.store(true, Ordering::Relaxed);
+    plan.heal(&world);
+    settle(&world).await;
+    if plan.wait_for_stragglers {
+        world.sleep(secs(620)).await;
+    }
+}
+
+/// Waits until every call has resolved, as long as that may take.
+async fn settle(world: &World) {
+    let begun = world.now();
+    while world.now().since(begun) < BOUND && world.state().calls.liveness.open() > 0 {
+        world.sleep(millis(20)).await;
+    }
+    let mut state = world.state();
+    let now = state.now;
+    state.calls.check_liveness(now);
+}
+
+impl Plan {
+    fn draw(random: &mut Random) -> Self {
+        let servers: Vec<String> =
+            (0..1 + random.below(2)).map(|number| format!("server-{number}")).collect();
+        let kept_reply = if random.chance(0.3) { 4_096 } else { 64 << 10 };
+        let clients: Vec<ClientPlan> = (0..1 + random.below(4))
+            .map(|number| ClientPlan::draw(number, servers.len(), kept_reply, random))
+            .collect();
+        let length = Duration::from_millis(2_000 + random.below(28_000));
+        let names: Vec<String> = clients.iter().map(|client| client.name.clone()).collect();
+        let mut dice = Dice { random, servers: &servers, clients: &names };
+        let episodes = (0..1 + dice.random.below(8)).map(|_| dice.episode(length)).collect();
+        let wait_for_stragglers = random.chance(0.3);
+        Self { servers, clients, length, episodes, wait_for_stragglers, kept_reply }
+    }
+
+    fn configure(&self, world: &World, random: &mut Random) {
+        world.configure(|endpoint| {
+            endpoint.limits.kept_reply = self.kept_reply;
+            endpoint.always_retry = random.chance(0.2);
+            endpoint.ecn = random.chance(0.8);
+            if random.chance(0.3) {
+                endpoint.idle_timeout = Duration::from_secs(5 + random.below(1_200));
+            }
+            if random.chance(0.3) {
+                endpoint.key_update_after = 20 + random.below(500);
+            }
+            if random.chance(0.3) {
+                endpoint.limits.slots = 1 + random.below(16) as u32;
+            }
+            if random.chance(0.2) {
+                endpoint.limits.receive_window = 40_000 + random.below(200_000);
+                endpoint.limits.send_window = 40_000 + random.below(200_000);
+            }
+            if random.chance(0.2) {
+                endpoint.max_segments = 1;
+            }
+        });
+    }
+
+    /// Rules that hold until everything heals.
+    fn weather(&self, world: &World, random: &mut Random) -> Vec<crate::network::Guard> {
+        let names: Vec<String> = self.clients.iter().map(|client| client.name.clone()).collect();
+        let count = random.below(4);
+        let mut dice = Dice { random, servers: &self.servers, clients: &names };
+        (0..count).map(|_| world.network().add(dice.rule())).collect()
+    }
+
+    fn heal(&self, world: &World) {
+        world.network().heal();
+        let clients = self.clients.iter().map(|client| &client.name);
+        for name in self.servers.iter().chain(clients) {
+            world.restart(name);
+            world.resume(name);
+            world.slow(name, Duration::ZERO);
+            world.skew(name, 0);
+        }
+        for server in &self.servers {
+            if world.drains(server) {
+                world.kill(server);
+                world.restart(server);
+            }
+            world.limit_slots(server, u32::MAX);
+        }
+        let mut state = world.state();
+        let now = state.now;
+        state.calls.liveness.healed(now);
+    }
+}
+
+impl ClientPlan {
+    fn draw(number: u64, servers: usize, kept_reply: usize, random: &mut Random) -> Self {
+        let largest = match random.below(10) {
+            0 => 300_000,
+            1 | 2 => 50_000,
+            _ => 6_000,
+        };
+        Self {
+            name: format!("client-{number}"),
+            certified: random.chance(0.3),
+            slots: 1 + random.below(32) as u32,
+            workers: 1 + random.below(6),
+            habits: Habits {
+                pause: Duration::from_micros(1_000 + random.below(300_000)),
+                large: random.unit() * 0.1,
+                largest,
+                deadlines: random.unit() * 0.6,
+                drops: random.unit() * 0.2,
+                kept_reply,
+            },
+            first: random.below(servers as u64) as usize,
+        }
+    }
+}
+
+/// Who works, and until when.
+#[derive(Clone)]
+struct Crew {
+    world: World,
+    stop: Arc<AtomicBool>,
+}
+
+impl Crew {
+    /// Starts a client's workers.
+    fn man(&self, plan: &ClientPlan, servers: &[String], random: &mut Random) {
+        let caller = self.caller(plan, servers);
+        for _ in 0..plan.workers {
+            let worker = Worker {
+                world: self.world.clone(),
+                caller: caller.clone(),
+                habits: plan.habits.clone(),
+                random: random.fork(),
+                stop: Arc::clone(&self.stop),
+            };
+            self.world.spawn_on(&plan.name, worker.run());
+        }
+    }
+
+    fn caller(&self, plan: &ClientPlan, servers: &[String]) -> SimCaller {
+        let mut order: Vec<&str> = servers.iter().map(String::as_str).collect();
+        order.rotate_left(plan.first);
+        let certified = plan.certified.then(|| self.world.certified(&plan.name));
+        self.world.caller(&plan.name, &order, |config| {
+            config.slots = plan.slots;
+            if let Some(tls) = certified {
+                config.tls = tls;
+            }
+        })
+    }
+
+    /// Lets something go wrong for a while.
+    async fn play(
+        self,
+        episode: Episode,
+        clients: &[ClientPlan],
+        servers: &[String],
+        mut random: Random,
+    ) {
+        let world = &self.world;
+        world.sleep(episode.begins).await;
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        match episode.fault {
+            Fault::Rule(part, rule) => {
+                let _guard = part.add(world, rule);
+                world.sleep(episode.lasts).await;
+            }
+            Fault::Attack(kinds, every) => {
+                let _guard = world.network().attack(every, &kinds);
+                world.sleep(episode.lasts).await;
+            }
+            Fault::Kill(name) => {
+                world.kill(&name);
+                world.sleep(episode.lasts).await;
+                self.revive(&name, clients, servers, &mut random);
+            }
+            Fault::Pause(name) => {
+                world.pause(&name);
+                world.sleep(episode.lasts).await;
+                world.resume(&name);
+            }
+            Fault::Slow(name, by) => {
+                world.slow(&name, by);
+                world.sleep(episode.lasts).await;
+                world.slow(&name, Duration::ZERO);
+            }
+            Fault::Skew(name, per_million) => {
+                world.skew(&name, per_million);
+                world.sleep(episode.lasts).await;
+                world.skew(&name, 0);
+            }
+            Fault::Jump(name, ahead) => world.jump(&name, ahead),
+            Fault::JumpBack(name, by) => world.jump_back(&name, by),
+            Fault::Rebind(name) => world.network().rebind(&name),
+            Fault::Drain(name) => {
+                world.drain(&name);
+                world.sleep(episode.lasts).await;
+                world.kill(&name);
+                world.sleep(millis(100)).await;
+                world.restart(&name);
+            }
+            Fault::FewSlots(name, limit) => {
+                world.limit_slots(&name, limit);
+                world.sleep(episode.lasts).await;
+                world.limit_slots(&name, u32::MAX);
+            }
+        }
+    }
+
+    fn revive(&self, name: &str, clients: &[ClientPlan], servers: &[String], random: &mut Random) {
+        if self.world.is_alive(name) {
+            return;
+        }
+        self.world.restart(name);
+        let client = clients.iter().find(|client| client.name == name);
+        if let Some(client) = client.filter(|_| !self.stop.load(Ordering::Relaxed)) {
+            self.man(client, servers, random);
+        }
+    }
+}
