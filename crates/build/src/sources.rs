@@ -106,6 +106,11 @@ impl Sources {
                 let label = Label::in_text(source.shown(file), &source.text, at, len, say);
                 finding.labels.push(label);
             }
+            if finding.labels.is_empty() && finding.message.ends_with("end of file") {
+                let end = source.text.trim_end().len();
+                let label = Label::in_text(source.shown(file), &source.text, end, 1, "ends here");
+                finding.labels.push(label);
+            }
         }
         // The place where it was found comes first, whatever it clashes with after it.
         if finding.labels.len() > 1 && finding.labels[0].text.contains("first") {
