@@ -32,7 +32,7 @@ pub enum Pace {
 /// A token bucket that fills at 5/4 of the window per smoothed round trip and empties in batches.
 ///
 /// Invariant: over any time `t`, at most `capacity + rate * t` bytes are let through, and a sender
-/// with a full queue is woken at most [`BATCHES_PER_WINDOW`] * 5/4 times per round trip and at most
+/// with a full queue is woken at most 40 times per round trip and at most
 /// every millisecond. Acks and probes are not paced.
 #[derive(Clone, Debug)]
 pub struct Pacer {
