@@ -68,6 +68,8 @@ pub(crate) struct Host {
     pub(crate) endpoint: Endpoint,
     pub(crate) address: SocketAddr,
     pub(crate) events: Vec<(ConnectionHandle, ConnectionEvent)>,
+    /// Connections whose last event came.
+    over: Vec<ConnectionHandle>,
     /// Messages read, by connection and id.
     pub(crate) messages: BTreeMap<(ConnectionHandle, MessageId), Vec<u8>>,
     /// Messages read to their end, in the order in which they ended.
@@ -125,6 +127,7 @@ impl Pair {
             endpoint,
             address: address.parse().unwrap(),
             events: Vec::new(),
+            over: Vec::new(),
             messages: BTreeMap::new(),
             whole: Vec::new(),
             reads: true,
@@ -333,9 +336,10 @@ impl Host {
     }
 
     fn on_event(&mut self, handle: ConnectionHandle, event: ConnectionEvent) {
-        let lost =
-            self.events.iter().any(|(h, e)| *h == handle && matches!(e, ConnectionEvent::Lost(_)));
-        assert!(!lost, "{event:?} after the last event");
+        assert!(!self.over.contains(&handle), "{event:?} after the last event");
+        if matches!(event, ConnectionEvent::Lost(_)) {
+            self.over.push(handle);
+        }
         if event == ConnectionEvent::MessagesReadable && self.reads {
             self.read(handle);
         }
