@@ -207,3 +207,6 @@ fn next_phase(tls: &mut dyn TlsSession) -> Phase {
     let (local, remote) = tls.next_data_keys();
     Phase { local, remote }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,11 @@ impl Endpoint {
         let setup = self.setup(version, origin.from, origin.local, None, role);
         let Ok(connection) = Connection::new(now, setup) else { return };
         let slot = self.table.insert(Box::new(connection));
-        self.handshaking.push(slot);
+        // At most every connection is listed once, and once more since this was last done.
+        if self.handshaking.len() >= 2 * self.table.len() {
+            self.forget_finished_handshakes();
+        }
+        self.handshaking.push(self.table.handle_of(slot));
         self.hand_to(now, slot, origin, data);
     }
 
@@ -156,11 +160,21 @@ impl Endpoint {
         if self.config.always_retry || self.table.len() >= limits.connections {
             return true;
         }
-        if self.handshaking.len() >= limits.handshakes_before_retry {
-            let table = &self.table;
-            self.handshaking.retain(|slot| table.get(*slot).is_some_and(|c| c.is_handshaking()));
+        let most = limits.handshakes_before_retry;
+        if self.handshaking.len() >= most {
+            self.forget_finished_handshakes();
         }
-        self.handshaking.len() >= limits.handshakes_before_retry
+        self.handshaking.len() >= most
+    }
+
+    fn forget_finished_handshakes(&mut self) {
+        let table = &self.table;
+        self.handshaking.retain(|handle| {
+            table
+                .slot_of(*handle)
+                .and_then(|slot| table.get(slot))
+                .is_some_and(|connection| connection.is_handshaking())
+        });
     }
 
     /// Sends the client back with a token; nothing is kept (RFC 9000 §8.1.2).

@@ -104,7 +104,7 @@ pub struct Endpoint {
     random: Random,
     table: Table,
     /// Connections accepted whose handshake is not done, as far as known: what makes for load.
-    handshaking: Vec<u32>,
+    handshaking: Vec<ConnectionHandle>,
     replies: VecDeque<(Transmit, Vec<u8>)>,
 }
 
