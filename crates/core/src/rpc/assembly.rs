@@ -11,9 +11,10 @@ use crate::transport::endpoint::ConnectionHandle;
 /// Messages that have begun to arrive, of every connection of a node.
 ///
 /// Bound: [`Limits::assembly`](crate::limits::Limits::assembly) plus one message. When it is
-/// reached only the oldest message is read on, and what has come whole; the others wait in their
-/// senders, held back by flow control. So large messages cannot block one another, or small ones, for
-/// ever.
+/// reached only one message is read on, and what has come whole; the others wait in their senders, held
+/// back by flow control. That one is the first message of the connection whose message began first: it
+/// is the one for which its sender keeps credit. So large messages cannot block one another, or small
+/// ones, for ever.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     budget: u64,
@@ -23,8 +24,8 @@ pub(crate) struct Assembly {
     /// Those of them that were not read on for want of room. The others are blocked: their connection
     /// names them when there is more.
     waiting: BTreeSet<(ConnectionHandle, MessageId)>,
-    /// The orders of the partial messages.
-    orders: BTreeSet<u64>,
+    /// The partial messages in the order in which they began.
+    orders: BTreeMap<u64, ConnectionHandle>,
     begun: u64,
 }
 
@@ -56,7 +57,7 @@ impl Assembly {
             held: 0,
             partial: BTreeMap::new(),
             waiting: BTreeSet::new(),
-            orders: BTreeSet::new(),
+            orders: BTreeMap::new(),
             begun: 0,
         }
     }
@@ -120,7 +121,7 @@ impl Assembly {
                     return;
                 }
                 Chunk::Data { data, end } => {
-                    let order = self.next_order();
+                    let order = self.next_order(handle);
                     self.held += data.len() as u64;
                     self.partial.insert((handle, id), Partial { order, data: data.into() });
                     self.check(handle, id, end, connection, out);
@@ -134,7 +135,7 @@ impl Assembly {
                 Chunk::Blocked => {}
             }
         }
-        let order = self.next_order();
+        let order = self.next_order(handle);
         self.partial.insert((handle, id), Partial { order, data: Vec::new() });
         self.read_on(handle, id, connection, out);
     }
@@ -193,8 +194,15 @@ impl Assembly {
     }
 
     fn may_read(&self, handle: ConnectionHandle, id: MessageId, connection: &Connection) -> bool {
-        let Some(partial) = self.partial.get(&(handle, id)) else { return false };
-        !self.is_full() || connection.has_end(id) || self.orders.first() == Some(&partial.order)
+        self.partial.contains_key(&(handle, id))
+            && (!self.is_full() || connection.has_end(id) || self.is_first(handle, id))
+    }
+
+    /// Whether this is the message that is read on when there is no room.
+    fn is_first(&self, handle: ConnectionHandle, id: MessageId) -> bool {
+        let oldest = self.orders.first_key_value().map(|(_, connection)| *connection);
+        let first = self.partial.range((handle, MessageId(0))..).next().map(|(key, _)| *key);
+        oldest == Some(handle) && first == Some((handle, id))
     }
 
     fn remove(&mut self, handle: ConnectionHandle, id: MessageId) -> Bytes {
@@ -215,9 +223,9 @@ impl Assembly {
             .collect()
     }
 
-    fn next_order(&mut self) -> u64 {
+    fn next_order(&mut self, handle: ConnectionHandle) -> u64 {
         self.begun += 1;
-        self.orders.insert(self.begun);
+        self.orders.insert(self.begun, handle);
         self.begun
     }
 }

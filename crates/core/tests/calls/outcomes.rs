@@ -5,7 +5,7 @@ use stubborn_core::limits::Limits;
 use stubborn_core::service::{CallState, Code, Outcome};
 use stubborn_core::session::{CallId, NotExecutedReason};
 
-use crate::world::{AGAIN, BEAT, ECHO, FAIL, READ, SLOW, World};
+use crate::world::{AGAIN, BEAT, ECHO, FAIL, READ, Rules, SLOW, World};
 
 #[test]
 fn a_call_runs_once_and_its_reply_comes_back() {
@@ -205,4 +205,22 @@ fn a_draining_server_executes_no_new_call_and_leaves_when_replies_are_released()
     world.result(slow).unwrap();
     assert!(world.run_until(2_000, |w| w.drained));
     assert_eq!(world.ran.len(), 1);
+}
+
+#[test]
+fn more_large_messages_at_once_than_may_be_assembled_all_end_also_with_loss() {
+    for (seed, assembly, receive_window, size) in
+        [(31, 1 << 20, 512 << 10, 100 << 10), (32, 64 << 10, 256 << 10, 300 << 10)]
+    {
+        let limits = Limits { assembly, receive_window, ..Limits::default() };
+        let mut world = World::with_limits(seed, limits);
+        world.rules = Rules { loss: 0.05, ..Rules::default() };
+        let size = |n: u8| if n % 3 == 0 { 3000 } else { size };
+        let bodies: Vec<_> = (0..60u8).map(|n| Bytes::from(vec![n; size(n)])).collect();
+        let calls: Vec<_> =
+            bodies.iter().map(|body| world.call_with(&ECHO, body.clone(), None, None)).collect();
+        for (body, call) in bodies.iter().zip(calls) {
+            assert_eq!(&world.result(call).unwrap(), body);
+        }
+    }
 }

@@ -271,8 +271,8 @@ impl Inbox {
     }
 
     /// Appends MAX_DATA, MAX_MESSAGES, STOP_MESSAGE and MAX_MESSAGE_DATA frames of at most `room`
-    /// bytes to `buf`, and adds to `record` what they are. Credit is announced when half of it was
-    /// used up, not for each message.
+    /// bytes to `buf`, and adds to `record` what they are. Credit is announced when a
+    /// quarter (bytes of the connection) or half of it was used up, not for each message.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
         let end = buf.len() + room;
         let mut put = |frame: Frame<'_>, sent: SentFrame| {
@@ -393,9 +393,11 @@ impl Inbox {
         self.ended += 1;
     }
 
+    /// A quarter of the window, and not half: an outbox keeps half of it for its oldest message
+    /// (`send/turns.rs`), which has to get on with that half alone.
     fn data_to_announce(&self) -> Option<u64> {
         let value = self.consumed + self.receive_window;
-        let due = value - self.max_data >= self.receive_window.div_ceil(2) || self.max_data_lost;
+        let due = value - self.max_data >= self.receive_window.div_ceil(4) || self.max_data_lost;
         due.then_some(value)
     }
 

@@ -184,23 +184,23 @@ fn the_window_of_a_message_grows_while_it_is_read() {
 }
 
 #[test]
-fn credit_is_announced_once_for_half_a_window_and_again_when_lost() {
+fn credit_is_announced_in_large_steps_and_again_when_lost() {
     let mut inbox = Inbox::new(&limits(1000, 4));
-    for id in 0..2 {
-        inbox.on_message(id, 0, bytes(249), true).unwrap();
+    for (id, size) in [(0, 124), (1, 125)] {
+        inbox.on_message(id, 0, bytes(size), true).unwrap();
         inbox.accept();
         assert_eq!(written(&mut inbox), [], "too early for message {id}");
         inbox.read(MessageId(id));
     }
-    assert_eq!(written(&mut inbox), [SentFrame::MaxMessages(6)], "data is still short of half");
-    inbox.on_message(2, 0, bytes(2), true).unwrap();
+    assert_eq!(written(&mut inbox), [SentFrame::MaxMessages(6)], "data is short of a quarter");
+    inbox.on_message(2, 0, bytes(1), true).unwrap();
     inbox.accept();
     inbox.read(MessageId(2));
-    assert_eq!(written(&mut inbox), [SentFrame::MaxData(1500)]);
+    assert_eq!(written(&mut inbox), [SentFrame::MaxData(1250)]);
     assert!(!inbox.has_pending());
     inbox.on_lost(&SentFrame::MaxMessages(6));
-    inbox.on_lost(&SentFrame::MaxData(1500));
-    assert_eq!(written(&mut inbox), [SentFrame::MaxData(1500), SentFrame::MaxMessages(7)]);
+    inbox.on_lost(&SentFrame::MaxData(1250));
+    assert_eq!(written(&mut inbox), [SentFrame::MaxData(1250), SentFrame::MaxMessages(7)]);
     inbox.on_lost(&SentFrame::MaxMessages(6));
     assert!(!inbox.has_pending(), "a newer value is on its way");
 }
@@ -212,7 +212,7 @@ fn a_lost_grant_for_a_message_is_said_again_while_it_helps() {
     let id = inbox.accept().unwrap();
     inbox.read(id);
     let grant = SentFrame::MaxMessageData { id, value: 800 };
-    assert_eq!(written(&mut inbox), [grant]);
+    assert_eq!(written(&mut inbox), [SentFrame::MaxData(1300), grant]);
     inbox.on_lost(&grant);
     inbox.on_lost(&grant);
     assert_eq!(written(&mut inbox), [grant]);

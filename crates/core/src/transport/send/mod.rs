@@ -5,6 +5,7 @@ mod outgoing;
 mod packet;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 use self::outgoing::Outgoing;
 use self::packet::Packet;
+use self::turns::{Allowance, Turns};
 use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
 use super::{Code, TransportError};
@@ -22,9 +24,6 @@ use crate::wire::varint;
 
 /// Room in a packet with which [`Outbox::write`] always gets on, in bytes.
 pub const MIN_ROOM: usize = 64;
-
-/// Bytes that a long message may send before the next one has its turn: about one packet.
-const TURN: u64 = 1200;
 
 /// Why a message was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +67,10 @@ pub enum OutboxEvent {
 
 /// The messages that this side sends on a connection.
 ///
-/// Messages with data take turns of about one packet, lost ranges go before new ones, and short
-/// messages share packets. Payload is copied once, into the packet. An outbox is bounded by
-/// `limits.queued_messages` (messages not yet acknowledged) and `limits.send_window` (bytes sent and
-/// not acknowledged). Nothing is written before
-/// [`on_peer_credit`](Self::on_peer_credit).
+/// Messages take turns of about one packet, lost ranges go before new ones, and short messages share
+/// packets. Payload is copied once, into the packet. An outbox is bounded by `limits.queued_messages`
+/// (messages not yet acknowledged) and `limits.send_window` (bytes sent and not acknowledged). Nothing
+/// is written before [`on_peer_credit`](Self::on_peer_credit).
 #[derive(Debug)]
 pub struct Outbox {
     messages: MessageTable<Outgoing>,
@@ -88,10 +86,7 @@ pub struct Outbox {
     admitted: u64,
     /// Ids below are known to the peer, because this or a higher one was in a packet.
     opened: u64,
-    /// Messages that may have fresh data to send; the front one has the turn.
-    turns: VecDeque<u64>,
-    /// Bytes that the front message sent in its present turn.
-    turn: u64,
+    turns: Turns,
     /// Messages with lost ranges.
     lost: VecDeque<u64>,
     /// Messages whose RESET_MESSAGE has to be sent.
@@ -115,8 +110,7 @@ impl Outbox {
             in_flight: 0,
             admitted: 0,
             opened: 0,
-            turns: VecDeque::new(),
-            turn: 0,
+            turns: Turns::default(),
             lost: VecDeque::new(),
             resets: VecDeque::new(),
             told_data_blocked: None,
@@ -155,6 +149,7 @@ impl Outbox {
         if message.reset.is_none() {
             self.in_flight -= message.bytes_in_flight();
             message.give_up(code);
+            self.turns.forget(id.0);
             if id.0 < self.admitted {
                 self.resets.push_back(id.0);
             }
@@ -203,6 +198,7 @@ impl Outbox {
         known.messages = known.messages.max(initial.messages);
         known.message_data = known.message_data.max(initial.message_data);
         let message_data = known.message_data;
+        self.turns.set_window(known.data);
         let mut freed = Vec::new();
         for (id, message) in self.messages.iter_mut() {
             if message.grant(message_data) {
@@ -220,7 +216,7 @@ impl Outbox {
     /// forgets the 0-RTT packets too: their frames must not be reported any more.
     pub fn on_early_data_rejected(&mut self) {
         self.credit = None;
-        (self.data_sent, self.in_flight, self.admitted, self.opened, self.turn) = (0, 0, 0, 0, 0);
+        (self.data_sent, self.in_flight, self.admitted, self.opened) = (0, 0, 0, 0);
         self.turns.clear();
         self.lost.clear();
         self.resets.clear();
@@ -326,15 +322,16 @@ impl Outbox {
     /// True if [`write_data`](Self::write_data) has something for a packet.
     pub fn has_pending_data(&self) -> bool {
         self.lost.iter().any(|id| self.messages.get(*id).is_some_and(|m| m.first_lost().is_some()))
-            || self.turn_holder().is_some_and(|m| m.fresh(self.new_bytes_allowed()).is_some())
+            || self.turns.next(&self.messages, self.allowance()).is_some()
     }
 
     /// About how many bytes [`write`](Self::write) could write now; counted no further than 64 KiB,
     /// which is as much as leaves at once.
     pub fn bytes_to_send(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
-        let new = self.new_bytes_allowed();
-        let waiting = self.lost.iter().chain(&self.turns).filter_map(|id| self.messages.get(*id));
+        let new = self.allowance().bytes();
+        let waiting =
+            self.lost.iter().chain(self.turns.iter()).filter_map(|id| self.messages.get(*id));
         let mut sum = 0;
         for message in waiting {
             sum += message.bytes_waiting(new);
@@ -395,29 +392,20 @@ impl Outbox {
     }
 
     fn write_fresh(&mut self, packet: &mut Packet<'_>) {
-        while let Some(&id) = self.turns.front() {
-            let allowed = self.new_bytes_allowed();
-            let Some(message) = self.messages.get_mut(id).filter(|m| m.wants_turn()) else {
-                self.end_turn();
-                continue;
+        loop {
+            self.turns.tidy(&mut self.messages);
+            let Some((id, range)) = self.turns.next(&self.messages, self.allowance()) else {
+                return;
             };
-            // What the turn's holder may not send for want of connection credit, nobody may.
-            let Some(range) = message.fresh(allowed) else { return };
+            let Some(message) = self.messages.get_mut(id) else { return };
             let start = range.start;
             let Some(end) = packet.data(id, message, range) else { return };
             message.on_fresh_sent(end);
             let bytes = message.bytes_in(&(start..end));
-            let go_on = message.wants_turn();
             self.data_sent += bytes;
             self.in_flight += bytes;
             self.opened = self.opened.max(id + 1);
-            self.turn += bytes;
-            if !go_on {
-                self.end_turn();
-            } else if self.turn >= TURN {
-                self.turns.rotate_left(1);
-                self.turn = 0;
-            }
+            self.turns.on_sent(id, message, start..end, bytes);
         }
     }
 
@@ -435,17 +423,20 @@ impl Outbox {
     }
 
     /// New bytes that may be sent now, over all messages.
-    fn new_bytes_allowed(&self) -> u64 {
-        let granted = self.credit.map_or(0, |c| c.data).saturating_sub(self.data_sent);
-        granted.min(self.send_window.saturating_sub(self.in_flight))
+    fn allowance(&self) -> Allowance {
+        Allowance {
+            credit: self.credit.map_or(0, |c| c.data).saturating_sub(self.data_sent),
+            window: self.send_window.saturating_sub(self.in_flight),
+        }
     }
 
-    /// The limit at which the peer's MAX_DATA holds up the turn's holder, if the peer was not told.
+    /// The limit at which the peer's MAX_DATA holds up a message, if the peer was not told.
     fn data_blocked(&self) -> Option<u64> {
         let limit = self.credit?.data;
         let blocked = self.data_sent >= limit
             && self.told_data_blocked != Some(limit)
-            && self.turn_holder().is_some_and(|m| m.fresh(0).is_none());
+            && self.turns.next(&self.messages, self.allowance()).is_none()
+            && self.turns.next(&self.messages, Allowance::UNBOUNDED).is_some();
         blocked.then_some(limit)
     }
 
@@ -454,11 +445,6 @@ impl Outbox {
         let limit = self.credit?.messages;
         let blocked = limit < self.messages.next_id() && self.told_messages_blocked != Some(limit);
         blocked.then_some(limit)
-    }
-
-    fn turn_holder(&self) -> Option<&Outgoing> {
-        let mut waiting = self.turns.iter().filter_map(|id| self.messages.get(*id));
-        waiting.find(|m| m.wants_turn())
     }
 
     /// Queues the messages that MAX_MESSAGES now lets out.
@@ -475,25 +461,13 @@ impl Outbox {
         }
     }
 
-    /// Puts a message at the end of the queue of turns, once it is admitted.
+    /// Queues a message for its turn, once it is admitted.
     fn take_turns(&mut self, id: u64) {
         if id < self.admitted
             && let Some(message) = self.messages.get_mut(id)
-            && message.wants_turn()
-            && !core::mem::replace(&mut message.in_turns, true)
         {
-            self.turns.push_back(id);
+            self.turns.push(id, message);
         }
-    }
-
-    /// Takes the turn's holder out of the queue.
-    fn end_turn(&mut self) {
-        if let Some(id) = self.turns.pop_front()
-            && let Some(message) = self.messages.get_mut(id)
-        {
-            message.in_turns = false;
-        }
-        self.turn = 0;
     }
 
     fn end(&mut self, id: MessageId) {

@@ -51,6 +51,10 @@ impl Outgoing {
         }
     }
 
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Positions in all: the bytes and the end mark.
     fn end(&self) -> u64 {
         self.size + 1

@@ -344,3 +344,26 @@ fn a_probe_may_resend_a_range_of_which_parts_have_arrived() {
     settle(&mut outbox, &again, true);
     assert!(outbox.is_empty() && outbox.in_flight() == 0);
 }
+
+#[test]
+fn the_last_half_of_the_credit_is_for_the_oldest_long_message() {
+    let mut outbox = outbox(Credit { data: 16_000, message_data: 10_000, messages: 100 });
+    for _ in 0..4 {
+        queue(&mut outbox, 9000);
+    }
+    let mut sent = [0; 4];
+    while outbox.has_pending_data() {
+        for frame in write(&mut outbox, 1200).record {
+            if let SentFrame::Data { id, length, .. } = frame {
+                sent[id.0 as usize] += length;
+            }
+        }
+    }
+    assert_eq!(sent[0], 9001, "the first one ends");
+    assert!(sent[1..].iter().is_sorted_by(|a, b| a > b), "{sent:?}: then the next one");
+    assert_eq!(sent.iter().sum::<u32>(), 16_001);
+    let short = queue(&mut outbox, 100);
+    outbox.on_max_data(18_000);
+    let ids = [write(&mut outbox, 1200).ids(), write(&mut outbox, 1200).ids()].concat();
+    assert!(ids.contains(&short.0), "a short one may use it too: {ids:?}");
+}
