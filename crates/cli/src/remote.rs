@@ -10,7 +10,7 @@ use crate::error::Error;
 /// How to reach a server and whether to believe it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// The server: HOST:PORT, or stubborn://HOST:PORT[,HOST:PORT][?name=NAME][&pin=FINGERPRINT].
+    /// The server: HOST:PORT, or `stubborn://HOST:PORT[,HOST:PORT][?name=NAME][&pin=FINGERPRINT]`.
     pub(crate) addr: String,
 
     /// Trust certificates that this PEM file holds or has signed; without it $STUBBORN_CA, else the

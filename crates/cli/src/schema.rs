@@ -31,7 +31,7 @@ pub(crate) struct Schema {
 impl Source {
     /// Reads the files, or asks the server to describe this service.
     pub(crate) async fn load(&self, channel: &Channel, service: &str) -> Result<Schema, Error> {
-        if let Some(schema) = self.from_files()? {
+        if let Some(schema) = self.of_files()? {
             return Ok(schema);
         }
         let request = FileDescriptorsRequest { service: service.to_owned() };
@@ -51,7 +51,7 @@ impl Source {
     }
 
     /// The schema of the files; `None` if there are none.
-    pub(crate) fn from_files(&self) -> Result<Option<Schema>, Error> {
+    pub(crate) fn of_files(&self) -> Result<Option<Schema>, Error> {
         if self.proto.is_empty() {
             return Ok(None);
         }

@@ -61,7 +61,7 @@ async fn describe(args: &Args, link: &Link) -> Result<(String, Value), Error> {
         }
         return Ok((text, method_value(&schema, &method)));
     }
-    if args.source.from_files()?.is_some() {
+    if args.source.of_files()?.is_some() {
         let schema = args.source.load(&channel, name).await?;
         return show(&schema, name);
     }

@@ -1,7 +1,7 @@
 //! Calls in flight: what a client half and a server half say to each other in messages, and when.
 //!
-//! [`Client`] and [`Server`] are mirrored: each is driven by the [`node`](crate::node) with what the
-//! endpoint reports, and acts on the endpoint through a [`Context`]. `docs/protocol.md` section 4
+//! `Client` and `Server` are mirrored: each is driven by the [`node`](crate::node) with what the
+//! endpoint reports, and acts on the endpoint through a `Context`. `docs/protocol.md` section 4
 //! has the messages.
 
 mod arena;

@@ -20,51 +20,52 @@ use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_tls::{SelfSigned, ServerTrust, TlsClient, TlsServer, self_signed};
 
-pub const ECHO: Method = Method::new("test.Echo/Echo", Semantics::AtMostOnce, Shape::Unary);
-pub const SLOW: Method = Method::new("test.Echo/Slow", Semantics::AtMostOnce, Shape::Unary);
-pub const FAIL: Method = Method::new("test.Echo/Fail", Semantics::AtMostOnce, Shape::Unary);
-pub const READ: Method = Method::new("test.Echo/Read", Semantics::Read, Shape::Unary);
-pub const BEAT: Method = Method::new("test.Echo/Beat", Semantics::Maybe, Shape::Unary);
-pub const AGAIN: Method = Method::new("test.Echo/Again", Semantics::Idempotent, Shape::Unary);
+pub(crate) const ECHO: Method = Method::new("test.Echo/Echo", Semantics::AtMostOnce, Shape::Unary);
+pub(crate) const SLOW: Method = Method::new("test.Echo/Slow", Semantics::AtMostOnce, Shape::Unary);
+pub(crate) const FAIL: Method = Method::new("test.Echo/Fail", Semantics::AtMostOnce, Shape::Unary);
+pub(crate) const READ: Method = Method::new("test.Echo/Read", Semantics::Read, Shape::Unary);
+pub(crate) const BEAT: Method = Method::new("test.Echo/Beat", Semantics::Maybe, Shape::Unary);
+pub(crate) const AGAIN: Method =
+    Method::new("test.Echo/Again", Semantics::Idempotent, Shape::Unary);
 
-pub const CLIENT: usize = 0;
-pub const SERVER: usize = 1;
+pub(crate) const CLIENT: usize = 0;
+pub(crate) const SERVER: usize = 1;
 /// A second server, started only by the tests that need one.
-pub const SPARE: usize = 2;
+pub(crate) const SPARE: usize = 2;
 
 const HOSTS: [usize; 3] = [CLIENT, SERVER, SPARE];
 
 /// What the network does, each way.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rules {
-    pub loss: f64,
-    pub duplicate: f64,
-    pub jitter: Duration,
-    pub cut: bool,
+pub(crate) struct Rules {
+    pub(crate) loss: f64,
+    pub(crate) duplicate: f64,
+    pub(crate) jitter: Duration,
+    pub(crate) cut: bool,
 }
 
-pub struct World {
-    pub now: Instant,
-    pub rules: Rules,
-    pub delay: Duration,
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) rules: Rules,
+    pub(crate) delay: Duration,
     random: Random,
     nodes: [Option<Node>; 3],
     wire: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
     sent: u64,
-    pub channel: ChannelKey,
-    pub results: BTreeMap<CallKey, Result<IncomingReply, CallError>>,
-    pub reserved: BTreeMap<CallKey, Result<CallId, CallError>>,
-    pub outcomes: BTreeMap<CallKey, Result<CallState<IncomingReply>, CallError>>,
-    pub tickets: Vec<SessionTicket>,
-    pub channel_events: Vec<ChannelEvent>,
+    pub(crate) channel: ChannelKey,
+    pub(crate) results: BTreeMap<CallKey, Result<IncomingReply, CallError>>,
+    pub(crate) reserved: BTreeMap<CallKey, Result<CallId, CallError>>,
+    pub(crate) outcomes: BTreeMap<CallKey, Result<CallState<IncomingReply>, CallError>>,
+    pub(crate) tickets: Vec<SessionTicket>,
+    pub(crate) channel_events: Vec<ChannelEvent>,
     /// What the server's handlers ran, in order: method name and body.
-    pub ran: Vec<(String, Bytes)>,
+    pub(crate) ran: Vec<(String, Bytes)>,
     /// On which host each ran.
-    pub ran_at: Vec<usize>,
+    pub(crate) ran_at: Vec<usize>,
     /// Requests of the slow method that nobody has answered.
-    pub slow: VecDeque<(RequestKey, Bytes)>,
-    pub cancelled: usize,
-    pub drained: bool,
+    pub(crate) slow: VecDeque<(RequestKey, Bytes)>,
+    pub(crate) cancelled: usize,
+    pub(crate) drained: bool,
     limits: Limits,
     incarnation: u64,
 }
@@ -79,16 +80,16 @@ fn identities() -> &'static Identities {
         .get_or_init(|| Identities { server: self_signed(["server.test"]).expect("a certificate") })
 }
 
-pub fn address(host: usize) -> SocketAddr {
+pub(crate) fn address(host: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host as u8 + 1], 7400))
 }
 
 impl World {
-    pub fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         Self::with_limits(seed, Limits::default())
     }
 
-    pub fn with_limits(seed: u8, limits: Limits) -> Self {
+    pub(crate) fn with_limits(seed: u8, limits: Limits) -> Self {
         let mut random = Random::from_seed([seed; 32]);
         let config = node_config(&limits);
         let mut client = Node::new(config, None, random.bytes());
@@ -124,38 +125,38 @@ impl World {
         world
     }
 
-    pub fn client(&mut self) -> &mut Node {
+    pub(crate) fn client(&mut self) -> &mut Node {
         self.nodes[CLIENT].as_mut().expect("the client lives")
     }
 
-    pub fn server(&mut self) -> &mut Node {
+    pub(crate) fn server(&mut self) -> &mut Node {
         self.node(SERVER)
     }
 
-    pub fn node(&mut self, host: usize) -> &mut Node {
+    pub(crate) fn node(&mut self, host: usize) -> &mut Node {
         self.nodes[host].as_mut().expect("the node lives")
     }
 
-    pub fn kill(&mut self, host: usize) {
+    pub(crate) fn kill(&mut self, host: usize) {
         self.nodes[host] = None;
     }
 
-    pub fn set_targets(&mut self, hosts: &[usize]) {
+    pub(crate) fn set_targets(&mut self, hosts: &[usize]) {
         let (now, channel) = (self.now, self.channel);
         let targets = hosts.iter().map(|host| address(*host)).collect();
         self.client().set_targets(now, channel, targets);
     }
 
-    pub fn kill_server(&mut self) {
+    pub(crate) fn kill_server(&mut self) {
         self.nodes[SERVER] = None;
         self.slow.clear();
     }
 
-    pub fn start_server(&mut self) {
+    pub(crate) fn start_server(&mut self) {
         self.start(SERVER);
     }
 
-    pub fn start(&mut self, host: usize) {
+    pub(crate) fn start(&mut self, host: usize) {
         self.incarnation += 1;
         let identity = identities().server.identity.clone();
         let tls = TlsServer::builder(identity).build().expect("a server configuration");
@@ -164,11 +165,16 @@ impl World {
         self.nodes[host] = Some(Node::new(node_config(&self.limits), Some(server), seed));
     }
 
-    pub fn call(&mut self, method: &Method, body: &'static [u8], deadline: Option<u64>) -> CallKey {
+    pub(crate) fn call(
+        &mut self,
+        method: &Method,
+        body: &'static [u8],
+        deadline: Option<u64>,
+    ) -> CallKey {
         self.call_with(method, Bytes::from_static(body), deadline, None)
     }
 
-    pub fn call_with(
+    pub(crate) fn call_with(
         &mut self,
         method: &Method,
         body: Bytes,
@@ -178,7 +184,7 @@ impl World {
         self.call_as(method, body, deadline, reserved, None)
     }
 
-    pub fn patient_call(&mut self, method: &Method, body: &'static [u8]) -> CallKey {
+    pub(crate) fn patient_call(&mut self, method: &Method, body: &'static [u8]) -> CallKey {
         self.call_as(method, Bytes::from_static(body), None, None, Some(true))
     }
 
@@ -202,25 +208,25 @@ impl World {
         self.client().call(now, channel, call)
     }
 
-    pub fn outcome(&mut self, id: CallId) -> CallState<IncomingReply> {
+    pub(crate) fn outcome(&mut self, id: CallId) -> CallState<IncomingReply> {
         let (now, channel) = (self.now, self.channel);
         let key = self.client().outcome(now, channel, id, None);
         assert!(self.run_until(5_000, |w| w.outcomes.contains_key(&key)), "no outcome came");
         self.outcomes.remove(&key).unwrap().expect("an outcome")
     }
 
-    pub fn answer_slow(&mut self) {
+    pub(crate) fn answer_slow(&mut self) {
         let (key, body) = self.slow.pop_front().expect("a slow request waits");
         let now = self.now;
         let answer = Answer::Reply(Encoded::from_body(SLOW.id(), body), Metadata::new());
         self.server().answer(now, key, answer);
     }
 
-    pub fn result(&mut self, key: CallKey) -> Result<Bytes, CallError> {
+    pub(crate) fn result(&mut self, key: CallKey) -> Result<Bytes, CallError> {
         self.result_within(key, 60_000)
     }
 
-    pub fn result_within(&mut self, key: CallKey, millis: u64) -> Result<Bytes, CallError> {
+    pub(crate) fn result_within(&mut self, key: CallKey, millis: u64) -> Result<Bytes, CallError> {
         let began = self.now;
         assert!(
             self.run_until(millis, |w| w.results.contains_key(&key)),
@@ -230,7 +236,11 @@ impl World {
     }
 
     /// Runs until `done`, or for so many virtual milliseconds. Returns whether it was done.
-    pub fn run_until(&mut self, millis: u64, mut done: impl FnMut(&mut Self) -> bool) -> bool {
+    pub(crate) fn run_until(
+        &mut self,
+        millis: u64,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> bool {
         let end = self.now + Duration::from_millis(millis);
         loop {
             self.settle();
@@ -249,7 +259,7 @@ impl World {
         }
     }
 
-    pub fn run(&mut self, millis: u64) {
+    pub(crate) fn run(&mut self, millis: u64) {
         self.run_until(millis, |_| false);
     }
 
@@ -282,7 +292,7 @@ impl World {
     }
 
     /// Handles events and sends, until nothing is left to do at this moment.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let now = self.now;
         loop {
             let mut quiet = true;

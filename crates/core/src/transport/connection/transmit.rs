@@ -153,7 +153,7 @@ impl Connection {
             }
         }
         match *paced {
-            Some(left) if left == 0 => held,
+            Some(0) => held,
             _ => Permit::All,
         }
     }
