@@ -112,6 +112,10 @@ impl Sources {
                 finding.labels.push(label);
             }
         }
+        if finding.labels.is_empty() {
+            // The compiler gives no place for what stands in a map's type.
+            finding.labels.extend(quoted(&finding.message).and_then(|name| search(&read, name)));
+        }
         // The place where it was found comes first, whatever it clashes with after it.
         if finding.labels.len() > 1 && finding.labels[0].text.contains("first") {
             finding.labels.rotate_left(1);
@@ -179,6 +183,27 @@ fn offset_of(text: &str, line: i32, column: i32) -> Option<usize> {
     };
     let offset = start + column;
     text.is_char_boundary(offset).then_some(offset)
+}
+
+/// The first name that a message has in quotes.
+fn quoted(message: &str) -> Option<&str> {
+    message.split('\'').nth(1).filter(|name| !name.is_empty())
+}
+
+/// The first place outside comments where this name stands as a whole, in a file from disk.
+fn search(read: &BTreeMap<String, Source>, name: &str) -> Option<Label> {
+    let in_name = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let mut sources = read.iter().filter(|(_, source)| source.path.is_some());
+    sources.find_map(|(file, Source { text, .. })| {
+        let mut hits = text.match_indices(name).map(|(at, _)| at);
+        let at = hits.find(|at| {
+            let (before, after) = (&text[..*at], &text[at + name.len()..]);
+            let line = &before[before.rfind('\n').map_or(0, |i| i + 1)..];
+            !before.ends_with(in_name) && !after.starts_with(in_name) && !line.contains("//")
+        })?;
+        let shown = read[file].shown(file);
+        Some(Label::in_text(shown, text, at, name.len(), "found here"))
+    })
 }
 
 /// Where `text` imports this file: offset and length of the quoted name.

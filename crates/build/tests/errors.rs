@@ -78,6 +78,18 @@ fn an_unknown_type_is_shown_where_it_is_used() {
 }
 
 #[test]
+fn an_unknown_type_in_a_map_is_shown_too() {
+    let got = error_of("// Nope\nmessage A { map<string, Nope> n = 1; }");
+    assert!(got.starts_with("name 'Nope' is not defined\n --> main.proto:3:25\n"), "{got}");
+}
+
+#[test]
+fn a_file_that_ends_too_early_is_shown_at_its_end() {
+    let got = error_of("message A {\n  int32 x = 1;\n\n");
+    assert!(got.contains("end of file\n --> main.proto:3:15\n"), "{got}");
+}
+
+#[test]
 fn a_missing_import_says_where_it_was_looked_for() {
     let got = error_of("import \"common/money.proto\";");
     assert_shown(
