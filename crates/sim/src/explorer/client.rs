@@ -103,6 +103,9 @@ impl Worker {
             reply: self.size() as u32,
             refuse: self.random.chance(0.05),
         };
+        self.world.state().note(token.0, || {
+            format!("{token} begins: {kind:?}, takes {:?}, replies {}", errand.takes, errand.reply)
+        });
         let memories = self.caller.memories();
         Watched { world: self.world.clone(), errand, kind, memories, told: false }
     }
@@ -230,6 +233,8 @@ impl Watched {
         let mut state = self.world.state();
         let now = state.now;
         state.calls.told(self.token(), verdict, now);
+        let token = self.token();
+        state.note(token.0, || format!("{token} {verdict}"));
     }
 
     fn lost(mut self) {
@@ -258,7 +263,10 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.told {
-            self.world.state().calls.gone(self.token());
+            let token = self.token();
+            let mut state = self.world.state();
+            state.calls.gone(token);
+            state.note(token.0, || format!("{token} is waited for no more"));
         }
     }
 }

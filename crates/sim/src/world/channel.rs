@@ -1,5 +1,6 @@
 //! The client side of a simulated host, as generated stubs see it.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -72,11 +73,15 @@ impl SimCaller {
     pub(crate) fn memories(&self) -> Memories {
         let state = self.world.state();
         let plan = &state.channels[self.index as usize];
-        let now = |server: HostId| (server, state.host(server).memory());
-        let mut memories: Vec<_> = plan.servers.iter().copied().map(now).collect();
         let alive = state.host(plan.host).alive.as_ref();
-        let attached = alive.and_then(|alive| alive.channels.get(&self.index)?.server);
-        memories.extend(attached);
+        let channel = alive.and_then(|alive| alive.channels.get(&self.index));
+        // A session that is attached hangs on the memory that opened it; one that is not yet, on
+        // what there is now.
+        let memory = |server: &HostId| {
+            let attached = channel.and_then(|channel| channel.attached.get(server)).copied();
+            (*server, attached.unwrap_or_else(|| state.host(*server).memory()))
+        };
+        let memories = plan.servers.iter().map(memory).collect();
         Memories(memories)
     }
 
@@ -139,7 +144,7 @@ impl State {
         let channel = alive.channels.entry(index).or_insert_with(|| {
             let config = ChannelConfig { targets, ..channels[index as usize].config.clone() };
             let key = alive.node.open_channel(local, config);
-            OpenChannel { key, ticket: None, server: None }
+            OpenChannel { key, ticket: None, attached: BTreeMap::new() }
         });
         let result = act(&mut alive.node, local, channel.key);
         self.touch(host);

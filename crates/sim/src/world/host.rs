@@ -75,8 +75,8 @@ pub(crate) struct ChannelPlan {
 pub(crate) struct OpenChannel {
     pub(crate) key: ChannelKey,
     pub(crate) ticket: Option<SessionTicket>,
-    /// Which memory of which server the channel was last attached to.
-    pub(crate) server: Option<(HostId, u32)>,
+    /// To which memory of each server the channel was last attached.
+    pub(crate) attached: BTreeMap<HostId, u32>,
 }
 
 /// A call, reservation or question that somebody waits for.

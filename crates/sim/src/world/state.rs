@@ -76,6 +76,7 @@ mod kind {
     pub(super) const REQUEST: u64 = 6;
     pub(super) const ENDED: u64 = 7;
     pub(super) const CHANNEL: u64 = 8;
+    pub(super) const NOTE: u64 = 9;
 }
 
 impl State {
@@ -140,6 +141,11 @@ impl State {
         self.trace.event(at, words, what.as_bytes(), || format!("{name}: {what} (life {life})"));
     }
 
+    /// Adds a line of the scenario to the trace.
+    pub(crate) fn note(&mut self, word: u64, line: impl FnOnce() -> String) {
+        self.trace.event(self.now, [kind::NOTE, word, 0], &[], line);
+    }
+
     /// Reports what breaks a promise; the first report counts.
     pub(crate) fn accuse(&mut self, result: Result<(), Violation>) {
         if let Err(violation) = result {
@@ -176,8 +182,11 @@ impl State {
     fn transport(&mut self, from: Option<HostId>, mut datagram: Datagram) {
         let (source, to, size) = (datagram.from, datagram.to, datagram.data.len());
         if let Some(from) = from {
-            let sent = self.oracles.amplification.sent(from, to, size);
-            self.accuse(sent.map_err(|what| Violation::new("amplification", self.now, what)));
+            // A client answers nobody: it sends where it chose to.
+            if self.host(from).factory.is_some() {
+                let sent = self.oracles.amplification.sent(from, to, size);
+                self.accuse(sent.map_err(|what| Violation::new("amplification", self.now, what)));
+            }
             datagram.answers = self.oracles.amplification.answers(from, source, to);
         }
         let sender = from.map_or(u64::MAX, |id| u64::from(id.0));
@@ -382,7 +391,7 @@ impl State {
         let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
         if let Some(channel) = alive.channels.values_mut().find(|channel| channel.key == key) {
             channel.ticket = Some(ticket);
-            channel.server = server;
+            channel.attached.extend(server);
         }
     }
 

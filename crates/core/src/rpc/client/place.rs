@@ -57,6 +57,7 @@ impl Client {
         }
         let Some(link) = self.ready_link(channel) else {
             self.fail_draining(cx, channel);
+            self.watch_draining(cx, channel);
             return self.seek_server(cx, channel);
         };
         while let Some(key) = self.channels[channel.0 as usize].others.pop_front() {
@@ -70,6 +71,15 @@ impl Client {
             self.place(cx, link, key, id);
         }
         self.after_sending(cx, link);
+    }
+
+    /// Calls that wait until a draining server is replaced have to notice that it is gone.
+    fn watch_draining(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        for link in self.channels[key.0 as usize].links.clone() {
+            if self.links.get(link).is_some_and(|link| link.draining && link.live.is_some()) {
+                self.after_sending(cx, link);
+            }
+        }
     }
 
     /// If every server that there is asks for new calls to go elsewhere, calls that do not wait for
@@ -381,15 +391,17 @@ impl Client {
         self.send_control(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let unsettled = link.has_unsettled();
+        let awaited = link.draining && self.channels[link.channel.0 as usize].waiting() > 0;
         if let Some(live) = &link.live
             && let Some(connection) = cx.endpoint.connection_mut(live.handle)
         {
             connection.keep_alive(cx.now, unsettled);
+            connection.await_answer(cx.now, unsettled || awaited);
             if unsettled {
                 connection.probe(cx.now);
             }
         }
-        if unsettled {
+        if unsettled || awaited {
             link.check_at.get_or_insert(cx.now + CHECK_EVERY);
         } else {
             link.check_at = None;
@@ -444,7 +456,8 @@ impl Client {
 
     pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
         if let Some(link) = self.links.get_mut(key) {
-            link.check_at = link.has_unsettled().then(|| now + CHECK_EVERY);
+            let awaited = link.draining && self.channels[link.channel.0 as usize].waiting() > 0;
+            link.check_at = (link.has_unsettled() || awaited).then(|| now + CHECK_EVERY);
         }
     }
 

@@ -253,6 +253,7 @@ impl Connection {
             recovery: Recovery::new(now),
             timers,
             keep_alive: false,
+            awaits_answer: false,
             early: Vec::new(),
             open_failures: 0,
             counters: Stats::default(),

@@ -105,6 +105,7 @@ pub struct Connection {
     recovery: recover::Recovery,
     timers: Timers,
     keep_alive: bool,
+    awaits_answer: bool,
     /// Packets that came before their keys.
     early: Vec<process::EarlyPacket>,
     open_failures: u64,
@@ -225,6 +226,16 @@ impl Connection {
     pub fn keep_alive(&mut self, now: Instant, on: bool) {
         self.keep_alive = on;
         self.reset_keepalive(now);
+    }
+
+    /// Whether something hangs on an answer of the peer. While it does, silence is probed every two
+    /// seconds: a peer that has acknowledged everything and was then restarted would otherwise not
+    /// be noticed before the idle timeout.
+    pub fn await_answer(&mut self, now: Instant, on: bool) {
+        if on != self.awaits_answer {
+            self.awaits_answer = on;
+            self.reset_keepalive(now);
+        }
     }
 
     /// Begins a key update as soon as the rules allow one; for tests and for the cautious.

@@ -348,10 +348,20 @@ impl Connection {
         self.timers.set(Timer::Idle, now + timeout.max(least));
     }
 
-    /// Starts the time of silence after which a PING goes out (RFC 8085 §3.5).
+    /// Starts the time of silence after which a PING goes out: RFC 8085 §3.5 for one that only keeps
+    /// the path open; less where an answer is awaited, so that a peer's restart is noticed soon.
     pub(super) fn reset_keepalive(&mut self, now: Instant) {
-        let wanted = self.keep_alive && self.is_established() && !self.config.keepalive.is_zero();
-        let at = wanted.then(|| now + self.config.keepalive);
+        let keep =
+            (self.keep_alive && !self.config.keepalive.is_zero()).then_some(self.config.keepalive);
+        let answer = self.awaits_answer.then_some(ANSWER_PROBE);
+        let silence = match (keep, answer) {
+            (Some(keep), Some(answer)) => Some(keep.min(answer)),
+            (keep, answer) => keep.or(answer),
+        };
+        let at = silence.filter(|_| self.is_established()).map(|silence| now + silence);
         self.timers.set_or_stop(Timer::KeepAlive, at);
     }
 }
+
+/// Silence that is taken as it is while an answer is awaited.
+const ANSWER_PROBE: Duration = Duration::from_secs(2);
