@@ -102,6 +102,36 @@ async fn the_id_is_known_before_the_call_and_its_outcome_after() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_taken_over_settles_its_calls_for_good() {
+    let site = Site::new();
+    let server = site.start().await;
+    let connection = soon(site.to(&server).open()).await.unwrap();
+    let channel = connection.channel();
+    let mut held = call(&channel, &HOLD, &Note::number(5));
+    let id = soon(held.id()).await.unwrap();
+    let held = tokio::spawn(held.into_future());
+    reaches(&site.lab.began, 1).await;
+
+    // Another process takes the session over.
+    let later = soon(site.to(&server).resume(connection.ticket().unwrap()).open()).await.unwrap();
+    let state = soon(later.channel().outcome::<Note>(&HOLD, id)).await.unwrap();
+    assert_eq!(state, CallState::Executing);
+    let unused = stubborn::CallId { slot: id.slot + 1, ..id };
+    let state = soon(later.channel().outcome::<Note>(&HOLD, unused)).await.unwrap();
+    assert!(matches!(state, CallState::NotExecuted(_)), "{state:?}");
+    site.lab.gate.add_permits(1);
+    reaches(&site.lab.ended, 1).await;
+    let state = loop {
+        match soon(later.channel().outcome::<Note>(&HOLD, id)).await.unwrap() {
+            CallState::Executing => {}
+            state => break state,
+        }
+    };
+    assert_eq!(state, CallState::Replied(Note::number(5)));
+    held.abort();
+}
+
+#[tokio::test]
 async fn nobody_learns_of_a_call_without_the_sessions_secret() {
     let site = Site::new();
     let server = site.start().await;

@@ -53,9 +53,12 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
             }
         };
         let told = tell(&args, &link, method.as_deref(), state).await;
-        // The session may hold the answer to a later question.
-        if matches!(&told, Ok(told) if told.settled) && args.settle {
+        let settled = matches!(&told, Ok(told) if told.settled);
+        if settled && args.settle {
             tickets::forget(args.call);
+        }
+        // The call's own session stays as long as somebody may ask again.
+        if settled || !args.settle {
             link.close().await;
         }
         let Told { text, outcome, reply, exit, hint, .. } = told?;

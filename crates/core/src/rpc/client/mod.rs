@@ -21,7 +21,7 @@ use core::net::SocketAddr;
 
 use self::call::{ClientCall, Request, State, Work};
 use self::channel::Channel;
-use self::link::Link;
+use self::link::{Link, Session};
 use super::arena::Arena;
 use super::config::{ChannelConfig, SessionTicket};
 use super::context::{Context, close_code};
@@ -30,7 +30,7 @@ use super::message::ToServer;
 use crate::service::{
     CallError, CallState, IncomingReply, Method, Outcome, OutgoingCall, Semantics,
 };
-use crate::session::{CallId, NotExecutedReason};
+use crate::session::{CallId, ClientSession, NotExecutedReason};
 use crate::time::{Duration, Instant};
 use crate::transport::connection::{MessageId, Stats};
 use crate::transport::endpoint::ConnectionHandle;
@@ -62,10 +62,30 @@ impl Client {
         mut config: ChannelConfig,
     ) -> ChannelKey {
         let targets = core::mem::take(&mut config.targets);
+        let resume = config.resume.take();
         let key = ChannelKey(u32::try_from(self.channels.len()).expect("fewer than 2^32 channels"));
         self.channels.push(Channel::new(config));
+        if let (Some(ticket), Some(target)) = (resume, targets.first()) {
+            self.resume(cx, key, *target, ticket);
+        }
         self.set_targets(cx, key, targets);
         key
+    }
+
+    /// Gives a channel's first target a session of an earlier channel, to be attached to.
+    fn resume(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        target: SocketAddr,
+        ticket: SessionTicket,
+    ) {
+        let fences = cx.limits.background_fences;
+        let slots = ClientSession::resume(ticket.session, cx.limits.slots, fences);
+        let channel = &mut self.channels[key.0 as usize];
+        let mut link = Link::new(key, target, channel.config.backoff_min);
+        link.session = Some(Session::new(slots, ticket));
+        channel.links.push(self.links.insert(link));
     }
 
     pub(crate) fn set_targets(

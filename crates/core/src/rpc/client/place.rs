@@ -11,7 +11,7 @@ use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
 use crate::rpc::message::{ToServer, join};
 use crate::service::{Encoded, IncomingReply, Metadata, MethodId};
-use crate::session::{Abandoned, CallId, NotExecutedReason, Sent, SessionSecret};
+use crate::session::{Abandoned, Asked, CallId, NotExecutedReason, Sent, SessionSecret};
 use crate::time::{Duration, Instant};
 
 /// How often a connection on which something is unsettled is looked at for silence.
@@ -259,14 +259,17 @@ impl Client {
         let Some(link) = self.links.get_mut(link_key) else { return false };
         let Some(session) = link.session.as_mut() else { return false };
         match session.slots.progress(id) {
-            None => return false,
+            // A session that was resumed can still fence a number that it has not used.
+            None if session.slots.ask(id) != Asked::UnderWay => return false,
+            None => {}
             Some((_, true)) => {
                 self.finish_question(cx, key, Ok(crate::service::CallState::Executing));
                 return true;
             }
-            Some((_, false)) => {}
+            Some((_, false)) => {
+                session.slots.ask(id);
+            }
         }
-        session.slots.ask(id);
         if let Some(occupant) = link.occupant(id.slot) {
             occupant.questions.push(key);
         }

@@ -1,0 +1,278 @@
+//! The commands that talk to a server, as programs, against a server of this process.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use stubborn::{Call, Identity, Server, ServerHandle, Status};
+use tokio::sync::Semaphore;
+
+/// The runtime by the name that the generator's own tests use.
+mod runtime {
+    pub(crate) use stubborn::*;
+}
+
+/// What the generator makes of `examples/bank/bank.proto`.
+mod bank {
+    include!("../../build/tests/golden/bank/mod.rs");
+}
+
+use bank::bank::v1::*;
+
+/// Transfers of 13 cents wait until they are let through.
+struct Ledger {
+    cents: Mutex<i64>,
+    gate: Arc<Semaphore>,
+}
+
+impl Bank for Ledger {
+    async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
+        if call.cents == 13 {
+            self.gate.acquire().await.expect("never closed").forget();
+        }
+        let mut cents = self.cents.lock().unwrap();
+        if *cents < call.cents {
+            return Err(Status::failed_precondition("not enough"));
+        }
+        *cents -= call.cents;
+        Ok(TransferReply { from_cents: *cents })
+    }
+
+    async fn balance(&self, _: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
+        Ok(BalanceReply { cents: *self.cents.lock().unwrap() })
+    }
+
+    async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// A server in a runtime of its own, and a home for the program's files.
+struct World {
+    runtime: tokio::runtime::Runtime,
+    _server: ServerHandle,
+    address: String,
+    pin: String,
+    gate: Arc<Semaphore>,
+    home: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let identity = Identity::self_signed(["localhost", "127.0.0.1"]).unwrap();
+        let gate = Arc::new(Semaphore::new(0));
+        let ledger = Ledger { cents: Mutex::new(1_000), gate: Arc::clone(&gate) };
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("ca.pem"), identity.certificate_pem()).unwrap();
+        let server = runtime.block_on(async {
+            let server = Server::bind("127.0.0.1:0").identity(identity.clone());
+            server.service(BankServer::new(ledger)).start().await.unwrap()
+        });
+        let address = server.local_addr().to_string();
+        let pin = identity.fingerprint().unwrap().to_string();
+        Self { runtime, _server: server, address, pin, gate, home }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stubborn"));
+        command.env("XDG_STATE_HOME", self.home.path()).env("STUBBORN_PIN", &self.pin);
+        command.env_remove("STUBBORN_CA").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `stubborn COMMAND ADDR ARGUMENTS`.
+    fn run(&self, command: &str, arguments: &[&str]) -> Ran {
+        Ran::from(self.command().arg(command).arg(&self.address).args(arguments).output().unwrap())
+    }
+
+    fn json(&self, command: &str, arguments: &[&str]) -> (i32, Value) {
+        let mut all = vec!["--json"];
+        all.extend(arguments);
+        let ran = self.run(command, &all);
+        (ran.code, serde_json::from_str(&ran.out).expect(&ran.out))
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+const TRANSFER: &str = "bank.v1.Bank/Transfer";
+
+#[test]
+fn a_server_is_listed_described_called_and_pinged() {
+    let world = World::new();
+    assert_eq!(world.run("ls", &[]).out, "bank.v1.Bank\n");
+    assert!(world.run("ls", &["--all"]).out.contains("stubborn.v1.Reflection"));
+    let described = world.run("describe", &["bank.v1.Bank"]).out;
+    let line = "rpc Transfer(bank.v1.TransferRequest) returns (bank.v1.TransferReply);  // at most \
+                once";
+    assert!(described.contains(line), "{described}");
+    let message = world.run("describe", &["bank.v1.TransferRequest"]).out;
+    assert!(message.contains("int64 cents = 3;"), "{message}");
+    assert_eq!(world.run("call", &["bank.v1.Bank/Balance"]).out, "{\"cents\":\"1000\"}\n");
+    let called = world.run("call", &[TRANSFER, r#"{"cents": 30}"#]);
+    assert_eq!((called.code, called.out.as_str()), (0, "{\"fromCents\":\"970\"}\n"), "{called:?}");
+    let beat = world.run("call", &["bank.v1.Bank/Beat", r#"{"teller": "a"}"#]);
+    assert_eq!(beat.code, 0, "{beat:?}");
+    let (code, ping) = world.json("ping", &["-c", "3", "-i", "1ms"]);
+    assert_eq!((code, &ping["probes"], &ping["lost"]), (0, &3.into(), &0.into()));
+    assert_eq!(ping["fingerprint"], world.pin.as_str());
+    assert!(ping["certificate"]["subject"].as_str().unwrap().contains("CN="));
+}
+
+#[test]
+fn requests_come_from_the_argument_a_file_or_standard_input_and_types_from_proto_files() {
+    let world = World::new();
+    let file = world.home.path().join("transfer.json");
+    std::fs::write(&file, r#"{"cents": 1}"#).unwrap();
+    let from_file = world.run("call", &[TRANSFER, &format!("@{}", file.display())]);
+    assert_eq!(from_file.out, "{\"fromCents\":\"999\"}\n", "{from_file:?}");
+
+    let mut command = world.command();
+    command.args(["call", &world.address, TRANSFER, "-"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(br#"{"cents": 1}"#).unwrap();
+    let from_stdin = Ran::from(child.wait_with_output().unwrap());
+    assert_eq!(from_stdin.out, "{\"fromCents\":\"998\"}\n");
+
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bank/bank.proto");
+    let by_proto = world.run("call", &[TRANSFER, "{}", "--proto", proto.to_str().unwrap()]);
+    assert_eq!(by_proto.out, "{\"fromCents\":\"998\"}\n", "{by_proto:?}");
+}
+
+#[test]
+fn exit_codes_tell_what_became_of_a_call() {
+    let world = World::new();
+    let (code, error) = world.json("call", &[TRANSFER, r#"{"cents": 5000}"#]);
+    assert_eq!((code, &error["error"]["status"]), (1, &9.into()), "{error}");
+    assert_eq!(world.run("call", &["bank.v1.Bank/No"]).code, 2);
+    assert_eq!(world.run("call", &["no.Such/Method"]).code, 2);
+    assert_eq!(world.run("call", &["nonsense"]).code, 2);
+    assert_eq!(world.run("call", &[TRANSFER, "{\"cent\": 1}"]).code, 2);
+    assert_eq!(world.run("call", &[TRANSFER, "{"]).code, 2);
+    let history = world.run("call", &["bank.v1.Bank/History"]);
+    assert!(history.code == 2 && history.err.contains("streams"), "{history:?}");
+}
+
+#[test]
+fn a_call_that_is_pending_is_asked_for_again_in_a_new_process() {
+    let world = World::new();
+    let slow = world.run("call", &[TRANSFER, r#"{"cents": 13}"#, "--deadline", "50ms"]);
+    assert_eq!(slow.code, 4, "{slow:?}");
+    let advice = slow.err.split("ask again with: stubborn ").nth(1).expect(&slow.err).trim();
+    let words: Vec<&str> = advice.split(' ').collect();
+    assert_eq!(words[..2], ["outcome", &world.address]);
+
+    let early = world.run("outcome", &[words[2]]);
+    assert!(early.code == 4 && early.err.contains("still executing"), "{early:?}");
+    world.gate.add_permits(1);
+    // The handler goes on when it gets its turn.
+    let late = loop {
+        let late = world.run("outcome", &[words[2]]);
+        if !late.err.contains("still executing") {
+            break late;
+        }
+    };
+    assert_eq!((late.code, late.out.as_str()), (0, "executed: {\"fromCents\":\"987\"}\n"));
+    let (code, value) = world.json("outcome", &[words[2], "--final"]);
+    assert_eq!((code, &value["reply"]["fromCents"]), (0, &"987".into()), "{value}");
+}
+
+#[test]
+fn a_call_of_somebody_else_is_not_told() {
+    let world = World::new();
+    let (_, called) = world.json("call", &[TRANSFER, r#"{"cents": 1}"#]);
+    let asked = world.run("outcome", &[called["call_id"].as_str().unwrap()]);
+    assert!(asked.code != 0 && !asked.out.contains("fromCents"), "{asked:?}");
+}
+
+#[test]
+fn a_server_that_is_not_trusted_or_not_there_is_told_with_advice() {
+    let world = World::new();
+    let ca = world.home.path().join("ca.pem");
+    assert_eq!(world.run("ls", &["--ca", ca.to_str().unwrap()]).code, 0);
+    let stranger = "0".repeat(64);
+    let refused = world.run("ls", &["--pin", &stranger]);
+    assert!(refused.code == 5 && refused.err.contains("key"), "{refused:?}");
+    let insecure = world.run("ls", &["--insecure"]);
+    assert!(insecure.code == 0 && insecure.err.contains("WARNING"), "{insecure:?}");
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    let mut command = world.command();
+    let absent = command.args(["ls", &address, "--connect-timeout", "100ms"]).output().unwrap();
+    let absent = Ran::from(absent);
+    assert!(absent.code == 5 && absent.err.contains(&address), "{absent:?}");
+    let untrusted =
+        world.command().env_remove("STUBBORN_PIN").args(["ls", &world.address]).output();
+    let untrusted = Ran::from(untrusted.unwrap());
+    assert!(untrusted.code != 0 && !untrusted.err.is_empty(), "{untrusted:?}");
+}
+
+#[test]
+fn plain_datagrams_are_sent_echoed_and_missed() {
+    let world = World::new();
+    let plain = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = plain.local_addr().unwrap().to_string();
+    let echo = std::thread::spawn(move || {
+        let mut buffer = [0; 100];
+        let (size, from) = plain.recv_from(&mut buffer).unwrap();
+        plain.send_to(&buffer[..size].to_ascii_uppercase(), from).unwrap();
+        plain
+    });
+    let sent = Ran::from(world.command().args(["udp", "send", &address, "hi"]).output().unwrap());
+    assert_eq!((sent.code, sent.out.as_str()), (0, "HI\n"), "{sent:?}");
+    let _silent = echo.join().unwrap();
+    let mut command = world.command();
+    let missed = command.args(["udp", "send", &address, "hi", "--wait", "50ms"]).output().unwrap();
+    let missed = Ran::from(missed);
+    assert!(missed.code == 1 && missed.err.contains("no reply"), "{missed:?}");
+}
+
+#[test]
+fn a_listener_says_where_it_listens_and_answers_with_echo() {
+    use std::io::{BufRead, BufReader};
+    let world = World::new();
+    let mut command = world.command();
+    command.args(["udp", "listen", "127.0.0.1:0", "--echo", "--count", "1"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap();
+    let sent = Ran::from(world.command().args(["udp", "send", address, "x"]).output().unwrap());
+    assert_eq!(sent.out, "x\n", "{sent:?}");
+    let listened = Ran::from(child.wait_with_output().unwrap());
+    assert!(listened.code == 0 && listened.out.ends_with(": x\n"), "{listened:?}");
+}
+
+/// The handlers of the generated trait are plain async functions: their futures are `Send`.
+#[test]
+fn handlers_can_run_anywhere() {
+    fn sendable(_: impl Future + Send) {}
+    let world = World::new();
+    let ledger = Ledger { cents: Mutex::new(0), gate: Arc::clone(&world.gate) };
+    sendable(ledger.balance(Call::new(BalanceRequest::default(), Default::default())));
+    drop(world.runtime);
+}
