@@ -26,8 +26,8 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey,
-    SessionTicket,
+    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, Finding, IncomingQuery,
+    IncomingRequest, QueryKey, RequestKey, SessionTicket,
 };
 
 pub use crate::service::RequestKind;
@@ -196,6 +196,16 @@ impl Node {
     /// Answers a request. An answer to a request that is cancelled or unknown is ignored.
     pub fn answer(&mut self, now: Instant, request: RequestKey, answer: Answer) {
         self.with_server(now, |server, cx| server.answer(cx, request, answer));
+    }
+
+    /// What this node's sessions know of the call that another worker of the server was asked for.
+    pub fn find(&self, query: &IncomingQuery) -> Finding {
+        self.server.as_ref().map_or(Finding::NOTHING, |server| server.find(query))
+    }
+
+    /// Answers a question that came as [`Event::Query`].
+    pub fn answer_query(&mut self, now: Instant, query: QueryKey, finding: Finding) {
+        self.with_server(now, |server, cx| server.answer_query(cx, query, finding));
     }
 
     /// Sets how many slots a session may have, at least one: those above are asked back.

@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use core::net::SocketAddr;
 
 use super::config::SessionTicket;
+use super::server::IncomingQuery;
 use crate::service::{Call, CallError, CallState, Encoded, IncomingReply, MethodId, RequestKind};
 use crate::session::CallId;
 
@@ -34,6 +35,10 @@ pub enum Event {
     Request(IncomingRequest),
     /// The caller of this read has gone: stop its handler. No answer is due.
     Cancelled(RequestKey),
+    /// A question about a session that another worker of this server keeps: ask that worker's node
+    /// with [`Node::find`](crate::node::Node::find), then call
+    /// [`Node::answer_query`](crate::node::Node::answer_query).
+    Query(IncomingQuery),
     /// The drain is over: every request was answered and every kept reply released.
     Drained,
 }

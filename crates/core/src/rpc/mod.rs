@@ -17,6 +17,8 @@ mod server;
 pub use config::{ChannelConfig, SessionTicket};
 pub use event::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey};
 
+pub use server::{Finding, IncomingQuery, QueryKey};
+
 pub(crate) use assembly::Assembly;
 pub(crate) use client::Client;
 pub(crate) use context::{Context, close_code};

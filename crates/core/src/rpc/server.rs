@@ -1,5 +1,7 @@
 //! The server half: requests in, answers out, every numbered one through the slot table.
 
+mod query;
+
 use alloc::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -14,11 +16,13 @@ use super::message::{
 use crate::limits::Limits;
 use crate::service::{Answer, Call, CallContext, Encoded, NotExecuted, Peer, RequestKind};
 use crate::session::{
-    self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, QueryAnswer,
-    Refused, SessionSecret, Sessions,
+    self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, Refused,
+    SessionSecret, Sessions,
 };
 use crate::time::Instant;
 use crate::transport::endpoint::ConnectionHandle;
+
+pub use query::{Finding, IncomingQuery, QueryKey};
 
 /// The server half of a node.
 #[derive(Debug)]
@@ -421,37 +425,6 @@ impl Server {
             }
         };
         self.send(cx, client, message);
-    }
-
-    fn query(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: u64,
-        query: u64,
-        call: CallId,
-        secret: SessionSecret,
-    ) {
-        let claim = self.claim(client, secret);
-        let answer = match self.sessions.query(call, &claim) {
-            Ok(answer) => answer,
-            Err(refusal) => {
-                let reference = session_reference(call.session);
-                return self.send(cx, client, ToClient::Refused { reference, refusal });
-            }
-        };
-        let answer = match answer {
-            QueryAnswer::Done(kept) => match ReplyPayload::from_kept(&kept) {
-                Ok(reply) => QueryAnswer::Done(reply),
-                Err(_) => unreachable!("a slot keeps what this half encoded"),
-            },
-            QueryAnswer::NotArrived => QueryAnswer::NotArrived,
-            QueryAnswer::Executing => QueryAnswer::Executing,
-            QueryAnswer::NotKept => QueryAnswer::NotKept,
-            QueryAnswer::NotExecuted(reason) => QueryAnswer::NotExecuted(reason),
-            QueryAnswer::AlreadySettled => QueryAnswer::AlreadySettled,
-            QueryAnswer::UnknownSession => QueryAnswer::UnknownSession,
-        };
-        self.send(cx, client, ToClient::Outcome { query, answer });
     }
 
     fn read(

@@ -12,6 +12,7 @@
 
 mod client;
 mod exchange;
+mod incarnation;
 #[cfg(test)]
 mod model;
 mod outcome;
@@ -23,6 +24,7 @@ use core::str::FromStr;
 
 pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, Reconciled, Sent};
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
+pub use incarnation::{same_process, worker_incarnation};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
 pub use server::{Attachment, Completion, OpenRequest, Sessions};
 pub use slot::{Answer, Decision, Footprint, Keep, KeptReply, Slot, SlotReport, SlotState};
@@ -36,7 +38,7 @@ pub const MAX_SEQUENCE: u64 = (1 << 62) - 1;
 /// so an id never means another session, and a server that does not know an id refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId {
-    /// Which life of which server issued the id.
+    /// Which life of which server issued the id, and in its lowest byte which worker of it.
     pub incarnation: u64,
     /// Counts the sessions of that incarnation, from 1.
     pub number: u64,

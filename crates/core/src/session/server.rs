@@ -209,6 +209,11 @@ impl<R: KeptReply> Sessions<R> {
         self.draining && self.footprint.unsettled == 0
     }
 
+    /// The incarnation that its sessions are of.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.by_number.len()

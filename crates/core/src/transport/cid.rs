@@ -12,9 +12,13 @@ pub(super) fn fresh(worker: u8, random: &mut Random) -> ConnectionId {
 }
 
 /// An unpredictable id for a client's first packet, which only serves until the server has chosen
-/// its own (RFC 9000 §7.2).
-pub(super) fn unsteered(random: &mut Random) -> ConnectionId {
-    ConnectionId::from(random.bytes())
+/// its own (RFC 9000 §7.2). Its first byte chooses the worker of a server that has several.
+pub(super) fn first(steer: Option<u8>, random: &mut Random) -> ConnectionId {
+    let mut bytes = random.bytes::<8>();
+    if let Some(steer) = steer {
+        bytes[0] = steer;
+    }
+    ConnectionId::from(bytes)
 }
 
 /// Compares secrets without telling by the time it takes where they differ.
@@ -33,7 +37,15 @@ mod tests {
         let (a, b) = (fresh(9, &mut random), fresh(9, &mut random));
         assert_eq!((a[0], b[0]), (9, 9));
         assert_ne!(a, b);
-        assert_ne!(unsteered(&mut random), unsteered(&mut random));
+    }
+
+    #[test]
+    fn a_first_id_is_random_but_for_the_byte_that_steers() {
+        let mut random = Random::from_seed([4; 32]);
+        assert_ne!(first(None, &mut random), first(None, &mut random));
+        let (a, b) = (first(Some(7), &mut random), first(Some(7), &mut random));
+        assert_eq!((a[0], b[0]), (7, 7));
+        assert_ne!(a, b);
     }
 
     #[test]

@@ -81,6 +81,23 @@ pub fn destination(datagram: &[u8]) -> Option<&[u8]> {
     r.bytes(u64::from(length)).ok()
 }
 
+/// The first byte of a datagram's destination: by it a server with several workers finds the one that
+/// owns the connection. A kernel's filter program reads the same byte, so this looks at nothing but
+/// the header's form. `None` if the datagram is too short.
+pub fn steering_byte(datagram: &[u8]) -> Option<u8> {
+    let offset = match datagram.first()? & LONG_HEADER {
+        0 => STEERING_OFFSET_SHORT,
+        _ => STEERING_OFFSET_LONG,
+    };
+    datagram.get(offset).copied()
+}
+
+/// Where [`steering_byte`] is behind a short header: after the flags.
+pub const STEERING_OFFSET_SHORT: usize = 1;
+
+/// Where [`steering_byte`] is behind a long header: after flags, version and length (RFC 8999 §5.1).
+pub const STEERING_OFFSET_LONG: usize = 6;
+
 /// A packet as far as it can be read without keys.
 #[derive(Debug)]
 pub enum Packet {

@@ -3,4 +3,5 @@
 mod failover;
 mod failures;
 mod outcomes;
+mod workers;
 mod world;

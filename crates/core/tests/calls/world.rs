@@ -15,9 +15,10 @@ use stubborn_core::service::{
     Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, OutgoingCall,
     Semantics, Shape, Status,
 };
-use stubborn_core::session::CallId;
+use stubborn_core::session::{CallId, worker_incarnation};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
+use stubborn_core::wire::packet::steering_byte;
 use stubborn_tls::{SelfSigned, ServerTrust, TlsClient, TlsServer, self_signed};
 
 pub(crate) const ECHO: Method = Method::new("test.Echo/Echo", Semantics::AtMostOnce, Shape::Unary);
@@ -42,11 +43,15 @@ pub(crate) struct Rules {
     pub(crate) duplicate: f64,
     pub(crate) jitter: Duration,
     pub(crate) cut: bool,
+    /// Ids that clients made up lead to the wrong worker.
+    pub(crate) astray: bool,
 }
 
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) rules: Rules,
+    /// The two servers are workers of one, at the first one's address.
+    workers: bool,
     pub(crate) delay: Duration,
     random: Random,
     nodes: [Option<Node>; 3],
@@ -93,15 +98,11 @@ impl World {
         let mut random = Random::from_seed([seed; 32]);
         let config = node_config(&limits);
         let mut client = Node::new(config, None, random.bytes());
-        let tls = TlsClient::builder(ServerTrust::Roots(identities().server.roots()))
-            .build()
-            .expect("a client configuration");
-        let mut channel = ChannelConfig::new("server.test", Arc::new(tls));
-        channel.targets = vec![address(SERVER)];
-        let channel = client.open_channel(Instant::ZERO, channel);
+        let channel = open_channel(&mut client, Instant::ZERO);
         let mut world = Self {
             now: Instant::ZERO,
             rules: Rules::default(),
+            workers: false,
             delay: Duration::from_millis(5),
             random,
             nodes: [Some(client), None, None],
@@ -123,6 +124,28 @@ impl World {
         };
         world.start_server();
         world
+    }
+
+    /// A world whose server consists of two workers, [`SERVER`] and [`SPARE`].
+    pub(crate) fn with_workers(seed: u8) -> Self {
+        let mut world = Self::new(seed);
+        world.workers = true;
+        world.restart_workers();
+        world
+    }
+
+    pub(crate) fn restart_workers(&mut self) {
+        self.incarnation += 256;
+        for (worker, host) in (0..).zip([SERVER, SPARE]) {
+            let incarnation = worker_incarnation(self.incarnation, worker);
+            self.start_as(host, incarnation, worker);
+        }
+    }
+
+    /// Gives the client another channel to the server. The calls from now on are made on it.
+    pub(crate) fn open_channel(&mut self) {
+        let now = self.now;
+        self.channel = open_channel(self.client(), now);
     }
 
     pub(crate) fn client(&mut self) -> &mut Node {
@@ -157,12 +180,19 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, host: usize) {
-        self.incarnation += 1;
+        self.incarnation += 256; // The last byte is the worker.
+
+        self.start_as(host, self.incarnation, 0);
+    }
+
+    fn start_as(&mut self, host: usize, incarnation: u64, worker: u8) {
         let identity = identities().server.identity.clone();
         let tls = TlsServer::builder(identity).build().expect("a server configuration");
-        let server = ServerConfig { tls: Arc::new(tls), incarnation: self.incarnation };
+        let server = ServerConfig { tls: Arc::new(tls), incarnation };
         let seed = self.random.bytes();
-        self.nodes[host] = Some(Node::new(node_config(&self.limits), Some(server), seed));
+        let mut config = node_config(&self.limits);
+        config.endpoint.worker = worker;
+        self.nodes[host] = Some(Node::new(config, Some(server), seed));
     }
 
     pub(crate) fn call(
@@ -209,8 +239,16 @@ impl World {
     }
 
     pub(crate) fn outcome(&mut self, id: CallId) -> CallState<IncomingReply> {
+        self.outcome_with(id, None)
+    }
+
+    pub(crate) fn outcome_with(
+        &mut self,
+        id: CallId,
+        ticket: Option<SessionTicket>,
+    ) -> CallState<IncomingReply> {
         let (now, channel) = (self.now, self.channel);
-        let key = self.client().outcome(now, channel, id, None);
+        let key = self.client().outcome(now, channel, id, ticket);
         assert!(self.run_until(5_000, |w| w.outcomes.contains_key(&key)), "no outcome came");
         self.outcomes.remove(&key).unwrap().expect("an outcome")
     }
@@ -334,6 +372,8 @@ impl World {
         if rules.cut || self.random.chance(rules.loss) {
             return;
         }
+        let from = if self.workers && from == SPARE { SERVER } else { from };
+        let to = if self.workers && to == SERVER { self.worker_of(datagram) } else { to };
         let copies = 1 + usize::from(self.random.chance(rules.duplicate));
         for _ in 0..copies {
             let jitter = self.random.unit() * rules.jitter.as_secs_f64();
@@ -341,6 +381,14 @@ impl World {
             self.sent += 1;
             self.wire.insert((at, self.sent), (to, address(from), datagram.to_vec()));
         }
+    }
+
+    fn worker_of(&self, datagram: &[u8]) -> usize {
+        let byte = steering_byte(datagram).expect("a datagram with a destination");
+        let made_up = byte > 1;
+        let wrong = self.rules.astray && made_up;
+        let worker = if wrong { 1 - byte % 2 } else { byte % 2 };
+        [SERVER, SPARE][usize::from(worker)]
     }
 
     fn event(&mut self, host: usize, event: Event) {
@@ -365,6 +413,12 @@ impl World {
                 self.cancelled += 1;
                 self.slow.retain(|(other, _)| *other != key);
             }
+            Event::Query(query) => {
+                assert!(self.workers, "a server without workers asks itself");
+                let finding = self.node([SERVER, SPARE][usize::from(query.worker())]).find(&query);
+                let now = self.now;
+                self.node(host).answer_query(now, query.key, finding);
+            }
             Event::Drained => self.drained = true,
         }
     }
@@ -388,6 +442,15 @@ impl World {
             self.node(host).answer(now, key, Answer::Reply(reply, Metadata::new()));
         }
     }
+}
+
+fn open_channel(client: &mut Node, now: Instant) -> ChannelKey {
+    let tls = TlsClient::builder(ServerTrust::Roots(identities().server.roots()))
+        .build()
+        .expect("a client configuration");
+    let mut config = ChannelConfig::new("server.test", Arc::new(tls));
+    config.targets = vec![address(SERVER)];
+    client.open_channel(now, config)
 }
 
 fn node_config(limits: &Limits) -> NodeConfig {

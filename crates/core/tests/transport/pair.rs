@@ -168,7 +168,7 @@ impl Pair {
     pub(crate) fn connect_remembering(&mut self, rtt: Option<Duration>) -> ConnectionHandle {
         let to = self.hosts[SERVER].address;
         let tls = self.client_tls.clone();
-        self.hosts[CLIENT].endpoint.connect(self.now, to, "server.test", &tls, rtt).unwrap()
+        self.hosts[CLIENT].endpoint.connect(self.now, to, "server.test", &tls, rtt, None).unwrap()
     }
 
     /// Connects and waits until both sides know it.

@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use stubborn_core::node::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest};
+use stubborn_core::node::{CallKey, ChannelEvent, ChannelKey, Event, Finding, IncomingRequest};
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{EndpointConfig, Received, Transmit};
@@ -347,6 +347,12 @@ impl State {
             Event::Cancelled(key) => {
                 let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
                 demands.cancelled.extend(alive.handlers.remove(&key));
+            }
+            Event::Query(query) => {
+                // A simulated server has one worker, so nobody else knows.
+                let local = self.local_now(id);
+                let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
+                alive.node.answer_query(local, query.key, Finding::NOTHING);
             }
             Event::Drained => self.drained(id),
         }

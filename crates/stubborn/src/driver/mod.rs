@@ -19,7 +19,9 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use stubborn_core::limits::Limits;
-use stubborn_core::node::{Event, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig};
+use stubborn_core::node::{
+    Event, Finding, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
+};
 use stubborn_core::service::Registry;
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use tokio::task::JoinHandle;
@@ -185,6 +187,10 @@ impl Driver {
                     if let Some(handler) = state.handlers.remove(&key) {
                         handler.abort();
                     }
+                    None
+                }
+                Event::Query(query) => {
+                    state.node.answer_query(now, query.key, Finding::NOTHING);
                     None
                 }
                 Event::Drained => {

@@ -12,7 +12,7 @@ use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
 use crate::rpc::message::{ToServer, session_reference};
 use crate::service::{Outcome, Semantics, text};
 use crate::session::{
-    Attached, ClientSession, Fate, NotExecutedReason, Opened, Reconciled, Refusal,
+    Attached, ClientSession, Fate, NotExecutedReason, Opened, Reconciled, Refusal, same_process,
 };
 use crate::time::{Duration, Instant};
 use crate::transport::connection::ConnectionError;
@@ -55,13 +55,14 @@ impl Client {
     }
 
     pub(super) fn start_attempt(&mut self, cx: &mut Context<'_>, key: u64) {
+        let steer = self.steer(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         debug_assert!(link.attempt.is_none(), "one attempt at a time");
         link.retry_at = None;
         link.silent_since.get_or_insert(cx.now);
         let config = &self.channels[link.channel.0 as usize].config;
         let (name, tls) = (&config.server_name, &config.tls);
-        match cx.endpoint.connect(cx.now, link.address, name, tls, link.rtt) {
+        match cx.endpoint.connect(cx.now, link.address, name, tls, link.rtt, steer) {
             Ok(handle) => {
                 let patience = match link.rtt {
                     Some(rtt) => REATTEMPT.max(rtt * ATTEMPT_ROUND_TRIPS),
@@ -75,6 +76,28 @@ impl Client {
         }
     }
 
+    /// The byte by which a link's connections all reach the same worker of its server: the one that
+    /// knows its session, or that an opening was sent to. Links to one server take bytes in a row,
+    /// so that they spread evenly over its workers however many it has.
+    fn steer(&mut self, cx: &mut Context<'_>, key: u64) -> Option<u8> {
+        let link = self.links.get(key)?;
+        if let Some(steer) = link.steer {
+            return Some(steer);
+        }
+        let address = link.address;
+        let mut taken = [0_u32; 256];
+        for (_, link) in self.links.iter().filter(|(_, link)| link.address == address) {
+            if let Some(steer) = link.steer {
+                taken[usize::from(steer)] += 1;
+            }
+        }
+        let first = *self.steer_from.get_or_insert_with(|| cx.random.bytes::<1>()[0]);
+        let bytes = (0..=u8::MAX).map(|step| first.wrapping_add(step));
+        let steer = bytes.min_by_key(|byte| taken[usize::from(*byte)]);
+        self.links.get_mut(key)?.steer = steer;
+        steer
+    }
+
     /// A handshake is done: the server is known, and with it whether it remembers the session.
     pub(crate) fn connected(&mut self, cx: &mut Context<'_>, handle: ConnectionHandle) {
         let Some(&key) = self.by_handle.get(&handle) else { return };
@@ -86,6 +109,13 @@ impl Client {
         let session = self.links.get(key).and_then(|link| link.session.as_ref());
         match session.map(|session| session.slots.id()) {
             Some(id) if id.incarnation == incarnation => self.attach(cx, key, handle),
+            // The server lives, and so does the session: only its worker was missed.
+            Some(id) if same_process(id.incarnation, incarnation) => {
+                if let Some(link) = self.links.get_mut(key) {
+                    link.steer = Some(id.steer());
+                }
+                self.fail_attempt(cx, key, "another worker of the server answered".into());
+            }
             Some(_) => {
                 self.session_lost(cx, key, "the server restarted");
                 self.open(cx, key, handle);

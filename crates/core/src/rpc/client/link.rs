@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) release_at: Option<Instant>,
     /// When a connection that says goodbye is closed at the latest.
     pub(super) linger_until: Option<Instant>,
+    /// The first byte of the id by which the server is first spoken to: chooses among its workers.
+    pub(super) steer: Option<u8>,
     /// Since when no server has answered here.
     pub(super) silent_since: Option<Instant>,
     /// The round-trip time of the last connection, which seeds the next one's estimate.
@@ -100,6 +102,7 @@ impl Link {
             check_at: None,
             release_at: None,
             linger_until: None,
+            steer: None,
             silent_since: None,
             rtt: None,
             draining: false,

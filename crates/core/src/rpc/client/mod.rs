@@ -46,6 +46,8 @@ pub(crate) struct Client {
     calls: Arena<ClientCall>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     timers: BTreeSet<(Instant, Timer)>,
+    /// The first of the bytes by which links choose their servers' workers.
+    steer_from: Option<u8>,
 }
 
 /// Whose timer it is.

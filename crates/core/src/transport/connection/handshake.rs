@@ -51,6 +51,8 @@ pub(in super::super) enum RoleSetup {
     Client {
         tls: Arc<dyn ClientTls>,
         server_name: String,
+        /// The first byte of the first packets' destination.
+        steer: Option<u8>,
     },
     Server {
         tls: Arc<dyn ServerTls>,
@@ -74,6 +76,7 @@ enum Role {
 struct ClientRole {
     tls: Arc<dyn ClientTls>,
     server_name: String,
+    steer: Option<u8>,
     token: Vec<u8>,
     /// A Version Negotiation packet was followed: from its list the present version was chosen.
     negotiated: bool,
@@ -178,10 +181,11 @@ impl Connection {
         let inbox = Inbox::new(&config.limits);
         let mut parameters = declare(&config, local_id, version, &inbox);
         let (side, role, tls, original, peer, retry_source, route, proof) = match role {
-            RoleSetup::Client { tls, server_name } => {
-                let original = cid::unsteered(&mut random);
+            RoleSetup::Client { tls, server_name, steer } => {
+                let original = cid::first(steer, &mut random);
                 let session = tls.start(version, &server_name, &parameters.encode())?;
-                let client = ClientRole { tls, server_name, token: Vec::new(), negotiated: false };
+                let client =
+                    ClientRole { tls, server_name, steer, token: Vec::new(), negotiated: false };
                 let proof = AddressProof::given();
                 (Side::Client, Role::Client(client), session, original, original, None, None, proof)
             }
@@ -467,8 +471,9 @@ impl Connection {
         client.negotiated = true;
         let parameters = declare(&self.config, local_id, version, &self.inbox).encode();
         self.tls = client.tls.start(version, &client.server_name, &parameters)?;
+        let steer = client.steer;
         self.version = version;
-        let original = cid::unsteered(&mut self.random);
+        let original = cid::first(steer, &mut self.random);
         self.handshake.original_destination = original;
         self.remote_ids.set_first(original);
         self.abandon_space(Space::Initial);

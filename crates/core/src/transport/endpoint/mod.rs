@@ -140,7 +140,8 @@ impl Endpoint {
     }
 
     /// Begins a connection. `remembered` is the round-trip time that an earlier connection to this
-    /// address saw; it seeds the estimator (RFC 9002 §6.2.2).
+    /// address saw; it seeds the estimator (RFC 9002 §6.2.2). `steer` is the first byte of the id by
+    /// which the server is first spoken to, and so chooses among its workers; `None`: any.
     ///
     /// # Errors
     /// See [`ConnectError`].
@@ -151,6 +152,7 @@ impl Endpoint {
         server_name: &str,
         tls: &Arc<dyn ClientTls>,
         remembered: Option<Duration>,
+        steer: Option<u8>,
     ) -> Result<ConnectionHandle, ConnectError> {
         if self.table.len() >= self.config.limits.connections {
             return Err(ConnectError::TooMany);
@@ -158,7 +160,8 @@ impl Endpoint {
         if remote.port() == 0 || remote.ip().is_unspecified() || remote.ip().is_multicast() {
             return Err(ConnectError::InvalidAddress);
         }
-        let role = RoleSetup::Client { tls: tls.clone(), server_name: server_name.to_string() };
+        let server_name = server_name.to_string();
+        let role = RoleSetup::Client { tls: tls.clone(), server_name, steer };
         let setup = self.setup(self.config.versions[0], remote, None, remembered, role);
         let connection = Connection::new(now, setup).map_err(ConnectError::Tls)?;
         let slot = self.table.insert(Box::new(connection));

@@ -306,7 +306,9 @@ proptest! {
         if ours && bytes.len() > 5 {
             bytes[1..5].copy_from_slice(&VERSION.to_be_bytes());
         }
-        let _ = destination(&bytes);
+        if let Some([first, ..]) = destination(&bytes) {
+            prop_assert_eq!(steering_byte(&bytes), Some(*first));
+        }
         let mut rest = Some(BytesMut::from(&bytes[..]));
         while let Some(datagram) = rest.take() {
             let before = datagram.len();

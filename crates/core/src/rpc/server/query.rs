@@ -1,0 +1,92 @@
+//! Questions for the outcome of a call: answered from this half's sessions, or by the worker of the
+//! same server that keeps the session.
+
+use super::Server;
+use crate::rpc::context::Context;
+use crate::rpc::event::Event;
+use crate::rpc::message::{KeptParts, ReplyPayload, ToClient, session_reference};
+use crate::session::{CallId, Claim, QueryAnswer, Refusal, SessionId, SessionSecret, same_process};
+
+/// Names a question that this node is to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryKey {
+    client: u64,
+    query: u64,
+    session: SessionId,
+}
+
+/// A question for a call of a session that another worker of this server keeps.
+#[derive(Clone, Debug)]
+pub struct IncomingQuery {
+    /// Its name for the answer.
+    pub key: QueryKey,
+    call: CallId,
+    claim: Claim,
+}
+
+/// What a worker found out about a call that another worker was asked for.
+#[derive(Clone, Debug)]
+pub struct Finding(Result<QueryAnswer<KeptParts>, Refusal>);
+
+impl IncomingQuery {
+    /// The lowest byte of the incarnation that opened the session: by it the worker is found.
+    pub fn worker(&self) -> u8 {
+        self.call.session.steer()
+    }
+}
+
+impl Finding {
+    /// There is no such worker, or it is gone.
+    pub const NOTHING: Self = Self(Ok(QueryAnswer::UnknownSession));
+}
+
+impl Server {
+    /// What this half's sessions know of the call that another worker was asked for.
+    pub(crate) fn find(&self, query: &IncomingQuery) -> Finding {
+        Finding(self.sessions.query(query.call, &query.claim))
+    }
+
+    pub(super) fn query(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: u64,
+        query: u64,
+        call: CallId,
+        secret: SessionSecret,
+    ) {
+        let claim = self.claim(client, secret);
+        let key = QueryKey { client, query, session: call.session };
+        let (asked, own) = (call.session.incarnation, self.sessions.incarnation());
+        if asked != own && same_process(asked, own) {
+            cx.events.push_back(Event::Query(IncomingQuery { key, call, claim }));
+        } else {
+            let finding = Finding(self.sessions.query(call, &claim));
+            self.answer_query(cx, key, finding);
+        }
+    }
+
+    /// Tells the client. If it is gone, nobody is told.
+    pub(crate) fn answer_query(&mut self, cx: &mut Context<'_>, key: QueryKey, finding: Finding) {
+        let QueryKey { client, query, session } = key;
+        let answer = match finding.0 {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                let reference = session_reference(session);
+                return self.send(cx, client, ToClient::Refused { reference, refusal });
+            }
+        };
+        let answer = match answer {
+            QueryAnswer::Done(kept) => match ReplyPayload::from_kept(&kept) {
+                Ok(reply) => QueryAnswer::Done(reply),
+                Err(_) => unreachable!("a slot keeps what this half encoded"),
+            },
+            QueryAnswer::NotArrived => QueryAnswer::NotArrived,
+            QueryAnswer::Executing => QueryAnswer::Executing,
+            QueryAnswer::NotKept => QueryAnswer::NotKept,
+            QueryAnswer::NotExecuted(reason) => QueryAnswer::NotExecuted(reason),
+            QueryAnswer::AlreadySettled => QueryAnswer::AlreadySettled,
+            QueryAnswer::UnknownSession => QueryAnswer::UnknownSession,
+        };
+        self.send(cx, client, ToClient::Outcome { query, answer });
+    }
+}
