@@ -14,7 +14,8 @@ pub(crate) struct Args {
     /// The directory to make; its last part is the name of the package.
     name: PathBuf,
 
-    /// Depend on this checkout of Stubborn instead of the published version.
+    /// Depend on this checkout of Stubborn. Without it: the checkout that this program was built
+    /// from if it is still there, else the published version.
     #[arg(long, value_name = "CHECKOUT")]
     path: Option<PathBuf>,
 }
@@ -120,7 +121,7 @@ fn is_keyword(name: &str) -> bool {
 
 /// The dependencies on `stubborn` and `stubborn-build`.
 fn dependencies(checkout: Option<&Path>) -> Result<[String; 2], Error> {
-    let Some(checkout) = checkout else {
+    let Some(checkout) = checkout.map(Path::to_path_buf).or_else(own_checkout) else {
         let version = format!("\"{}\"", env!("CARGO_PKG_VERSION"));
         return Ok([version.clone(), version]);
     };
@@ -138,6 +139,12 @@ fn dependencies(checkout: Option<&Path>) -> Result<[String; 2], Error> {
         format!("{{ path = '{}' }}", path.display())
     };
     Ok([path("stubborn"), path("build")])
+}
+
+/// Where this program was built, so that what it writes builds against the same code.
+fn own_checkout() -> Option<PathBuf> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?;
+    checkout.join("crates/stubborn/Cargo.toml").is_file().then(|| checkout.to_path_buf())
 }
 
 fn is_in_workspace(directory: &Path) -> bool {
