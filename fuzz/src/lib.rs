@@ -3,7 +3,9 @@
 //! To add one: write `pub fn fuzz_xxx(data: &[u8])` in a module here, add its line to [`TARGETS`], and
 //! commit a few inputs in `corpus/xxx/`. Both `replay` and `guided` then know it.
 
+pub mod connection;
 pub mod messages;
+pub mod plain_tls;
 pub mod wire;
 
 /// A target: its name, which is also its folder in `corpus/`, and its body.
@@ -17,4 +19,5 @@ pub const TARGETS: &[Target] = &[
     ("params", wire::fuzz_params),
     ("inbox", messages::fuzz_inbox),
     ("outbox", messages::fuzz_outbox),
+    ("connection", connection::fuzz_connection),
 ];

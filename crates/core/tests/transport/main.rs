@@ -4,6 +4,7 @@ mod endings;
 mod handshake;
 mod hostile;
 mod messages;
+mod operations;
 mod pair;
 mod paths;
 mod recovery;

@@ -391,6 +391,7 @@ impl core::fmt::Debug for Connection {
             .field("side", &self.side)
             .field("state", &self.state)
             .field("remote", &self.path.remote)
+            .field("timers", &self.timers)
             .finish_non_exhaustive()
     }
 }

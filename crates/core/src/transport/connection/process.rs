@@ -49,7 +49,11 @@ impl Connection {
             self.counters.packets_dropped += 1;
             return;
         }
+        let held_back = self.may_not_send();
         self.count_received(origin);
+        if held_back {
+            self.set_recovery_timer();
+        }
         let mut rest = Some(data);
         let mut destination = None;
         while let Some(data) = rest.take() {

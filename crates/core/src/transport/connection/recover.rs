@@ -28,6 +28,9 @@ pub(super) struct Recovery {
     pub(super) key_update_wanted: bool,
     /// When the last packet of any kind was sent.
     pub(super) last_sent: Instant,
+    /// When the probe timeout last expired. The next one counts from here if its probes could not be
+    /// sent at once.
+    last_expired: Instant,
     /// Sending stopped for want of data, not of window.
     pub(super) app_limited: bool,
 }
@@ -42,6 +45,7 @@ impl Recovery {
             sent_since_received: false,
             key_update_wanted: false,
             last_sent: now,
+            last_expired: Instant::ZERO,
             app_limited: true,
         }
     }
@@ -200,6 +204,10 @@ impl Connection {
 
     /// When the probe timeout expires, and in which space.
     fn probe_deadline(&self) -> Option<(Instant, Space)> {
+        // RFC 9002 §6.2.2.1: who may not send until more has come does not wait for a timeout.
+        if self.may_not_send() {
+            return None;
+        }
         let mut first = None;
         for space in Space::ALL {
             let s = &self.spaces[space.index()];
@@ -207,6 +215,7 @@ impl Connection {
                 continue;
             }
             let Some(last) = s.sent.last_eliciting_sent() else { continue };
+            let last = last.max(self.recovery.last_expired);
             let at = self.recovery.probe.deadline(&self.path.rtt, last);
             if first.is_none_or(|(earliest, _)| at < earliest) {
                 first = Some((at, space));
@@ -218,7 +227,8 @@ impl Connection {
                 Some(_) => Space::Handshake,
                 None => Space::Initial,
             };
-            let at = self.recovery.probe.deadline(&self.path.rtt, self.recovery.last_sent);
+            let last = self.recovery.last_sent.max(self.recovery.last_expired);
+            let at = self.recovery.probe.deadline(&self.path.rtt, last);
             return Some((at, space));
         }
         first
@@ -245,6 +255,7 @@ impl Connection {
             && at <= now
         {
             self.counters.probe_timeouts += 1;
+            self.recovery.last_expired = now;
             self.recovery.probe.on_expired();
             self.begin_probes(space);
         }

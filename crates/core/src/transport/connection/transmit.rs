@@ -116,6 +116,11 @@ impl Connection {
         (limit >= least).then_some(limit)
     }
 
+    /// True while the limit for an unproven address holds everything back.
+    pub(super) fn may_not_send(&self) -> bool {
+        self.datagram_limit(MIN_DATAGRAM).is_none()
+    }
+
     /// After a pause, the window is not what it was (RFC 9002 §7.8).
     fn wake_congestion(&mut self, now: Instant) {
         if self.bytes_in_flight() == 0
