@@ -26,9 +26,9 @@ mod network;
 mod oracle;
 mod world;
 
-pub use explorer::{Batch, explore, explore_seeds, simulate};
+pub use explorer::{Batch, Speed, explore, explore_seeds, measure_speed, simulate};
 pub use network::{Attack, Guard, Network, Rule};
-pub use oracle::{CallCounts, Violation, WireCounts};
+pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};
 pub use world::{
     After, Brief, Failure, Report, Settings, SimCaller, SimSocket, World, millis, run, secs,
 };

@@ -102,7 +102,8 @@ fn progress(runs: u64, out: &Output) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = "{bar:40} {pos}/{len} seeds, {per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(runs).with_style(style)
 }
 

@@ -36,7 +36,7 @@ use crate::limits::Limits;
 use crate::random::Random;
 use crate::rpc::{Assembly, Client, Context, Server, close_code};
 use crate::service::{Answer, Method, OutgoingCall};
-use crate::session::CallId;
+use crate::session::{CallId, Races};
 use crate::time::{Instant, earliest};
 use crate::transport::connection::{ConnectionEvent, Stats};
 use crate::transport::endpoint::{ConnectionHandle, Endpoint, Received, Transmit};
@@ -240,6 +240,11 @@ impl Node {
     /// What the node holds now, to be compared with what `limits` allow.
     pub fn footprint(&self) -> Footprint {
         Footprint::of(&self.endpoint, self.server.as_ref(), &self.client, &self.assembly)
+    }
+
+    /// How often the server half met races, since it started.
+    pub fn races(&self) -> Races {
+        self.server.as_ref().map(|server| server.sessions().races()).unwrap_or_default()
     }
 
     /// Carries what the endpoint reports to the half that owns the connection.

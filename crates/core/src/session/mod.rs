@@ -16,6 +16,7 @@ mod incarnation;
 #[cfg(test)]
 mod model;
 mod outcome;
+mod races;
 mod server;
 mod slot;
 
@@ -26,6 +27,7 @@ pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, Reconciled, Sent
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
 pub use incarnation::{same_process, worker_incarnation};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
+pub use races::Races;
 pub use server::{Attachment, Completion, OpenRequest, Sessions};
 pub use slot::{Answer, Decision, Footprint, Keep, KeptReply, Slot, SlotReport, SlotState};
 

@@ -15,7 +15,7 @@ use self::account::{Account, NonceKey};
 use self::table::{Place, SlotTable};
 use super::{
     Answer, CallId, Claim, Decision, Footprint, Keep, KeptReply, NotExecutedReason, Owner,
-    QueryAnswer, Refusal, Refused, SessionId, Slot, Violation,
+    QueryAnswer, Races, Refusal, Refused, SessionId, Slot, Violation,
 };
 use crate::limits::Limits;
 use crate::time::Instant;
@@ -41,6 +41,7 @@ pub struct Sessions<R> {
     expiries: BTreeSet<(Instant, u32)>,
     footprint: Footprint,
     slots_held: u64,
+    races: Races,
 }
 
 /// A connection's right to speak for a session: given by opening and attaching, void when another
@@ -95,6 +96,7 @@ impl<R: KeptReply> Sessions<R> {
             expiries: BTreeSet::new(),
             footprint: Footprint::default(),
             slots_held: 0,
+            races: Races::default(),
         }
     }
 
@@ -115,12 +117,20 @@ impl<R: KeptReply> Sessions<R> {
     ) -> Result<Decision<R>, Refused> {
         let draining = self.draining;
         let stale = Decision::Answer(Answer::Stale);
-        self.change(attachment, slot, sequence, stale, |slot| {
+        let decision = self.change(attachment, slot, sequence, stale, |slot| {
             if draining && slot.is_next(sequence) {
                 return slot.fence(sequence, NotExecutedReason::Draining).map(Decision::Answer);
             }
             slot.request(sequence, digest)
-        })
+        })?;
+        match &decision {
+            Decision::Answer(Answer::Reply(_)) => self.races.kept_replies += 1,
+            Decision::Answer(Answer::NotExecuted(NotExecutedReason::Fenced)) => {
+                self.races.late_starts += 1;
+            }
+            _ => {}
+        }
+        Ok(decision)
     }
 
     /// Makes sure that the call never starts if it has not; else answers as to a retry. This is also
@@ -134,9 +144,15 @@ impl<R: KeptReply> Sessions<R> {
         slot: u32,
         sequence: u64,
     ) -> Result<Answer<R>, Refused> {
-        self.change(attachment, slot, sequence, Answer::Stale, |slot| {
+        let answer = self.change(attachment, slot, sequence, Answer::Stale, |slot| {
             slot.fence(sequence, NotExecutedReason::Fenced)
-        })
+        })?;
+        match &answer {
+            Answer::NotExecuted(_) => self.races.fences_first += 1,
+            Answer::Working | Answer::Reply(_) | Answer::NotKept => self.races.starts_first += 1,
+            Answer::Stale => {}
+        }
+        Ok(answer)
     }
 
     /// The client has learnt the outcomes of the slot's numbers up to this one.
@@ -227,6 +243,11 @@ impl<R: KeptReply> Sessions<R> {
     /// Slots that all sessions have; bounded by [`Limits::slots_in_all`].
     pub fn slots_held(&self) -> u64 {
         self.slots_held
+    }
+
+    /// How often races were met.
+    pub fn races(&self) -> Races {
+        self.races
     }
 
     /// What all sessions hold.

@@ -99,6 +99,9 @@ impl ReceivedPackets {
             self.floor = self.seen.keep_highest(MAX_SEEN_RANGES * 3 / 4).unwrap_or(self.floor);
         }
         self.unreported.insert_one(number);
+        if cfg!(feature = "planted-false-ack") && number > 0 {
+            self.unreported.insert_one(number - 1);
+        }
         self.unreported.keep_highest(MAX_ACK_RANGES);
         self.arrivals += 1;
         if largest_before.is_none_or(|largest| number > largest) {

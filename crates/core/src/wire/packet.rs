@@ -388,6 +388,9 @@ impl UnprotectedPacket {
         if self.first & (if long { LONG_RESERVED } else { SHORT_RESERVED }) != 0 {
             return Err(PacketError::ReservedBits);
         }
+        if cfg!(feature = "planted-flipped-bit") && number % 64 == 63 && length > 64 {
+            self.data[self.payload_at + length - 1] ^= 1;
+        }
         let key_phase = self.key_phase();
         self.data.truncate(self.payload_at + length);
         self.data.advance(self.payload_at);

@@ -12,7 +12,7 @@ use stubborn_core::random::Random;
 use stubborn_core::service::{
     CallError, CallState, Caller, Code, IncomingReply, Metadata, Outcome, OutgoingCall,
 };
-use stubborn_core::session::CallId;
+use stubborn_core::session::{CallId, NotExecutedReason};
 
 use super::probe::{Errand, Kind, REFUSAL, check_reply};
 use crate::oracle::calls::{Token, Verdict};
@@ -165,7 +165,7 @@ impl Worker {
         };
         match error.outcome() {
             Outcome::Executed(status) => watched.refused(status.code(), self.habits.kept_reply),
-            Outcome::NotExecuted(_) => watched.tell(Verdict::NotExecuted),
+            Outcome::NotExecuted(why) => watched.not_executed(why.reason),
             Outcome::Pending(id) => {
                 let id = *id;
                 self.settle(watched, id).await;
@@ -186,7 +186,7 @@ impl Worker {
                 Ok(CallState::ReplyNotKept) => {
                     return watched.refused(Code::DataLoss, self.habits.kept_reply);
                 }
-                Ok(CallState::NotExecuted(_)) => return watched.tell(Verdict::NotExecuted),
+                Ok(CallState::NotExecuted(why)) => return watched.not_executed(why.reason),
                 Ok(CallState::Lost) => return watched.lost(),
                 // The channel settled it when its future was dropped, and has forgotten it since.
                 Ok(CallState::AlreadySettled) => return drop(watched),
@@ -226,6 +226,17 @@ impl Watched {
             state.calls.accuse("outcomes", now, Err(what));
         }
         self.tell(Verdict::Executed);
+    }
+
+    fn not_executed(self, reason: NotExecutedReason) {
+        use NotExecutedReason::{Corrupted, FalseRetry, Malformed, UnknownMethod};
+        if matches!(reason, Corrupted | FalseRetry | Malformed | UnknownMethod) {
+            let what = format!("the call {} arrived as another: {reason}", self.token());
+            let mut state = self.world.state();
+            let now = state.now;
+            state.calls.accuse("integrity", now, Err(what));
+        }
+        self.tell(Verdict::NotExecuted);
     }
 
     fn tell(mut self, verdict: Verdict) {

@@ -4,6 +4,9 @@ mod client;
 mod faults;
 mod probe;
 mod scenario;
+mod speed;
+
+pub use speed::{Speed, measure_speed};
 
 use std::future::Future;
 use std::io::Write;
@@ -14,7 +17,7 @@ use std::time::Duration;
 
 use stubborn_core::time::Instant;
 
-use crate::oracle::{CallCounts, Violation};
+use crate::oracle::{CallCounts, RaceCounts, Violation};
 use crate::world::{Failure, Report, Settings, World, run};
 
 /// Runs the explorer's scenario of one seed: every class of failure, in a combination that the seed
@@ -44,6 +47,8 @@ pub struct Batch {
     pub simulated: Duration,
     /// What became of the calls.
     pub calls: CallCounts,
+    /// Which races were met.
+    pub races: RaceCounts,
     /// The failed run with the lowest seed.
     pub failure: Option<Failure>,
 }
@@ -81,12 +86,18 @@ pub fn explore_seeds(
 }
 
 impl Batch {
+    /// The races that no run has met.
+    pub fn missing_races(&self) -> Vec<&'static str> {
+        self.races.named().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+
     fn add(&mut self, result: Result<Report, Failure>) {
         match result {
             Ok(report) => {
                 self.runs += 1;
                 self.simulated += report.simulated;
                 self.calls += report.calls;
+                self.races += report.races;
             }
             Err(failure) => {
                 if self.failure.as_ref().is_none_or(|other| failure.seed < other.seed) {

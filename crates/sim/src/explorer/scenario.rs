@@ -115,6 +115,11 @@ impl Plan {
                 endpoint.limits.send_window = 40_000 + random.below(200_000);
             }
             if random.chance(0.2) {
+                endpoint.limits.assembly = 400_000;
+                endpoint.limits.connections = 40;
+                endpoint.limits.handshakes_before_retry = 4;
+            }
+            if random.chance(0.2) {
                 endpoint.max_segments = 1;
             }
         });

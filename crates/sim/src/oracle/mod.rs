@@ -8,6 +8,7 @@ mod liveness;
 mod lost;
 pub(crate) mod memory;
 mod outcomes;
+mod races;
 pub(crate) mod starts;
 mod wire;
 
@@ -17,6 +18,7 @@ use stubborn_core::time::Instant;
 
 pub use calls::CallCounts;
 pub(crate) use liveness::BOUND;
+pub use races::RaceCounts;
 pub use wire::WireCounts;
 
 /// A promise that was broken.

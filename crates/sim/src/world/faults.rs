@@ -25,6 +25,11 @@ impl World {
             return;
         }
         let dead = host.alive.take();
+        if let Some(dead) = &dead {
+            state.races.servers += dead.node.races();
+            state.races.restarts_mid_call += u64::from(!dead.handlers.is_empty());
+        }
+        let host = state.host_mut(id);
         host.forget_inbox();
         host.timers.clear();
         host.paused = false;

@@ -18,7 +18,7 @@ use super::state::{Chore, Demands, State};
 use super::tasks::{Home, ROOT, Task};
 use super::trace::Trace;
 use crate::crypto::entropy::Entropy;
-use crate::oracle::{CallCounts, Violation, WireCounts};
+use crate::oracle::{CallCounts, RaceCounts, Violation, WireCounts};
 
 /// How a world is run.
 pub struct Settings {
@@ -59,6 +59,8 @@ pub struct Report {
     pub wire: WireCounts,
     /// What became of the explorer's calls.
     pub calls: CallCounts,
+    /// Which races it met.
+    pub races: RaceCounts,
 }
 
 /// A run that broke a promise.
@@ -136,6 +138,7 @@ where
                 simulated: now.since(Instant::ZERO),
                 wire: state.oracles.wire.clone(),
                 calls: state.calls.counts,
+                races: state.races(),
             })
         }
     }

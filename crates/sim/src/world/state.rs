@@ -18,7 +18,7 @@ use super::trace::Trace;
 use crate::crypto::TlsMaker;
 use crate::network::{Attack, Attacker, Datagram, Dropped, Wire};
 use crate::oracle::calls::Calls;
-use crate::oracle::{Violation, WorldOracles};
+use crate::oracle::{RaceCounts, Violation, WorldOracles};
 
 /// Something that is to happen at a time.
 pub(crate) enum Happening {
@@ -61,6 +61,7 @@ pub(crate) struct State {
     pub(crate) oracles: WorldOracles,
     pub(crate) violation: Option<Violation>,
     pub(crate) calls: Calls,
+    pub(crate) races: RaceCounts,
     /// Reused for what nodes send.
     outgoing: Vec<u8>,
     pub(crate) drain_waiters: Vec<(HostId, Waker)>,
@@ -98,6 +99,7 @@ impl State {
             oracles: WorldOracles::default(),
             violation: None,
             calls: Calls::default(),
+            races: RaceCounts::default(),
             outgoing: Vec::new(),
             drain_waiters: Vec::new(),
         }
@@ -139,6 +141,15 @@ impl State {
         let words = [kind::LIFE, u64::from(id.0), u64::from(life)];
         let name = &self.hosts[id.0 as usize].name;
         self.trace.event(at, words, what.as_bytes(), || format!("{name}: {what} (life {life})"));
+    }
+
+    /// The races that this run has met so far.
+    pub(crate) fn races(&self) -> RaceCounts {
+        let mut races = self.races;
+        for alive in self.hosts.iter().filter_map(|host| host.alive.as_ref()) {
+            races.servers += alive.node.races();
+        }
+        races
     }
 
     /// Adds a line of the scenario to the trace.
@@ -469,7 +480,8 @@ impl State {
         let Self { hosts, oracles, now, .. } = self;
         let host = &hosts[id.0 as usize];
         let Some(alive) = &host.alive else { return };
-        let judged = oracles.memory.check(&alive.node, &host.endpoint.limits, &host.name);
+        let limits = &host.endpoint.limits;
+        let judged = oracles.memory.check(&host.name, limits, || alive.node.footprint());
         let judged = judged.map_err(|what| Violation::new("memory", *now, what));
         self.accuse(judged);
     }

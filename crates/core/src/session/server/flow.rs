@@ -23,6 +23,7 @@ impl<R: KeptReply> Sessions<R> {
                 session.footprint.exchange(freed, Footprint::default());
                 self.footprint.exchange(freed, Footprint::default());
                 self.slots_held -= 1;
+                self.races.slots_returned += 1;
             }
         }
         let slots = &self.session(index).slots;

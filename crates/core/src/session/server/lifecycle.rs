@@ -214,10 +214,11 @@ impl<R: KeptReply> Sessions<R> {
     fn connect(&mut self, index: u32, connection: u64) {
         let session = self.session_mut(index);
         session.epoch += 1;
-        session.connection = Some(connection);
+        let taken_over = session.connection.replace(connection).is_some();
         if let Some(at) = session.expires.take() {
             self.expiries.remove(&(at, index));
         }
+        self.races.takeovers += u64::from(taken_over);
     }
 
     /// After the end of a connection or of a call without one: when nothing executes, the retention
