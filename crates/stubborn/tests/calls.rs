@@ -5,19 +5,27 @@ mod common;
 use common::*;
 use std::future::IntoFuture;
 use std::time::Duration;
+use stubborn::client::EcnState;
 use stubborn::{CallState, Code, NotExecutedReason, Outcome};
 
 #[tokio::test]
 async fn a_call_returns_what_its_handler_returned() {
     let site = Site::new();
     let server = site.start().await;
-    let channel = site.channel(&server).await;
+    let connection = soon(site.to(&server).open()).await.unwrap();
+    let channel = connection.channel();
     for size in [0, 1, 1_000, 70_000, 3 << 20] {
         let note = Note::data(vec![size as u8; size]);
         assert_eq!(soon(call(&channel, &ECHO, &note).into_future()).await.unwrap(), note);
     }
     assert_eq!(number(&channel, &COUNT).await.unwrap(), 1);
     assert_eq!(number(&channel, &LOOK).await.unwrap(), 1);
+    let (peer, stats) = connection.stats().unwrap();
+    assert_eq!(peer, server.local_addr());
+    // The mark in the IP header has to survive batched receives.
+    if cfg!(target_os = "linux") {
+        assert_eq!(stats.ecn, EcnState::Capable, "{stats:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use super::endpoint::ClientEndpoint;
 use crate::driver::{ChannelState, ChannelStatus, Shared};
 use crate::security::Fingerprint;
 
-pub use stubborn_core::transport::connection::Stats as ConnectionStats;
+pub use stubborn_core::transport::connection::{EcnState, Stats as ConnectionStats};
 
 /// A way to a service, with what stubs do not need. Cheap to clone; clones share it, and it closes
 /// when the last clone, channel and call of it are dropped.

@@ -7,7 +7,7 @@ mod endpoint;
 mod error;
 
 pub use builder::ChannelBuilder;
-pub use connection::{Connection, ConnectionStats};
+pub use connection::{Connection, ConnectionStats, EcnState};
 pub use endpoint::ClientEndpoint;
 pub use error::{ConnectError, ConnectErrorKind};
 

@@ -78,7 +78,7 @@ impl Datagrams for UdpEndpoint {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.socket.poll_send_ready(cx)).map_err(|e| refused(&e))?;
                 }
-                Err(e) if quinn_udp::is_msg_size_err(&e) => {
+                Err(e) if is_too_large(&e) => {
                     return Poll::Ready(Err(DatagramError::TooLarge(data.len())));
                 }
                 Err(e) => return Poll::Ready(Err(refused(&e))),
@@ -112,6 +112,18 @@ impl fmt::Debug for UdpEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UdpEndpoint({})", self.local_addr())
     }
+}
+
+/// EMSGSIZE, which the standard library has no kind for.
+fn is_too_large(error: &io::Error) -> bool {
+    const EMSGSIZE: i32 = if cfg!(any(target_os = "linux", target_os = "android")) {
+        90
+    } else if cfg!(windows) {
+        10_040
+    } else {
+        40
+    };
+    error.raw_os_error() == Some(EMSGSIZE)
 }
 
 fn refused(error: &io::Error) -> DatagramError {

@@ -51,11 +51,14 @@ pub const PANIC: Method = method("lab.v1.Lab/Panic", Semantics::AtMostOnce);
 pub const REFUSE: Method = method("lab.v1.Lab/Refuse", Semantics::AtMostOnce);
 pub const TIME_LEFT: Method = method("lab.v1.Lab/TimeLeft", Semantics::Read);
 pub const FORWARD: Method = method("lab.v1.Lab/Forward", Semantics::AtMostOnce);
+pub const SIZE: Method = method("lab.v1.Lab/Size", Semantics::AtMostOnce);
 pub const WHO: Method = method("lab.v1.Lab/Who", Semantics::AtMostOnce);
 
 static DESCRIPTOR: ServiceDescriptor = ServiceDescriptor {
     name: "lab.v1.Lab",
-    methods: &[ECHO, COUNT, LOOK, TELL, HOLD, HOLD_READ, PANIC, REFUSE, TIME_LEFT, FORWARD, WHO],
+    methods: &[
+        ECHO, COUNT, LOOK, TELL, HOLD, HOLD_READ, PANIC, REFUSE, TIME_LEFT, FORWARD, WHO, SIZE,
+    ],
     file_descriptor_set: &[],
 };
 
@@ -143,6 +146,7 @@ impl Lab {
             "lab.v1.Lab/Who" => {
                 Ok(Note::data(context.peer.identity.map(|id| id.to_vec()).unwrap_or_default()))
             }
+            "lab.v1.Lab/Size" => Ok(Note::number(note.data.len() as u64)),
             other => unreachable!("{other}"),
         }
     }
