@@ -60,6 +60,18 @@ fn a_client_that_misses_the_worker_of_its_session_has_lost_nothing_and_finds_it(
 }
 
 #[test]
+fn a_session_is_taken_over_by_another_channel_on_the_worker_that_keeps_it() {
+    let mut world = World::with_workers(75);
+    let worker = echo(&mut world);
+    let ticket = world.tickets[0].clone();
+    for _ in 0..4 {
+        world.open_channel_with(Some(ticket.clone()));
+        assert_eq!(echo(&mut world), worker);
+        assert_eq!(world.tickets.last().unwrap().session, ticket.session);
+    }
+}
+
+#[test]
 fn after_a_restart_of_all_workers_calls_in_flight_are_lost_at_once() {
     let mut world = World::with_workers(72);
     echo(&mut world);

@@ -98,7 +98,7 @@ impl World {
         let mut random = Random::from_seed([seed; 32]);
         let config = node_config(&limits);
         let mut client = Node::new(config, None, random.bytes());
-        let channel = open_channel(&mut client, Instant::ZERO);
+        let channel = open_channel(&mut client, Instant::ZERO, None);
         let mut world = Self {
             now: Instant::ZERO,
             rules: Rules::default(),
@@ -144,8 +144,12 @@ impl World {
 
     /// Gives the client another channel to the server. The calls from now on are made on it.
     pub(crate) fn open_channel(&mut self) {
+        self.open_channel_with(None);
+    }
+
+    pub(crate) fn open_channel_with(&mut self, resume: Option<SessionTicket>) {
         let now = self.now;
-        self.channel = open_channel(self.client(), now);
+        self.channel = open_channel(self.client(), now, resume);
     }
 
     pub(crate) fn client(&mut self) -> &mut Node {
@@ -444,12 +448,13 @@ impl World {
     }
 }
 
-fn open_channel(client: &mut Node, now: Instant) -> ChannelKey {
+fn open_channel(client: &mut Node, now: Instant, resume: Option<SessionTicket>) -> ChannelKey {
     let tls = TlsClient::builder(ServerTrust::Roots(identities().server.roots()))
         .build()
         .expect("a client configuration");
     let mut config = ChannelConfig::new("server.test", Arc::new(tls));
     config.targets = vec![address(SERVER)];
+    config.resume = resume;
     client.open_channel(now, config)
 }
 

@@ -11,8 +11,12 @@
 //! ```
 
 mod endpoint;
+mod group;
 mod socket;
+#[cfg(target_os = "linux")]
+mod steering;
 
 pub use endpoint::UdpEndpoint;
+pub(crate) use group::{SocketGroup, bind_group};
 pub(crate) use socket::{ReceiveBuffers, Socket};
 pub use stubborn_core::datagram::{Datagram, DatagramError, Datagrams, DatagramsExt};

@@ -51,19 +51,12 @@ impl ReceiveBuffers {
 impl Socket {
     /// Binds a socket. Must be called in a tokio runtime.
     pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::DGRAM,
-            Some(socket2::Protocol::UDP),
-        )?;
-        if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
-            socket.set_only_v6(false)?;
-        }
-        enlarge(WANTED_BUFFER, |size| socket.set_recv_buffer_size(size));
-        enlarge(WANTED_BUFFER, |size| socket.set_send_buffer_size(size));
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        let io = UdpSocket::from_std(socket.into())?;
+        Self::from_std(bound(address, |_| Ok(()))?.into())
+    }
+
+    /// Lets this runtime drive a socket that [`bound`] has made.
+    pub(crate) fn from_std(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let io = UdpSocket::from_std(socket)?;
         let state = UdpSocketState::new((&io).into())?;
         let local = io.local_addr()?;
         Ok(Self { io, state, local })
@@ -181,6 +174,27 @@ impl Socket {
             other => other,
         }
     }
+}
+
+/// Binds a socket, after `prepare` has set what further options it needs.
+pub(super) fn bound(
+    address: SocketAddr,
+    prepare: impl FnOnce(&socket2::Socket) -> io::Result<()>,
+) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::DGRAM,
+        Some(socket2::Protocol::UDP),
+    )?;
+    if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+        socket.set_only_v6(false)?;
+    }
+    enlarge(WANTED_BUFFER, |size| socket.set_recv_buffer_size(size));
+    enlarge(WANTED_BUFFER, |size| socket.set_send_buffer_size(size));
+    socket.set_nonblocking(true)?;
+    prepare(&socket)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Halves the wish until the kernel grants it; Linux grants its limit at once without an error.

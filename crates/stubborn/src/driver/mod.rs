@@ -7,9 +7,11 @@
 
 mod clock;
 mod handler;
+mod mailbox;
 mod outgoing;
 mod shared;
 mod timer;
+mod workers;
 
 use std::future::Future;
 use std::io;
@@ -20,7 +22,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::BytesMut;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
-    Event, Finding, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
+    Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
 };
 use stubborn_core::service::Registry;
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
@@ -29,11 +31,13 @@ use tokio::task::JoinHandle;
 pub(crate) use clock::NodeClock;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State, Waiter};
+pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{ReceiveBuffers, Socket};
 use handler::{Handler, Started};
 use outgoing::Outgoing;
 use timer::Timer;
+use workers::Member;
 
 /// Receives per system call.
 const BATCH: usize = 32;
@@ -47,30 +51,9 @@ pub(crate) fn start(
     limits: Limits,
     server: Option<(ServerConfig, Registry)>,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
-    let config = NodeConfig { endpoint: endpoint_config(limits, &socket) };
-    let (server, registry) = server.unzip();
-    let clock = NodeClock::start();
-    let node = Node::new(config, server, seed);
-    let shared = Arc::new(Shared::new(node, clock, socket.local_addr()));
-    let driver = Driver {
-        shared: Arc::clone(&shared),
-        registry: registry.unwrap_or_default(),
-        socket,
-        buffers: ReceiveBuffers::new(BATCH),
-        received: Vec::new(),
-        outgoing: Outgoing::new(),
-        timer: Timer::new(clock),
-        flush_due: false,
-        requests: Vec::new(),
-        woken: Vec::new(),
-    };
+    let driver = Driver::new(socket, limits, server, NodeClock::start(), None)?;
+    let shared = Arc::clone(&driver.shared);
     Ok((shared, tokio::spawn(driver)))
-}
-
-fn endpoint_config(limits: Limits, socket: &Socket) -> EndpointConfig {
-    EndpointConfig { limits, max_segments: socket.max_segments(), ..EndpointConfig::default() }
 }
 
 /// The task that drives a node. It alone touches the socket; when it is dropped, the node is over.
@@ -86,7 +69,11 @@ struct Driver {
     /// Callers were given their turn: now send.
     flush_due: bool,
     requests: Vec<IncomingRequest>,
+    /// Questions that another worker answers.
+    queries: Vec<IncomingQuery>,
     woken: Vec<Waker>,
+    /// Its place among the server's workers, if there are several.
+    member: Option<Member>,
 }
 
 impl Future for Driver {
@@ -127,7 +114,42 @@ impl Future for Driver {
 }
 
 impl Driver {
-    /// Takes a batch from the socket. False if nothing had come.
+    /// Must be called in the runtime that is to drive the socket.
+    fn new(
+        socket: Socket,
+        limits: Limits,
+        server: Option<(ServerConfig, Registry)>,
+        clock: NodeClock,
+        member: Option<Member>,
+    ) -> io::Result<Self> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        let endpoint = EndpointConfig {
+            limits,
+            worker: member.as_ref().map_or(0, Member::number),
+            max_segments: socket.max_segments(),
+            ..EndpointConfig::default()
+        };
+        let (server, registry) = server.unzip();
+        let node = Node::new(NodeConfig { endpoint }, server, seed);
+        Ok(Self {
+            shared: Arc::new(Shared::new(node, clock, socket.local_addr())),
+            registry: registry.unwrap_or_default(),
+            socket,
+            buffers: ReceiveBuffers::new(BATCH),
+            received: Vec::new(),
+            outgoing: Outgoing::new(),
+            timer: Timer::new(clock),
+            flush_due: false,
+            requests: Vec::new(),
+            queries: Vec::new(),
+            woken: Vec::new(),
+            member,
+        })
+    }
+
+    /// Takes a batch from the socket, and what other workers have received. False if nothing had
+    /// come.
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let received = &mut self.received;
         let polled = self.socket.poll_receive(cx, &mut self.buffers, |chunk| {
@@ -140,7 +162,10 @@ impl Driver {
             }
         });
         // A socket that fails for good goes silent, as a dead network does.
-        matches!(polled, Poll::Ready(Ok(_)))
+        let any = matches!(polled, Poll::Ready(Ok(_)));
+        let Some(member) = &mut self.member else { return any };
+        member.sort(&mut self.received);
+        member.collect(cx.waker(), &mut self.received) || any
     }
 
     /// Lets the node work: input, timers, events, handlers. True if callers were woken.
@@ -150,10 +175,11 @@ impl Driver {
             self.feed(cx.waker());
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
-            if self.requests.is_empty() {
+            if self.requests.is_empty() && self.queries.is_empty() {
                 return woke_callers;
             }
             self.serve();
+            self.ask_others();
         }
     }
 
@@ -190,7 +216,7 @@ impl Driver {
                     None
                 }
                 Event::Query(query) => {
-                    state.node.answer_query(now, query.key, Finding::NOTHING);
+                    self.queries.push(query);
                     None
                 }
                 Event::Drained => {
@@ -208,8 +234,22 @@ impl Driver {
         }
     }
 
+    /// Has questions answered by the workers that keep their sessions. A lock is taken at a time,
+    /// so that two workers that ask one another do not wait for ever.
+    fn ask_others(&mut self) {
+        for query in self.queries.drain(..) {
+            let found = self.member.as_ref().map(|member| member.find(&query));
+            let finding = found.unwrap_or(Finding::NOTHING);
+            let mut state = self.shared.lock();
+            state.node.answer_query(self.shared.clock.now(), query.key, finding);
+        }
+    }
+
     /// Starts the handlers of new requests without the lock, then hands in their answers.
     fn serve(&mut self) {
+        if self.requests.is_empty() {
+            return;
+        }
         let clock = self.shared.clock;
         let registry = &self.registry;
         let started: Vec<Started> =
@@ -245,7 +285,10 @@ impl Drop for Driver {
     /// The task has ended, or its runtime has, or the node has panicked.
     fn drop(&mut self) {
         let woken = self.shared.lock().end();
-        self.shared.stage.send_replace(Stage::Ended);
+        let stage = self.shared.stage.send_replace(Stage::Ended);
+        if let Some(member) = &self.member {
+            member.ended(stage);
+        }
         woken.into_iter().for_each(Waker::wake);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use stubborn_tls::{ClientCertificates, TlsServer};
 
 use super::error::ServeError;
 use super::handle::{DrainReport, ServerHandle};
-use crate::datagram::Socket;
+use super::share::share;
+use crate::datagram::{Socket, SocketGroup, bind_group};
 use crate::driver;
 use crate::security::{Identity, Trust};
 
@@ -50,6 +52,8 @@ impl Server {
             limits: Limits::default(),
             drain: DRAIN,
             reflection: true,
+            workers: 1,
+            kernel_steering: true,
         }
     }
 }
@@ -64,6 +68,8 @@ pub struct ServerBuilder {
     limits: Limits,
     drain: Duration,
     reflection: bool,
+    workers: usize,
+    kernel_steering: bool,
 }
 
 impl ServerBuilder {
@@ -107,6 +113,27 @@ impl ServerBuilder {
         self
     }
 
+    /// How many workers share the server's connections and sessions: each is a thread with a socket
+    /// of its own on the same port, and runs the handlers of its calls on it. 1 by default: then the
+    /// server is a task of the runtime that starts it. 0 means one for each CPU. At most 256; 1 where
+    /// the system does not let sockets share a port.
+    ///
+    /// More workers are for more CPUs than one can keep busy. A session, and with it a channel, stays
+    /// with one worker, so a single channel is not served faster. [`Limits`] are those of the whole
+    /// server: each worker gets its share of what they count in all.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Whether the kernel is asked to give each datagram to the worker that it is for (Linux). On by
+    /// default. Where it is off, not possible or refused, workers hand datagrams to one another,
+    /// which costs more and changes nothing else.
+    pub fn kernel_steering(mut self, on: bool) -> Self {
+        self.kernel_steering = on;
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
@@ -116,18 +143,28 @@ impl ServerBuilder {
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<ServerHandle, ServeError> {
         let registry = self.registry()?;
-        let tls = self.tls()?;
+        let tls = Arc::new(self.tls()?);
         let address = resolve(&self.address).await?;
-        let socket =
-            Socket::bind(address).map_err(|error| ServeError::Bind(self.address.clone(), error))?;
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)
             .map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
-        let config =
-            ServerConfig { tls: Arc::new(tls), incarnation: u64::from_be_bytes(incarnation) };
-        let (shared, task) = driver::start(socket, self.limits, Some((config, registry)))
-            .map_err(ServeError::Entropy)?;
-        Ok(ServerHandle::new(shared, task, self.drain))
+        let config = ServerConfig { tls, incarnation: u64::from_be_bytes(incarnation) };
+        let taken = |error| ServeError::Bind(self.address.clone(), error);
+        let group =
+            bind_group(address, self.worker_count(), self.kernel_steering).map_err(taken)?;
+        let SocketGroup { mut sockets, steered } = group;
+        if sockets.len() == 1 {
+            let socket = sockets.pop().expect("a group has a socket");
+            let socket = Socket::from_std(socket).map_err(taken)?;
+            let (shared, task) = driver::start(socket, self.limits, Some((config, registry)))
+                .map_err(ServeError::Entropy)?;
+            return Ok(ServerHandle::one(shared, task, self.drain));
+        }
+        let limits = share(&self.limits, sockets.len());
+        let (group, workers) = driver::start_workers(sockets, limits, config, registry)
+            .await
+            .map_err(ServeError::Worker)?;
+        Ok(ServerHandle::several(group, workers, steered, self.drain))
     }
 
     /// Runs the server until `shutdown` is ready, then drains it: it refuses new sessions, lets
@@ -156,6 +193,12 @@ impl ServerBuilder {
     /// As [`start`](Self::start).
     pub async fn run(self) -> Result<(), ServeError> {
         self.run_until(std::future::pending()).await.map(|_| ())
+    }
+
+    fn worker_count(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let wanted = if self.workers == 0 { cpus() } else { self.workers };
+        wanted.min(driver::MAX_WORKERS)
     }
 
     fn registry(&self) -> Result<Registry, ServeError> {

@@ -25,6 +25,8 @@ pub enum ServeError {
     Service(RegisterError),
     /// The system gives no entropy.
     Entropy(io::Error),
+    /// A worker's thread could not be started.
+    Worker(io::Error),
 }
 
 impl fmt::Display for ServeError {
@@ -55,6 +57,7 @@ impl fmt::Display for ServeError {
             ),
             Self::Service(error) => write!(f, "{error}"),
             Self::Entropy(error) => write!(f, "the system gives no entropy: {error}"),
+            Self::Worker(error) => write!(f, "a worker could not be started: {error}"),
         }
     }
 }
@@ -62,7 +65,10 @@ impl fmt::Display for ServeError {
 impl std::error::Error for ServeError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Address(_, error) | Self::Bind(_, error) | Self::Entropy(error) => Some(error),
+            Self::Address(_, error)
+            | Self::Bind(_, error)
+            | Self::Entropy(error)
+            | Self::Worker(error) => Some(error),
             Self::Security(error) => Some(error),
             Self::Service(error) => Some(error),
             Self::NoIdentity | Self::ClientTrust => None,

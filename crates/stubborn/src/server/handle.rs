@@ -5,16 +5,43 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::driver::{Shared, Stage};
+use crate::driver::{Group, Shared, Stage, Worker};
 
 /// A server that runs. Dropping it stops the server at once: clients are told, handlers that have
 /// not ended are dropped. [`drain`](Self::drain) is the orderly way.
 pub struct ServerHandle {
-    shared: Arc<Shared>,
-    task: Option<JoinHandle<()>>,
+    workers: Vec<RunningWorker>,
+    /// Set if there are several workers.
+    group: Option<Arc<Group>>,
+    steered: bool,
     drain_timeout: Duration,
+}
+
+/// A worker and how its end is waited for.
+struct RunningWorker {
+    shared: Arc<Shared>,
+    end: Option<End>,
+}
+
+enum End {
+    Task(JoinHandle<()>),
+    Thread(oneshot::Receiver<()>),
+}
+
+/// What one worker of a server holds and does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Connections it has.
+    pub connections: usize,
+    /// Sessions it remembers.
+    pub sessions: usize,
+    /// Datagrams for it that another worker received and handed over, since the start. Few, where
+    /// the kernel steers.
+    pub forwarded: u64,
 }
 
 /// How a drain went.
@@ -28,57 +55,109 @@ pub struct DrainReport {
 }
 
 impl ServerHandle {
-    pub(super) fn new(shared: Arc<Shared>, task: JoinHandle<()>, drain_timeout: Duration) -> Self {
-        Self { shared, task: Some(task), drain_timeout }
+    pub(super) fn one(shared: Arc<Shared>, task: JoinHandle<()>, drain_timeout: Duration) -> Self {
+        let worker = RunningWorker { shared, end: Some(End::Task(task)) };
+        Self { workers: vec![worker], group: None, steered: true, drain_timeout }
+    }
+
+    /// # Panics
+    /// If there is no worker.
+    pub(super) fn several(
+        group: Arc<Group>,
+        workers: Vec<Worker>,
+        steered: bool,
+        drain_timeout: Duration,
+    ) -> Self {
+        assert!(!workers.is_empty(), "a server without workers");
+        let running =
+            |Worker { shared, ended }| RunningWorker { shared, end: Some(End::Thread(ended)) };
+        let workers = workers.into_iter().map(running).collect();
+        Self { workers, group: Some(group), steered, drain_timeout }
     }
 
     /// The address that the server listens on, with the port that the system chose.
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local
+        self.workers[0].shared.local
     }
 
     /// Sessions that the server remembers.
     pub fn sessions(&self) -> usize {
-        self.shared.look(|state| state.node.sessions()).unwrap_or(0)
+        self.worker_stats().iter().map(|worker| worker.sessions).sum()
+    }
+
+    /// Whether every datagram reaches its worker without another one's help.
+    pub fn is_steered(&self) -> bool {
+        self.steered
+    }
+
+    /// What each worker holds and does.
+    pub fn worker_stats(&self) -> Vec<WorkerStats> {
+        let stats = |(index, worker): (usize, &RunningWorker)| {
+            let held = worker.shared.look(|state| state.node.footprint()).unwrap_or_default();
+            WorkerStats {
+                connections: held.connections,
+                sessions: held.sessions,
+                forwarded: self.group.as_ref().map_or(0, |group| group.forwarded(index)),
+            }
+        };
+        self.workers.iter().enumerate().map(stats).collect()
     }
 
     /// Refuses new sessions, tells clients to go elsewhere, lets calls end, and leaves when every
     /// kept reply is released or at the drain timeout.
     pub async fn drain(mut self) -> DrainReport {
-        self.shared.change(|state, now| state.node.drain(now));
-        let mut stage = self.shared.stage.subscribe();
-        let drained = stage.wait_for(|stage| *stage >= Stage::Drained);
+        for worker in &self.workers {
+            worker.shared.change(|state, now| state.node.drain(now));
+        }
+        let drained = async {
+            for worker in &self.workers {
+                let mut stage = worker.shared.stage.subscribe();
+                // An error means that the worker is gone, and with it what was to be drained.
+                let _ = stage.wait_for(|stage| *stage >= Stage::Drained).await;
+            }
+        };
         let complete = tokio::time::timeout(self.drain_timeout, drained).await.is_ok();
-        let dropped_handlers = self.shared.look(|state| state.handlers.len()).unwrap_or(0);
-        self.shared.advance(Stage::Leaving);
+        let dropped = |worker: &RunningWorker| worker.shared.look(|state| state.handlers.len());
+        let dropped_handlers = self.workers.iter().filter_map(dropped).sum();
+        self.advance(Stage::Leaving);
         self.ended().await;
         DrainReport { complete, dropped_handlers }
     }
 
     /// Stops at once and tells the clients.
     pub async fn stop(mut self) {
-        self.shared.advance(Stage::Leaving);
+        self.advance(Stage::Leaving);
         self.ended().await;
     }
 
     /// Stops as if the process had died: clients are told nothing and the port is free again. For
     /// tests of what clients then see.
     pub async fn kill(mut self) {
-        self.shared.advance(Stage::Killed);
+        self.advance(Stage::Killed);
         self.ended().await;
     }
 
+    fn advance(&self, stage: Stage) {
+        for worker in &self.workers {
+            worker.shared.advance(stage);
+        }
+    }
+
     async fn ended(&mut self) {
-        if let Some(task) = self.task.take() {
+        for worker in &mut self.workers {
             // An error is a panic of the driver or the end of the runtime: ended as well.
-            let _ = task.await;
+            match worker.end.take() {
+                Some(End::Task(task)) => drop(task.await),
+                Some(End::Thread(ended)) => drop(ended.await),
+                None => {}
+            }
         }
     }
 }
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
-        self.shared.advance(Stage::Leaving);
+        self.advance(Stage::Leaving);
     }
 }
 

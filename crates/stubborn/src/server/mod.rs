@@ -3,7 +3,8 @@
 mod builder;
 mod error;
 mod handle;
+mod share;
 
 pub use builder::{Server, ServerBuilder};
 pub use error::ServeError;
-pub use handle::{DrainReport, ServerHandle};
+pub use handle::{DrainReport, ServerHandle, WorkerStats};

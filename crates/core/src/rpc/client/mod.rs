@@ -86,6 +86,7 @@ impl Client {
         let slots = ClientSession::resume(ticket.session, cx.limits.slots, fences);
         let channel = &mut self.channels[key.0 as usize];
         let mut link = Link::new(key, target, channel.config.backoff_min);
+        link.steer = Some(ticket.session.steer());
         link.session = Some(Session::new(slots, ticket));
         channel.links.push(self.links.insert(link));
     }
