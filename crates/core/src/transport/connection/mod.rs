@@ -370,7 +370,9 @@ impl Connection {
     /// Brings the reset tokens that the endpoint listens for up to date.
     fn announce_tokens(&mut self) {
         let remote = self.path.remote;
-        let wanted: Vec<_> = self.remote_ids.tokens().map(|token| (remote, token)).collect();
+        // A reset answers what we sent, so it carries the token of the id in use.
+        let wanted: Vec<_> =
+            self.remote_ids.active().token.into_iter().map(|token| (remote, token)).collect();
         for (address, token) in &self.announced_tokens {
             if !wanted.contains(&(*address, *token)) {
                 self.id_changes.push_back(IdChange::ForgetReset(*address, *token));

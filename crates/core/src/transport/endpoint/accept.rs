@@ -17,7 +17,6 @@ use super::Endpoint;
 use crate::limits::MIN_DATAGRAM;
 use crate::time::Instant;
 use crate::wire::PacketType;
-use crate::wire::connection_id::LOCAL_LENGTH;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{
     Header, OtherVersion, Packet, PacketWriter, ProtectedPacket, encode_retry,
@@ -81,7 +80,8 @@ impl Endpoint {
         let (tls, accepting) = (server.tls.clone(), server.accepting);
         let Some(version) = packet.version() else { return };
         let (destination, source) = (packet.destination(), packet.source());
-        if destination.len() != LOCAL_LENGTH || source.len() != LOCAL_LENGTH {
+        // RFC 9000 §7.2: a client makes up at least 8 unpredictable bytes.
+        if destination.len() < 8 || source.is_empty() {
             return;
         }
         let before_retry = match self.proof(now, origin, &packet, &*tls) {

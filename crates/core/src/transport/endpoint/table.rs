@@ -11,8 +11,9 @@ use super::super::connection::{Connection, IdChange};
 use super::ConnectionHandle;
 use crate::time::Instant;
 
-/// Reset tokens compared with one datagram at most: a peer's address has few connections to us.
-const TOKENS_PER_ADDRESS: usize = 256;
+/// Reset tokens compared with one datagram at most, one for each connection to its sender. Further
+/// connections to that address notice the loss of their peer's state by their idle timeout only.
+const TOKENS_PER_ADDRESS: usize = 1_024;
 
 struct Slot {
     generation: u32,
@@ -29,6 +30,8 @@ pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
     by_id: BTreeMap<u64, u32>,
+    /// Ids of another length than ours: what a client made up for its first packet.
+    by_foreign_id: BTreeMap<ConnectionId, u32>,
     by_token: BTreeMap<SocketAddr, Vec<([u8; 16], u32)>>,
     timeouts: BTreeSet<(Instant, u32)>,
     to_send: VecDeque<u32>,
@@ -47,7 +50,10 @@ impl Table {
 
     /// The slot of a datagram with this destination.
     pub(super) fn find(&self, destination: &ConnectionId) -> Option<u32> {
-        self.by_id.get(&key(destination)?).copied()
+        match key(destination) {
+            Some(key) => self.by_id.get(&key).copied(),
+            None => self.by_foreign_id.get(destination).copied(),
+        }
     }
 
     /// The connection to `from` that expects this stateless reset token.
@@ -207,13 +213,16 @@ impl Table {
         while let Some(change) = connection.poll_id_change() {
             match change {
                 IdChange::Add(id) => {
-                    key(&id).and_then(|key| self.by_id.insert(key, slot));
+                    match key(&id) {
+                        Some(key) => self.by_id.insert(key, slot),
+                        None => self.by_foreign_id.insert(id, slot),
+                    };
                 }
                 IdChange::Remove(id) => {
-                    let key = key(&id);
-                    if key.is_some_and(|key| self.by_id.get(&key) == Some(&slot)) {
-                        key.and_then(|key| self.by_id.remove(&key));
-                    }
+                    match key(&id) {
+                        Some(key) => self.by_id.remove(&key),
+                        None => self.by_foreign_id.remove(&id),
+                    };
                 }
                 IdChange::ExpectReset(address, token) => {
                     let tokens = self.by_token.entry(address).or_default();
