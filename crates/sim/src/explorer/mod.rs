@@ -2,6 +2,7 @@
 
 mod client;
 mod faults;
+mod hostile;
 mod probe;
 mod scenario;
 mod speed;

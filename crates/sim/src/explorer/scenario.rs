@@ -10,6 +10,7 @@ use stubborn_core::service::Registry;
 
 use super::client::{Habits, Worker};
 use super::faults::{Dice, Episode, Fault};
+use super::hostile::Hostile;
 use super::probe::Probe;
 use crate::oracle::BOUND;
 use crate::world::{SimCaller, World, millis, secs};
@@ -23,6 +24,8 @@ struct Plan {
     /// Whether to wait for copies that are minutes late.
     wait_for_stragglers: bool,
     kept_reply: usize,
+    /// Whether a client is among them that keeps to no rule.
+    hostile: bool,
 }
 
 #[derive(Clone)]
@@ -54,6 +57,12 @@ pub(super) async fn scenario(world: World) {
     for client in &plan.clients {
         world.client(&client.name);
         crew.man(client, &plan.servers, &mut random);
+    }
+    if plan.hostile {
+        let server = &plan.servers[random.below(plan.servers.len() as u64) as usize];
+        world.client("hostile");
+        let hostile = Hostile::new(&world, "hostile", server, random.fork());
+        world.spawn(hostile.run());
     }
     for episode in plan.episodes.clone() {
         let (run, client) = (crew.clone(), plan.clients.clone());
@@ -93,7 +102,8 @@ impl Plan {
         let mut dice = Dice { random, servers: &servers, clients: &names };
         let episodes = (0..1 + dice.random.below(8)).map(|_| dice.episode(length)).collect();
         let wait_for_stragglers = random.chance(0.3);
-        Self { servers, clients, length, episodes, wait_for_stragglers, kept_reply }
+        let hostile = random.chance(0.5);
+        Self { servers, clients, length, episodes, wait_for_stragglers, kept_reply, hostile }
     }
 
     fn configure(&self, world: &World, random: &mut Random) {

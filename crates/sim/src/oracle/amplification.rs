@@ -13,7 +13,7 @@ use crate::world::HostId;
 pub(crate) struct Amplification {
     accounts: BTreeMap<(HostId, SocketAddr), Account>,
     /// Which host has received something from which address, and where.
-    reached: BTreeSet<(HostId, SocketAddr)>,
+    met: BTreeSet<(HostId, SocketAddr)>,
 }
 
 #[derive(Default)]
@@ -43,21 +43,26 @@ impl Amplification {
 
     /// Whether a datagram from `source`, sent now, answers something that came from `to`.
     pub(crate) fn answers(&self, from: HostId, _source: SocketAddr, to: SocketAddr) -> bool {
-        self.reached.contains(&(from, to))
+        self.met.contains(&(from, to))
     }
 
     /// A node receives.
     pub(crate) fn received(&mut self, at: HostId, from: SocketAddr, size: usize, answers: bool) {
-        self.reached.insert((at, from));
+        self.reached(at, from);
         let account = self.accounts.entry((at, from)).or_default();
         account.received += size;
         account.validated |= answers;
     }
 
+    /// A host is reached by somebody, at whichever of its sockets.
+    pub(crate) fn reached(&mut self, at: HostId, from: SocketAddr) {
+        self.met.insert((at, from));
+    }
+
     /// A host lost its memory: for it no address is validated any more.
     pub(crate) fn forgot(&mut self, host: HostId) {
         self.accounts.retain(|(at, _), _| *at != host);
-        self.reached.retain(|(at, _)| *at != host);
+        self.met.retain(|(at, _)| *at != host);
     }
 }
 

@@ -229,6 +229,9 @@ impl State {
         let words = [kind::ARRIVED, address_word(from), u64::from(id.0)];
         self.trace.event(self.now, words, &[], || format!("{from} -> {to} arrived {size} bytes"));
         let now = self.now;
+        if to != self.host(id).address {
+            self.oracles.amplification.reached(id, from);
+        }
         let host = self.host_mut(id);
         if to != host.address {
             let full = host.sockets.get_mut(&to.port()).is_some_and(|s| !s.take_in(datagram));
