@@ -54,7 +54,7 @@ impl Bank for Ledger {
 /// A server in a runtime of its own, and a home for the program's files.
 struct World {
     runtime: tokio::runtime::Runtime,
-    _server: ServerHandle,
+    server: ServerHandle,
     address: String,
     pin: String,
     gate: Arc<Semaphore>,
@@ -79,7 +79,7 @@ impl World {
         });
         let address = server.local_addr().to_string();
         let pin = identity.fingerprint().unwrap().to_string();
-        Self { runtime, _server: server, address, pin, gate, home }
+        Self { runtime, server, address, pin, gate, home }
     }
 
     fn command(&self) -> Command {
@@ -199,6 +199,20 @@ fn a_call_that_is_pending_is_asked_for_again_in_a_new_process() {
     assert_eq!((late.code, late.out.as_str()), (0, "executed: {\"fromCents\":\"987\"}\n"));
     let (code, value) = world.json("outcome", &[words[2], "--final"]);
     assert_eq!((code, &value["reply"]["fromCents"]), (0, &"987".into()), "{value}");
+}
+
+#[test]
+fn commands_leave_no_sessions_behind() {
+    let world = World::new();
+    for _ in 0..3 {
+        assert_eq!(world.run("ls", &[]).code, 0);
+        assert_eq!(world.run("call", &[TRANSFER, r#"{"cents": 1}"#]).code, 0);
+        assert_eq!(world.run("call", &[TRANSFER, r#"{"cents": 5000}"#]).code, 1);
+        assert_eq!(world.run("call", &["bank.v1.Bank/Balance"]).code, 0);
+    }
+    // The last goodbye may still be under way; a connection after it is behind it.
+    assert_eq!(world.run("ls", &[]).code, 0);
+    assert!(world.server.sessions() <= 1, "{}", world.server.sessions());
 }
 
 #[test]

@@ -183,6 +183,12 @@ impl Node {
         self.client.stats(&self.endpoint, channel)
     }
 
+    /// Servers of channels, those included that closed channels still take leave of. Once it is zero
+    /// after the last channel was closed, the servers know that their sessions may be forgotten.
+    pub fn links(&self) -> usize {
+        self.client.links()
+    }
+
     /// The connection that a channel uses now.
     pub fn channel_connection(&self, channel: ChannelKey) -> Option<ConnectionHandle> {
         self.client.connection(channel)

@@ -25,6 +25,7 @@ use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
 };
 use stubborn_core::service::Registry;
+use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use tokio::task::JoinHandle;
 
@@ -44,6 +45,9 @@ const BATCH: usize = 32;
 
 /// Rounds of receiving and sending before other tasks get their turn.
 const ROUNDS: usize = 8;
+
+/// How long closed channels may take to say goodbye to their servers before the socket is closed.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Starts a node on a socket. The task ends when the node's stage says so.
 pub(crate) fn start(
@@ -72,6 +76,8 @@ struct Driver {
     /// Questions that another worker answers.
     queries: Vec<IncomingQuery>,
     woken: Vec<Waker>,
+    /// When to end at the latest, once that is wanted.
+    leave_by: Option<Instant>,
     /// Its place among the server's workers, if there are several.
     member: Option<Member>,
 }
@@ -94,12 +100,18 @@ impl Future for Driver {
             this.flush_due = false;
             let flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
             if *this.shared.stage.borrow() >= Stage::Leaving {
-                return this.poll_leave(cx);
+                let Some(leave_by) = this.leave_by else {
+                    this.begin_leave();
+                    continue;
+                };
+                if this.has_taken_leave(leave_by) {
+                    return this.poll_leave(cx);
+                }
             }
             if received {
                 continue;
             }
-            let at = this.shared.lock().node.poll_timeout();
+            let at = earliest(this.shared.lock().node.poll_timeout(), this.leave_by);
             // With a full socket, timers that want to send more have to wait.
             if flushed.is_pending() && at.is_some_and(|at| at <= this.shared.clock.now()) {
                 return Poll::Pending;
@@ -144,6 +156,7 @@ impl Driver {
             requests: Vec::new(),
             queries: Vec::new(),
             woken: Vec::new(),
+            leave_by: None,
             member,
         })
     }
@@ -266,6 +279,20 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Closes every channel; they then say goodbye to their servers.
+    fn begin_leave(&mut self) {
+        let mut state = self.shared.lock();
+        let now = self.shared.clock.now();
+        state.close_channels(now);
+        self.leave_by = Some(now + LEAVE);
+    }
+
+    /// Whether the servers know, or it takes too long.
+    fn has_taken_leave(&self, leave_by: Instant) -> bool {
+        let state = self.shared.lock();
+        leave_by <= self.shared.clock.now() || state.node.links() == 0
     }
 
     /// Tells the peers and ends.

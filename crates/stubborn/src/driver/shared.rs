@@ -218,6 +218,14 @@ impl State {
         }
     }
 
+    /// Closes every channel; their users see it.
+    pub(super) fn close_channels(&mut self, now: Instant) {
+        for (key, channel) in &self.channels {
+            channel.close();
+            self.node.close_channel(now, *key);
+        }
+    }
+
     /// Nothing will happen any more: everybody who waits is told.
     pub(super) fn end(&mut self) -> Vec<Waker> {
         self.ended = true;

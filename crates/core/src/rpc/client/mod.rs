@@ -256,6 +256,11 @@ impl Client {
         }
     }
 
+    /// Servers that this client keeps up with, those included that it only takes leave of.
+    pub(crate) fn links(&self) -> usize {
+        self.links.len()
+    }
+
     /// Calls, reservations and questions that somebody waits for.
     pub(crate) fn pending(&self) -> usize {
         self.calls.len()
