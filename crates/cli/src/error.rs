@@ -64,13 +64,21 @@ pub(crate) struct Error {
     exit: Exit,
     message: String,
     hint: Option<String>,
+    /// The command has printed its JSON object already.
+    printed: bool,
     /// More keys for the JSON object.
     more: serde_json::Map<String, Value>,
 }
 
 impl Error {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, more: serde_json::Map::new() }
+        Self {
+            exit,
+            message: message.into(),
+            hint: None,
+            printed: false,
+            more: serde_json::Map::new(),
+        }
     }
 
     /// Wrong arguments, or an input file that cannot be used.
@@ -105,6 +113,18 @@ impl Error {
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.more.insert(key.to_owned(), value.into());
         self
+    }
+
+    /// The same, after the command has printed its own JSON object, which says it all.
+    #[must_use]
+    pub(crate) fn printed(mut self) -> Self {
+        self.printed = true;
+        self
+    }
+
+    /// Whether the JSON object of the command was printed already.
+    pub(crate) fn is_printed(&self) -> bool {
+        self.printed
     }
 
     pub(crate) fn exit(&self) -> Exit {

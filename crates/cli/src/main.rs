@@ -11,6 +11,7 @@ mod error;
 mod output;
 mod remote;
 mod schema;
+mod stubs;
 mod task;
 mod tickets;
 

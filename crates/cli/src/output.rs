@@ -88,7 +88,10 @@ impl Output {
     /// Prints an error: to standard error for people, as an object to standard output for programs.
     pub(crate) fn error(&self, error: &Error) {
         if self.json {
-            return self.json(&error.to_json());
+            if !error.is_printed() {
+                self.json(&error.to_json());
+            }
+            return;
         }
         let label = paint(self.color_err, Style::Error, "error:");
         let _ = writeln!(io::stderr(), "{label} {}", error.message());

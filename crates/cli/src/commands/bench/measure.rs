@@ -1,0 +1,112 @@
+//! The measurement: workers that call one after another until the time is up.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use stubborn::client::ClientEndpoint;
+use stubborn::{ChannelBuilder, Outcome};
+use tokio::task::LocalSet;
+
+use crate::error::{Error, Exit};
+use crate::stubs::bench::v1::{EchoClient, Payload};
+
+/// The longest latency that is told apart, in nanoseconds: an hour.
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// What one connection is to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) payload: usize,
+    /// Calls in flight.
+    pub(super) concurrency: usize,
+    /// From here to there, calls count if they begin and end in between.
+    pub(super) from: Instant,
+    pub(super) to: Instant,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Measured {
+    /// Latencies of the calls that count, in nanoseconds.
+    pub(super) latency: Histogram<u64>,
+    /// Calls that the server refused or did not execute.
+    pub(super) failed: u64,
+    /// Calls of which it is not known whether they ran.
+    pub(super) unresolved: u64,
+    /// The first failure, in words.
+    pub(super) first_failure: Option<String>,
+}
+
+impl Measured {
+    pub(super) fn new() -> Result<Self, Error> {
+        let latency = Histogram::new_with_bounds(1, LONGEST, 3)
+            .map_err(|e| Error::internal(format!("cannot make a histogram: {e}")))?;
+        Ok(Self { latency, failed: 0, unresolved: 0, first_failure: None })
+    }
+
+    pub(super) fn add(&mut self, other: Self) -> Result<(), Error> {
+        self.latency.add(&other.latency).map_err(|e| Error::internal(e.to_string()))?;
+        self.failed += other.failed;
+        self.unresolved += other.unresolved;
+        self.first_failure = self.first_failure.take().or(other.first_failure);
+        Ok(())
+    }
+}
+
+/// Connects with a socket of its own.
+pub(super) async fn connect(address: &str) -> Result<EchoClient, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::new(Exit::Connect, e.to_string());
+    let endpoint = ClientEndpoint::new().map_err(|e| failed(&e))?;
+    let channel = ChannelBuilder::new(address)
+        .endpoint(&endpoint)
+        .connect()
+        .await
+        .map_err(|e| failed(&e).with_hint("start the other side with: stubborn bench serve"))?;
+    Ok(EchoClient::new(channel))
+}
+
+/// Keeps `load.concurrency` calls in flight until the time is up, then waits for the last ones.
+pub(super) async fn measure(client: &EchoClient, load: Load) -> Result<Measured, Error> {
+    let measured = Rc::new(RefCell::new(Measured::new()?));
+    let tasks = LocalSet::new();
+    for _ in 0..load.concurrency {
+        tasks.spawn_local(work(client.clone(), load, Rc::clone(&measured)));
+    }
+    tasks.await;
+    Rc::try_unwrap(measured)
+        .map(RefCell::into_inner)
+        .map_err(|_| Error::internal("a worker of the benchmark failed"))
+}
+
+async fn work(client: EchoClient, load: Load, measured: Rc<RefCell<Measured>>) {
+    let request = Payload { data: vec![0x5a; load.payload] };
+    let mut started = Instant::now();
+    while started < load.to {
+        let result = client.echo(request.clone()).await;
+        let ended = Instant::now();
+        let mut measured = measured.borrow_mut();
+        match result {
+            Ok(_) if started >= load.from && ended <= load.to => {
+                measured.latency.saturating_record(nanos(ended - started));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                match error.outcome() {
+                    Outcome::Executed(_) | Outcome::NotExecuted(_) => measured.failed += 1,
+                    _ => measured.unresolved += 1,
+                }
+                measured.first_failure.get_or_insert_with(|| error.to_string());
+                // Not one failure after another as fast as they come.
+                drop(measured);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        started = Instant::now();
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

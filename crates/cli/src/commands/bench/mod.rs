@@ -1,0 +1,39 @@
+//! `stubborn bench`: measures small or large calls between two processes, encrypted, through
+//! generated stubs.
+
+mod cpu;
+mod measure;
+mod run;
+mod serve;
+
+use crate::error::Error;
+use crate::output::Output;
+
+/// Measure calls: rate, latency, processor time.
+///
+/// One process serves, another one calls:
+///
+///   stubborn bench serve 127.0.0.1:7500
+///   stubborn bench run 'stubborn://127.0.0.1:7500?pin=...' --concurrency 128
+///
+/// The first prints the address for the second, with the key of the certificate that it has made
+/// for itself.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Run(run::Args),
+}
+
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    match args.command {
+        Command::Serve(args) => serve::run(args, out),
+        Command::Run(args) => run::run(args, out),
+    }
+}

@@ -1,0 +1,67 @@
+//! `stubborn bench serve ADDR`
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde_json::json;
+use stubborn::{Call, Identity, Server, Status};
+
+use super::cpu;
+use crate::error::Error;
+use crate::output::{Output, Style};
+use crate::stubs::bench::v1::{Echo, EchoServer, Payload, UsageReply};
+use crate::task::block_on;
+
+/// Serve what `bench run` calls, until interrupted.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:7500")]
+    address: SocketAddr,
+}
+
+pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    block_on(async {
+        // A new key at each start: whoever runs the benchmark copies the address anyway.
+        let identity = Identity::self_signed(["localhost"])
+            .map_err(|e| Error::internal(format!("cannot make a certificate: {e}")))?;
+        let pin = identity.fingerprint().map_err(|e| Error::internal(e.to_string()))?;
+        let server = Server::bind(args.address)
+            .identity(identity)
+            .service(EchoServer::new(Echoes))
+            .start()
+            .await
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let address = format!("stubborn://{}?pin={pin}", reachable(server.local_addr()));
+        out.line(format_args!("serving on {}; measure it with:", server.local_addr()));
+        let command = format!("stubborn bench run '{address}'");
+        out.line(format_args!("  {}", out.paint(Style::Strong, command)));
+        out.json(&json!({ "address": address }));
+        tokio::signal::ctrl_c().await.map_err(|e| Error::internal(e.to_string()))?;
+        server.stop().await;
+        Ok(())
+    })
+}
+
+/// An address that clients on this machine can call: not "all addresses".
+fn reachable(mut local: SocketAddr) -> SocketAddr {
+    if local.ip().is_unspecified() {
+        local.set_ip(match local.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    local
+}
+
+struct Echoes;
+
+impl Echo for Echoes {
+    async fn echo(&self, call: Call<Payload>) -> Result<Payload, Status> {
+        Ok(call.into_message())
+    }
+
+    async fn usage(&self, _: Call<()>) -> Result<UsageReply, Status> {
+        let cpu_nanos = u64::try_from(cpu::used().as_nanos()).unwrap_or(u64::MAX);
+        Ok(UsageReply { cpu_nanos })
+    }
+}

@@ -1,0 +1,99 @@
+//! The bank service, in a process of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use stubborn::{Call, Identity, Server, Status};
+
+use super::child;
+use super::ledger::{self, Ledger, Transfer};
+use crate::error::Error;
+use crate::stubs::bank::v1::{
+    BalanceReply, BalanceRequest, Bank, BankServer, Heartbeat, TransferReply, TransferRequest,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    ledger: PathBuf,
+    #[arg(long)]
+    certificate: PathBuf,
+    #[arg(long)]
+    key: PathBuf,
+}
+
+/// Serves until the parent process is gone or closes standard input.
+pub(super) async fn run(args: Args) -> Result<(), Error> {
+    let failed = |e: io::Error| Error::io("use", &args.ledger, &e);
+    let bank = Teller::open(&args.ledger).map_err(failed)?;
+    let identity = Identity::from_pem_files(&args.certificate, &args.key)
+        .map_err(|e| Error::internal(e.to_string()))?;
+    let server = Server::bind(args.listen)
+        .identity(identity)
+        .service(BankServer::new(bank))
+        .start()
+        .await
+        .map_err(|e| Error::internal(e.to_string()))?;
+    child::ready(server.local_addr());
+    child::parent_gone().await;
+    server.stop().await;
+    Ok(())
+}
+
+/// The bank: balances in memory, made from the ledger file at the start.
+struct Teller(Mutex<Books>);
+
+struct Books {
+    balances: BTreeMap<String, i64>,
+    ledger: Ledger,
+}
+
+impl Teller {
+    fn open(path: &std::path::Path) -> io::Result<Self> {
+        let mut balances = ledger::opening_balances();
+        for transfer in ledger::read(path)? {
+            ledger::apply(&mut balances, &transfer);
+        }
+        Ok(Self(Mutex::new(Books { balances, ledger: Ledger::open(path)? })))
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bank for Teller {
+    async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
+        let TransferRequest { from, to, cents, reference } = call.into_message();
+        if cents <= 0 {
+            return Err(Status::invalid_argument("a transfer moves more than nothing"));
+        }
+        let mut books = self.books();
+        let Books { balances, ledger } = &mut *books;
+        let (Some(&available), true) = (balances.get(&from), balances.contains_key(&to)) else {
+            return Err(Status::not_found("no such account"));
+        };
+        if available < cents {
+            return Err(Status::failed_precondition("not enough money"));
+        }
+        let transfer = Transfer { reference, from, to, cents };
+        ledger.append(&transfer).map_err(|e| Status::internal(format!("the ledger: {e}")))?;
+        ledger::apply(balances, &transfer);
+        Ok(TransferReply { from_cents: balances[&transfer.from] })
+    }
+
+    async fn balance(&self, call: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
+        let balance = self.books().balances.get(&call.into_message().account).copied();
+        let cents = balance.ok_or_else(|| Status::not_found("no such account"))?;
+        Ok(BalanceReply { cents })
+    }
+
+    async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Processes of the demo: each says on standard output where it listens, and ends when its standard
+//! input ends, so that none outlives the demo, however that ends.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{ChildStdin, ChildStdout, Command};
+
+use crate::error::Error;
+
+/// A process that the demo started; it is killed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Child {
+    what: &'static str,
+    process: tokio::process::Child,
+    stdin: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+    address: SocketAddr,
+}
+
+impl Child {
+    /// Starts this program with other arguments and waits until it says where it listens.
+    pub(super) async fn start(
+        what: &'static str,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, Error> {
+        let failed = |why: &dyn std::fmt::Display| {
+            Error::internal(format!("cannot start the process of the {what}: {why}"))
+        };
+        let mut process = Command::new(std::env::current_exe().map_err(|e| failed(&e))?)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| failed(&e))?;
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().ok_or_else(|| failed(&"it has no output"))?;
+        let mut lines = BufReader::new(stdout).lines();
+        let first = lines.next_line().await.map_err(|e| failed(&e))?;
+        let address = first
+            .and_then(|line| line.parse().ok())
+            .ok_or_else(|| failed(&"it ended before it was ready"))?;
+        Ok(Self { what, process, stdin, lines, address })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its number; 0 when it has ended.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id().unwrap_or(0)
+    }
+
+    /// Waits until it ends by itself, which it should not.
+    pub(super) async fn ended(&mut self) -> Error {
+        let how = match self.process.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Error::internal(format!("the process of the {} has ended: {how}", self.what))
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub(super) async fn kill(&mut self) {
+        let _ = self.process.kill().await;
+    }
+
+    /// Lets it end, and returns the last line that it printed.
+    pub(super) async fn finish(mut self) -> Option<String> {
+        drop(self.stdin.take());
+        let mut last = None;
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            last = Some(line);
+        }
+        let _ = self.process.wait().await;
+        last
+    }
+}
+
+/// In a child: tells the parent where it listens.
+pub(super) fn ready(address: SocketAddr) {
+    say(&address.to_string());
+}
+
+/// In a child: prints a line for the parent, which may be gone.
+pub(super) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// In a child: waits until the parent has closed this process's standard input, or is gone.
+pub(super) async fn parent_gone() {
+    let (gone, wait) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: a pipe's end cannot be awaited everywhere.
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while std::io::stdin().read(&mut buffer).is_ok_and(|count| count > 0) {}
+        drop(gone);
+    });
+    let _ = wait.await;
+}

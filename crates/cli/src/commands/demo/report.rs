@@ -1,0 +1,200 @@
+//! What the demo prints at its end.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use stubborn::client::ConnectionStats;
+
+use super::check::Verdict;
+use super::client::Journal;
+use super::relay::Counters;
+use crate::output::{Output, Style};
+
+/// All that came out of a run.
+pub(super) struct Report {
+    pub(super) verdict: Verdict,
+    pub(super) latency: Latency,
+    pub(super) took: Duration,
+    pub(super) wire: Counters,
+    /// The client's connection at the end; `None` if it had none then.
+    pub(super) connection: Option<ConnectionStats>,
+    /// How often the server was killed.
+    pub(super) kills: usize,
+    /// Whether it was asked to be.
+    pub(super) killing: bool,
+}
+
+/// How long calls took, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Latency {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Latency {
+    pub(super) fn of(journal: &Journal) -> Self {
+        let mut sorted: Vec<Duration> = journal.records.iter().map(|record| record.took).collect();
+        sorted.sort_unstable();
+        // The nearest rank: the smallest one that this share of all does not exceed.
+        let at = |share: f64| {
+            let rank = (sorted.len() as f64 * share).ceil() as usize;
+            let took = sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+            took.as_nanos() as f64 / 1_000.0
+        };
+        Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+impl Report {
+    fn calls_per_s(&self) -> f64 {
+        self.verdict.calls as f64 / self.took.as_secs_f64().max(1e-9)
+    }
+
+    /// What is wrong; empty if all is well.
+    pub(super) fn faults(&self) -> Vec<String> {
+        self.verdict.faults(self.killing)
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let v = &self.verdict;
+        let resent = self.connection.map(|stats| stats.packets_resent);
+        json!({
+            "calls": v.calls,
+            "executed": v.executed,
+            "not_executed": v.not_executed,
+            "unknown": v.pending + v.outcome_lost,
+            "effects": v.effects,
+            "duplicates": v.duplicates,
+            "lost": v.lost,
+            "p50_us": self.latency.p50,
+            "p99_us": self.latency.p99,
+            "max_us": self.latency.max,
+            "calls_per_s": self.calls_per_s(),
+            "refused": v.refused,
+            "pending": v.pending,
+            "outcome_lost": v.outcome_lost,
+            "outcome_lost_with_effect": v.outcome_lost_with_effect,
+            "wrong": v.wrong,
+            "balances_agree": v.balances_agree,
+            "seconds": self.took.as_secs_f64(),
+            "kills": self.kills,
+            "wire": self.wire.to_json(),
+            "resent_by_client": resent,
+            "ok": self.faults().is_empty(),
+        })
+    }
+
+    /// Prints it for people.
+    pub(super) fn print(&self, out: &Output) {
+        let v = &self.verdict;
+        let row = |name: &str, text: String| out.line(format_args!("  {name:<15} {text}"));
+        let resolved = v.calls - v.pending;
+        row(
+            "resolved",
+            format!(
+                "{:<8} ({} executed, {} not executed, {} unknown)",
+                grouped(resolved),
+                grouped(v.executed),
+                grouped(v.not_executed),
+                grouped(v.pending + v.outcome_lost)
+            ),
+        );
+        let agree = match self.faults().as_slice() {
+            [] => out.paint(Style::Good, "ledger and client agree to the cent"),
+            faults => out.paint(Style::Error, faults.join(", ")),
+        };
+        let (effects, duplicates) = (grouped(v.effects), grouped(v.duplicates));
+        let lost = grouped(v.lost);
+        row("effects", format!("{effects:<8} duplicates {duplicates}   lost {lost}   {agree}"));
+        if self.killing {
+            self.print_kills(&row);
+        }
+        let Latency { p50, p99, max } = self.latency;
+        let [p50, p99, max] = [p50, p99, max].map(milliseconds);
+        let rate = grouped(self.calls_per_s() as u64);
+        row("latency", format!("p50 {p50} ms   p99 {p99} ms   max {max} ms   {rate} calls/s"));
+        let wire = &self.wire;
+        let resent = match self.connection {
+            Some(stats) => format!(", {} resent by the client", grouped(stats.packets_resent)),
+            None => String::new(),
+        };
+        row(
+            "on the wire",
+            format!(
+                "{} datagrams, {} lost, {} doubled, {} held back, {} corrupted{resent}",
+                grouped(wire.datagrams),
+                grouped(wire.lost),
+                grouped(wire.doubled),
+                grouped(wire.reordered),
+                grouped(wire.corrupted),
+            ),
+        );
+    }
+
+    fn print_kills(&self, row: &impl Fn(&str, String)) {
+        let v = &self.verdict;
+        row(
+            "server killed",
+            format!(
+                "{} times in mid-run: {} calls reported lost, of which {} had run, none twice",
+                self.kills,
+                grouped(v.outcome_lost),
+                grouped(v.outcome_lost_with_effect),
+            ),
+        );
+    }
+}
+
+/// A number with its thousands apart.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Microseconds as milliseconds, with two digits that count.
+fn milliseconds(micros: f64) -> String {
+    let millis = micros / 1_000.0;
+    let decimals = if millis < 1.0 {
+        2
+    } else if millis < 10.0 {
+        1
+    } else {
+        0
+    };
+    format!("{millis:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{Record, Told};
+    use super::super::ledger::Transfer;
+    use super::*;
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([312.0, 1_940.0, 43_210.0].map(milliseconds), ["0.31", "1.9", "43"]);
+    }
+
+    #[test]
+    fn percentiles_are_those_of_the_nearest_rank() {
+        let record = |micros| Record {
+            transfer: Transfer { reference: 0, from: String::new(), to: String::new(), cents: 1 },
+            told: Told::Executed,
+            took: Duration::from_micros(micros),
+        };
+        let records = (1..=100).rev().map(record).collect();
+        let journal = Journal { records, took: Duration::ZERO };
+        assert_eq!(Latency::of(&journal), Latency { p50: 50.0, p99: 99.0, max: 100.0 });
+        let empty = Journal { records: Vec::new(), took: Duration::ZERO };
+        assert_eq!(Latency::of(&empty), Latency::default());
+    }
+}
