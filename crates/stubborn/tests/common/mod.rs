@@ -53,11 +53,14 @@ pub const TIME_LEFT: Method = method("lab.v1.Lab/TimeLeft", Semantics::Read);
 pub const FORWARD: Method = method("lab.v1.Lab/Forward", Semantics::AtMostOnce);
 pub const SIZE: Method = method("lab.v1.Lab/Size", Semantics::AtMostOnce);
 pub const WHO: Method = method("lab.v1.Lab/Who", Semantics::AtMostOnce);
+/// Answers with the name of the thread that runs the handler.
+pub const WHERE: Method = method("lab.v1.Lab/Where", Semantics::AtMostOnce);
 
 static DESCRIPTOR: ServiceDescriptor = ServiceDescriptor {
     name: "lab.v1.Lab",
     methods: &[
         ECHO, COUNT, LOOK, TELL, HOLD, HOLD_READ, PANIC, REFUSE, TIME_LEFT, FORWARD, WHO, SIZE,
+        WHERE,
     ],
     file_descriptor_set: &[],
 };
@@ -147,6 +150,10 @@ impl Lab {
                 Ok(Note::data(context.peer.identity.map(|id| id.to_vec()).unwrap_or_default()))
             }
             "lab.v1.Lab/Size" => Ok(Note::number(note.data.len() as u64)),
+            "lab.v1.Lab/Where" => {
+                let thread = std::thread::current();
+                Ok(Note::data(thread.name().unwrap_or_default().to_owned()))
+            }
             other => unreachable!("{other}"),
         }
     }
