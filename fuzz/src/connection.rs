@@ -14,6 +14,7 @@ use stubborn_core::transport::endpoint::{
     ConnectionHandle, Ecn, Endpoint, EndpointConfig, Received,
 };
 use stubborn_core::transport::{Code, ConnectionId, Side};
+use stubborn_core::wire::frame::{Frame, Message, NewConnectionId, encode_ack};
 use stubborn_core::wire::packet::{Header, PacketWriter};
 
 use super::plain_tls::{PlainHeader, PlainKey, PlainTls};
@@ -30,6 +31,56 @@ type Flight = (usize, SocketAddr, Vec<u8>);
 /// What a message consists of: its length tells the rest.
 fn pattern(length: usize) -> Bytes {
     (0..length).map(|at| (at ^ (at >> 8) ^ length) as u8).collect()
+}
+
+/// Frames that decode, with fields that may mean anything.
+fn plausible_frames(bytes: &[u8]) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for field in bytes.chunks_exact(4) {
+        // Mostly small numbers, some huge ones.
+        let number = |byte: u8| match byte {
+            small @ 0..200 => u64::from(small % 40),
+            large => 1 << (large - 195),
+        };
+        let [id, value] = [number(field[1]), number(field[2])];
+        let data = &bytes[..usize::from(field[3]) % bytes.len()];
+        let frame = match field[0] % 18 {
+            0 => Frame::Ping,
+            1..=4 => Frame::Message(Message { id, offset: value, data, end: field[3] & 1 == 1 }),
+            5 => Frame::ResetMessage { id, code: 1, final_size: value },
+            6 => Frame::StopMessage { id, code: value },
+            7 => Frame::Crypto { offset: value, data },
+            8 => Frame::MaxData(value),
+            9 => Frame::MaxMessageData { id, limit: value },
+            10 => Frame::MaxMessages(value),
+            11 => Frame::NewConnectionId(NewConnectionId {
+                sequence: id.max(value),
+                retire_prior_to: id.min(value),
+                id: ConnectionId::from([field[3]; 8]),
+                reset_token: [field[3]; 16],
+            }),
+            12 => Frame::RetireConnectionId(value),
+            13 => Frame::PathChallenge([field[1]; 8]),
+            14 => Frame::PathResponse([field[1]; 8]),
+            15 => Frame::HandshakeDone,
+            16 => Frame::Datagram(data),
+            _ => {
+                let end = value.max(id) + 1;
+                let below = value.min(id);
+                let ranges = [end..end + 1 + u64::from(field[3]), below..end - 1];
+                encode_ack(
+                    ranges.into_iter().filter(|r| !r.is_empty()),
+                    id,
+                    None,
+                    100,
+                    &mut frames,
+                );
+                continue;
+            }
+        };
+        frame.encode(&mut frames);
+    }
+    frames
 }
 
 struct Host {
@@ -173,8 +224,11 @@ impl World {
             }
             _ => {
                 let length = usize::from(input.next()?) % INJECTED;
-                let frames: Vec<u8> = input.by_ref().take(length).collect();
-                self.inject(side, &frames);
+                let bytes: Vec<u8> = input.by_ref().take(length).collect();
+                match operand & 2 {
+                    0 => self.inject(side, &bytes),
+                    _ => self.inject(side, &plausible_frames(&bytes)),
+                }
             }
         }
         Some(())
