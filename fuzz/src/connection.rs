@@ -131,7 +131,7 @@ impl World {
         };
         let config = EndpointConfig {
             limits,
-            key_update_after: if seed % 5 == 0 { 20 } else { u64::MAX },
+            key_update_after: if seed.is_multiple_of(5) { 20 } else { u64::MAX },
             max_segments: 1 + usize::from(seed % 4),
             ..EndpointConfig::default()
         };

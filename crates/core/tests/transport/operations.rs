@@ -2,8 +2,10 @@
 
 use stubborn_core::random::Random;
 
+#[expect(unreachable_pub, reason = "public where the fuzzer is a crate")]
 #[path = "../../../../fuzz/src/connection.rs"]
 mod connection;
+#[expect(unreachable_pub, reason = "public where the fuzzer is a crate")]
 #[path = "../../../../fuzz/src/plain_tls.rs"]
 mod plain_tls;
 

@@ -344,3 +344,37 @@ fn unreliable_messages_go_once_and_whole() {
     assert!(pair.client(client).send_unreliable(pattern(max, 0)).is_ok());
     assert!(pair.client(client).send_unreliable(pattern(max + 1, 0)).is_err());
 }
+
+#[test]
+fn random_loss_alone_does_not_cut_the_rate() {
+    let mut took = Vec::new();
+    for loss in [0.0, 0.01, 0.05, 0.2] {
+        let mut pair = Pair::new(19);
+        let (client, _) = pair.established();
+        settled(&mut pair);
+        pair.rules(Rules { loss, ..Rules::default() });
+        let start = pair.now;
+        pair.client(client).send(Bytes::new(), pattern(5 << 20, 1)).unwrap();
+        assert!(pair.run_until(60 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+        took.push(pair.now.since(start));
+    }
+    // A window that every loss halves would take 12 s at 5 % on this path.
+    assert!(took[2] < 3 * SECOND && took[3] < 8 * SECOND, "{took:?}");
+}
+
+#[test]
+fn calls_at_twenty_percent_loss_each_way_have_a_short_tail() {
+    let mut pair = Pair::new(20);
+    pair.hosts[SERVER].echo = true;
+    let (client, _) = pair.established();
+    settled(&mut pair);
+    pair.rules(Rules { loss: 0.2, ..Rules::default() });
+    let mut worst = Duration::ZERO;
+    for call in 1..=300 {
+        let start = pair.now;
+        pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+        assert!(pair.run_until(60 * SECOND, |p| p.hosts[CLIENT].whole.len() == call));
+        worst = worst.max(pair.now.since(start));
+    }
+    assert!(worst < 5 * SECOND, "{worst:?}");
+}
