@@ -27,6 +27,10 @@ const SILENT_PROBES: u32 = 3;
 /// How long an attempt takes at least while a connection that had been good is silent.
 const REATTEMPT: Duration = Duration::from_secs(1);
 
+/// How long an attempt is alone before the next server gets its chance too: the Connection Attempt
+/// Delay of RFC 8305 §5.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
 impl Client {
     /// Makes sure that a server is sought if somebody wants one.
     pub(super) fn seek_server(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
@@ -60,7 +64,10 @@ impl Client {
         debug_assert!(link.attempt.is_none(), "one attempt at a time");
         link.retry_at = None;
         link.silent_since.get_or_insert(cx.now);
-        let config = &self.channels[link.channel.0 as usize].config;
+        let channel = &self.channels[link.channel.0 as usize];
+        let config = &channel.config;
+        let alone = channel.links.len() < 2 || link.session.is_some();
+        let yields_at = (!alone).then_some(cx.now + ATTEMPT_DELAY);
         let (name, tls) = (&config.server_name, &config.tls);
         match cx.endpoint.connect(cx.now, link.address, name, tls, link.rtt, steer) {
             Ok(handle) => {
@@ -68,7 +75,8 @@ impl Client {
                     Some(rtt) => REATTEMPT.max(rtt * ATTEMPT_ROUND_TRIPS),
                     None => config.attempt_timeout,
                 };
-                link.attempt = Some(Attempt { handle, gives_up_at: cx.now + patience });
+                let gives_up_at = cx.now + patience;
+                link.attempt = Some(Attempt { handle, gives_up_at, yields_at });
                 self.by_handle.insert(handle, key);
                 self.set_link_timer(key);
             }
@@ -226,6 +234,7 @@ impl Client {
             cx.close(before.handle, close_code::REPLACED, "replaced by a new connection");
             self.requeue(before);
         }
+        self.win(cx, key);
         let state = &mut self.channels[channel.0 as usize];
         state.failed_in_turn = 0;
         state.eager = false;
@@ -235,6 +244,60 @@ impl Client {
         self.after_sending(cx, key);
         self.move_reads(channel);
         self.pump(cx, channel);
+    }
+
+    /// A server that has answered is the one to use, unless the one in use is good; attempts at
+    /// others that were made beside it end.
+    fn win(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.yielded = false;
+        let channel = &self.channels[link.channel.0 as usize];
+        let (links, current) = (channel.links.clone(), channel.current);
+        let in_use = links.get(current).and_then(|link| self.links.get(*link));
+        if !in_use.is_some_and(|link| link.is_ready() && !link.is_shunned())
+            && let Some(index) = links.iter().position(|link| *link == key)
+            && let Some(link) = self.links.get(key)
+        {
+            self.channels[link.channel.0 as usize].current = index;
+        }
+        for other in links.into_iter().filter(|other| *other != key) {
+            let Some(link) = self.links.get_mut(other) else { continue };
+            if link.yielded && link.session.is_none() {
+                link.yielded = false;
+                link.silent_since = None;
+                if let Some(attempt) = link.attempt.take() {
+                    self.by_handle.remove(&attempt.handle);
+                    cx.close(attempt.handle, close_code::DONE, "");
+                }
+                self.set_link_timer(other);
+            }
+        }
+    }
+
+    /// An attempt takes long: the channel's next server gets its chance beside it, if it has not
+    /// been tried yet.
+    fn yield_turn(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let channel_key = link.channel;
+        if let Some(attempt) = link.attempt.as_mut() {
+            attempt.yields_at = None;
+        }
+        let channel = &self.channels[channel_key.0 as usize];
+        if channel.links.get(channel.current) != Some(&key) {
+            return;
+        }
+        let next = (channel.current + 1) % channel.links.len();
+        let idle = self.links.get(channel.links[next]).is_some_and(|link| {
+            link.live.is_none() && link.attempt.is_none() && link.retry_at.is_none()
+        });
+        if !idle {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(key) {
+            link.yielded = true;
+        }
+        self.channels[channel_key.0 as usize].current = next;
+        self.seek_server(cx, channel_key);
     }
 
     /// Reads that wait for a server which has gone silent go to one that answers: they have no side
@@ -488,15 +551,20 @@ impl Client {
         failed: u64,
         reason: Cow<'static, str>,
     ) {
+        let yielded =
+            self.links.get_mut(failed).is_some_and(|link| core::mem::take(&mut link.yielded));
         let channel = &mut self.channels[channel_key.0 as usize];
-        if channel.links.get(channel.current) != Some(&failed) {
+        let is_current = channel.links.get(channel.current) == Some(&failed);
+        if !is_current && !yielded {
             return;
         }
         let silent = self.links.get(failed).is_none_or(|link| !link.is_ready());
         if !silent {
             return;
         }
-        channel.current = (channel.current + 1) % channel.links.len().max(1);
+        if is_current {
+            channel.current = (channel.current + 1) % channel.links.len().max(1);
+        }
         channel.failed_in_turn += 1;
         if channel.failed_in_turn < channel.links.len() {
             return self.pump_or_seek(cx, channel_key);
@@ -562,12 +630,16 @@ impl Client {
         let (retry, check, linger) =
             (due(link.retry_at), due(link.check_at), due(link.linger_until));
         let (release, expired) = (due(link.release_at), due(gives_up));
+        let yields = due(link.attempt.as_ref().and_then(|attempt| attempt.yields_at));
         if release {
             link.release_at = None;
             self.release(cx, key);
         }
         if expired {
             self.fail_attempt(cx, key, "no answer in time".into());
+        }
+        if yields && !expired {
+            self.yield_turn(cx, key);
         }
         if check {
             self.check_silence(cx, key);

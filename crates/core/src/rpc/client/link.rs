@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) check_at: Option<Instant>,
     /// When outcomes that the server need not keep are released.
     pub(super) release_at: Option<Instant>,
+    /// Whether the next server has been given its chance beside this one's attempt.
+    pub(super) yielded: bool,
     /// When a connection that says goodbye is closed at the latest.
     pub(super) linger_until: Option<Instant>,
     /// The first byte of the id by which the server is first spoken to: chooses among its workers.
@@ -85,6 +87,8 @@ pub(super) struct Live {
 pub(super) struct Attempt {
     pub(super) handle: ConnectionHandle,
     pub(super) gives_up_at: Instant,
+    /// When the channel's next server gets its chance beside this attempt.
+    pub(super) yields_at: Option<Instant>,
 }
 
 impl Link {
@@ -93,6 +97,7 @@ impl Link {
             channel,
             address,
             live: None,
+            yielded: false,
             attempt: None,
             session: None,
             nonce: None,
@@ -130,7 +135,9 @@ impl Link {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        let attempt = self.attempt.as_ref().map(|attempt| attempt.gives_up_at);
+        let attempt = self.attempt.as_ref().map(|attempt| {
+            attempt.yields_at.map_or(attempt.gives_up_at, |at| at.min(attempt.gives_up_at))
+        });
         [self.retry_at, self.check_at, self.release_at, self.linger_until]
             .into_iter()
             .fold(attempt, earliest)
