@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stubborn_core::service::{CallState, Outcome};
 use stubborn_core::time::Duration;
 
-use crate::world::{AGAIN, ECHO, READ, Rules, SLOW, World};
+use crate::world::{AGAIN, ECHO, READ, Rules, SLOW, SLOW_READ, World};
 
 #[test]
 fn every_call_runs_once_over_a_path_that_loses_and_doubles() {
@@ -129,4 +129,18 @@ fn a_server_that_never_was_there_fails_the_call_as_not_executed() {
     world.start_server();
     world.run(20_000);
     assert!(world.ran.is_empty());
+}
+
+#[test]
+fn a_read_that_was_sent_twice_is_not_said_to_be_not_executed_when_one_copy_is_refused() {
+    let mut world = World::new(36);
+    let read = world.call(&SLOW_READ, b"x", None);
+    assert!(world.run_until(1_000, |w| !w.slow.is_empty()));
+    world.rules.cut = true;
+    world.run(3_000);
+    let now = world.now;
+    world.server().drain(now);
+    world.rules.cut = false;
+    let error = world.result_within(read, 5_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Unanswered, "{error}");
 }

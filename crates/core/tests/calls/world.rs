@@ -25,6 +25,8 @@ pub(crate) const ECHO: Method = Method::new("test.Echo/Echo", Semantics::AtMostO
 pub(crate) const SLOW: Method = Method::new("test.Echo/Slow", Semantics::AtMostOnce, Shape::Unary);
 pub(crate) const FAIL: Method = Method::new("test.Echo/Fail", Semantics::AtMostOnce, Shape::Unary);
 pub(crate) const READ: Method = Method::new("test.Echo/Read", Semantics::Read, Shape::Unary);
+pub(crate) const SLOW_READ: Method =
+    Method::new("test.Echo/SlowRead", Semantics::Read, Shape::Unary);
 pub(crate) const BEAT: Method = Method::new("test.Echo/Beat", Semantics::Maybe, Shape::Unary);
 pub(crate) const AGAIN: Method =
     Method::new("test.Echo/Again", Semantics::Idempotent, Shape::Unary);
@@ -429,7 +431,7 @@ impl World {
 
     fn serve(&mut self, host: usize, request: IncomingRequest) {
         let IncomingRequest { key, method, call, .. } = request;
-        let methods = [&ECHO, &SLOW, &FAIL, &READ, &BEAT, &AGAIN];
+        let methods = [&ECHO, &SLOW, &FAIL, &READ, &SLOW_READ, &BEAT, &AGAIN];
         let method = methods.into_iter().find(|m| m.id() == method).expect("a known method");
         let body = call.message().verified(method.id()).expect("an unaltered request");
         // Copies out of the receive buffer, as decoding would.
@@ -437,7 +439,7 @@ impl World {
         self.ran.push((method.name().to_string(), body.clone()));
         self.ran_at.push(host);
         let now = self.now;
-        if method == &SLOW {
+        if method == &SLOW || method == &SLOW_READ {
             self.slow.push_back((key, body));
         } else if method == &FAIL {
             self.node(host).answer(now, key, Answer::Status(Status::not_found("no such thing")));

@@ -26,6 +26,9 @@ pub(super) struct ClientCall {
     pub(super) timer: Option<Instant>,
     /// Whether some server may have received it.
     pub(super) was_sent: bool,
+    /// Whether it was sent more than once, so that one refusal says nothing of the other copies.
+    /// Only for what takes no number.
+    pub(super) was_resent: bool,
 }
 
 /// What is to be done.

@@ -313,6 +313,7 @@ impl Client {
             state: State::Waiting,
             timer: None,
             was_sent: false,
+            was_resent: false,
         }));
         self.set_call_timer(key, deadline);
         key

@@ -196,6 +196,7 @@ impl Client {
             }
             _ => unreachable!("what takes a slot is placed elsewhere"),
         };
+        call.was_resent |= call.was_sent;
         call.was_sent = true;
         live.outgoing.send(cx.endpoint, live.handle, message.encode(), key.0);
     }

@@ -288,7 +288,14 @@ impl Client {
     }
 
     fn read_refused(&mut self, cx: &mut Context<'_>, key: u64, read: u64, why: NotExecuted) {
-        self.end_read(cx, key, read, Err(Outcome::NotExecuted(why)));
+        let live = self.links.get(key).and_then(|link| link.live.as_ref());
+        let call = live.and_then(|live| live.reads.get(&read)).and_then(|c| self.calls.get(c.0));
+        // This copy was not executed; another one may have been.
+        let outcome = match call {
+            Some(call) if call.was_resent => Outcome::Unanswered,
+            _ => Outcome::NotExecuted(why),
+        };
+        self.end_read(cx, key, read, Err(outcome));
     }
 
     fn end_read(
