@@ -169,7 +169,9 @@ impl Connection {
         };
         let number = s.sent.take_number(&mut self.random);
         let header = header.with_version(self.version);
-        let writer = PacketWriter::begin(&header, number, s.sent.largest_acked(), buf);
+        let reused = cfg!(feature = "planted-reused-number") && number % 64 == 63;
+        let written = number - u64::from(reused);
+        let writer = PacketWriter::begin(&header, written, s.sent.largest_acked(), buf);
         let contents = Contents { messages: self.recovery.record(), ..Contents::default() };
         Some(Draft { writer, space, tag_len, contents, ack_eliciting: false })
     }
@@ -391,8 +393,9 @@ impl Connection {
     /// Encrypts the packet and remembers it.
     fn seal_packet(&mut self, now: Instant, draft: Draft, buf: &mut Vec<u8>, flags: Flags) {
         let Draft { writer, space, contents, ack_eliciting, .. } = draft;
-        let number = writer.number();
         let s = &mut self.spaces[space.index()];
+        let planted = cfg!(feature = "planted-reused-number");
+        let number = if planted { s.sent.next_number() - 1 } else { writer.number() };
         let size = match (&mut self.data_keys, &s.keys) {
             (Some(keys), _) if space == Space::Data => {
                 let (header_key, packet_key) = keys.local();
