@@ -1,0 +1,120 @@
+//! A bank, written with generated stubs as its users write them, in a world that loses a fifth of
+//! all datagrams and kills the server.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stubborn::{Call, CallState, Outcome, Status};
+use stubborn_sim::{World, explore, secs};
+
+#[allow(dead_code, unreachable_pub)]
+mod stubs {
+    stubborn::include_protos!();
+}
+
+use stubs::bank::v1::{
+    BalanceReply, BalanceRequest, Bank, BankClient, BankServer, Heartbeat, TransferReply,
+    TransferRequest,
+};
+
+/// What really happened, whatever the bank's process forgets: transfers by their reference.
+type Effects = Arc<Mutex<BTreeMap<u64, u32>>>;
+
+/// The bank keeps its balances in memory: a restart forgets them.
+struct Ledger {
+    balances: Mutex<BTreeMap<String, i64>>,
+    effects: Effects,
+}
+
+impl Ledger {
+    fn new(effects: Effects) -> Self {
+        let balances = ["alice", "bob"].map(|name| (name.to_owned(), 1_000_000)).into();
+        Self { balances: Mutex::new(balances), effects }
+    }
+}
+
+impl Bank for Ledger {
+    async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
+        // Some transfers take time: tokio's clock is the world's.
+        if call.reference % 7 == 0 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        let TransferRequest { from, to, cents, reference } = call.into_message();
+        let mut balances = self.balances.lock().unwrap();
+        if !balances.contains_key(&to) {
+            return Err(Status::not_found("no such account"));
+        }
+        let paying = balances.get_mut(&from).ok_or_else(|| Status::not_found("no such account"))?;
+        *paying -= cents;
+        let from_cents = *paying;
+        *balances.get_mut(&to).expect("it is there") += cents;
+        *self.effects.lock().unwrap().entry(reference).or_default() += 1;
+        Ok(TransferReply { from_cents })
+    }
+
+    async fn balance(&self, call: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
+        let balances = self.balances.lock().unwrap();
+        let cents = *balances.get(&call.account).ok_or_else(|| Status::not_found("no account"))?;
+        Ok(BalanceReply { cents })
+    }
+
+    async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// What a teller knows of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Done,
+    NotDone,
+    Lost,
+}
+
+async fn transfer(world: &World, bank: &BankClient, reference: u64) -> Told {
+    let request = TransferRequest { from: "alice".into(), to: "bob".into(), cents: 1, reference };
+    let error = match bank.transfer(request).deadline(secs(2)).wait_for_ready(true).await {
+        Ok(_) => return Told::Done,
+        Err(error) => error,
+    };
+    match error.into_outcome() {
+        Outcome::NotExecuted(_) => Told::NotDone,
+        Outcome::Lost => Told::Lost,
+        Outcome::Pending(id) => loop {
+            match bank.transfer_outcome(id).await {
+                Ok(CallState::Replied(_)) => return Told::Done,
+                Ok(CallState::NotExecuted(_)) => return Told::NotDone,
+                Ok(CallState::Lost) => return Told::Lost,
+                _ => world.sleep(secs(1)).await,
+            }
+        },
+        other => panic!("transfer {reference}: {other:?}"),
+    }
+}
+
+#[test]
+fn no_transfer_is_lost_or_doubled() {
+    explore(20, |world| async move {
+        let effects = Effects::default();
+        let books = effects.clone();
+        world.host("bank", move || BankServer::new(Ledger::new(books.clone())));
+        let bank = BankClient::new(world.channel("teller", "bank"));
+        let _loss = world.network().lose(0.2);
+        world.after(secs(3)).kill("bank").for_(secs(1));
+        let mut lost = 0;
+        for reference in 1..=200 {
+            let told = transfer(&world, &bank, reference).await;
+            let happened = effects.lock().unwrap().get(&reference).copied().unwrap_or(0);
+            match told {
+                Told::Done => assert_eq!(happened, 1, "transfer {reference}"),
+                Told::NotDone => assert_eq!(happened, 0, "transfer {reference}"),
+                Told::Lost => {
+                    lost += 1;
+                    assert!(happened <= 1, "transfer {reference}");
+                }
+            }
+        }
+        assert!(lost <= 1, "one call is in flight when the bank is killed, and {lost} were lost");
+    });
+}
