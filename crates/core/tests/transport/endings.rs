@@ -44,11 +44,11 @@ fn a_lost_close_is_repeated_to_a_peer_that_goes_on_but_ever_more_rarely() {
     pair.record = true;
     for n in 0..32 {
         pair.server(server).send_unreliable(pattern(100, n)).unwrap();
-        pair.flush();
+        pair.run_for(MILLI);
     }
     pair.run_for(12 * MILLI);
     let closes = pair.hosts[CLIENT].sent.len();
-    assert!((1..=7).contains(&closes), "{closes}");
+    assert!((4..=7).contains(&closes), "{closes}");
 }
 
 #[test]

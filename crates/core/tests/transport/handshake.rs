@@ -5,7 +5,12 @@ use std::time::Duration;
 use stubborn_core::transport::Code;
 use stubborn_core::transport::connection::ConnectionError;
 use stubborn_core::transport::endpoint::EndpointConfig;
-use stubborn_core::wire::{ConnectionId, VERSION};
+use stubborn_core::wire::frame::Frame;
+use stubborn_core::wire::packet::{Header, PacketWriter};
+use stubborn_core::wire::params::TransportParameters;
+use stubborn_core::wire::{ConnectionId, Side, VERSION};
+
+use crate::operations::plain_tls::{PlainHeader, PlainKey, PlainTls};
 
 use crate::pair::{CLIENT, Flight, INCARNATION, Pair, Rules, SERVER, config};
 use crate::tls;
@@ -61,19 +66,43 @@ fn a_server_sends_at_most_three_times_what_an_unproven_address_sent() {
     }
 }
 
+/// Connections that a server accepts for one hello in a datagram of this size, from a client that
+/// makes up ids of these lengths. The handshake is without cryptography, so that a test can write it.
+fn accepted(size: usize, destination: usize, source: usize) -> usize {
+    let id = |length: usize| ConnectionId::new(&[7; 20][..length]).unwrap();
+    let parameters = TransportParameters::new(id(source)).encode();
+    let mut hello = vec![1];
+    hello.extend_from_slice(&(parameters.len() as u16).to_be_bytes());
+    hello.extend_from_slice(&parameters);
+    let mut data = Vec::new();
+    let writer =
+        PacketWriter::begin(&Header::initial(id(destination), id(source), &[]), 0, None, &mut data);
+    Frame::Crypto { offset: 0, data: &hello }.encode(&mut data);
+    writer.pad_to(size, 16, &mut data);
+    let key = PlainKey { space: 0, sender: Side::Client, phase: 0 };
+    writer.finish(&PlainHeader, &key, &mut data);
+    assert_eq!(data.len(), size);
+
+    let mut pair = Pair::with_tls(5, config(), config(), PlainTls::client(), PlainTls::server());
+    let (from, to) = (pair.hosts[CLIENT].address, pair.hosts[SERVER].address);
+    pair.arrive(Flight { from, to, ecn: Default::default(), data });
+    pair.flush();
+    let accepted = pair.hosts[SERVER].endpoint.connections().count();
+    assert_eq!(pair.hosts[SERVER].sent_bytes > 0, accepted > 0);
+    accepted
+}
+
 #[test]
 fn a_short_first_datagram_is_not_answered_at_all() {
-    let mut pair = Pair::new(5);
-    pair.record = true;
-    pair.connect();
-    pair.flush();
-    let mut first = pair.hosts[CLIENT].sent[0].clone();
-    pair.air.clear();
-    first.data.truncate(1199);
-    pair.arrive(first);
-    pair.flush();
-    assert_eq!(pair.hosts[SERVER].sent_bytes, 0);
-    assert_eq!(pair.hosts[SERVER].endpoint.connections().count(), 0);
+    assert_eq!(accepted(1200, 8, 8), 1);
+    assert_eq!(accepted(1199, 8, 8), 0);
+}
+
+#[test]
+fn a_client_may_use_longer_ids_but_must_not_be_guessable() {
+    assert_eq!(accepted(1200, 20, 20), 1);
+    assert_eq!(accepted(1200, 11, 1), 1);
+    assert_eq!(accepted(1200, 7, 8), 0);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use stubborn_core::random::Random;
 mod connection;
 #[expect(unreachable_pub, reason = "public where the fuzzer is a crate")]
 #[path = "../../../../fuzz/src/plain_tls.rs"]
-mod plain_tls;
+pub(crate) mod plain_tls;
 
 #[test]
 fn no_sequence_of_operations_breaks_a_pair_of_connections() {

@@ -24,23 +24,28 @@ fn destination(flight: &Flight) -> &[u8] {
 fn the_server_follows_a_client_whose_port_was_changed_on_the_way_and_keeps_its_estimates() {
     let mut pair = Pair::new(1);
     let (client, server) = pair.established();
-    pair.client(client).send(Bytes::new(), pattern(200_000, 1)).unwrap();
-    pair.run_for(3 * SECOND);
+    pair.run_for(2 * SECOND);
+    pair.server(server).send(Bytes::new(), pattern(5_000_000, 1)).unwrap();
+    pair.run_for(100 * MILLI);
     let before = pair.server(server).stats();
+    assert!(before.window > 30_000 && pair.hosts[CLIENT].whole.is_empty());
     let rebound = address("10.0.0.1:4444");
     pair.nat = Some(rebound);
-    pair.client(client).send(Bytes::new(), pattern(100, 2)).unwrap();
-    pair.run_for(SECOND);
-    assert_eq!(pair.server(server).remote_address(), rebound);
+    let moved = |p: &Pair| {
+        let server = p.hosts[SERVER].endpoint.connection(server).unwrap();
+        server.remote_address() == rebound
+    };
+    assert!(pair.run_until(SECOND, moved));
     let after = pair.server(server).stats();
-    assert_eq!(after.migrations, 1);
-    assert_eq!((after.min_rtt, after.mtu), (before.min_rtt, before.mtu));
+    assert!(after.window >= before.window / 2 && after.mtu == before.mtu, "{before:?} {after:?}");
+    pair.run_for(SECOND);
+    assert_eq!(pair.server(server).stats().migrations, 1);
     // And back again.
     pair.nat = None;
     pair.client(client).send(Bytes::new(), pattern(100, 3)).unwrap();
-    pair.run_for(SECOND);
+    pair.run_for(5 * SECOND);
     assert_eq!(pair.server(server).remote_address(), pair.hosts[CLIENT].address);
-    assert_eq!(pair.hosts[SERVER].whole.len(), 3);
+    assert_eq!((pair.hosts[SERVER].whole.len(), pair.hosts[CLIENT].whole.len()), (1, 1));
 }
 
 #[test]
@@ -66,7 +71,7 @@ fn a_new_network_resets_the_estimates_and_gets_fresh_ids() {
     let after = pair.server(server).stats();
     assert_eq!(after.migrations, 1);
     assert!(after.window <= 14_720, "{after:?}");
-    assert!(after.rtt >= 80 * MILLI, "{after:?}");
+    assert!(after.min_rtt >= 50 * MILLI, "{after:?}");
     pair.client(client).send(Bytes::new(), pattern(10, 1)).unwrap();
     pair.run_for(SECOND);
     assert_ne!(last(&pair, CLIENT), old.0);
@@ -154,6 +159,7 @@ fn replays_and_forgeries_from_another_address_move_nothing() {
 fn a_client_does_not_follow_a_server_that_changes_its_address() {
     let mut pair = Pair::new(6);
     let (client, server) = pair.established();
+    pair.run_for(2 * SECOND);
     pair.rules[SERVER].cut = true;
     pair.record = true;
     pair.server(server).send(Bytes::new(), pattern(300, 1)).unwrap();

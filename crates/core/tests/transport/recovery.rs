@@ -202,19 +202,22 @@ fn bytes_leave_in_bounded_bursts() {
 
 #[test]
 fn congestion_marks_are_reported_and_cut_the_window() {
-    let mut pair = Pair::new(10);
-    let (client, server) = pair.established();
-    pair.client(client).send(Bytes::new(), pattern(300_000, 1)).unwrap();
-    pair.run_for(2 * SECOND);
-    assert_eq!(pair.client(client).stats().ecn, EcnState::Capable);
-    let before = pair.client(client).stats().window;
-    pair.rules[CLIENT].mark = 1.0;
-    pair.client(client).send(Bytes::new(), pattern(100_000, 1)).unwrap();
-    pair.run_for(2 * SECOND);
-    assert!(pair.server(server).stats().ecn_ce_received > 0);
-    let after = pair.client(client).stats().window;
-    assert!(after < before * 9 / 10, "{before} {after}");
-    assert_eq!(pair.client(client).stats().packets_lost, 0);
+    let window_after = |mark: f64| {
+        let mut pair = Pair::new(10);
+        let (client, server) = pair.established();
+        settled(&mut pair);
+        pair.client(client).send(Bytes::new(), pattern(3_000_000, 1)).unwrap();
+        pair.run_for(100 * MILLI);
+        assert_eq!(pair.client(client).stats().ecn, EcnState::Capable);
+        pair.rules[CLIENT].mark = mark;
+        pair.run_for(60 * MILLI);
+        assert_eq!(pair.server(server).stats().ecn_ce_received > 0, mark > 0.0);
+        assert!(pair.hosts[SERVER].whole.is_empty(), "the window counts only while it is used");
+        assert_eq!(pair.client(client).stats().packets_lost, 0);
+        pair.client(client).stats().window
+    };
+    let (free, marked) = (window_after(0.0), window_after(0.5));
+    assert!(marked < free * 8 / 10, "{marked} {free}");
 }
 
 #[test]
