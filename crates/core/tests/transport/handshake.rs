@@ -63,6 +63,9 @@ fn a_server_sends_at_most_three_times_what_an_unproven_address_sent() {
         pair.run_for(20 * SECOND);
         let (got, sent) = (pair.hosts[SERVER].received_bytes, pair.hosts[SERVER].sent_bytes);
         assert!(sent > 0 && sent <= 3 * got, "{sent} for {got}");
+        // Nor does it let timeouts back off that it could not act on (RFC 9002 §6.2.2.1).
+        let server = pair.server_handle();
+        assert_eq!(pair.server(server).stats().probe_timeouts, 0);
     }
 }
 

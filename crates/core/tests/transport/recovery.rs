@@ -33,6 +33,25 @@ fn a_slow_handler_does_not_inflate_the_round_trip_time() {
 }
 
 #[test]
+fn a_peer_that_polls_late_says_so_and_does_not_inflate_the_round_trip_time() {
+    let mut pair = Pair::new(21);
+    let (client, _) = pair.established();
+    settled(&mut pair);
+    for _ in 0..20 {
+        pair.client(client).send(Bytes::new(), pattern(50, 1)).unwrap();
+        pair.flush();
+        let (_, request) = pair.air.pop_first().unwrap();
+        pair.now += 10 * MILLI;
+        pair.arrive(request);
+        pair.now += 15 * MILLI;
+        pair.flush();
+        pair.run_for(20 * MILLI);
+    }
+    let rtt = pair.client(client).rtt();
+    assert!((19..24).contains(&rtt.as_millis()), "{rtt:?}");
+}
+
+#[test]
 fn a_reply_carries_the_acknowledgement_of_its_request() {
     let mut pair = Pair::new(2);
     let (client, _) = pair.established();

@@ -124,6 +124,7 @@ impl Connection {
     /// After a pause, the window is not what it was (RFC 9002 §7.8).
     fn wake_congestion(&mut self, now: Instant) {
         if self.bytes_in_flight() == 0
+            && self.outbox.has_pending()
             && let Some(last) =
                 self.spaces.iter().filter_map(|s| s.sent.last_eliciting_sent()).max()
         {
