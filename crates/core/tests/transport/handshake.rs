@@ -130,6 +130,19 @@ fn a_remembered_round_trip_time_seeds_the_first_timeout() {
     assert_eq!((times[1] - times[0]).as_millis(), 150);
 }
 
+#[test]
+fn a_server_repeats_a_lost_answer_as_soon_as_the_client_asks_again() {
+    let mut pair = Pair::new(17);
+    pair.rules[SERVER].cut = true;
+    pair.connect_remembering(Some(Duration::from_millis(20)));
+    // Until the hello has arrived and the answer is lost.
+    assert!(pair.run_until(SECOND, |p| p.hosts[SERVER].sent_bytes > 0));
+    pair.rules[SERVER].cut = false;
+    // The client's timeout of 60 ms and two round trips; the server's own would be a second.
+    let limit = Duration::from_millis(150);
+    assert!(pair.run_until(limit, |p| p.hosts.iter().all(|h| h.is_connected())));
+}
+
 /// When the client sent, as time since the start.
 fn send_times(pair: &mut Pair, time: Duration) -> Vec<Duration> {
     let start = pair.now;

@@ -34,6 +34,10 @@ use crate::wire::params::{ServerParameters, TransportParameters, VersionInformat
 /// long without having proved anything.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a server answers a repeated hello before its own probe timeout (RFC 9002 §6.2.3: for a
+/// limited number of times).
+const EARLY_ANSWERS: u8 = 8;
+
 /// What a new connection is made from.
 pub(in super::super) struct Setup {
     pub(in super::super) config: Arc<EndpointConfig>,
@@ -103,6 +107,8 @@ pub(super) struct Progress {
     pub(super) initial_route: Option<ConnectionId>,
     /// The peer has acknowledged a Handshake packet: a server then knows our address.
     handshake_acked: bool,
+    /// How often a repeated hello may still be answered early.
+    early_answers: u8,
 }
 
 impl Progress {
@@ -221,6 +227,7 @@ impl Connection {
             peer_source: side.is_server().then_some(peer),
             initial_route: route,
             handshake_acked: side.is_server(),
+            early_answers: EARLY_ANSWERS,
         };
         let mut spaces = [PacketSpace::new(), PacketSpace::new(), PacketSpace::new()];
         let keyed_by = route.unwrap_or(original);
@@ -280,7 +287,22 @@ impl Connection {
         if space < reading && !input.is_delivered(offset + data.len() as u64) {
             return Err(TransportError::violation("handshake bytes after their keys changed"));
         }
-        input.insert(offset, data)
+        let repeated = input.is_delivered(offset + data.len() as u64);
+        input.insert(offset, data)?;
+        if repeated && space == Space::Initial && self.side.is_server() {
+            self.answer_early();
+        }
+        Ok(())
+    }
+
+    /// A client that repeats its hello has not got the answer. A server knows nothing of the path
+    /// yet, so it would wait a second to repeat that; the client may know better (RFC 9002 §6.2.3).
+    fn answer_early(&mut self) {
+        let Some(left) = self.handshake.early_answers.checked_sub(1) else { return };
+        self.handshake.early_answers = left;
+        for space in [Space::Initial, Space::Handshake] {
+            self.space(space).crypto_out.resend_all();
+        }
     }
 
     /// Hands TLS the bytes that are next in order, and does what follows.
