@@ -143,6 +143,22 @@ fn a_server_repeats_a_lost_answer_as_soon_as_the_client_asks_again() {
     assert!(pair.run_until(limit, |p| p.hosts.iter().all(|h| h.is_connected())));
 }
 
+#[test]
+fn a_server_repeats_the_rest_of_its_answer_when_only_the_hello_got_through() {
+    let mut late = Vec::new();
+    for seed in 0..200 {
+        let (client, server) = tls::long_chain(6 << 10);
+        let mut pair = Pair::with_tls(seed, config(), config(), client, server);
+        pair.rules(Rules { loss: 0.2, ..Rules::default() });
+        pair.connect_remembering(Some(Duration::from_millis(20)));
+        if !pair.run_until(SECOND, |p| p.hosts[CLIENT].is_connected()) {
+            late.push(seed);
+        }
+    }
+    // Without early answers it is 29.
+    assert!(late.len() <= 15, "{late:?}");
+}
+
 /// When the client sent, as time since the start.
 fn send_times(pair: &mut Pair, time: Duration) -> Vec<Duration> {
     let start = pair.now;

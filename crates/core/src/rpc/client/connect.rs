@@ -24,7 +24,7 @@ const ATTEMPT_ROUND_TRIPS: u32 = 8;
 /// Probe timeouts in a row after which a connection counts as silent.
 const SILENT_PROBES: u32 = 3;
 
-/// How long an attempt takes at least while a connection that had been good is silent.
+/// How long an attempt may take on a path whose round-trip time is known, if that is short.
 const REATTEMPT: Duration = Duration::from_secs(1);
 
 /// How long an attempt is alone before the next server gets its chance too: the Connection Attempt
@@ -72,7 +72,9 @@ impl Client {
         match cx.endpoint.connect(cx.now, link.address, name, tls, link.rtt, steer) {
             Ok(handle) => {
                 let patience = match link.rtt {
-                    Some(rtt) => REATTEMPT.max(rtt * ATTEMPT_ROUND_TRIPS),
+                    // The attempt's own back-off may have grown while the server was away: begin
+                    // anew soon at first, later once a second.
+                    Some(rtt) => (link.backoff * 4).min(REATTEMPT).max(rtt * ATTEMPT_ROUND_TRIPS),
                     None => config.attempt_timeout,
                 };
                 let gives_up_at = cx.now + patience;
@@ -219,6 +221,8 @@ impl Client {
     fn ready(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
         let Some(link) = self.links.get_mut(key) else { return };
         let (channel, peer) = (link.channel, link.address);
+        // What the handshake measured; a connection that ends early leaves nothing better behind.
+        link.rtt = cx.endpoint.connection(handle).map(|connection| connection.rtt());
         link.attempt = None;
         link.retry_at = None;
         link.silent_since = None;

@@ -295,6 +295,15 @@ impl Connection {
         Ok(())
     }
 
+    /// A client that has our hello and acknowledges nothing after it has not got the rest: it probes
+    /// so that we are free to send (RFC 9002 §6.2.2.1), and its acknowledgement of the hello was
+    /// lost, so the path is as unknown as before.
+    pub(super) fn on_handshake_packet_read(&mut self) {
+        if self.side.is_server() && !self.handshake.complete && self.path.rtt.samples() == 0 {
+            self.answer_early();
+        }
+    }
+
     /// A client that repeats its hello has not got the answer. A server knows nothing of the path
     /// yet, so it would wait a second to repeat that; the client may know better (RFC 9002 §6.2.3).
     fn answer_early(&mut self) {

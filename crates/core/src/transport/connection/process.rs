@@ -243,6 +243,9 @@ impl Connection {
         if space != Space::Data || self.spaces[space.index()].crypto_in.has_ready() {
             self.read_tls(now)?;
         }
+        if space == Space::Handshake {
+            self.on_handshake_packet_read();
+        }
         if follow && origin.from != self.path.remote && self.state.is_open() {
             self.migrate(now, origin)?;
         }
