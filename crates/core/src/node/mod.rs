@@ -70,6 +70,12 @@ impl Node {
         }
     }
 
+    /// Sets the byte from which the client half counts when it chooses among a server's workers; else
+    /// it is drawn. Several nodes of one process that begin at different bytes spread evenly.
+    pub fn steer_from(&mut self, first: u8) {
+        self.client.steer_from(first);
+    }
+
     /// Takes in a datagram.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
         self.endpoint.handle(now, datagram);

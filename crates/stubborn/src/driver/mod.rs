@@ -16,7 +16,8 @@ mod workers;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -143,7 +144,9 @@ impl Driver {
             ..EndpointConfig::default()
         };
         let (server, registry) = server.unzip();
-        let node = Node::new(NodeConfig { endpoint }, server, seed);
+        let first = next_steer(seed[0]);
+        let mut node = Node::new(NodeConfig { endpoint }, server, seed);
+        node.steer_from(first);
         Ok(Self {
             shared: Arc::new(Shared::new(node, clock, socket.local_addr())),
             registry: registry.unwrap_or_default(),
@@ -318,6 +321,14 @@ impl Drop for Driver {
         }
         woken.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Where a node's client half begins to count through a server's workers. A process draws once and
+/// counts on from there, so that its endpoints spread evenly, as the channels of one endpoint do.
+fn next_steer(drawn: u8) -> u8 {
+    static FIRST: OnceLock<u8> = OnceLock::new();
+    static NODES: AtomicU8 = AtomicU8::new(0);
+    FIRST.get_or_init(|| drawn).wrapping_add(NODES.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A handler on a task of its own.

@@ -198,3 +198,27 @@ impl Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datagram::bind_group;
+    use stubborn_tls::{TlsServer, self_signed};
+
+    #[tokio::test]
+    async fn a_worker_that_ends_by_itself_takes_the_server_with_it() {
+        let sockets = bind_group("127.0.0.1:0".parse().unwrap(), 3, true).unwrap().sockets;
+        let identity = self_signed(["localhost"]).unwrap().identity;
+        let tls = Arc::new(TlsServer::builder(identity).build().unwrap());
+        let server = ServerConfig { tls, incarnation: 1 };
+        let (group, workers) =
+            start_workers(sockets, Limits::default(), server, Registry::new()).await.unwrap();
+        let member = Member::new(group, 0);
+        member.ended(Stage::Leaving);
+        assert!(workers.iter().all(|worker| *worker.shared.stage.borrow() == Stage::Running));
+        member.ended(Stage::Running);
+        for worker in workers {
+            assert!(worker.ended.await.is_err(), "its thread drops the sender");
+        }
+    }
+}

@@ -17,6 +17,10 @@ pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one.
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7500")]
     address: SocketAddr,
+
+    /// Workers: threads that share the connections. 0 for one per processor.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(..=256))]
+    workers: u16,
 }
 
 pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -28,6 +32,7 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
         let server = Server::bind(args.address)
             .identity(identity)
             .service(EchoServer::new(Echoes))
+            .workers(args.workers.into())
             .start()
             .await
             .map_err(|e| Error::internal(e.to_string()))?;

@@ -58,6 +58,10 @@ enum Timer {
 }
 
 impl Client {
+    pub(crate) fn steer_from(&mut self, first: u8) {
+        self.steer_from = Some(first);
+    }
+
     pub(crate) fn open_channel(
         &mut self,
         cx: &mut Context<'_>,
