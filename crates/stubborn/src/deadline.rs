@@ -39,8 +39,9 @@ pub(crate) fn enter<R>(deadline: Option<Instant>, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The shorter of what a caller asked for and what is left here.
-pub(crate) fn shorten(asked: Option<Duration>) -> Option<Duration> {
+/// The shorter of what a caller asked for, else of what is usual, and what is left here.
+pub(crate) fn shorten(asked: Option<Duration>, usual: Option<Duration>) -> Option<Duration> {
+    let asked = asked.or(usual);
     match current() {
         None => asked,
         Some(deadline) => {
@@ -65,17 +66,20 @@ mod tests {
     fn a_nested_call_waits_no_longer_than_its_handler_may() {
         let now = Instant::now();
         enter(Some(now + Duration::from_secs(60)), || {
-            assert!(shorten(None).unwrap() <= Duration::from_secs(60));
+            assert!(shorten(None, None).unwrap() <= Duration::from_secs(60));
             let second = Duration::from_secs(1);
-            assert_eq!(shorten(Some(second)), Some(second));
-            assert!(shorten(Some(Duration::from_secs(600))).unwrap() <= Duration::from_secs(60));
+            assert_eq!(shorten(Some(second), None), Some(second));
+            assert_eq!(shorten(None, Some(second)), Some(second));
+            assert!(
+                shorten(Some(Duration::from_secs(600)), None).unwrap() <= Duration::from_secs(60)
+            );
         });
-        assert_eq!(shorten(None), None);
+        assert_eq!(shorten(None, None), None);
     }
 
     #[test]
     fn a_deadline_that_has_passed_leaves_nothing() {
-        enter(Some(Instant::now()), || assert_eq!(shorten(None), Some(Duration::ZERO)));
+        enter(Some(Instant::now()), || assert_eq!(shorten(None, None), Some(Duration::ZERO)));
     }
 
     #[tokio::test]

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use prost_reflect::{DynamicMessage, MethodDescriptor, prost::Message};
 use serde_json::json;
 use stubborn::{
-    CallError, CallId, Encoded, IncomingReply, Metadata, Method, Outcome, OutgoingCall, Semantics,
-    Shape,
+    CallError, CallId, Encoded, IncomingReply, Metadata, Method, Outcome, Semantics, Shape,
 };
 
 use crate::error::{Error, Exit};
@@ -49,16 +48,15 @@ struct Prepared {
     descriptor: MethodDescriptor,
     method: Method,
     request: Encoded,
-    metadata: Metadata,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let input = super::read_input(&args.request)?;
-    let metadata = metadata(&args)?;
+    check_metadata(&args)?;
     schema::split(&args.method)?;
     block_on(async {
         let link = args.remote.connect().await?;
-        let prepared = match prepare(&args, &link, &input, metadata).await {
+        let prepared = match prepare(&args, &link, &input).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 link.close().await;
@@ -69,12 +67,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     })
 }
 
-async fn prepare(
-    args: &Args,
-    link: &Link,
-    input: &str,
-    metadata: Metadata,
-) -> Result<Prepared, Error> {
+async fn prepare(args: &Args, link: &Link, input: &str) -> Result<Prepared, Error> {
     let (service, _) = schema::split(&args.method)?;
     let schema = args.source.load(&link.connection.channel(), service).await?;
     let descriptor = schema.method(&args.method)?;
@@ -84,29 +77,25 @@ async fn prepare(
     let message = schema::from_json(descriptor.input(), input)?;
     let method = schema.callable(&descriptor);
     let request = Encoded::from_body(method.id(), message.encode_to_vec().into());
-    Ok(Prepared { descriptor, method, request, metadata })
+    Ok(Prepared { descriptor, method, request })
 }
 
 async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(), Error> {
-    let Prepared { descriptor, method, request, metadata } = call;
+    let Prepared { descriptor, method, request } = call;
     let channel = link.connection.channel();
-    let mut unary = channel.raw_unary::<()>(&method, request.clone());
+    let mut unary = channel.raw_unary::<()>(&method, request);
+    for (key, value) in &args.metadata {
+        unary = unary.metadata(key.as_str(), value.as_bytes());
+    }
+    if let Some(deadline) = args.deadline {
+        unary = unary.deadline(deadline);
+    }
     let reserved = match method.semantics().takes_slot() {
         true => Some(unary.id().await?),
         false => None,
     };
-    // From here on the number is this call's: the stub's own handle must not fence it.
-    std::mem::forget(unary);
-    let outgoing = OutgoingCall {
-        method: method.clone(),
-        request,
-        metadata,
-        deadline: args.deadline,
-        wait_for_ready: None,
-        reserved,
-    };
     let result = tokio::select! {
-        result = channel.call(outgoing) => result,
+        result = unary.raw() => result,
         _ = tokio::signal::ctrl_c() => Err(interrupted(&method, reserved)),
     };
     match result {
@@ -184,14 +173,12 @@ pub(super) fn decode(
     DynamicMessage::decode(descriptor.output(), body).map_err(|error| unreadable(error.to_string()))
 }
 
-fn metadata(args: &Args) -> Result<Metadata, Error> {
+fn check_metadata(args: &Args) -> Result<(), Error> {
     let mut metadata = Metadata::new();
-    for (key, value) in &args.metadata {
-        metadata
-            .insert(key.as_str(), value.as_bytes())
-            .map_err(|error| Error::usage(format!("--metadata {key}: {error}")))?;
-    }
-    Ok(metadata)
+    args.metadata.iter().try_for_each(|(key, value)| {
+        let inserted = metadata.insert(key.as_str(), value.as_bytes());
+        inserted.map_err(|error| Error::usage(format!("--metadata {key}: {error}")))
+    })
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

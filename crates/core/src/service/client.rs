@@ -181,6 +181,26 @@ impl<R> UnaryCall<R> {
         self
     }
 
+    /// Makes the call and returns the reply as it came: neither checked nor decoded.
+    ///
+    /// # Errors
+    /// [`CallError`] says whether the call ran. A mocked call, which has no encoded reply, ends as
+    /// never sent.
+    pub async fn raw(mut self) -> Result<IncomingReply, CallError> {
+        let State::Live { channel, call, invalid } =
+            core::mem::replace(&mut self.state, State::Spent)
+        else {
+            return Err(no_number("a mocked call", "it has no encoded reply"));
+        };
+        if let Some(error) = invalid {
+            if let Some(id) = call.reserved {
+                channel.0.abandon(id);
+            }
+            return Err(not_sent(call.method.name(), error));
+        }
+        channel.0.call(*call).await
+    }
+
     /// The id of the call, known before anything is sent. Waits for a session and a free slot.
     ///
     /// # Errors
@@ -210,22 +230,18 @@ impl<R: Message + Default + 'static> UnaryCall<R> {
     /// # Errors
     /// [`CallError`] says whether the call ran.
     pub async fn with_metadata(mut self) -> Result<(R, Metadata), CallError> {
-        match core::mem::replace(&mut self.state, State::Spent) {
-            State::Resolved(result) => result.map(|reply| (reply, Metadata::new())),
-            State::Spent => unreachable!("a call is spent only when it is consumed"),
-            State::Live { channel, call, invalid } => {
-                if let Some(error) = invalid {
-                    if let Some(id) = call.reserved {
-                        channel.0.abandon(id);
-                    }
-                    return Err(not_sent(call.method.name(), error));
-                }
-                let (method, id) = (call.method.clone(), call.reserved);
-                let incoming = channel.0.call(*call).await?;
-                let message = decode_reply(&method, id, &incoming)?;
-                Ok((message, incoming.metadata))
-            }
+        if let State::Resolved(_) = &self.state
+            && let State::Resolved(result) = core::mem::replace(&mut self.state, State::Spent)
+        {
+            return result.map(|reply| (reply, Metadata::new()));
         }
+        let (method, id) = match &self.state {
+            State::Live { call, .. } => (call.method.clone(), call.reserved),
+            State::Resolved(_) | State::Spent => unreachable!("a call is spent by consuming it"),
+        };
+        let incoming = self.raw().await?;
+        let message = decode_reply(&method, id, &incoming)?;
+        Ok((message, incoming.metadata))
     }
 }
 

@@ -85,7 +85,10 @@ impl<T: EndOf> Waiting<T> {
         Self { open: Arc::clone(open), stage: Stage::New(begin), result: PhantomData }
     }
 
-    fn begin(&mut self, begin: Begin, waker: &Waker) -> Option<T> {
+    fn begin(&mut self, mut begin: Begin, waker: &Waker) -> Option<T> {
+        if let Begin::Call(call) = &mut begin {
+            call.deadline = deadline::shorten(call.deadline, self.open.deadline);
+        }
         let description = begin.describe();
         let channel = self.open.key;
         let key = self.open.shared().change(|state, now| {
@@ -164,10 +167,7 @@ fn abandon(state: &mut crate::driver::State, now: Instant, channel: ChannelKey, 
 impl Begin {
     fn start(self, node: &mut Node, now: Instant, channel: ChannelKey) -> CallKey {
         match self {
-            Self::Call(mut call) => {
-                call.deadline = deadline::shorten(call.deadline);
-                node.call(now, channel, *call)
-            }
+            Self::Call(call) => node.call(now, channel, *call),
             Self::Reserve(method) => node.reserve(now, channel, &method),
             Self::Ask(id, ticket) => node.outcome(now, channel, id, ticket),
         }

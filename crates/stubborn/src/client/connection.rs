@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use stubborn_core::node::{ChannelConfig, ChannelKey, SessionTicket};
 use stubborn_core::service::{CallError, CallState, Channel, IncomingReply};
@@ -26,6 +27,8 @@ pub struct Connection(Arc<Open>);
 pub(super) struct Open {
     endpoint: ClientEndpoint,
     pub(super) key: ChannelKey,
+    /// Of calls that state none.
+    pub(super) deadline: Option<Duration>,
     status: watch::Receiver<ChannelStatus>,
     resolver: Option<AbortHandle>,
 }
@@ -34,12 +37,13 @@ impl Connection {
     /// Opens a channel; `None` if the endpoint has ended.
     pub(super) fn open(endpoint: ClientEndpoint, config: ChannelConfig) -> Option<Open> {
         let (sender, status) = watch::channel(ChannelStatus::Connecting);
+        let deadline = config.deadline;
         let key = endpoint.shared().change(|state, now| {
             let key = state.node.open_channel(now, config);
             state.channels.insert(key, ChannelState::new(sender));
             key
         })?;
-        Some(Open { endpoint, key, status, resolver: None })
+        Some(Open { endpoint, key, deadline, status, resolver: None })
     }
 
     pub(super) fn new(open: Open) -> Self {

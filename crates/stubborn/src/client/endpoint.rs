@@ -37,6 +37,18 @@ impl ClientEndpoint {
         Self::start(Socket::bind_any()?, Limits::default())
     }
 
+    /// An endpoint with a socket of its own on a free port, with these limits: for example on the
+    /// size of replies.
+    ///
+    /// # Errors
+    /// If the system gives no socket or no entropy.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn with_limits(limits: Limits) -> io::Result<Self> {
+        Self::start(Socket::bind_any()?, limits)
+    }
+
     /// An endpoint on this local address (port 0: a free one), with these limits.
     ///
     /// # Errors

@@ -169,12 +169,10 @@ impl Driver {
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let received = &mut self.received;
         let polled = self.socket.poll_receive(cx, &mut self.buffers, |chunk| {
-            // One copy, so that what is kept of a datagram does not hold a whole receive buffer.
-            let mut rest = BytesMut::from(chunk.bytes);
-            while !rest.is_empty() {
-                let data = rest.split_to(chunk.stride.min(rest.len()));
+            // A copy of each, so that what is kept of one datagram does not hold a whole batch.
+            for datagram in chunk.bytes.chunks(chunk.stride) {
                 let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
-                received.push(Received { from, local, ecn, data });
+                received.push(Received { from, local, ecn, data: BytesMut::from(datagram) });
             }
         });
         // A socket that fails for good goes silent, as a dead network does.
