@@ -29,6 +29,9 @@ pub(super) struct ClientCall {
     /// Whether it was sent more than once, so that one refusal says nothing of the other copies.
     /// Only for what takes no number.
     pub(super) was_resent: bool,
+    /// Whether a server that has lost its memory since may have run it: an idempotent call that is
+    /// sent again. From then on nothing can prove that it did not run.
+    pub(super) may_have_run: bool,
 }
 
 /// What is to be done.
@@ -113,7 +116,8 @@ impl ClientCall {
         })
     }
 
-    /// The error that says that it did not run and never will.
+    /// The error that says that it did not run and never will; or that it is lost, if an earlier
+    /// copy may have run.
     pub(super) fn not_executed(
         &self,
         reason: NotExecutedReason,
@@ -123,6 +127,10 @@ impl ClientCall {
     }
 
     pub(super) fn error(&self, outcome: Outcome) -> CallError {
+        let outcome = match outcome {
+            Outcome::NotExecuted(_) if self.may_have_run => Outcome::Lost,
+            outcome => outcome,
+        };
         CallError::new(self.method_name(), outcome).with_id(self.id())
     }
 

@@ -497,6 +497,9 @@ impl Client {
             request.method.semantics() == Semantics::Idempotent && !request.reserved
         });
         if again && call.deadline.is_none_or(|deadline| deadline > cx.now) {
+            if let Some(call) = self.calls.get_mut(call_key.0) {
+                call.may_have_run |= fate == Fate::Lost;
+            }
             return self.enqueue_again(call_key);
         }
         let error = match fate {

@@ -318,6 +318,7 @@ impl Client {
             timer: None,
             was_sent: false,
             was_resent: false,
+            may_have_run: false,
         }));
         self.set_call_timer(key, deadline);
         key

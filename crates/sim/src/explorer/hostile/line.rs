@@ -66,6 +66,18 @@ impl Lines {
         &self.up
     }
 
+    /// Closes every connection. What was said on them and is still under way is not said again.
+    pub(super) fn hang_up(&mut self) {
+        let now = self.world.now();
+        for line in self.up.drain(..) {
+            if let Some(connection) = self.endpoint.connection_mut(line) {
+                connection.close(now, 0, Bytes::new());
+            }
+        }
+        self.partial.clear();
+        self.heard.clear();
+    }
+
     /// Sends a message; false if the connection is no more.
     pub(super) fn say(&mut self, line: ConnectionHandle, message: Bytes) -> bool {
         let connection = self.endpoint.connection_mut(line);

@@ -190,11 +190,7 @@ impl Hostile {
             return;
         };
         let new = self.request(old.slot, old.sequence);
-        {
-            let mut state = self.world.state();
-            let now = state.now;
-            state.calls.told(new.token, Verdict::NotExecuted, now);
-        }
+        self.must_not_run(&new);
         self.lines.say(line, new.message);
     }
 
@@ -207,12 +203,14 @@ impl Hostile {
         let Some(session) = &self.session else { return };
         let beyond = session.slots[slot as usize].last + 2;
         let request = self.request(slot, beyond);
-        {
-            let mut state = self.world.state();
-            let now = state.now;
-            state.calls.told(request.token, Verdict::NotExecuted, now);
-        }
+        self.must_not_run(&request);
         self.lines.say(line, request.message);
+    }
+
+    fn must_not_run(&self, request: &Request) {
+        let mut state = self.world.state();
+        let now = state.now;
+        state.calls.told(request.token, Verdict::NotExecuted, now);
     }
 
     fn understand(&mut self, message: &[u8]) {
@@ -248,6 +246,8 @@ impl Hostile {
         if rest.len() >= 17 && rest[..16] == session.id && [UNKNOWN, EXPIRED].contains(&rest[16]) {
             self.session = None;
             self.nonce = self.random.bytes();
+            // A request names no session: a late one would be a new call in the next session.
+            self.lines.hang_up();
         }
     }
 
