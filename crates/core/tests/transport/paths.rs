@@ -64,18 +64,32 @@ fn a_new_network_resets_the_estimates_and_gets_fresh_ids() {
     let now = pair.now;
     pair.client(client).address_changed(now);
     pair.rules(Rules { delay: 40 * MILLI, ..Rules::default() });
-    pair.run_for(30 * MILLI);
-    pair.run_until(SECOND, |p| {
-        p.hosts[SERVER].endpoint.connection(server).unwrap().stats().migrations == 1
-    });
+    let moved = |p: &Pair| {
+        let server = p.hosts[SERVER].endpoint.connection(server).unwrap();
+        Some(server.remote_address()) == p.nat
+    };
+    assert!(pair.run_until(SECOND, moved));
     let after = pair.server(server).stats();
-    assert_eq!(after.migrations, 1);
-    assert!(after.window <= 14_720, "{after:?}");
-    assert!(after.min_rtt >= 50 * MILLI, "{after:?}");
+    assert!(after.window <= 14_720 && after.rtt > 300 * MILLI, "{after:?}");
+    pair.run_for(SECOND);
+    let after = pair.server(server).stats();
+    assert!(after.migrations == 1 && after.min_rtt >= 80 * MILLI, "{after:?}");
     pair.client(client).send(Bytes::new(), pattern(10, 1)).unwrap();
     pair.run_for(SECOND);
     assert_ne!(last(&pair, CLIENT), old.0);
     assert_ne!(last(&pair, SERVER), old.1);
+}
+
+#[test]
+fn a_rebound_address_is_proven_even_if_the_path_became_much_slower() {
+    let mut pair = Pair::new(7);
+    let (client, server) = pair.established();
+    pair.run_for(SECOND);
+    pair.nat = Some(address("10.0.0.1:4444"));
+    pair.rules(Rules { delay: 150 * MILLI, ..Rules::default() });
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.run_for(2 * SECOND);
+    assert_eq!(pair.server(server).stats().migrations, 1);
 }
 
 #[test]

@@ -184,14 +184,17 @@ impl AddressProof {
         usize::try_from((3 * self.received).saturating_sub(self.sent)).unwrap_or(usize::MAX)
     }
 
-    /// Begins to challenge the address, for three probe timeouts of `interval`.
-    pub(super) fn begin_challenge(&mut self, now: Instant, interval: Duration) {
+    /// Begins to challenge the address, which has three probe timeouts to answer: of `timeout`, or of
+    /// a path that nothing is known of if that is longer (RFC 9000 §8.2.4). The challenge is repeated
+    /// after `timeout`, then after twice that, and so on.
+    pub(super) fn begin_challenge(&mut self, now: Instant, timeout: Duration) {
+        let patience = 3 * timeout.max(RttEstimator::new(INITIAL_RTT).probe_timeout_base());
         self.challenge = Some(Challenge {
             outstanding: Vec::new(),
             due: true,
-            again_at: now + interval,
-            until: now + 3 * interval,
-            interval,
+            again_at: now + timeout,
+            until: now + patience,
+            interval: timeout,
         });
     }
 
@@ -238,6 +241,7 @@ impl AddressProof {
             return ChallengeTimeout::Waiting;
         }
         challenge.due = true;
+        challenge.interval *= 2;
         challenge.again_at = now + challenge.interval;
         ChallengeTimeout::Again
     }
@@ -276,8 +280,9 @@ mod tests {
         assert_ne!(proof.next_challenge(&mut random), Some(token));
         assert!(proof.on_response(token) && proof.is_validated());
 
-        proof.begin_challenge(start, second);
-        assert_eq!(proof.on_timeout(start + 3 * second), ChallengeTimeout::Failed);
+        proof.begin_challenge(start, second / 100);
+        assert_ne!(proof.on_timeout(start + second), ChallengeTimeout::Failed, "a slower path");
+        assert_eq!(proof.on_timeout(start + 4 * second), ChallengeTimeout::Failed);
         assert_eq!(proof.timeout(), None);
     }
 }
