@@ -4,7 +4,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use super::call::{State, Work};
-use super::link::{Attempt, Live, Session};
+use super::link::{Attempt, Live, Occupant, Session};
 use super::{Client, close_code};
 use crate::rpc::SessionTicket;
 use crate::rpc::context::Context;
@@ -194,27 +194,44 @@ impl Client {
         handle: ConnectionHandle,
         attached: &Attached,
     ) {
-        let Some(session) = self.links.get_mut(key).and_then(|link| link.session.as_mut()) else {
-            return;
-        };
+        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(session) = link.session.as_mut() else { return };
         let Some(calls) = session.slots.attached(attached) else { return };
+        // Slots that this settles are free from here on, and the next calls may take them as soon as
+        // the link is ready: who waited there is looked up before.
+        let mut todo = alloc::vec::Vec::with_capacity(calls.len());
+        for (id, reconciled) in calls {
+            let occupant = match reconciled {
+                Reconciled::NotKept | Reconciled::Ended(_) => link.take_occupant(id.slot),
+                Reconciled::Send | Reconciled::Ask | Reconciled::WillCome => {
+                    let call = link.occupant(id.slot).and_then(|occupant| occupant.call);
+                    Occupant { call, ..Occupant::default() }
+                }
+            };
+            todo.push((id, reconciled, occupant));
+        }
         self.ready(cx, key, handle);
-        for (id, todo) in calls {
-            let waiting = self.links.get_mut(key).and_then(|link| link.occupant(id.slot)?.call);
-            match todo {
+        for (id, reconciled, occupant) in todo {
+            match reconciled {
                 Reconciled::Send => {
-                    if let Some(call) = waiting {
+                    if let Some(call) = occupant.call {
                         self.send_numbered(cx, key, call);
                     }
                 }
                 Reconciled::Ask | Reconciled::WillCome => {}
                 Reconciled::NotKept => {
-                    self.settled_not_kept(cx, key, id);
+                    self.settle_occupant(
+                        cx,
+                        key,
+                        id,
+                        occupant,
+                        crate::service::CallState::ReplyNotKept,
+                    );
                 }
-                Reconciled::Ended(fate) => self.ended(cx, key, id, fate),
+                Reconciled::Ended(fate) => self.ended(cx, key, occupant, fate),
             }
         }
-        self.after_sending(cx, key);
+        self.after_answer(cx, key);
     }
 
     /// An attempt becomes the live connection; the one before it is closed.
@@ -514,9 +531,7 @@ impl Client {
     }
 
     /// One slot of an attached session is not remembered as it must be.
-    fn ended(&mut self, cx: &mut Context<'_>, key: u64, id: crate::session::CallId, fate: Fate) {
-        let Some(link) = self.links.get_mut(key) else { return };
-        let occupant = link.take_occupant(id.slot);
+    fn ended(&mut self, cx: &mut Context<'_>, key: u64, occupant: Occupant, fate: Fate) {
         for question in occupant.questions {
             self.finish_question(cx, question, Ok(fate_state(fate)));
         }

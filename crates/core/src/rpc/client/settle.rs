@@ -2,6 +2,7 @@
 
 use super::Client;
 use super::call::{State, Work};
+use super::link::Occupant;
 use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::CallKey;
@@ -130,9 +131,21 @@ impl Client {
         id: CallId,
         state: CallState<IncomingReply>,
     ) {
-        self.arm_release(cx.now, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let occupant = link.take_occupant(id.slot);
+        self.settle_occupant(cx, key, id, occupant, state);
+    }
+
+    /// The same, for who waited in the call's slot.
+    pub(super) fn settle_occupant(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        id: CallId,
+        occupant: Occupant,
+        state: CallState<IncomingReply>,
+    ) {
+        self.arm_release(cx.now, key);
         for question in occupant.questions {
             self.finish_question(cx, question, Ok(state.clone()));
         }
@@ -140,11 +153,6 @@ impl Client {
             Some(call) => self.resolve(cx, key, call, state),
             None => self.remember(key, id, state),
         }
-    }
-
-    pub(super) fn settled_not_kept(&mut self, cx: &mut Context<'_>, key: u64, id: CallId) {
-        self.settled(cx, key, id, CallState::ReplyNotKept);
-        self.after_answer(cx, key);
     }
 
     fn resolve(
@@ -350,7 +358,7 @@ impl Client {
     }
 
     /// After anything that may have freed a slot: the next call takes it.
-    fn after_answer(&mut self, cx: &mut Context<'_>, key: u64) {
+    pub(super) fn after_answer(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(channel) = self.links.get(key).map(|link| link.channel) else { return };
         self.pump(cx, channel);
         self.after_sending(cx, key);
