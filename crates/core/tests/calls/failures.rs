@@ -63,7 +63,7 @@ fn after_a_restart_calls_in_flight_are_lost_at_once_and_the_next_call_works() {
     world.kill_server();
     world.run(500);
     world.start_server();
-    let error = world.result_within(call, 1_500).unwrap_err();
+    let error = world.result_within(call, 500).unwrap_err();
     assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
     let next = world.call(&ECHO, b"next", None);
     assert_eq!(world.result_within(next, 500).unwrap(), "next");

@@ -265,6 +265,7 @@ impl Connection {
             timers,
             keep_alive: false,
             awaits_answer: false,
+            answer_probe: super::recover::ANSWER_PROBE_MIN,
             early: Vec::new(),
             open_failures: 0,
             counters: Stats::default(),

@@ -106,6 +106,7 @@ pub struct Connection {
     timers: Timers,
     keep_alive: bool,
     awaits_answer: bool,
+    answer_probe: Duration,
     /// Packets that came before their keys.
     early: Vec<process::EarlyPacket>,
     open_failures: u64,
@@ -228,12 +229,13 @@ impl Connection {
         self.reset_keepalive(now);
     }
 
-    /// Whether something hangs on an answer of the peer. While it does, silence is probed every two
-    /// seconds: a peer that has acknowledged everything and was then restarted would otherwise not
-    /// be noticed before the idle timeout.
+    /// Whether something hangs on an answer of the peer. While it does, silence is probed: after
+    /// 200 ms, then after twice as long each time, up to two seconds. A peer that has acknowledged
+    /// everything and was then restarted would otherwise not be noticed before the idle timeout.
     pub fn await_answer(&mut self, now: Instant, on: bool) {
         if on != self.awaits_answer {
             self.awaits_answer = on;
+            self.answer_probe = recover::ANSWER_PROBE_MIN;
             self.reset_keepalive(now);
         }
     }

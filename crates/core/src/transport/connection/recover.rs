@@ -325,6 +325,7 @@ impl Connection {
                 Timer::Handshake | Timer::Idle => self.vanish(ConnectionError::IdleTimeout),
                 Timer::KeepAlive => {
                     self.space(Space::Data).ping = true;
+                    self.answer_probe = (self.answer_probe * 2).min(ANSWER_PROBE_MAX);
                     self.reset_keepalive(now);
                 }
                 Timer::Close => {}
@@ -364,7 +365,7 @@ impl Connection {
     pub(super) fn reset_keepalive(&mut self, now: Instant) {
         let keep =
             (self.keep_alive && !self.config.keepalive.is_zero()).then_some(self.config.keepalive);
-        let answer = self.awaits_answer.then_some(ANSWER_PROBE);
+        let answer = self.awaits_answer.then_some(self.answer_probe);
         let silence = match (keep, answer) {
             (Some(keep), Some(answer)) => Some(keep.min(answer)),
             (keep, answer) => keep.or(answer),
@@ -374,5 +375,7 @@ impl Connection {
     }
 }
 
-/// Silence that is taken as it is while an answer is awaited.
-const ANSWER_PROBE: Duration = Duration::from_secs(2);
+/// Silence that is taken as it is while an answer is awaited: at first, and at most. It doubles with
+/// each probe, so that a long wait costs little.
+pub(super) const ANSWER_PROBE_MIN: Duration = Duration::from_millis(200);
+const ANSWER_PROBE_MAX: Duration = Duration::from_secs(2);
