@@ -698,7 +698,9 @@ impl Client {
         else {
             return;
         };
-        link.rtt = Some(connection.rtt());
+        // The least seen, since the last one may be that of a queue or a fault which has gone.
+        let least = connection.stats().min_rtt;
+        link.rtt = Some(least).filter(|rtt| !rtt.is_zero()).or(link.rtt);
         if connection.stats().probe_timeouts_in_a_row < SILENT_PROBES {
             if link.attempt.is_none() {
                 link.silent_since = None;

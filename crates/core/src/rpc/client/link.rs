@@ -43,7 +43,7 @@ pub(super) struct Link {
     pub(super) steer: Option<u8>,
     /// Since when no server has answered here.
     pub(super) silent_since: Option<Instant>,
-    /// The round-trip time of the last connection, which seeds the next one's estimate.
+    /// The least round-trip time of the last connection, which seeds the next one's estimate.
     pub(super) rtt: Option<Duration>,
     /// The server asks for new calls to go elsewhere.
     pub(super) draining: bool,
