@@ -204,3 +204,20 @@ fn no_second_update_begins_before_the_first_is_confirmed() {
     }
     assert!(pair.client(client).stats().key_updates <= before + 1);
 }
+
+#[test]
+fn a_restart_is_noticed_soon_while_an_answer_is_awaited_even_if_nothing_is_in_flight() {
+    let mut pair = Pair::new(10);
+    let (client, _) = pair.established();
+    pair.run_for(5 * SECOND);
+    let now = pair.now;
+    pair.client(client).await_answer(now, true);
+    pair.record = true;
+    pair.run_for(20 * SECOND);
+    // After 200 ms of silence, then ever longer, at most two seconds.
+    let probes = pair.hosts[CLIENT].sent.len();
+    assert!((10..=14).contains(&probes), "{probes}");
+    restart_server(&mut pair);
+    assert!(pair.run_until(3 * SECOND, |p| p.hosts[CLIENT].lost().is_some()));
+    assert_eq!(pair.hosts[CLIENT].lost(), Some(&ConnectionError::Reset));
+}

@@ -215,6 +215,19 @@ fn a_server_that_cannot_prove_its_name_is_left_and_told_why() {
     assert!(!pair.hosts.iter().any(|h| h.is_connected()));
 }
 
+#[test]
+fn a_client_that_the_server_does_not_let_in_is_told_why() {
+    let (client, server) = tls::uninvited();
+    let mut pair = Pair::with_tls(22, config(), config(), client, server);
+    pair.connect();
+    pair.run_for(SECOND);
+    let Some(ConnectionError::PeerTransport(told)) = pair.hosts[CLIENT].lost() else {
+        panic!("{:?}", pair.hosts[CLIENT].events)
+    };
+    assert!(told.code.alert().is_some(), "{told}");
+    assert!(!pair.hosts[SERVER].is_connected());
+}
+
 fn always_retry() -> EndpointConfig {
     EndpointConfig { always_retry: true, ..config() }
 }

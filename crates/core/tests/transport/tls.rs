@@ -38,6 +38,11 @@ pub(crate) fn mutual() -> (Arc<dyn ClientTls>, Arc<dyn ServerTls>, [u8; 32]) {
     (Arc::new(client), Arc::new(server), CLIENT.identity.key_digest().unwrap())
 }
 
+/// A server that lets in nobody without a certificate, and a client that has none.
+pub(crate) fn uninvited() -> (Arc<dyn ClientTls>, Arc<dyn ServerTls>) {
+    (client(&SERVER), mutual().1)
+}
+
 /// A client that trusts somebody else.
 pub(crate) fn strangers() -> (Arc<dyn ClientTls>, Arc<dyn ServerTls>) {
     (client(&CLIENT), Arc::new(server(SERVER.identity.clone())))
