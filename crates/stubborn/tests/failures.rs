@@ -46,6 +46,36 @@ async fn an_orderly_drain_lets_a_started_call_end_and_refuses_new_ones() {
 }
 
 #[tokio::test]
+async fn a_program_that_just_ends_keeps_no_server_from_draining() {
+    let site = Site::new();
+    let server = site.start().await;
+    let builder = site.to(&server);
+    let program = std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let channel = builder.connect().await.unwrap();
+            number(&channel, &COUNT).await.unwrap()
+        })
+    });
+    let ended = tokio::task::spawn_blocking(|| program.join().unwrap());
+    assert_eq!(soon(ended).await.unwrap(), 1);
+    // The kept reply was released by the program's goodbye, so nothing is waited for.
+    let report = soon(server.drain()).await;
+    assert!(report.complete, "{report:?}");
+}
+
+#[tokio::test]
+async fn a_name_with_several_addresses_finds_the_one_that_answers() {
+    let site = Site::new();
+    let server = site.start().await;
+    // Often ::1 comes first, where nobody listens.
+    let address = format!("stubborn://localhost:{}", server.local_addr().port());
+    let trust = Trust::pem(site.identity.certificate_pem()).unwrap();
+    let channel = soon(ChannelBuilder::new(address).trust(trust).connect()).await.unwrap();
+    assert_eq!(number(&channel, &COUNT).await.unwrap(), 1);
+}
+
+#[tokio::test]
 async fn a_drain_that_takes_too_long_drops_what_still_runs_and_says_so() {
     let mut site = Site::new();
     site.drain = Duration::from_millis(100);

@@ -79,6 +79,8 @@ struct Driver {
     woken: Vec<Waker>,
     /// When to end at the latest, once that is wanted.
     leave_by: Option<Instant>,
+    /// The peers were told that this is the end.
+    left: bool,
     /// Its place among the server's workers, if there are several.
     member: Option<Member>,
 }
@@ -160,6 +162,7 @@ impl Driver {
             queries: Vec::new(),
             woken: Vec::new(),
             leave_by: None,
+            left: false,
             member,
         })
     }
@@ -298,6 +301,7 @@ impl Driver {
 
     /// Tells the peers and ends.
     fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.left = true;
         {
             let mut state = self.shared.lock();
             let now = self.shared.clock.now();
@@ -309,9 +313,24 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// The runtime ends before this task: what can be said without waiting is said. A program whose
+    /// `main` returns takes leave of its servers so.
+    fn leave_at_once(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.begin_leave();
+        let _ = self.outgoing.poll_flush(&mut cx, &self.shared, &self.socket);
+        let _ = self.poll_leave(&mut cx);
+    }
+}
+
 impl Drop for Driver {
     /// The task has ended, or its runtime has, or the node has panicked.
     fn drop(&mut self) {
+        let killed = *self.shared.stage.borrow() == Stage::Killed;
+        if !self.left && !killed && !std::thread::panicking() {
+            self.leave_at_once();
+        }
         let woken = self.shared.lock().end();
         let stage = self.shared.stage.send_replace(Stage::Ended);
         if let Some(member) = &self.member {
