@@ -125,7 +125,8 @@ impl Plan {
                 endpoint.limits.send_window = 40_000 + random.below(200_000);
             }
             if random.chance(0.2) {
-                endpoint.limits.assembly = 400_000;
+                // Parts of messages on connections that are dead but not timed out count too.
+                endpoint.limits.assembly = 8_000_000;
                 endpoint.limits.connections = 40;
                 endpoint.limits.handshakes_before_retry = 4;
             }
