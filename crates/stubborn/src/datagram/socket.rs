@@ -15,6 +15,9 @@ const WANTED_BUFFER: usize = 8 << 20;
 /// Room for one receive: a datagram of any size, or a batch that the kernel has put together.
 const RECEIVE_SIZE: usize = 64 << 10;
 
+/// Whether one receive takes all that there is, up to its batch: recvmmsg does.
+const RECEIVES_ALL: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// A UDP socket in a tokio runtime.
 ///
 /// An IPv6 socket on the unspecified address also speaks IPv4. Whatever the socket is, IPv4
@@ -87,12 +90,21 @@ impl Socket {
         let ReceiveBuffers { bytes, metas } = buffers;
         let count = loop {
             ready!(self.io.poll_recv_ready(cx))?;
-            let received = self.io.try_io(Interest::READABLE, || self.receive(bytes, metas));
+            let mut count = 0;
+            let received = self.io.try_io(Interest::READABLE, || {
+                count = self.receive(bytes, metas)?;
+                // A batch that is not full has emptied the queue. Saying so now saves the system
+                // call that would find nothing; what comes from here on makes the socket readable
+                // again.
+                let emptied = RECEIVES_ALL && count < metas.len();
+                if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
             match received {
+                _ if count > 0 => break count,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                 // An ICMP message about an earlier send; other peers are not concerned.
                 Err(e) if is_about_one_peer(&e) => continue,
-                other => break other?,
+                other => other?,
             }
         };
         let mut datagrams = 0;

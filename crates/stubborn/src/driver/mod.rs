@@ -98,7 +98,7 @@ impl Future for Driver {
             let woke_callers = this.digest(cx);
             if woke_callers && !this.flush_due {
                 this.flush_due = true;
-                break;
+                return yield_to_callers(cx);
             }
             this.flush_due = false;
             let flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
@@ -126,6 +126,14 @@ impl Future for Driver {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Lets whoever was woken run before the driver is polled again, also the runtime's main future,
+/// which a task that merely wakes itself would overtake.
+fn yield_to_callers(cx: &mut Context<'_>) -> Poll<()> {
+    let yielding = std::pin::pin!(tokio::task::yield_now());
+    // It hands our waker to the runtime when it is first polled; nothing more is needed of it.
+    yielding.poll(cx)
 }
 
 impl Driver {

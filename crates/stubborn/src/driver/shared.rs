@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -44,11 +46,36 @@ pub(crate) enum Stage {
 /// What the lock guards.
 pub(crate) struct State {
     pub(crate) node: Node,
-    pub(crate) waiters: HashMap<CallKey, Waiter>,
+    pub(crate) waiters: HashMap<CallKey, Waiter, KeyHasher>,
     pub(crate) channels: HashMap<ChannelKey, ChannelState>,
     pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
     driver: Option<Waker>,
     ended: bool,
+}
+
+/// Hashes the keys of calls. They are numbers that the node gives out, so nobody can choose them to
+/// collide; the multiplication spreads them over the bits that the table looks at.
+pub(crate) type KeyHasher = BuildHasherDefault<KeyHash>;
+
+#[derive(Default)]
+pub(crate) struct KeyHash(u64);
+
+impl Hasher for KeyHash {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 6.4).
+        let spread = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ (spread >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Somebody who waits for the end of a call, reservation or question.
@@ -130,7 +157,7 @@ impl Shared {
     pub(super) fn new(node: Node, clock: NodeClock, local: SocketAddr) -> Self {
         let state = State {
             node,
-            waiters: HashMap::new(),
+            waiters: HashMap::default(),
             channels: HashMap::new(),
             handlers: HashMap::new(),
             driver: None,
@@ -165,15 +192,17 @@ impl Shared {
     /// What a waiter was told, or `None` and it is woken later.
     pub(crate) fn poll_waiter(&self, key: CallKey, waker: &Waker) -> Option<Ended> {
         let mut state = self.lock();
-        match state.waiters.get_mut(&key) {
-            None => Some(Ended::Gone),
-            Some(Waiter::Waiting(waiting)) => {
+        let Entry::Occupied(mut waiter) = state.waiters.entry(key) else {
+            return Some(Ended::Gone);
+        };
+        match waiter.get_mut() {
+            Waiter::Waiting(waiting) => {
                 waiting.clone_from(waker);
                 None
             }
-            Some(Waiter::Ready(_)) => match state.waiters.remove(&key) {
-                Some(Waiter::Ready(ended)) => Some(*ended),
-                _ => unreachable!("it was there a line ago"),
+            Waiter::Ready(_) => match waiter.remove() {
+                Waiter::Ready(ended) => Some(*ended),
+                Waiter::Waiting(_) => unreachable!("it was ready a line ago"),
             },
         }
     }
