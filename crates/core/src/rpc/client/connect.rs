@@ -705,7 +705,11 @@ impl Client {
             if link.attempt.is_none() {
                 link.silent_since = None;
             }
-            link.suspect = false;
+            // Calls may wait for this, if every other server is shunned too.
+            if core::mem::take(&mut link.suspect) {
+                let channel = link.channel;
+                self.pump(cx, channel);
+            }
             return;
         }
         link.suspect = true;

@@ -57,7 +57,7 @@ impl Client {
         }
         let Some(link) = self.ready_link(channel) else {
             self.fail_draining(cx, channel);
-            self.watch_draining(cx, channel);
+            self.watch_shunned(cx, channel);
             return self.seek_server(cx, channel);
         };
         while let Some(key) = self.channels[channel.0 as usize].others.pop_front() {
@@ -73,10 +73,11 @@ impl Client {
         self.after_sending(cx, link);
     }
 
-    /// Calls that wait until a draining server is replaced have to notice that it is gone.
-    fn watch_draining(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+    /// Calls that wait while every server is shunned have to notice that a draining one is gone, or
+    /// that a silent one speaks again.
+    fn watch_shunned(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
         for link in self.channels[key.0 as usize].links.clone() {
-            if self.links.get(link).is_some_and(|link| link.draining && link.live.is_some()) {
+            if self.links.get(link).is_some_and(|link| link.is_shunned() && link.live.is_some()) {
                 self.after_sending(cx, link);
             }
         }
@@ -395,7 +396,7 @@ impl Client {
         self.send_control(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let unsettled = link.has_unsettled();
-        let awaited = link.draining && self.channels[link.channel.0 as usize].waiting() > 0;
+        let awaited = link.is_shunned() && self.channels[link.channel.0 as usize].waiting() > 0;
         if let Some(live) = &link.live
             && let Some(connection) = cx.endpoint.connection_mut(live.handle)
         {
@@ -460,7 +461,7 @@ impl Client {
 
     pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
         if let Some(link) = self.links.get_mut(key) {
-            let awaited = link.draining && self.channels[link.channel.0 as usize].waiting() > 0;
+            let awaited = link.is_shunned() && self.channels[link.channel.0 as usize].waiting() > 0;
             link.check_at = (link.has_unsettled() || awaited).then(|| now + CHECK_EVERY);
         }
     }
