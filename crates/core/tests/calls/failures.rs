@@ -134,7 +134,7 @@ fn a_server_that_never_was_there_fails_the_call_as_not_executed() {
 #[test]
 fn a_read_that_was_sent_twice_is_not_said_to_be_not_executed_when_one_copy_is_refused() {
     let mut world = World::new(36);
-    let read = world.call(&SLOW_READ, b"x", None);
+    let read = world.patient_call(&SLOW_READ, b"x");
     assert!(world.run_until(1_000, |w| !w.slow.is_empty()));
     world.rules.cut = true;
     // Past the idle timeout, so that only another connection can go on.
