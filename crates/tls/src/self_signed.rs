@@ -29,9 +29,15 @@ pub fn self_signed(
     names: impl IntoIterator<Item = impl Into<String>>,
 ) -> Result<SelfSigned, ConfigError> {
     let names: Vec<String> = names.into_iter().map(Into::into).collect();
-    let made = rcgen::generate_simple_self_signed(names)
-        .map_err(|e| ConfigError::Unusable(e.to_string()))?;
-    let (certificate_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let unusable = |error: rcgen::Error| ConfigError::Unusable(error.to_string());
+    // People look at the subject, programs at the alternative names.
+    let common_name = names.first().cloned().unwrap_or_else(|| "self-signed".to_owned());
+    let mut parameters = rcgen::CertificateParams::new(names).map_err(unusable)?;
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+    let key = rcgen::KeyPair::generate().map_err(unusable)?;
+    let certificate = parameters.self_signed(&key).map_err(unusable)?;
+    let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
     let identity = Identity::from_pem(certificate_pem.as_bytes(), key_pem.as_bytes())?;
     Ok(SelfSigned { identity, certificate_pem, key_pem })
 }

@@ -67,13 +67,14 @@ struct Driver {
     registry: Registry,
     socket: Socket,
     buffers: ReceiveBuffers,
-    /// Datagrams between the socket and the node; empty between polls, like the two below.
+    /// Datagrams between the socket and the node; empty between polls, like the four below.
     received: Vec<Received>,
     outgoing: Outgoing,
     timer: Timer,
     /// Callers were given their turn: now send.
     flush_due: bool,
     requests: Vec<IncomingRequest>,
+    started: Vec<Started>,
     /// Questions that another worker answers.
     queries: Vec<IncomingQuery>,
     woken: Vec<Waker>,
@@ -167,6 +168,7 @@ impl Driver {
             timer: Timer::new(clock),
             flush_due: false,
             requests: Vec::new(),
+            started: Vec::new(),
             queries: Vec::new(),
             woken: Vec::new(),
             leave_by: None,
@@ -277,11 +279,11 @@ impl Driver {
         }
         let clock = self.shared.clock;
         let registry = &self.registry;
-        let started: Vec<Started> =
-            self.requests.drain(..).map(|r| handler::start(registry, clock, r)).collect();
+        let start = |request| handler::start(registry, clock, request);
+        self.started.extend(self.requests.drain(..).map(start));
         let mut state = self.shared.lock();
         let now = clock.now();
-        for started in started {
+        for started in self.started.drain(..) {
             match started {
                 Started::Answered(key, answer) => state.node.answer(now, key, answer),
                 Started::Pending(key, handler) => {
