@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use stubborn::client::ClientEndpoint;
-use stubborn::{ChannelBuilder, Outcome};
+use stubborn::{CallError, ChannelBuilder, Outcome};
 use tokio::task::LocalSet;
 
 use crate::error::{Error, Exit};
@@ -55,6 +55,33 @@ impl Measured {
     }
 }
 
+impl Measured {
+    /// Counts a call. False if it failed.
+    fn note(
+        &mut self,
+        load: &Load,
+        started: Instant,
+        ended: Instant,
+        result: Result<Payload, CallError>,
+    ) -> bool {
+        let error = match result {
+            Ok(_) => {
+                if started >= load.from && ended <= load.to {
+                    self.latency.saturating_record(nanos(ended - started));
+                }
+                return true;
+            }
+            Err(error) => error,
+        };
+        match error.outcome() {
+            Outcome::Executed(_) | Outcome::NotExecuted(_) => self.failed += 1,
+            _ => self.unresolved += 1,
+        }
+        self.first_failure.get_or_insert_with(|| error.to_string());
+        false
+    }
+}
+
 /// Connects with a socket of its own.
 pub(super) async fn connect(address: &str) -> Result<EchoClient, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::new(Exit::Connect, e.to_string());
@@ -86,22 +113,9 @@ async fn work(client: EchoClient, load: Load, measured: Rc<RefCell<Measured>>) {
     while started < load.to {
         let result = client.echo(request.clone()).await;
         let ended = Instant::now();
-        let mut measured = measured.borrow_mut();
-        match result {
-            Ok(_) if started >= load.from && ended <= load.to => {
-                measured.latency.saturating_record(nanos(ended - started));
-            }
-            Ok(_) => {}
-            Err(error) => {
-                match error.outcome() {
-                    Outcome::Executed(_) | Outcome::NotExecuted(_) => measured.failed += 1,
-                    _ => measured.unresolved += 1,
-                }
-                measured.first_failure.get_or_insert_with(|| error.to_string());
-                // Not one failure after another as fast as they come.
-                drop(measured);
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+        if !measured.borrow_mut().note(&load, started, ended, result) {
+            // Not one failure after another as fast as they come.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         started = Instant::now();
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 pub(super) const ACCOUNTS: u64 = 16;
 
 /// What each account has at first, in cents.
-pub(super) const OPENING: i64 = 1_000_000_00;
+pub(super) const OPENING: i64 = 100_000_000;
 
 /// Bytes of a record, with its line feed.
 const RECORD: usize = 64;

@@ -59,6 +59,16 @@ impl Report {
     pub(super) fn to_json(&self) -> Value {
         let v = &self.verdict;
         let resent = self.connection.map(|stats| stats.packets_resent);
+        let connection = self.connection.map(|stats| {
+            json!({
+                "rtt_us": stats.rtt.as_micros() as u64,
+                "window": stats.window,
+                "mtu": stats.mtu,
+                "packets_sent": stats.packets_sent,
+                "packets_lost": stats.packets_lost,
+                "probe_timeouts": stats.probe_timeouts,
+            })
+        });
         json!({
             "calls": v.calls,
             "executed": v.executed,
@@ -81,6 +91,7 @@ impl Report {
             "kills": self.kills,
             "wire": self.wire.to_json(),
             "resent_by_client": resent,
+            "connection": connection,
             "ok": self.faults().is_empty(),
         })
     }
@@ -151,7 +162,7 @@ pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
