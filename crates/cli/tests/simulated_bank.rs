@@ -37,7 +37,7 @@ impl Ledger {
 impl Bank for Ledger {
     async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
         // Some transfers take time: tokio's clock is the world's.
-        if call.reference % 7 == 0 {
+        if call.reference.is_multiple_of(7) {
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         let TransferRequest { from, to, cents, reference } = call.into_message();
