@@ -91,3 +91,15 @@ fn a_server_that_is_no_target_any_more_still_settles_its_calls() {
     world.run(2_000);
     assert_eq!(world.server().sessions(), 0, "the session was closed");
 }
+
+#[test]
+fn a_server_that_never_had_a_session_does_not_make_its_calls_lost() {
+    let mut world = two_servers(46);
+    let first = world.call(&ECHO, b"x", None);
+    world.result(first).unwrap();
+    let (now, channel) = (world.now, world.channel);
+    let key = world.client().outcome(now, channel, "abc.1-0-1".parse().unwrap(), None);
+    assert!(world.run_until(5_000, |w| w.outcomes.contains_key(&key)));
+    let error = world.outcomes.remove(&key).unwrap().unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Pending(_)), "{error}");
+}

@@ -248,6 +248,16 @@ impl Client {
             return;
         };
         let Some(call) = live.queries.remove(&query) else { return };
+        if matches!(answer, QueryAnswer::UnknownSession) && self.may_be_elsewhere(key, call) {
+            let why = "this server never had the session: ask the one that has";
+            let error = self.calls.get(call.0).and_then(|question| {
+                Some(question.error(Outcome::Pending(question.id()?)).because(why))
+            });
+            if let Some(error) = error {
+                self.finish_question(cx, call, Err(error));
+            }
+            return self.after_answer(cx, key);
+        }
         let state = match answer {
             QueryAnswer::NotArrived => CallState::NotArrived,
             QueryAnswer::Executing => CallState::Executing,
@@ -259,6 +269,16 @@ impl Client {
         };
         self.finish_question(cx, call, Ok(state));
         self.after_answer(cx, key);
+    }
+
+    /// Whether the session that is asked about may be known to another server of the channel, so
+    /// that the word of this one does not make its calls lost.
+    fn may_be_elsewhere(&self, key: u64, question: CallKey) -> bool {
+        let Some(link) = self.links.get(key) else { return false };
+        let asked = self.calls.get(question.0).and_then(|call| call.id());
+        let here = link.session.as_ref().map(|session| session.slots.id().incarnation);
+        self.channels[link.channel.0 as usize].links.len() > 1
+            && asked.is_some_and(|id| Some(id.session.incarnation) != here)
     }
 
     /// The server does not let us ask about a session.
