@@ -79,6 +79,13 @@ impl ProbeTimeout {
         true
     }
 
+    /// An answer is awaited and the peer has been silent for seconds: probes are due now, whatever
+    /// the timeout. After a peer that stood still for long it may be far longer than the path needs.
+    pub fn insist(&mut self, now: Instant) {
+        self.prompted = Some(now);
+        self.due = PROBES_PER_TIMEOUT;
+    }
+
     /// Probes still to be sent. They go out whatever the congestion window says, and count against
     /// it (RFC 9002 §7.5).
     pub fn due(&self) -> u8 {

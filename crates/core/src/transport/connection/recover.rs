@@ -304,6 +304,19 @@ impl Connection {
         }
     }
 
+    /// An answer is awaited, and silence has lasted: what is in flight is sent again. One round-trip
+    /// time of many seconds, seen when a peer stood still, would make the timeout last longer than
+    /// anybody waits.
+    fn probe_silence(&mut self, now: Instant) {
+        if self.state.is_open()
+            && self.spaces.iter().any(|s| s.sent.has_eliciting())
+            && let Some((_, space)) = self.probe_deadline()
+        {
+            self.recovery.probe.insist(now);
+            self.begin_probes(space);
+        }
+    }
+
     /// When [`on_timeout`](Self::on_timeout) is to be called next.
     pub(in super::super) fn poll_timeout(&self) -> Option<Instant> {
         if matches!(self.state, super::State::Drained) {
@@ -325,6 +338,9 @@ impl Connection {
                 Timer::Handshake | Timer::Idle => self.vanish(ConnectionError::IdleTimeout),
                 Timer::KeepAlive => {
                     self.space(Space::Data).ping = true;
+                    if self.awaits_answer && self.answer_probe == ANSWER_PROBE_MAX {
+                        self.probe_silence(now);
+                    }
                     self.answer_probe = (self.answer_probe * 2).min(ANSWER_PROBE_MAX);
                     self.reset_keepalive(now);
                 }
