@@ -404,8 +404,10 @@ impl World {
 
     /// The network heals: two honest sides then get everything across.
     fn settle(&mut self) {
-        // Timeouts may have backed off far: then either one fires or the connection is given up.
-        let end = self.now + Duration::from_secs(70);
+        // Timeouts may have backed off far, and held packets may have made the path look slow: either a
+        // timeout fires or the connection is given up.
+        let rtts = [0, 1].map(|side| self.connection(side).map_or(Duration::ZERO, |c| c.rtt()));
+        let end = self.now + Duration::from_secs(70) + 40 * rtts[0].max(rtts[1]);
         let now = self.now;
         if let Some(connection) = self.connection(0) {
             // Who only receives does not notice that its address was changed.

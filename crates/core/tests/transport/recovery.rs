@@ -400,3 +400,16 @@ fn calls_at_twenty_percent_loss_each_way_have_a_short_tail() {
     }
     assert!(worst < 5 * SECOND, "{worst:?}");
 }
+
+#[test]
+fn a_path_of_jumbo_datagrams_is_used_to_the_full() {
+    let large = EndpointConfig { max_probe: 65_507, ..config() };
+    let mut pair = Pair::with(22, large.clone(), large);
+    pair.rules(Rules { mtu: 9_000, ..Rules::default() });
+    let (client, _) = pair.established();
+    pair.run_for(10 * SECOND);
+    assert_eq!(pair.client(client).stats().mtu, 8_972);
+    pair.client(client).send(Bytes::new(), pattern(2_000_000, 1)).unwrap();
+    assert!(pair.run_until(5 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+    assert_eq!(pair.client(client).stats().packets_lost, 0);
+}

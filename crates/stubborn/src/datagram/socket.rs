@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, ready};
 
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
+use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::transport::endpoint::{Ecn, Transmit};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -17,6 +18,9 @@ const RECEIVE_SIZE: usize = 64 << 10;
 
 /// Whether one receive takes all that there is, up to its batch: recvmmsg does.
 const RECEIVES_ALL: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// The largest payload of Ethernet, which is always worth taking.
+const LEAST_PAYLOAD: usize = 1_472;
 
 /// A UDP socket in a tokio runtime.
 ///
@@ -78,6 +82,13 @@ impl Socket {
     /// Datagrams that one send may carry; 1 if the system has no GSO.
     pub(crate) fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
+    }
+
+    /// The largest datagram that peers should send: a sixteenth of what the kernel granted to
+    /// receive into, so that a burst of them is not lost for want of buffers.
+    pub(crate) fn max_udp_payload(&self) -> usize {
+        let granted = socket2::SockRef::from(&self.io).recv_buffer_size().unwrap_or(0);
+        (granted / 16).clamp(LEAST_PAYLOAD, MAX_DATAGRAM)
     }
 
     /// Receives what has come, at most one batch, and hands it on chunk by chunk.

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use stubborn_core::limits::Limits;
+use stubborn_core::limits::{Limits, MAX_DATAGRAM};
 use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
 };
@@ -152,6 +152,8 @@ impl Driver {
             limits,
             worker: member.as_ref().map_or(0, Member::number),
             max_segments: socket.max_segments(),
+            max_udp_payload: socket.max_udp_payload(),
+            max_probe: MAX_DATAGRAM,
             ..EndpointConfig::default()
         };
         let (server, registry) = server.unzip();
