@@ -215,7 +215,7 @@ fn more_large_messages_at_once_than_may_be_assembled_all_end_also_with_loss() {
         let limits = Limits { assembly, receive_window, ..Limits::default() };
         let mut world = World::with_limits(seed, limits);
         world.rules = Rules { loss: 0.05, ..Rules::default() };
-        let size = |n: u8| if n % 3 == 0 { 3000 } else { size };
+        let size = |n: u8| if n.is_multiple_of(3) { 3000 } else { size };
         let bodies: Vec<_> = (0..60u8).map(|n| Bytes::from(vec![n; size(n)])).collect();
         let calls: Vec<_> =
             bodies.iter().map(|body| world.call_with(&ECHO, body.clone(), None, None)).collect();
