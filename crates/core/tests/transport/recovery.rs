@@ -409,7 +409,21 @@ fn a_path_of_jumbo_datagrams_is_used_to_the_full() {
     let (client, _) = pair.established();
     pair.run_for(10 * SECOND);
     assert_eq!(pair.client(client).stats().mtu, 8_972);
+    pair.record = true;
+    for n in 0..100 {
+        pair.client(client).send(Bytes::new(), pattern(100, n)).unwrap();
+    }
+    pair.run_for(SECOND);
+    let largest = |p: &Pair| p.hosts[CLIENT].sent.iter().map(|f| f.data.len()).max();
+    assert_eq!(largest(&pair), Some(1_472), "small messages do not share one fate");
+    let whole = pair.client(client).max_unreliable().unwrap();
+    assert!(whole > 8_000);
+    pair.client(client).send_unreliable(pattern(whole, 1)).unwrap();
+    pair.run_for(SECOND);
+    let arrived = |(_, e): &(_, ConnectionEvent)| matches!(e, ConnectionEvent::Unreliable(_));
+    assert!(pair.hosts[SERVER].events.iter().any(arrived));
     pair.client(client).send(Bytes::new(), pattern(2_000_000, 1)).unwrap();
-    assert!(pair.run_until(5 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+    assert!(pair.run_until(5 * SECOND, |p| p.hosts[SERVER].whole.len() == 101));
+    assert_eq!(largest(&pair), Some(8_972));
     assert_eq!(pair.client(client).stats().packets_lost, 0);
 }

@@ -3,19 +3,30 @@
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use bytes::Bytes;
+
 use super::super::ecn::Ecn;
 use super::super::endpoint::Transmit;
 use super::super::error::{Code, TransportError};
 use super::super::pacing::Pace;
 use super::super::timers::Timer;
 use super::close::State;
-use super::write::Kind;
+use super::write::{Kind, ONE_RTT_OVERHEAD};
 use super::{Connection, ConnectionError, Space};
 use crate::limits::MIN_DATAGRAM;
 use crate::time::Instant;
 
 /// The kernel takes at most so many bytes in one segmented send (with IP and UDP headers 64 KiB).
 const MAX_BATCH: usize = 65_000;
+
+/// The largest payload of an Ethernet path.
+const ORDINARY: usize = 1_472;
+
+/// What is not data in a packet with one unreliable message.
+const DATAGRAM_OVERHEAD: usize = ONE_RTT_OVERHEAD + 5;
+
+/// From so many waiting bytes on, datagrams are as large as the path carries.
+const BULK: u64 = 64 << 10;
 
 /// No datagram is begun with less room than this: it holds any acknowledgement and a frame.
 const MIN_ROOM: usize = 160;
@@ -72,7 +83,7 @@ impl Connection {
     fn transmit_batch(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         let start = buf.len();
         let backoff = self.recovery.probe.backoff();
-        let size = self.path.mtu.datagram_size(backoff);
+        let size = self.datagram_size(backoff);
         // Each space counts marks for itself; those of the handshake are too few to be of use.
         let mark = match self.handshake.is_confirmed() {
             true => self.path.ecn.mark(),
@@ -106,6 +117,20 @@ impl Connection {
         self.after_sending(count);
         let segment = (count > 1).then_some(size);
         Some(self.transmit(buf.len() - start, segment, mark, self.path.remote))
+    }
+
+    /// What the path carries; but where little waits, no more than an ordinary path carries: whoever
+    /// loses a jumbo datagram of small messages has lost them all, and gains little by its size.
+    fn datagram_size(&self, backoff: u32) -> usize {
+        let carried = self.path.mtu.datagram_size(backoff);
+        let fits = |data: &Bytes| DATAGRAM_OVERHEAD + data.len() <= ORDINARY;
+        if carried > ORDINARY
+            && self.bytes_wanted(ORDINARY) < BULK
+            && self.unreliable.iter().all(fits)
+        {
+            return ORDINARY;
+        }
+        carried
     }
 
     /// The largest datagram that may be sent now, if any (RFC 9000 §8.1).
