@@ -201,7 +201,8 @@ impl Hostile {
         }
         let slot = self.random.below(SLOTS) as u32;
         let Some(session) = &self.session else { return };
-        let beyond = session.slots[slot as usize].last + 2;
+        // So far that it is not the next number when it comes late.
+        let beyond = session.slots[slot as usize].last + 1_000_000;
         let request = self.request(slot, beyond);
         self.must_not_run(&request);
         self.lines.say(line, request.message);
