@@ -152,7 +152,13 @@ impl Server {
             cx.events.push_back(Event::Cancelled(key));
         }
         if let Some(attachment) = client.attachment {
-            self.sessions.detach(cx.now, &attachment);
+            // When two attempts of one client cross, the one that it uses may be the one that
+            // attached first, and the other one that is given up took the session with it.
+            if let Some(old) = self.sessions.detach(cx.now, &attachment) {
+                let refusal = crate::session::Refusal::Superseded;
+                let reference = session_reference(attachment.session());
+                self.send(cx, old, ToClient::Refused { reference, refusal });
+            }
         }
         self.check_drained(cx);
     }

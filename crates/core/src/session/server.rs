@@ -70,6 +70,8 @@ struct Session<R> {
     account: Account,
     epoch: u64,
     connection: Option<u64>,
+    /// The connection that it was last taken from, which its client may still believe to have it.
+    before: Option<u64>,
     /// Its client is done: it is forgotten as soon as nothing executes.
     closing: bool,
     expires: Option<Instant>,

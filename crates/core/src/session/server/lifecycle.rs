@@ -80,10 +80,14 @@ impl<R: KeptReply> Sessions<R> {
 
     /// The connection of `attachment` has ended: replies that were kept for it are dropped, and the
     /// session is remembered for the retention time. Does nothing if another one took over.
-    pub fn detach(&mut self, now: Instant, attachment: &Attachment) {
-        let Ok(index) = self.live(attachment) else { return };
+    ///
+    /// Returns the connection that had the session before this one. It is to be told: its client
+    /// may believe that it has the session still, and would wait there for replies.
+    pub fn detach(&mut self, now: Instant, attachment: &Attachment) -> Option<u64> {
+        let index = self.live(attachment).ok()?;
         let session = self.session_mut(index);
         session.connection = None;
+        let had_it_before = session.before.take();
         let mut change = session.footprint;
         for slot in session.slots.slots_mut() {
             let before = slot.footprint();
@@ -93,6 +97,7 @@ impl<R: KeptReply> Sessions<R> {
         let before = core::mem::replace(&mut session.footprint, change);
         self.footprint.exchange(before, change);
         self.reschedule(now, index);
+        had_it_before
     }
 
     /// The client is done with the session: it is forgotten at once, or when its executing calls
@@ -157,6 +162,7 @@ impl<R: KeptReply> Sessions<R> {
             account,
             epoch: 0,
             connection: None,
+            before: None,
             closing: false,
             expires: None,
             wish: request.slots_wanted.max(1),
@@ -214,7 +220,9 @@ impl<R: KeptReply> Sessions<R> {
     fn connect(&mut self, index: u32, connection: u64) {
         let session = self.session_mut(index);
         session.epoch += 1;
-        let taken_over = session.connection.replace(connection).is_some();
+        let before = session.connection.replace(connection).filter(|old| *old != connection);
+        let taken_over = before.is_some();
+        session.before = before;
         if let Some(at) = session.expires.take() {
             self.expiries.remove(&(at, index));
         }
