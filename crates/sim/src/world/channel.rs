@@ -116,7 +116,7 @@ impl SimCaller {
 }
 
 /// Which memories of which servers a call may depend on.
-pub(crate) struct Memories(Vec<(HostId, u32)>);
+pub(crate) struct Memories(Vec<(HostId, u64)>);
 
 impl Memories {
     /// Whether one of them has been destroyed since.

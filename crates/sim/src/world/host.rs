@@ -56,6 +56,7 @@ pub(crate) struct Alive {
     pub(crate) node: Node,
     pub(crate) services: Registry,
     pub(crate) clock: Clock,
+    incarnation: u64,
     pub(crate) channels: BTreeMap<u32, OpenChannel>,
     pub(crate) waiting: BTreeMap<CallKey, Waiting>,
     /// Handlers at work, by task.
@@ -76,7 +77,7 @@ pub(crate) struct OpenChannel {
     pub(crate) key: ChannelKey,
     pub(crate) ticket: Option<SessionTicket>,
     /// To which memory of each server the channel was last attached.
-    pub(crate) attached: BTreeMap<HostId, u32>,
+    pub(crate) attached: BTreeMap<HostId, u64>,
 }
 
 /// A call, reservation or question that somebody waits for.
@@ -158,6 +159,7 @@ impl Host {
             node: Node::new(config, server, random.bytes()),
             services,
             clock,
+            incarnation,
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),
             handlers: BTreeMap::new(),
@@ -166,9 +168,10 @@ impl Host {
         });
     }
 
-    /// Counts the memories that the host has had, so that a destroyed one is told.
-    pub(crate) fn memory(&self) -> u32 {
-        2 * self.life + u32::from(self.alive.is_none())
+    /// Names the memory that the host has, so that a destroyed one is told: its incarnation, or
+    /// zero for none.
+    pub(crate) fn memory(&self) -> u64 {
+        self.alive.as_ref().map_or(0, |alive| alive.incarnation)
     }
 
     /// Whether what is due to the host is to be done now.

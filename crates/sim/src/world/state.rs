@@ -406,8 +406,9 @@ impl State {
         let words = [kind::CHANNEL, u64::from(id.0), channel_word(&event)];
         let name = &self.hosts[id.0 as usize].name;
         self.trace.event(self.now, words, &[], || format!("{name} channel: {event:?}"));
-        let ChannelEvent::Ready { peer, ticket, .. } = event else { return };
-        let server = self.wire.owner(peer).map(|server| (server, self.host(server).memory()));
+        let ChannelEvent::Ready { peer, ticket, incarnation } = event else { return };
+        // The datagram that says so may be old: the incarnation tells which memory it is from.
+        let server = self.wire.owner(peer).map(|server| (server, incarnation));
         let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
         if let Some(channel) = alive.channels.values_mut().find(|channel| channel.key == key) {
             channel.ticket = Some(ticket);
