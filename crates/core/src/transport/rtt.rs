@@ -38,6 +38,11 @@ impl Default for RttEstimator {
     }
 }
 
+/// The longest base of a probe timeout. A peer that stood still, or a clock that jumped, leaves an
+/// estimate of many seconds behind; what was lost then would not be noticed before anybody gives up.
+/// The exponential back-off goes on from here (RFC 8961 §4).
+const MAX_PROBE_TIMEOUT_BASE: Duration = Duration::from_secs(3);
+
 impl RttEstimator {
     /// An estimator without samples. `initial` is [`INITIAL_RTT`], or what an earlier connection
     /// over the same path measured (RFC 9002 §6.2.2); the first sample replaces it.
@@ -119,10 +124,12 @@ impl RttEstimator {
         self.min = self.latest;
     }
 
-    /// The probe timeout without back-off: `srtt + max(4 * rttvar, 1 ms)` (RFC 9002 §6.2.1), plus
+    /// The probe timeout without back-off, at most three seconds: `srtt + max(4 * rttvar, 1 ms)` (RFC
+    /// 9002 §6.2.1), plus
     /// the delay that the peer has lately been making.
     pub fn probe_timeout_base(&self) -> Duration {
-        self.smoothed + (self.variance * 4).max(GRANULARITY) + self.peer_delay
+        (self.smoothed + (self.variance * 4).max(GRANULARITY) + self.peer_delay)
+            .min(MAX_PROBE_TIMEOUT_BASE)
     }
 
     /// How long after a later packet was acknowledged a packet may still be on its way: 9/8 of the
