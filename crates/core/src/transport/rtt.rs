@@ -124,9 +124,8 @@ impl RttEstimator {
         self.min = self.latest;
     }
 
-    /// The probe timeout without back-off, at most three seconds: `srtt + max(4 * rttvar, 1 ms)` (RFC
-    /// 9002 §6.2.1), plus
-    /// the delay that the peer has lately been making.
+    /// The probe timeout without back-off: `srtt + max(4 * rttvar, 1 ms)` (RFC 9002 §6.2.1), plus
+    /// the delay that the peer has lately been making; at most three seconds.
     pub fn probe_timeout_base(&self) -> Duration {
         (self.smoothed + (self.variance * 4).max(GRANULARITY) + self.peer_delay)
             .min(MAX_PROBE_TIMEOUT_BASE)
