@@ -31,6 +31,9 @@ const REATTEMPT: Duration = Duration::from_secs(1);
 /// Delay of RFC 8305 §5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// How often a connection on which calls are in flight is asked whether it has the session still.
+const CONFIRM_EVERY: Duration = Duration::from_secs(2);
+
 impl Client {
     /// Makes sure that a server is sought if somebody wants one.
     pub(super) fn seek_server(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
@@ -692,6 +695,7 @@ impl Client {
     /// not leave both sides deep in their back-off.
     fn check_silence(&mut self, cx: &mut Context<'_>, key: u64) {
         self.silence_checked(cx.now, key);
+        self.confirm_session(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let Some(connection) =
             link.live.as_ref().and_then(|live| cx.endpoint.connection(live.handle))
@@ -718,6 +722,27 @@ impl Client {
             self.start_attempt(cx, key);
         }
         self.seek_other(cx, channel);
+    }
+
+    /// If calls have been in flight for a while, makes sure that the session is still this
+    /// connection's: when two attempts crossed, the server may have given it to the other one last,
+    /// and replies go there. A server refuses whatever comes on a connection that lost its session,
+    /// also an empty RETURN_SLOTS.
+    fn confirm_session(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let in_flight = link.session.as_ref().is_some_and(|session| session.slots.in_flight() > 0);
+        if !in_flight || link.live.is_none() {
+            link.confirmed_at = cx.now;
+            return;
+        }
+        if cx.now.since(link.confirmed_at) < CONFIRM_EVERY {
+            return;
+        }
+        link.confirmed_at = cx.now;
+        if let Some(live) = link.live.as_mut() {
+            let question = crate::rpc::message::ToServer::ReturnSlots(alloc::vec::Vec::new());
+            live.outgoing.send(cx.endpoint, live.handle, question.encode(), u64::MAX);
+        }
     }
 
     /// Gets another server ready while the current one is silent, if there is another.

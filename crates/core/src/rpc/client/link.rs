@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) retry_at: Option<Instant>,
     /// When the connection is looked at for silence.
     pub(super) check_at: Option<Instant>,
+    /// When the server last confirmed, or was asked, that the session is this connection's.
+    pub(super) confirmed_at: Instant,
     /// When outcomes that the server need not keep are released.
     pub(super) release_at: Option<Instant>,
     /// Whether the next server has been given its chance beside this one's attempt.
@@ -105,6 +107,7 @@ impl Link {
             backoff,
             retry_at: None,
             check_at: None,
+            confirmed_at: Instant::ZERO,
             release_at: None,
             linger_until: None,
             steer: None,
