@@ -1,6 +1,6 @@
 //! Several servers of one service: which one is used, and what is never moved between them.
 
-use stubborn_core::service::Outcome;
+use stubborn_core::service::{CallState, Outcome};
 
 use crate::world::{ECHO, READ, SERVER, SLOW, SPARE, World};
 
@@ -102,4 +102,23 @@ fn a_server_that_never_had_a_session_does_not_make_its_calls_lost() {
     assert!(world.run_until(5_000, |w| w.outcomes.contains_key(&key)));
     let error = world.outcomes.remove(&key).unwrap().unwrap_err();
     assert!(matches!(error.outcome(), Outcome::Pending(_)), "{error}");
+}
+
+#[test]
+fn a_question_goes_to_the_server_that_has_the_session_and_its_restart_answers_it() {
+    let mut world = two_servers(47);
+    let call = world.call(&SLOW, b"x", Some(100));
+    let error = world.result_within(call, 5_000).unwrap_err();
+    let Outcome::Pending(id) = *error.outcome() else { panic!("{error}") };
+    world.set_targets(&[SPARE, SERVER]);
+    let now = world.now;
+    world.server().drain(now);
+    world.run(100);
+    let other = world.call(&ECHO, b"y", None);
+    world.result(other).unwrap();
+    assert!(matches!(world.outcome(id), CallState::Executing));
+    world.kill_server();
+    world.start(SERVER);
+    world.run(3_000);
+    assert!(matches!(world.outcome(id), CallState::Lost));
 }

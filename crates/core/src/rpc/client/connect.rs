@@ -476,7 +476,15 @@ impl Client {
         self.note_all_sent(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         link.early_changes.clear();
-        let Some(session) = link.session.take() else { return };
+        let channel = link.channel;
+        let asked = self.questions_for(key);
+        let Some(session) = self.links.get_mut(key).and_then(|link| link.session.take()) else {
+            return;
+        };
+        self.channels[channel.0 as usize].memory.lose(session.slots.id());
+        for question in asked {
+            self.finish_question(cx, question, Ok(crate::service::CallState::Lost));
+        }
         let mut occupants = session.occupants;
         for (id, fate) in session.slots.lost() {
             let occupant =
@@ -500,6 +508,9 @@ impl Client {
             session.occupants.iter().filter_map(|occupant| occupant.call).collect();
         for call in calls {
             self.end_unsettled(cx, call, "the server denies the session to this client".into());
+        }
+        if let Some(link) = self.links.get_mut(key) {
+            link.session = None;
         }
     }
 
@@ -564,6 +575,14 @@ impl Client {
         link.backoff = (link.backoff * 2).min(config.backoff_max);
         link.retry_at = Some(cx.now + pause);
         let reason = text(format_args!("{address}: {}", link.last_error));
+        for question in self.questions_for(key) {
+            if let Some(call) = self.calls.get(question.0)
+                && let Some(id) = call.id()
+            {
+                let error = call.error(Outcome::Pending(id)).because(reason.clone());
+                self.finish_question(cx, question, Err(error));
+            }
+        }
         self.move_on(cx, channel_key, key, reason);
         self.settle_unreachable(cx, key);
         self.set_link_timer(key);
@@ -679,11 +698,12 @@ impl Client {
     }
 
     fn retry(&mut self, cx: &mut Context<'_>, key: u64) {
+        let asked = !self.questions_for(key).is_empty();
         let Some(link) = self.links.get_mut(key) else { return };
         link.retry_at = None;
         let channel = &self.channels[link.channel.0 as usize];
         let is_current = channel.links.get(channel.current) == Some(&key);
-        let wanted = link.has_unsettled() || (is_current && channel.wants_server());
+        let wanted = asked || link.has_unsettled() || (is_current && channel.wants_server());
         let idle = link.attempt.is_none();
         if wanted && idle && (link.live.is_none() || link.silent_since.is_some()) {
             self.start_attempt(cx, key);

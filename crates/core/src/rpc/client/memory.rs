@@ -3,11 +3,14 @@
 use alloc::collections::{BTreeMap, VecDeque};
 
 use crate::service::{CallState, IncomingReply};
-use crate::session::CallId;
+use crate::session::{CallId, SessionId};
 
 /// The outcomes kept at most; the oldest goes first. Bodies of replies are not kept past
 /// [`MAX_BODY`], so that memory is bounded too.
 const MAX_OUTCOMES: usize = 1_024;
+
+/// Lost sessions remembered at most; the oldest goes first.
+const MAX_SESSIONS: usize = 64;
 
 /// The largest reply that is kept here, in bytes.
 const MAX_BODY: usize = 64 << 10;
@@ -17,6 +20,8 @@ const MAX_BODY: usize = 64 << 10;
 pub(super) struct Memory {
     outcomes: BTreeMap<CallId, CallState<IncomingReply>>,
     order: VecDeque<CallId>,
+    /// Sessions whose servers have no memory of them any more, the latest last.
+    lost: VecDeque<SessionId>,
 }
 
 impl Memory {
@@ -35,7 +40,16 @@ impl Memory {
         }
     }
 
-    pub(super) fn recall(&self, id: CallId) -> Option<&CallState<IncomingReply>> {
-        self.outcomes.get(&id)
+    /// A server has no memory of this session.
+    pub(super) fn lose(&mut self, session: SessionId) {
+        if self.lost.len() == MAX_SESSIONS {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(session);
+    }
+
+    pub(super) fn recall(&self, id: CallId) -> Option<CallState<IncomingReply>> {
+        let known = self.outcomes.get(&id).cloned();
+        known.or_else(|| self.lost.contains(&id.session).then_some(CallState::Lost))
     }
 }

@@ -202,7 +202,7 @@ impl Client {
         if self.refuse_at_once(cx, call) {
             return call;
         }
-        let remembered = self.channels[key.0 as usize].memory.recall(id).cloned();
+        let remembered = self.channels[key.0 as usize].memory.recall(id);
         if let Some(state) = remembered {
             self.finish_question(cx, call, Ok(state));
         } else if !self.listen(cx, call, id) {

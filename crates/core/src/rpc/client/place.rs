@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::call::{Sending, State, Work};
-use super::link::Live;
+use super::link::{Link, Live};
 use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
@@ -60,9 +60,7 @@ impl Client {
             self.watch_shunned(cx, channel);
             return self.seek_server(cx, channel);
         };
-        while let Some(key) = self.channels[channel.0 as usize].others.pop_front() {
-            self.send_unnumbered(cx, link, key);
-        }
+        self.send_others(cx, channel, link);
         while let Some(&key) = self.channels[channel.0 as usize].numbered.front() {
             let reserved =
                 self.links.get_mut(link).and_then(|l| l.session.as_mut()?.slots.reserve());
@@ -119,6 +117,48 @@ impl Client {
             .or_else(|| channel.links.iter().find_map(trusted))
             // A single server keeps its calls, silent or not: nobody else can take them.
             .or_else(|| current.filter(|_| channel.links.len() == 1).and_then(usable))
+    }
+
+    /// Sends what takes no slot: a question to the server that has the session if it is one of ours,
+    /// everything else to the ready one.
+    fn send_others(&mut self, cx: &mut Context<'_>, channel: ChannelKey, ready: u64) {
+        let others = core::mem::take(&mut self.channels[channel.0 as usize].others);
+        let mut wanted = Vec::new();
+        for key in others {
+            let owner = self.owner_of_question(key).unwrap_or(ready);
+            if owner == ready || self.links.get(owner).is_some_and(Link::is_ready) {
+                self.send_unnumbered(cx, owner, key);
+            } else {
+                self.channels[channel.0 as usize].others.push_back(key);
+                wanted.push(owner);
+            }
+        }
+        for owner in wanted {
+            let idle = self.links.get(owner).is_some_and(|link| {
+                link.live.is_none() && link.attempt.is_none() && link.retry_at.is_none()
+            });
+            if idle {
+                self.start_attempt(cx, owner);
+            }
+        }
+    }
+
+    /// The link whose session a waiting question is about.
+    fn owner_of_question(&self, key: CallKey) -> Option<u64> {
+        let call = self.calls.get(key.0)?;
+        match &call.work {
+            Work::Question { id, .. } => self.link_of_session(call.channel, *id),
+            _ => None,
+        }
+    }
+
+    /// The questions that wait for one link because it has their session.
+    pub(super) fn questions_for(&self, link: u64) -> Vec<CallKey> {
+        let Some(channel) = self.links.get(link).map(|link| link.channel) else {
+            return Vec::new();
+        };
+        let waiting = self.channels[channel.0 as usize].others.iter().copied();
+        waiting.filter(|key| self.owner_of_question(*key) == Some(link)).collect()
     }
 
     /// Gives a call, or a reservation, the number `id`.
