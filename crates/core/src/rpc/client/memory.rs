@@ -22,11 +22,34 @@ pub(super) struct Memory {
     order: VecDeque<CallId>,
     /// Sessions whose servers have no memory of them any more, the latest last.
     lost: VecDeque<SessionId>,
+    /// Numbers of calls of which an earlier copy, under another number, may have run; the latest
+    /// last.
+    doubtful: VecDeque<CallId>,
 }
 
 impl Memory {
+    /// The call of this number may have run under another one.
+    pub(super) fn doubt(&mut self, id: CallId) {
+        if self.doubtful.len() == MAX_OUTCOMES {
+            self.doubtful.pop_front();
+        }
+        self.doubtful.push_back(id);
+    }
+
+    /// What is to be said of the call when `state` is what is known of its number.
+    pub(super) fn judge(
+        &self,
+        id: CallId,
+        state: CallState<IncomingReply>,
+    ) -> CallState<IncomingReply> {
+        match state {
+            CallState::NotExecuted(_) if self.doubtful.contains(&id) => CallState::Lost,
+            other => other,
+        }
+    }
+
     pub(super) fn remember(&mut self, id: CallId, state: CallState<IncomingReply>) {
-        let state = match state {
+        let state = match self.judge(id, state) {
             CallState::Replied(r) if r.reply.body.len() > MAX_BODY => CallState::ReplyNotKept,
             other => other,
         };

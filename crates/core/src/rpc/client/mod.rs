@@ -371,9 +371,14 @@ impl Client {
         key: CallKey,
         result: Result<CallState<IncomingReply>, CallError>,
     ) {
-        if self.remove_call(key).is_some() {
-            cx.events.push_back(Event::Outcome(key, result));
-        }
+        let Some(call) = self.remove_call(key) else { return };
+        let result = match (&call.work, result) {
+            (Work::Question { id, .. }, Ok(state)) => {
+                Ok(self.channels[call.channel.0 as usize].memory.judge(*id, state))
+            }
+            (_, result) => result,
+        };
+        cx.events.push_back(Event::Outcome(key, result));
     }
 
     fn remove_call(&mut self, key: CallKey) -> Option<ClientCall> {

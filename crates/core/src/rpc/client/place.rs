@@ -376,6 +376,9 @@ impl Client {
         exposed: bool,
     ) -> Option<crate::service::Outcome> {
         self.note_sent(cx, link_key, id, sending);
+        if let Some(call) = self.calls.get(key.0).filter(|call| call.may_have_run) {
+            self.channels[call.channel.0 as usize].memory.doubt(id);
+        }
         let link = self.links.get_mut(link_key)?;
         if let Some(live) = link.live.as_mut() {
             live.outgoing.cancel(key.0);
