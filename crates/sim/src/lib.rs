@@ -26,7 +26,10 @@ mod network;
 mod oracle;
 mod world;
 
-pub use explorer::{Batch, Speed, explore, explore_seeds, measure_speed, simulate};
+pub use explorer::{
+    Batch, LossyFigures, LossyWork, Resender, Speed, explore, explore_seeds, measure_lossy,
+    measure_speed, simulate,
+};
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};
 pub use world::{

@@ -3,10 +3,12 @@
 mod client;
 mod faults;
 mod hostile;
+mod lossy;
 mod probe;
 mod scenario;
 mod speed;
 
+pub use lossy::{LossyFigures, LossyWork, Resender, measure_lossy};
 pub use speed::{Speed, measure_speed};
 
 use std::future::Future;

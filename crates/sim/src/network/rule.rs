@@ -23,6 +23,8 @@ pub enum Rule {
         /// How much later at most.
         later: Duration,
     },
+    /// Each takes this long, instead of the 250 µs that it takes without rules.
+    Latency(Duration),
     /// Each takes `base` longer, and up to `jitter` more. Their order is kept.
     Delay {
         /// Added to every datagram.

@@ -183,6 +183,7 @@ impl Passage {
         match *rule {
             Rule::Cut => return Err(Drop::Cut),
             Rule::Lose(p) if random.chance(p) => return Err(Drop::Loss),
+            Rule::Latency(latency) => self.at = self.at + latency - BASE_DELAY,
             Rule::Delay { base, jitter } => self.at += base + up_to(jitter, random),
             Rule::Mtu(mtu) => self.mtu = Some(self.mtu.map_or(mtu, |old| old.min(mtu))),
             Rule::Limit { bytes_per_second, queue } => {

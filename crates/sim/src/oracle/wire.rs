@@ -24,6 +24,11 @@ impl WireCounts {
         *self.dropped.entry(why).or_default() += 1;
     }
 
+    /// Datagrams that came to an end, whether they arrived or not.
+    pub fn sent(&self) -> u64 {
+        self.delivered + self.lost()
+    }
+
     /// Datagrams that did not arrive, for whatever reason.
     pub fn lost(&self) -> u64 {
         self.dropped.values().sum()

@@ -95,6 +95,12 @@ impl World {
         change(&mut self.state().endpoint);
     }
 
+    /// Lets the timers of all hosts fire only at multiples of `tick`, as those of operating systems
+    /// and runtimes do; zero, as at first, for timers that are exact.
+    pub fn tick(&self, tick: Duration) {
+        self.state().tick = tick;
+    }
+
     // --- hosts -----------------------------------------------------------------------------------
 
     /// Adds a host that offers one service and starts it. `factory` makes the service anew at each

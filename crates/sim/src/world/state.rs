@@ -57,6 +57,8 @@ pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) tls: TlsMaker,
     pub(crate) endpoint: EndpointConfig,
+    /// Timers fire at multiples of it.
+    pub(crate) tick: Duration,
     dirty: VecDeque<HostId>,
     pub(crate) oracles: WorldOracles,
     pub(crate) violation: Option<Violation>,
@@ -95,6 +97,7 @@ impl State {
             tls: TlsMaker::new(&mut random.fork()),
             random,
             endpoint,
+            tick: Duration::ZERO,
             dirty: VecDeque::new(),
             oracles: WorldOracles::default(),
             violation: None,
@@ -465,7 +468,7 @@ impl State {
     }
 
     pub(crate) fn set_timer(&mut self, id: HostId) {
-        let now = self.now;
+        let (now, tick) = (self.now, self.tick);
         let host = self.host_mut(id);
         if !host.is_awake() {
             return;
@@ -473,7 +476,7 @@ impl State {
         let Some(due) = host.alive.as_mut().and_then(|alive| alive.node.poll_timeout()) else {
             return;
         };
-        let at = host.clock.when(due, now);
+        let at = next_tick(host.clock.when(due, now), tick);
         if host.timers.last().is_none_or(|earliest| at < *earliest) {
             host.timers.push(at);
             self.queue.push(at, Happening::Timer(id));
@@ -495,6 +498,16 @@ impl State {
         self.host_mut(id).sockets.insert(address.port(), RawSocket::default());
         address
     }
+}
+
+/// The first multiple of `tick` that is not before `at`.
+fn next_tick(at: Instant, tick: Duration) -> Instant {
+    if tick.is_zero() {
+        return at;
+    }
+    let since = at.since(Instant::ZERO).as_nanos();
+    let ticks = since.div_ceil(tick.as_nanos());
+    u64::try_from(ticks * tick.as_nanos()).map_or(at, Instant::from_nanos)
 }
 
 fn address_word(address: SocketAddr) -> u64 {
