@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::rpc::SessionTicket;
 use crate::rpc::event::ChannelKey;
 use crate::rpc::message::RequestPayload;
-use crate::service::{CallError, Encoded, Metadata, Method, NotExecuted, Outcome};
+use crate::service::{CallError, Encoded, Metadata, Method, NotExecuted, Outcome, text};
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
 use crate::transport::connection::MessageId;
@@ -24,14 +24,18 @@ pub(super) struct ClientCall {
     pub(super) state: State,
     /// When [`super::Client::handle_timeout`] looks at it next.
     pub(super) timer: Option<Instant>,
-    /// Whether some server may have received it.
-    pub(super) was_sent: bool,
-    /// Whether it was sent more than once, so that one refusal says nothing of the other copies.
-    /// Only for what takes no number.
-    pub(super) was_resent: bool,
-    /// Whether a server that has lost its memory since may have run it: an idempotent call that is
-    /// sent again. From then on nothing can prove that it did not run.
-    pub(super) may_have_run: bool,
+    pub(super) earlier: Earlier,
+}
+
+/// What the copies of a call may have done that were sent before the one in hand, or before the call
+/// came to wait again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Earlier {
+    /// There is none, or it is proved that none of them ran and none ever will.
+    CannotHaveRun,
+    /// One of them may have run: a read that was sent on another connection, or an idempotent call
+    /// whose server has lost its memory since. No answer to a later copy proves otherwise.
+    MayHaveRun,
 }
 
 /// What is to be done.
@@ -97,6 +101,11 @@ impl ClientCall {
         }
     }
 
+    /// Whether a copy that was sent before the one in hand may have run.
+    pub(super) fn may_have_run(&self) -> bool {
+        self.earlier == Earlier::MayHaveRun
+    }
+
     pub(super) fn id(&self) -> Option<CallId> {
         match (&self.state, &self.work) {
             (State::Numbered { id, .. }, _) | (_, Work::Question { id, .. }) => Some(*id),
@@ -116,8 +125,8 @@ impl ClientCall {
         })
     }
 
-    /// The error that says that it did not run and never will; or that it is lost, if an earlier
-    /// copy may have run.
+    /// The error that says that it did not run and never will; or what can be said instead, if an
+    /// earlier copy may have run.
     pub(super) fn not_executed(
         &self,
         reason: NotExecutedReason,
@@ -127,11 +136,20 @@ impl ClientCall {
     }
 
     pub(super) fn error(&self, outcome: Outcome) -> CallError {
-        let outcome = match outcome {
-            Outcome::NotExecuted(_) if self.may_have_run => Outcome::Lost,
-            outcome => outcome,
+        let error = match (outcome, self.earlier) {
+            (Outcome::NotExecuted(why), Earlier::MayHaveRun) => {
+                let unproved = match self.work {
+                    Work::Read(_) => Outcome::Unanswered,
+                    _ => Outcome::Lost,
+                };
+                let why = text(format_args!(
+                    "the last copy did not run ({why}), an earlier one may have"
+                ));
+                CallError::new(self.method_name(), unproved).because(why)
+            }
+            (outcome, _) => CallError::new(self.method_name(), outcome),
         };
-        CallError::new(self.method_name(), outcome).with_id(self.id())
+        error.with_id(self.id())
     }
 
     /// How long the caller has been waiting, for people.

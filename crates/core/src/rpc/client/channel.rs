@@ -1,11 +1,10 @@
 //! A channel: several servers of one service, and the calls that wait for one of them.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use super::memory::Memory;
+use super::waiting::Waiting;
 use crate::rpc::ChannelConfig;
-use crate::rpc::event::CallKey;
 
 /// A user's way to a service.
 #[derive(Debug)]
@@ -21,10 +20,7 @@ pub(super) struct Channel {
     pub(super) failed_in_turn: usize,
     /// Whether it connects without a call that asks for it: until it was ready or failed once.
     pub(super) eager: bool,
-    /// Calls and reservations that take a slot.
-    pub(super) numbered: VecDeque<CallKey>,
-    /// Reads and questions.
-    pub(super) others: VecDeque<CallKey>,
+    pub(super) waiting: Waiting,
     /// Outcomes of calls that their caller gave up.
     pub(super) memory: Memory,
     pub(super) closed: bool,
@@ -39,26 +35,15 @@ impl Channel {
             current: 0,
             failed_in_turn: 0,
             eager: true,
-            numbered: VecDeque::new(),
-            others: VecDeque::new(),
+            waiting: Waiting::default(),
             memory: Memory::default(),
             closed: false,
         }
     }
 
-    /// Calls that wait for a server or a slot.
-    pub(super) fn waiting(&self) -> usize {
-        self.numbered.len() + self.others.len()
-    }
-
     /// Whether somebody wants a server.
     pub(super) fn wants_server(&self) -> bool {
-        !self.closed && (self.eager || self.waiting() > 0)
-    }
-
-    pub(super) fn forget_waiting(&mut self, call: CallKey) {
-        self.numbered.retain(|other| *other != call);
-        self.others.retain(|other| *other != call);
+        !self.closed && (self.eager || !self.waiting.is_empty())
     }
 
     pub(super) fn all_links(&self) -> Vec<u64> {

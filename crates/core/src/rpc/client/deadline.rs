@@ -48,7 +48,7 @@ impl Client {
     fn waited_in_vain(&mut self, cx: &mut Context<'_>, key: CallKey) {
         let Some(call) = self.calls.get(key.0) else { return };
         let waited = call.waited(cx.now);
-        let error = match (&call.work, call.was_sent) {
+        let error = match (&call.work, call.may_have_run()) {
             (Work::Read(_), true) => call
                 .error(Outcome::Unanswered)
                 .because(text(format_args!("no reply within its deadline of {waited:?}"))),

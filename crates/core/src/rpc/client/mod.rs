@@ -4,14 +4,19 @@
 //! first link that answers; a link that has unsettled calls goes on trying even when the channel has
 //! moved on, because only its own server can say what became of them.
 
+mod attach;
+mod attempt;
 mod call;
 mod channel;
-mod connect;
+mod choose;
 mod deadline;
 mod link;
+mod lost;
 mod memory;
 mod place;
 mod settle;
+mod waiting;
+mod watch;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -19,7 +24,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use self::call::{ClientCall, Request, State, Work};
+use self::call::{ClientCall, Earlier, Request, State, Work};
 use self::channel::Channel;
 use self::link::{Link, Session};
 use super::arena::Arena;
@@ -316,9 +321,7 @@ impl Client {
             work,
             state: State::Waiting,
             timer: None,
-            was_sent: false,
-            was_resent: false,
-            may_have_run: false,
+            earlier: Earlier::CannotHaveRun,
         }));
         self.set_call_timer(key, deadline);
         key
@@ -331,7 +334,7 @@ impl Client {
         let size = call.request().map_or(0, |request| request.encoded.body.len() as u64);
         let error = if channel.closed {
             call.not_executed(NotExecutedReason::Cancelled, "the channel is closed")
-        } else if channel.waiting() >= cx.limits.waiting_calls {
+        } else if channel.waiting.len() >= cx.limits.waiting_calls {
             call.not_executed(
                 NotExecutedReason::Overloaded,
                 "too many calls wait for this server: send fewer at once",
@@ -387,7 +390,7 @@ impl Client {
             self.timers.remove(&(at, Timer::Call(key.0)));
         }
         if matches!(call.state, State::Waiting) {
-            self.channels[call.channel.0 as usize].forget_waiting(key);
+            self.channels[call.channel.0 as usize].waiting.forget(key, &call.work);
         }
         Some(call)
     }

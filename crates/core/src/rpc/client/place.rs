@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::call::{Sending, State, Work};
+use super::call::{Earlier, Sending, State, Work};
 use super::link::{Link, Live};
 use super::{Client, close_code};
 use crate::rpc::context::Context;
@@ -28,13 +28,8 @@ impl Client {
     pub(super) fn enqueue(&mut self, cx: &mut Context<'_>, key: CallKey) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Waiting;
-        let (channel, numbered) = (call.channel, takes_slot(&call.work));
-        let queues = &mut self.channels[channel.0 as usize];
-        if numbered {
-            queues.numbered.push_back(key);
-        } else {
-            queues.others.push_back(key);
-        }
+        let channel = call.channel;
+        self.channels[channel.0 as usize].waiting.push_back(key, &call.work);
         self.pump(cx, channel);
     }
 
@@ -42,17 +37,15 @@ impl Client {
     pub(super) fn enqueue_again(&mut self, key: CallKey) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Waiting;
-        let queues = &mut self.channels[call.channel.0 as usize];
-        if takes_slot(&call.work) {
-            queues.numbered.push_front(key);
-        } else {
-            queues.others.push_front(key);
+        if matches!(call.work, Work::Read(_)) {
+            call.earlier = Earlier::MayHaveRun;
         }
+        self.channels[call.channel.0 as usize].waiting.push_front(key, &call.work);
     }
 
     /// Sends what waits, as far as there is a ready server and a free slot.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, channel: ChannelKey) {
-        if self.channels[channel.0 as usize].waiting() == 0 {
+        if self.channels[channel.0 as usize].waiting.is_empty() {
             return;
         }
         let Some(link) = self.ready_link(channel) else {
@@ -61,11 +54,11 @@ impl Client {
             return self.seek_server(cx, channel);
         };
         self.send_others(cx, channel, link);
-        while let Some(&key) = self.channels[channel.0 as usize].numbered.front() {
+        while let Some(key) = self.channels[channel.0 as usize].waiting.next_numbered() {
             let reserved =
                 self.links.get_mut(link).and_then(|l| l.session.as_mut()?.slots.reserve());
             let Some(id) = reserved else { break };
-            self.channels[channel.0 as usize].numbered.pop_front();
+            self.channels[channel.0 as usize].waiting.pop_numbered();
             self.place(cx, link, key, id);
         }
         self.after_sending(cx, link);
@@ -91,7 +84,7 @@ impl Client {
         if channel.links.is_empty() || !channel.links.iter().all(draining) {
             return;
         }
-        let waiting: Vec<CallKey> = channel.numbered.iter().copied().collect();
+        let waiting: Vec<CallKey> = channel.waiting.numbered().collect();
         for call_key in waiting {
             let Some(call) = self.calls.get(call_key.0).filter(|call| !call.wait_for_ready) else {
                 continue;
@@ -122,14 +115,16 @@ impl Client {
     /// Sends what takes no slot: a question to the server that has the session if it is one of ours,
     /// everything else to the ready one.
     fn send_others(&mut self, cx: &mut Context<'_>, channel: ChannelKey, ready: u64) {
-        let others = core::mem::take(&mut self.channels[channel.0 as usize].others);
+        let others = self.channels[channel.0 as usize].waiting.take_others();
         let mut wanted = Vec::new();
         for key in others {
             let owner = self.owner_of_question(key).unwrap_or(ready);
             if owner == ready || self.links.get(owner).is_some_and(Link::is_ready) {
                 self.send_unnumbered(cx, owner, key);
             } else {
-                self.channels[channel.0 as usize].others.push_back(key);
+                if let Some(call) = self.calls.get(key.0) {
+                    self.channels[channel.0 as usize].waiting.push_back(key, &call.work);
+                }
                 wanted.push(owner);
             }
         }
@@ -154,11 +149,14 @@ impl Client {
 
     /// The questions that wait for one link because it has their session.
     pub(super) fn questions_for(&self, link: u64) -> Vec<CallKey> {
-        let Some(channel) = self.links.get(link).map(|link| link.channel) else {
+        let found = self.links.get(link);
+        let Some((channel, session)) =
+            found.and_then(|link| Some((link.channel, link.session.as_ref()?.slots.id())))
+        else {
             return Vec::new();
         };
-        let waiting = self.channels[channel.0 as usize].others.iter().copied();
-        waiting.filter(|key| self.owner_of_question(*key) == Some(link)).collect()
+        let asked = self.channels[channel.0 as usize].waiting.questions(session);
+        asked.filter(|key| self.owner_of_question(*key) == Some(link)).collect()
     }
 
     /// Gives a call, or a reservation, the number `id`.
@@ -203,7 +201,6 @@ impl Client {
     /// A request has been handed to its connection.
     pub(super) fn handed_over(&mut self, key: CallKey, sent: Sending) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
-        call.was_sent = true;
         let State::Numbered { link, id, sending, .. } = &mut call.state else { return };
         *sending = Some(sent);
         let (link, id) = (*link, *id);
@@ -237,8 +234,6 @@ impl Client {
             }
             _ => unreachable!("what takes a slot is placed elsewhere"),
         };
-        call.was_resent |= call.was_sent;
-        call.was_sent = true;
         live.outgoing.send(cx.endpoint, live.handle, message.encode(), key.0);
     }
 
@@ -342,13 +337,10 @@ impl Client {
     ) -> Option<crate::service::Outcome> {
         use crate::service::Outcome;
         let call = self.calls.get(key.0)?;
-        let was_sent = call.was_sent;
         let exposed = call.request().is_some_and(|request| request.reserved);
         match call.state {
-            State::Waiting => {
-                matches!(call.work, Work::Read(_)).then_some(()).filter(|()| was_sent)?;
-                Some(Outcome::Unanswered)
-            }
+            State::Waiting => (matches!(call.work, Work::Read(_)) && call.may_have_run())
+                .then_some(Outcome::Unanswered),
             State::Numbered { link, id, sending, .. } => {
                 self.leave_numbered(cx, key, link, id, sending, exposed)
             }
@@ -376,7 +368,7 @@ impl Client {
         exposed: bool,
     ) -> Option<crate::service::Outcome> {
         self.note_sent(cx, link_key, id, sending);
-        if let Some(call) = self.calls.get(key.0).filter(|call| call.may_have_run) {
+        if let Some(call) = self.calls.get(key.0).filter(|call| call.may_have_run()) {
             self.channels[call.channel.0 as usize].memory.doubt(id);
         }
         let link = self.links.get_mut(link_key)?;
@@ -439,7 +431,8 @@ impl Client {
         self.send_control(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let unsettled = link.has_unsettled();
-        let awaited = link.is_shunned() && self.channels[link.channel.0 as usize].waiting() > 0;
+        let awaited =
+            link.is_shunned() && !self.channels[link.channel.0 as usize].waiting.is_empty();
         if let Some(live) = &link.live
             && let Some(connection) = cx.endpoint.connection_mut(live.handle)
         {
@@ -504,7 +497,8 @@ impl Client {
 
     pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
         if let Some(link) = self.links.get_mut(key) {
-            let awaited = link.is_shunned() && self.channels[link.channel.0 as usize].waiting() > 0;
+            let awaited =
+                link.is_shunned() && !self.channels[link.channel.0 as usize].waiting.is_empty();
             link.check_at = (link.has_unsettled() || awaited).then(|| now + CHECK_EVERY);
         }
     }
@@ -536,8 +530,4 @@ impl Client {
             self.handed_over(CallKey(tag), Sending { connection: handle, message });
         }
     }
-}
-
-fn takes_slot(work: &Work) -> bool {
-    matches!(work, Work::Numbered(_) | Work::Reservation)
 }

@@ -316,14 +316,7 @@ impl Client {
     }
 
     fn read_refused(&mut self, cx: &mut Context<'_>, key: u64, read: u64, why: NotExecuted) {
-        let live = self.links.get(key).and_then(|link| link.live.as_ref());
-        let call = live.and_then(|live| live.reads.get(&read)).and_then(|c| self.calls.get(c.0));
-        // This copy was not executed; another one may have been.
-        let outcome = match call {
-            Some(call) if call.was_resent => Outcome::Unanswered,
-            _ => Outcome::NotExecuted(why),
-        };
-        self.end_read(cx, key, read, Err(outcome));
+        self.end_read(cx, key, read, Err(Outcome::NotExecuted(why)));
     }
 
     fn end_read(
