@@ -1,0 +1,68 @@
+//! The table on the terminal.
+
+use std::fmt::Write;
+
+use crate::catalogue;
+use crate::measure::{Measure, short};
+use crate::results::{Entry, Row};
+
+/// What is shown beside the main figure.
+const BESIDE: [Measure; 5] = [
+    Measure::P50Us,
+    Measure::P99Us,
+    Measure::CpuUsPerCall,
+    Measure::ClientPeakMib,
+    Measure::ServerPeakMib,
+];
+
+/// A row as text, several lines.
+pub(crate) fn row(row: &Row) -> String {
+    let mut text = format!("{}  [{}]\n", row.title, row.id);
+    for entry in &row.entries {
+        let _ = writeln!(text, "  {:<16}{}", name(entry), figures(row.main, entry));
+    }
+    for goal in &row.goals {
+        let value = goal.value.map_or_else(|| "not measured".to_owned(), |v| format!("{v:.2}"));
+        let verdict = match goal.met {
+            Some(true) => "met",
+            Some(false) => "NOT met",
+            None => "open",
+        };
+        let against = goal.against.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let what = format!("{} of {}", goal.measure.label(), goal.system);
+        let _ = writeln!(text, "  goal: {what} {}{against}: {value}, {verdict}", goal.goal);
+    }
+    text
+}
+
+/// The system; `*` marks encryption.
+fn name(entry: &Entry) -> String {
+    let encrypted = catalogue::find(&entry.system).is_some_and(|system| system.encrypted);
+    format!("{}{}", entry.system, if encrypted { " *" } else { "" })
+}
+
+fn figures(main: Measure, entry: &Entry) -> String {
+    if let Some(failure) = &entry.failure {
+        return format!("FAILED: {failure}");
+    }
+    let first = match main {
+        Measure::P50Us => Measure::CallsPerSecond,
+        other => other,
+    };
+    let mut text = String::new();
+    if let Some(spread) = entry.figures.get(&first) {
+        let range = format!("({} - {})", short(spread.min), short(spread.max));
+        let _ = write!(text, "{:>9} {:<8} {range:<20}", short(spread.median), first.unit());
+    }
+    for measure in BESIDE {
+        let Some(value) = entry.median(measure) else { continue };
+        let label = match measure {
+            Measure::CpuUsPerCall => "cpu",
+            Measure::ClientPeakMib => "client",
+            Measure::ServerPeakMib => "server",
+            other => other.label(),
+        };
+        let _ = write!(text, " {label} {:>6} {:<4}", short(value), measure.unit());
+    }
+    text.trim_end().to_owned()
+}
