@@ -2,7 +2,7 @@
 
 use stubborn_core::service::{CallState, Outcome};
 
-use crate::world::{ECHO, READ, SERVER, SLOW, SPARE, World};
+use crate::world::{AGAIN, ECHO, READ, SERVER, SLOW, SPARE, World};
 
 fn two_servers(seed: u8) -> World {
     let mut world = World::new(seed);
@@ -121,4 +121,28 @@ fn a_question_goes_to_the_server_that_has_the_session_and_its_restart_answers_it
     world.start(SERVER);
     world.run(3_000);
     assert!(matches!(world.outcome(id), CallState::Lost));
+}
+
+/// Leaves an idempotent call in flight at a dead server, while the other one is used.
+fn with_an_idempotent_call_at_a_dead_server(seed: u8) -> (World, stubborn_core::node::CallKey) {
+    let mut world = two_servers(seed);
+    let first = world.call(&ECHO, b"first", None);
+    world.result(first).unwrap();
+    world.kill_server();
+    let call = world.patient_call(&AGAIN, b"again");
+    let read = world.patient_call(&READ, b"read");
+    assert_eq!(world.result_within(read, 15_000).unwrap(), "read");
+    // Past the idle timeout: nothing but new attempts leads to the dead server.
+    world.run(40_000);
+    assert!(world.results.is_empty());
+    (world, call)
+}
+
+#[test]
+fn an_idempotent_call_whose_restarted_server_takes_no_session_still_ends() {
+    let (mut world, call) = with_an_idempotent_call_at_a_dead_server(48);
+    world.start(SERVER);
+    let now = world.now;
+    world.server().drain(now);
+    world.result_within(call, 10_000).ok();
 }

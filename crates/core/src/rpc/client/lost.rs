@@ -117,6 +117,8 @@ impl Client {
                 None => self.remember(key, id, fate_state(fate)),
             }
         }
+        // What runs again may find another server ready, or has to have one sought.
+        self.pump(cx, channel);
     }
 
     /// The session is kept by the server but not for us any more: its calls end as pending.
