@@ -10,6 +10,10 @@ use crate::protocol::{Load, Work};
 use crate::system::Client;
 use crate::{Recorder, Result};
 
+/// How long after the time the last calls may end. On a bad path a call may take longer: then it is
+/// given up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Keeps the calls of this load in flight, spread over the connections, until the time is up; then
 /// waits for the last ones.
 pub(crate) async fn perform<C: Client>(
@@ -27,8 +31,16 @@ pub(crate) async fn perform<C: Client>(
             tokio::task::spawn_local(caller)
         })
         .collect();
-    for caller in callers {
-        caller.await?;
+    let patience = recorder.borrow().end() + PATIENCE;
+    for mut caller in callers {
+        match tokio::time::timeout_at(patience.into(), &mut caller).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                caller.abort();
+                let _ = caller.await;
+                recorder.borrow_mut().unfinished();
+            }
+        }
     }
     drop(clients);
     Ok(Rc::into_inner(recorder).ok_or("a caller is still running")?.into_inner())

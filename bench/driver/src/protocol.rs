@@ -107,6 +107,9 @@ pub struct LoadReport {
     /// Calls that failed or gave a wrong reply, also while warming up.
     pub failed: u64,
     pub first_failure: Option<String>,
+    /// Calls that were given up because they had not ended a while after the time.
+    #[serde(default)]
+    pub unfinished: u64,
 }
 
 /// The server's memory with idle connections.

@@ -18,12 +18,13 @@ pub struct Recorder {
     latency: Histogram<u64>,
     failed: u64,
     first_failure: Option<String>,
+    unfinished: u64,
 }
 
 impl Recorder {
     pub(crate) fn new(from: Instant, to: Instant) -> Self {
         let latency = Histogram::new_with_bounds(1, LONGEST, 3).expect("these bounds are valid");
-        Self { from, to, latency, failed: 0, first_failure: None }
+        Self { from, to, latency, failed: 0, first_failure: None, unfinished: 0 }
     }
 
     /// Whether a call that begins now is still of interest.
@@ -49,10 +50,16 @@ impl Recorder {
         self.first_failure.get_or_insert(why);
     }
 
+    /// A call that was given up.
+    pub(crate) fn unfinished(&mut self) {
+        self.unfinished += 1;
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.latency.add(&other.latency).expect("the bounds are the same");
         self.failed += other.failed;
         self.first_failure = self.first_failure.take().or(other.first_failure);
+        self.unfinished += other.unfinished;
     }
 
     pub(crate) fn into_report(self) -> LoadReport {
@@ -66,6 +73,7 @@ impl Recorder {
                 .collect(),
             failed: self.failed,
             first_failure: self.first_failure,
+            unfinished: self.unfinished,
             ..LoadReport::default()
         }
     }

@@ -19,6 +19,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) quick: bool,
 
+    /// Which rows: over a good network, over paths that lose packets, or both.
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = Networks::Good)]
+    pub(crate) networks: Networks,
+
     /// Only these rows; a name ending in * stands for all that begin so. See --list.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) rows: Vec<String>,
@@ -60,6 +64,24 @@ pub(crate) struct Arguments {
     pub(crate) list: bool,
 }
 
+/// Networks to measure on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Networks {
+    Good,
+    Bad,
+    All,
+}
+
+impl Networks {
+    fn include(self, row: &Row) -> bool {
+        match self {
+            Self::Good => !row.is_lossy(),
+            Self::Bad => row.is_lossy(),
+            Self::All => true,
+        }
+    }
+}
+
 impl Arguments {
     /// The rows that are asked for.
     ///
@@ -67,8 +89,8 @@ impl Arguments {
     /// If a name is nobody's.
     pub(crate) fn chosen_rows(&self) -> Result<Vec<Row>, String> {
         let mut rows = chosen(rows::all(), &self.rows, "row", |row| &row.id)?;
-        if self.quick && self.rows.is_empty() {
-            rows.retain(|row| !row.slow);
+        if self.rows.is_empty() {
+            rows.retain(|row| self.networks.include(row) && !(self.quick && row.slow));
         }
         Ok(rows)
     }
@@ -117,13 +139,23 @@ mod tests {
 
     #[test]
     fn without_names_everything_is_chosen_and_quick_leaves_out_what_takes_long() {
-        let all = parse(&[]).unwrap();
+        let all = parse(&["--networks", "all"]).unwrap();
         assert_eq!(all.chosen_rows().unwrap().len(), rows::all().len());
         assert_eq!(all.chosen_systems().unwrap().len(), SYSTEMS.len());
         let quick = parse(&["--quick"]).unwrap().chosen_rows().unwrap();
         assert!(quick.iter().all(|row| !row.slow) && quick.len() < rows::all().len());
         let asked_for = parse(&["--quick", "--rows", "idle-10000"]).unwrap();
         assert_eq!(asked_for.chosen_rows().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn bad_networks_are_measured_where_they_are_asked_for() {
+        let lossy = |arguments: &[&str]| {
+            let rows = parse(arguments).unwrap().chosen_rows().unwrap();
+            rows.iter().filter(|row| row.is_lossy()).count() * 100 / rows.len()
+        };
+        assert_eq!((lossy(&[]), lossy(&["--networks", "bad"])), (0, 100));
+        assert_eq!(lossy(&["--rows", "20ms-*"]), 100);
     }
 
     #[test]

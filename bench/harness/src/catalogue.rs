@@ -1,5 +1,7 @@
 //! The systems that are compared.
 
+use crate::rows::{FLOOR_R, Network};
+
 /// What part a system plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,6 +28,24 @@ pub(crate) struct System {
     pub(crate) workers: bool,
     /// One line on how it is run.
     pub(crate) how: &'static str,
+}
+
+impl System {
+    /// TCP's congestion control, of variants that are about it: their names end with it.
+    pub(crate) fn congestion_control(&self) -> Option<&'static str> {
+        ["cubic", "bbr"].into_iter().find(|name| self.id.ends_with(&format!("-{name}")))
+    }
+
+    /// What its program is told to run on this network.
+    pub(crate) fn variant(&self, network: Network) -> String {
+        match (self.congestion_control(), network) {
+            (Some(name), _) => self.id.trim_end_matches(name).trim_end_matches('-').to_owned(),
+            (None, Network::Lossy(path)) if self.id == FLOOR_R => {
+                format!("{}us", path.round_trip_us)
+            }
+            _ => self.id.to_owned(),
+        }
+    }
 }
 
 /// All of them, in the order of the tables.
@@ -76,6 +96,15 @@ pub(crate) const SYSTEMS: &[System] = &[
         how: "one datagram for each call, many for each system call (GSO, GRO, recvmmsg), tokio",
     },
     System {
+        id: FLOOR_R,
+        part: Part::Floor,
+        package: "bench-floor-r",
+        library: None,
+        encrypted: false,
+        workers: false,
+        how: "one datagram for each call, sent again when the RTT and 1 ms have passed",
+    },
+    System {
         id: "quinn",
         part: Part::Peer,
         package: "bench-quinn",
@@ -103,6 +132,20 @@ pub(crate) fn version(library: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::LossyPath;
+
+    #[test]
+    fn a_variant_that_is_about_the_network_runs_the_same_program() {
+        let path = |round_trip_us| Network::Lossy(LossyPath { round_trip_us, loss: 1 });
+        assert_eq!(find(FLOOR_R).unwrap().variant(path(200)), "200us");
+        let quinn = find("quinn").unwrap();
+        assert_eq!((quinn.variant(path(9)), quinn.congestion_control()), ("quinn".into(), None));
+        let tonic = System { id: "tonic-bbr", ..*quinn };
+        assert_eq!(
+            (tonic.variant(path(9)), tonic.congestion_control()),
+            ("tonic".into(), Some("bbr"))
+        );
+    }
 
     #[test]
     fn names_are_told_apart_and_libraries_have_versions() {

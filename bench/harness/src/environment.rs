@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
-use crate::rows::Network;
+use crate::rows::{LossyPath, Network};
 
 /// Where the processes of a run are started.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Place {
     pub(crate) bind: IpAddr,
     /// Taken away with the place.
     _namespace: Option<Namespace>,
+    /// What lies between client and server, if it is not a loopback.
+    path: Option<(Mutex<link::Path>, LossyPath)>,
 }
 
 impl Place {
@@ -25,12 +28,13 @@ impl Place {
     ///
     /// # Errors
     /// Why it cannot be made, in words for the user.
-    pub(crate) fn make(network: Network) -> Result<Self, String> {
+    pub(crate) fn make(network: Network, cores: &Cores) -> Result<Self, String> {
         let mut place = Self {
             server_prefix: Vec::new(),
             client_prefix: Vec::new(),
             bind: Ipv4Addr::LOCALHOST.into(),
             _namespace: None,
+            path: None,
         };
         if let Network::LoopbackMtu(mtu) = network {
             let namespace = Namespace::with_loopback(mtu)?;
@@ -39,7 +43,35 @@ impl Place {
             (place.server_prefix, place.client_prefix) = (prefix.clone(), prefix);
             place._namespace = Some(namespace);
         }
+        if let Network::Lossy(lossy) = network {
+            let settings = link::Settings { processor: cores.spare(), ..Default::default() };
+            let path = link::Path::open(settings).map_err(|why| why.to_string())?;
+            place.server_prefix = path.server().prefix();
+            place.client_prefix = path.client().prefix();
+            place.bind = link::SERVER.into();
+            place.path = Some((Mutex::new(path), lossy));
+        }
         Ok(place)
+    }
+
+    /// Makes everything ready for a measurement. The same repetition loses the same packets for each
+    /// system.
+    ///
+    /// # Errors
+    /// If the kernel does not have this congestion control.
+    pub(crate) fn begin(
+        &self,
+        repetition: usize,
+        congestion_control: Option<&str>,
+    ) -> Result<(), String> {
+        let Some((path, lossy)) = &self.path else { return Ok(()) };
+        let mut path = path.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = congestion_control {
+            let set = path.set_both("net.ipv4.tcp_congestion_control", name);
+            set.map_err(|why| why.to_string())?;
+        }
+        path.set(lossy.faults(), lossy.faults(), repetition as u64 + 1);
+        Ok(())
     }
 }
 
@@ -128,6 +160,11 @@ impl Cores {
         }
     }
 
+    /// A processor that neither side uses, if there is one and each side has one thread.
+    fn spare(&self) -> Option<usize> {
+        self.0.get(2).copied()
+    }
+
     /// Processors for a server and a client of so many threads each. Nothing if there are too few.
     pub(crate) fn split(&self, threads: usize) -> Option<(&[usize], &[usize])> {
         Some((self.0.get(..threads)?, self.0.get(threads..2 * threads)?))
@@ -152,6 +189,7 @@ mod tests {
         assert_eq!(cores.split(1), Some((&[3][..], &[2][..])));
         assert_eq!(cores.split(2), Some((&[3, 2][..], &[1, 0][..])));
         assert_eq!(cores.split(3), None);
+        assert_eq!((cores.spare(), Cores::choose(&[1, 0]).unwrap().spare()), (Some(1), None));
         assert!(Cores::choose(&[1]).is_err());
     }
 }

@@ -92,6 +92,7 @@ fn measure(arguments: &Arguments) -> Result<Results, String> {
     let workspace = workspace();
     let programs = build::programs(&workspace, &systems)?;
     environment::remove_leftovers();
+    link::clean_up_on_signals().map_err(|e| e.to_string())?;
     let seconds = arguments.seconds.unwrap_or(if arguments.quick { 0.3 } else { 0.7 });
     let plan = Plan {
         repetitions: arguments.repetitions.map_or(if arguments.quick { 1 } else { 3 }, usize::from),

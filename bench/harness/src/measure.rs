@@ -9,6 +9,8 @@ pub(crate) enum Measure {
     CallsPerSecond,
     /// Payload of requests, without any overhead.
     GbitPerSecond,
+    /// The same, for slow paths.
+    MbitPerSecond,
     P50Us,
     P90Us,
     P99Us,
@@ -26,13 +28,14 @@ pub(crate) enum Measure {
 
 impl Measure {
     pub(crate) fn higher_is_better(self) -> bool {
-        matches!(self, Self::CallsPerSecond | Self::GbitPerSecond)
+        matches!(self, Self::CallsPerSecond | Self::GbitPerSecond | Self::MbitPerSecond)
     }
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Self::CallsPerSecond => "calls/s",
             Self::GbitPerSecond => "Gbit/s",
+            Self::MbitPerSecond => "Mbit/s",
             Self::P50Us | Self::P90Us | Self::P99Us | Self::P999Us | Self::MaxUs => "µs",
             Self::CpuUsPerCall | Self::ClientCpuUsPerCall | Self::ServerCpuUsPerCall => "µs/call",
             Self::ClientPeakMib | Self::ServerPeakMib => "MiB",
@@ -43,7 +46,7 @@ impl Measure {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::CallsPerSecond => "calls per second",
-            Self::GbitPerSecond => "payload",
+            Self::GbitPerSecond | Self::MbitPerSecond => "payload",
             Self::P50Us => "p50",
             Self::P90Us => "p90",
             Self::P99Us => "p99",

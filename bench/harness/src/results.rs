@@ -1,6 +1,6 @@
 //! Everything that was measured: what the JSON holds, and what table and page are made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bench_driver::protocol::{IdleReport, LoadReport};
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ impl Entry {
             let first = report.first_failure.as_deref().unwrap_or("no reason given");
             return self.fail(format!("{} calls failed, the first: {first}", report.failed));
         }
-        if report.calls == 0 {
+        if report.calls == 0 && report.unfinished == 0 {
             return self.fail("no call began and ended within the time".into());
         }
         let mut buckets: BTreeMap<u64, u64> = self.latency.drain(..).collect();
@@ -126,8 +126,9 @@ impl Entry {
 
     fn add(&mut self, run: BTreeMap<Measure, f64>) {
         self.runs.push(run);
-        self.figures = self.runs[0]
-            .keys()
+        let measures: BTreeSet<_> = self.runs.iter().flat_map(BTreeMap::keys).collect();
+        self.figures = measures
+            .into_iter()
             .map(|measure| {
                 let all = self.runs.iter().filter_map(|run| run.get(measure)).copied().collect();
                 (*measure, spread(all))
@@ -139,12 +140,18 @@ impl Entry {
 fn load_figures(report: &LoadReport, payload: usize) -> BTreeMap<Measure, f64> {
     let calls = report.calls as f64;
     let rate = calls / report.seconds;
+    let megabits = rate * payload as f64 * 8.0 / 1e6;
+    if report.calls == 0 {
+        // Nothing ended in the time, as happens on bad paths: there is nothing else to say.
+        return BTreeMap::from([(Measure::CallsPerSecond, 0.0), (Measure::MbitPerSecond, 0.0)]);
+    }
     let per_call = |nanos: u64| nanos as f64 / 1e3 / calls;
     let at = |share| quantile(&report.latency, share) as f64 / 1e3;
     let (client, server) = (per_call(report.client_cpu_ns), per_call(report.server_cpu_ns));
     BTreeMap::from([
         (Measure::CallsPerSecond, rate),
-        (Measure::GbitPerSecond, rate * payload as f64 * 8.0 / 1e9),
+        (Measure::GbitPerSecond, megabits / 1e3),
+        (Measure::MbitPerSecond, megabits),
         (Measure::P50Us, at(0.5)),
         (Measure::P90Us, at(0.9)),
         (Measure::P99Us, at(0.99)),

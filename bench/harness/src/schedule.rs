@@ -13,7 +13,7 @@ use crate::catalogue::System;
 use crate::child::{self, Server};
 use crate::environment::{Cores, Place};
 use crate::results::{self, Entry};
-use crate::rows::{Row, Task};
+use crate::rows::{Network, Row, Task};
 
 /// How it is measured.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Plan {
         systems: &[&'static System],
         mut step: impl FnMut(&str),
     ) -> Result<results::Row, String> {
-        let place = Place::make(row.network)?;
+        let place = Place::make(row.network, &self.cores)?;
         let mut entries: Vec<_> = systems.iter().map(|system| Entry::new(system.id)).collect();
         match row.task {
             Task::Load { .. } => {
@@ -61,7 +61,10 @@ impl Plan {
                     for (system, entry) in systems.iter().zip(&mut entries) {
                         step(&format!("{}: {} ({})", row.id, system.id, repetition + 1));
                         if entry.failure.is_none() {
-                            self.add(row, system, &place, entry)?;
+                            match place.begin(repetition, system.congestion_control()) {
+                                Ok(()) => self.add(row, system, &place, entry)?,
+                                Err(why) => entry.fail(why),
+                            }
                         }
                     }
                 }
@@ -119,6 +122,14 @@ impl Plan {
         Ok(())
     }
 
+    /// How long to warm up and to measure: longer where calls take long.
+    fn times(&self, row: &Row) -> (Duration, Duration) {
+        match row.network {
+            Network::Lossy(_) => (4 * self.warm_up, 4 * self.measure),
+            _ => (self.warm_up, self.measure),
+        }
+    }
+
     fn measure(
         &self,
         row: &Row,
@@ -128,7 +139,9 @@ impl Plan {
         options: &ServerOptions,
         cores: &[usize],
     ) -> Result<Outcome, String> {
-        let server = Server::start(&place.server_prefix, program, system.id, options)?;
+        let variant = system.variant(row.network);
+        let server = Server::start(&place.server_prefix, program, &variant, options)?;
+        let (warm_up, measure) = self.times(row);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (task, longest) = match row.task {
             Task::Load { work, payload, in_flight, connections, workers } => (
@@ -138,10 +151,10 @@ impl Plan {
                     in_flight,
                     connections,
                     threads: workers,
-                    warm_up_ms: millis(self.warm_up),
-                    measure_ms: millis(self.measure),
+                    warm_up_ms: millis(warm_up),
+                    measure_ms: millis(measure),
                 }),
-                self.warm_up + self.measure + SLACK,
+                warm_up + measure + SLACK,
             ),
             Task::Idle { connections } => {
                 let idle = Idle { connections, hold_ms: millis(self.hold) };
@@ -150,6 +163,6 @@ impl Plan {
         };
         let (ready, server_pid) = (server.ready.clone(), server.pid());
         let client = ClientOptions { server: ready, server_pid, cores: cores.into(), task };
-        child::run_client(&place.client_prefix, program, system.id, &client, longest)
+        child::run_client(&place.client_prefix, program, &variant, &client, longest)
     }
 }

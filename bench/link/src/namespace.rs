@@ -54,10 +54,16 @@ impl Namespace {
         &self.name
     }
 
-    /// A command that will run in this namespace.
+    /// The words before a command line that let it run in this namespace.
+    pub fn prefix(&self) -> Vec<String> {
+        ["ip", "netns", "exec", &self.name].map(str::to_owned).into()
+    }
+
+    /// A command that will run in this namespace. Its process is the program's own.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
+        let prefix = self.prefix();
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).arg(program);
         command
     }
 

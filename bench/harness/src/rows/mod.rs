@@ -1,11 +1,15 @@
 //! The rows: what is measured, where, and what it is to show.
 
 mod large;
+mod lossy;
 mod memory;
 mod sharing;
 mod small;
 
+use std::time::Duration;
+
 use bench_driver::protocol::Work;
+use link::Faults;
 
 use crate::catalogue::{Part, System};
 use crate::goal::Goal;
@@ -14,6 +18,13 @@ use crate::measure::Measure;
 /// The variants of ours, by name.
 pub(crate) const OURS: &str = "ours";
 pub(crate) const YIELDING: &str = "ours-yielding";
+
+/// The floor of paths that lose packets.
+pub(crate) const FLOOR_R: &str = "floor-r";
+
+/// Who takes part on such paths, beside ours.
+const ON_LOSSY_PATHS: &[&str] =
+    &[FLOOR_R, "quinn", "tonic-cubic", "tonic-bbr", "tarpc-cubic", "tarpc-bbr"];
 
 /// One row of the table.
 #[derive(Clone, Debug)]
@@ -55,18 +66,62 @@ pub(crate) enum Network {
     Loopback,
     /// A loopback of its own with this MTU.
     LoopbackMtu(u32),
+    /// Two namespaces and a path between them that loses packets.
+    Lossy(LossyPath),
+}
+
+/// A path that loses packets, and is as long one way as the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LossyPath {
+    /// Without the time that the machine itself takes.
+    pub(crate) round_trip_us: u32,
+    /// Percent of packets, each way.
+    pub(crate) loss: u8,
+}
+
+impl LossyPath {
+    /// What it does to packets of each direction.
+    pub(crate) fn faults(self) -> Faults {
+        let one_way = Duration::from_micros(self.round_trip_us.into()) / 2;
+        Faults::loss_and_delay(f64::from(self.loss) / 100.0, one_way)
+    }
+
+    fn name(self) -> String {
+        format!("{}ms-{}%", self.round_trip_ms(), self.loss)
+    }
+
+    fn title(self) -> String {
+        format!("RTT {} ms, {} % lost each way", self.round_trip_ms(), self.loss)
+    }
+
+    fn round_trip_ms(self) -> f64 {
+        f64::from(self.round_trip_us) / 1e3
+    }
 }
 
 /// All rows, in the order of the table.
 pub(crate) fn all() -> Vec<Row> {
-    [small::rows(), large::rows(), memory::rows(), sharing::rows()].concat()
+    [small::rows(), large::rows(), memory::rows(), sharing::rows(), lossy::rows()].concat()
 }
 
 impl Row {
+    /// Whether its path loses packets.
+    pub(crate) fn is_lossy(&self) -> bool {
+        matches!(self.network, Network::Lossy(_))
+    }
+
     /// Whether this system takes part.
     pub(crate) fn includes(&self, system: &System) -> bool {
+        let fits = match self.is_lossy() {
+            true => system.part == Part::Ours || ON_LOSSY_PATHS.contains(&system.id),
+            false => system.congestion_control().is_none() && system.id != FLOOR_R,
+        };
+        if !fits {
+            return false;
+        }
         match (system.part, self.task) {
             (Part::Ours, _) => self.ours.contains(&system.id),
+            (Part::Floor, Task::Load { payload, .. }) if self.is_lossy() => payload <= 1_400,
             (Part::Floor, Task::Load { payload, connections: 1, workers: 1, .. }) => {
                 // More does not fit the smallest path without being cut by IP.
                 payload <= 1_400
