@@ -319,6 +319,11 @@ impl<T> SentPackets<T> {
         self.eliciting > 0
     }
 
+    /// Ack-eliciting packets that are neither acknowledged nor lost.
+    pub fn eliciting(&self) -> usize {
+        self.eliciting
+    }
+
     /// When the last ack-eliciting packet was sent: what the probe timeout counts from.
     pub fn last_eliciting_sent(&self) -> Option<Instant> {
         self.last_eliciting_sent
@@ -414,7 +419,7 @@ impl<T> SentPackets<T> {
     }
 
     /// Outstanding packets from the oldest on: what a probe may carry again (RFC 9002 §6.2.4).
-    pub fn outstanding(&self) -> impl Iterator<Item = (u64, &SentPacket<T>)> {
+    pub fn outstanding(&self) -> impl DoubleEndedIterator<Item = (u64, &SentPacket<T>)> {
         self.entries.range(self.unsettled..).filter_map(|entry| match &entry.state {
             State::Outstanding(packet) => Some((entry.number, packet)),
             _ => None,
@@ -423,7 +428,7 @@ impl<T> SentPackets<T> {
 
     /// As [`outstanding`](Self::outstanding), to take out contents that a probe now carries. Sizes
     /// and flags must be left as they are.
-    pub fn outstanding_contents(&mut self) -> impl Iterator<Item = &mut T> {
+    pub fn outstanding_contents(&mut self) -> impl DoubleEndedIterator<Item = &mut T> {
         self.entries.range_mut(self.unsettled..).filter_map(|entry| match &mut entry.state {
             State::Outstanding(packet) => Some(&mut packet.contents),
             _ => None,

@@ -4,6 +4,7 @@ pub mod ack;
 mod cid;
 pub mod congestion;
 pub mod connection;
+pub mod copies;
 pub mod crypto;
 pub mod ecn;
 pub mod endpoint;

@@ -1,5 +1,6 @@
 //! Connections over a network in memory: the real core with real TLS, virtual time, one seed.
 
+mod copies;
 mod endings;
 mod handshake;
 mod hostile;

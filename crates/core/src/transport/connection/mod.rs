@@ -8,6 +8,7 @@
 //! | `handshake` | TLS, CRYPTO bytes, installing and discarding keys, transport parameters, Retry, version negotiation |
 //! | `process` | packets and frames that come in |
 //! | `transmit`, `write` | datagrams that go out |
+//! | `copy` | copies of what is under way on a lossy path |
 //! | `recover` | acknowledgements, losses, probe timeouts, timers |
 //! | `keys` | key phases and AEAD limits |
 //! | `path`, `migrate` | addresses: their proof, changes, estimates |
@@ -46,6 +47,7 @@ use path::Path;
 use space::PacketSpace;
 
 mod close;
+mod copy;
 mod crypto_stream;
 mod event;
 mod handshake;

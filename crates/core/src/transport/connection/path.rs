@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use super::super::congestion::{Controller, Cubic};
+use super::super::copies::LossHistory;
 use super::super::ecn::EcnValidation;
 use super::super::endpoint::EndpointConfig;
 use super::super::loss::{SentPacket, Settled};
@@ -30,6 +31,7 @@ pub(super) struct Path {
     pub(super) mtu: MtuDiscovery,
     pub(super) ecn: EcnValidation,
     pub(super) proof: AddressProof,
+    pub(super) losses: LossHistory,
 }
 
 impl Path {
@@ -51,6 +53,7 @@ impl Path {
             mtu: MtuDiscovery::new(config.max_probe),
             ecn: if config.ecn { EcnValidation::new() } else { EcnValidation::disabled() },
             proof,
+            losses: LossHistory::new(),
         }
     }
 
@@ -80,8 +83,10 @@ impl Path {
         congested: bool,
         app_limited: bool,
     ) {
+        let cuts = self.congestion.cuts();
         for sent in &settled.spurious {
             self.congestion.on_spurious(now, *sent);
+            self.losses.on_spurious();
         }
         if let Some(missing) = settled.missing {
             self.congestion.on_lost(now, missing, &self.rtt);
@@ -94,6 +99,13 @@ impl Path {
                 self.congestion.on_marked(now, delivered.newest_sent, &self.rtt);
             }
             self.congestion.on_acked(now, delivered, app_limited, &self.rtt);
+        }
+        self.losses.on_settled(
+            settled.delivered.map_or(0, |d| d.packets),
+            settled.missing.map_or(0, |m| m.packets),
+        );
+        if self.congestion.cuts() > cuts {
+            self.losses.on_congestion();
         }
     }
 

@@ -163,7 +163,7 @@ impl Connection {
     /// Queues again what a lost packet carried. It goes out in a packet with a number of its own
     /// (RFC 9000 §12.3).
     fn resend(&mut self, space: Space, contents: Contents) {
-        if !contents.control.is_empty() || !contents.messages.is_empty() {
+        if contents.must_arrive() {
             self.counters.packets_resent += 1;
         }
         for control in contents.control {
@@ -275,10 +275,7 @@ impl Connection {
         let mut wanted = usize::from(self.recovery.probe.due());
         while wanted > 0 {
             let s = &mut self.spaces[space.index()];
-            let oldest = s
-                .sent
-                .outstanding_contents()
-                .find(|contents| !contents.control.is_empty() || !contents.messages.is_empty());
+            let oldest = s.sent.outstanding_contents().find(|contents| contents.must_arrive());
             let Some(oldest) = oldest else { break };
             let again = Contents {
                 messages: core::mem::take(&mut oldest.messages),

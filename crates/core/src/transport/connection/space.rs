@@ -14,8 +14,18 @@ use super::crypto_stream::{CryptoIn, CryptoOut};
 pub(super) struct Contents {
     pub(super) ack: Option<AckSent>,
     pub(super) messages: Vec<SentFrame>,
+    /// All of `messages` that is worth it has been sent a second time.
+    pub(super) copied: bool,
     /// Empty in nearly every packet, and then takes no memory.
     pub(super) control: Vec<Control>,
+}
+
+impl Contents {
+    /// True if something is to be sent again when the packet is lost.
+    pub(super) fn must_arrive(&self) -> bool {
+        !self.control.is_empty()
+            || self.messages.iter().any(|frame| !matches!(frame, SentFrame::Copy { .. }))
+    }
 }
 
 /// A frame that the connection itself has to send again when it is lost.

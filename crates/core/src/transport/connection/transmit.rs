@@ -192,7 +192,7 @@ impl Connection {
     /// About how many bytes wait to be sent.
     fn bytes_wanted(&self, datagram: usize) -> u64 {
         let unreliable: usize = self.unreliable.iter().map(|data| data.len()).sum();
-        let control = if self.inbox.has_pending() { datagram } else { 0 };
+        let control = if self.inbox.has_pending() || self.copy_is_due() { datagram } else { 0 };
         self.outbox.bytes_to_send() + (unreliable + control) as u64
     }
 

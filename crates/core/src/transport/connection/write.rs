@@ -31,11 +31,11 @@ pub(super) enum Kind {
 }
 
 /// A packet being written.
-struct Draft {
-    writer: PacketWriter,
+pub(super) struct Draft {
+    pub(super) writer: PacketWriter,
     space: Space,
-    tag_len: usize,
-    contents: Contents,
+    pub(super) tag_len: usize,
+    pub(super) contents: Contents,
     ack_eliciting: bool,
 }
 
@@ -148,6 +148,7 @@ impl Connection {
             || !self.unreliable.is_empty()
             || self.inbox.has_pending()
             || self.outbox.has_pending()
+            || self.copy_is_due()
     }
 
     fn begin_packet(&mut self, space: Space, buf: &mut Vec<u8>) -> Option<Draft> {
@@ -204,6 +205,7 @@ impl Connection {
                 self.inbox.write(buf, room, &mut draft.contents.messages);
                 let room = draft.room(end, buf);
                 self.outbox.write(buf, room, &mut draft.contents.messages);
+                self.write_copies(draft, buf, end);
             }
             draft.ack_eliciting |= buf.len() > before;
             let s = &mut self.spaces[space.index()];
@@ -231,11 +233,12 @@ impl Connection {
     }
 
     /// An acknowledgement rides on whatever goes out, and is not delayed (docs/protocol.md
-    /// section 1).
+    /// section 1). On a lossy path it is repeated with each packet until the peer has confirmed it.
     fn write_ack(&mut self, now: Instant, draft: &mut Draft, buf: &mut Vec<u8>, end: usize) {
         let room = draft.room(end, buf);
+        let again = self.is_copying();
         let received = &mut self.spaces[draft.space.index()].received;
-        if !received.ack_pending() {
+        if !received.ack_pending() && !again {
             return;
         }
         let Some(ack) = received.to_ack(now) else { return };

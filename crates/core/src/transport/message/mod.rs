@@ -29,6 +29,16 @@ pub enum SentFrame {
         /// Bytes, plus one if the frame says that the message ends.
         length: u32,
     },
+    /// MESSAGE, sent again while an earlier packet with the same bytes may still arrive. If this one
+    /// is lost, nothing follows: the earlier one answers for the bytes.
+    Copy {
+        /// The message.
+        id: MessageId,
+        /// Offset of the first byte.
+        start: u64,
+        /// As in `Data`.
+        length: u32,
+    },
     /// RESET_MESSAGE. Of the outbox.
     Reset(MessageId),
     /// DATA_BLOCKED at this total. Of the outbox.

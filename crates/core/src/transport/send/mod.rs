@@ -267,7 +267,7 @@ impl Outbox {
     /// A packet with this frame was acknowledged.
     pub fn on_acked(&mut self, frame: &SentFrame) {
         match *frame {
-            SentFrame::Data { id, start, length } => {
+            SentFrame::Data { id, start, length } | SentFrame::Copy { id, start, length } => {
                 let Some(message) = self.messages.get_mut(id.0) else { return };
                 if message.reset.is_some() {
                     return;
@@ -360,6 +360,39 @@ impl Outbox {
         let packet = &mut Packet::new(buf, room, record);
         self.write_lost(packet);
         self.write_fresh(packet);
+    }
+
+    /// Appends copies of MESSAGE frames that packets under way carry, in at most `room` bytes, and
+    /// adds to `record` what they are. Frames whose message has ended need none. Returns how many of
+    /// `frames` are done with; the rest found no room.
+    pub fn write_copies(
+        &mut self,
+        frames: &[SentFrame],
+        buf: &mut Vec<u8>,
+        room: usize,
+        record: &mut Vec<SentFrame>,
+    ) -> usize {
+        let packet = &mut Packet::new(buf, room, record);
+        for (done, frame) in frames.iter().enumerate() {
+            let SentFrame::Data { id, start, length } = *frame else { continue };
+            let Some(message) = self.messages.get(id.0).filter(|m| m.reset.is_none()) else {
+                continue;
+            };
+            if !packet.copy(id.0, message, start..start + u64::from(length)) {
+                return done;
+            }
+        }
+        frames.len()
+    }
+
+    /// True if a copy of one of these frames could still be of use.
+    pub fn is_worth_copying(&self, frames: &[SentFrame]) -> bool {
+        frames.iter().any(|frame| match frame {
+            SentFrame::Data { id, .. } => {
+                self.messages.get(id.0).is_some_and(|m| m.reset.is_none())
+            }
+            _ => false,
+        })
     }
 
     fn write_resets(&mut self, packet: &mut Packet<'_>) {

@@ -38,15 +38,39 @@ impl<'a> Packet<'a> {
         if length < wanted && !self.worth_splitting(&header, length, wanted) {
             return None;
         }
-        header.end = message.ends_with(&range, length);
+        let length = self.frame(&mut header, message, &range, length);
+        self.record.push(SentFrame::Data { id: MessageId(id), start, length });
+        Some(start + u64::from(length))
+    }
+
+    /// Writes a second MESSAGE frame with all of `range`; false if it does not fit.
+    pub(super) fn copy(&mut self, id: u64, message: &Outgoing, range: Range<u64>) -> bool {
+        let start = range.start;
+        let wanted = usize::try_from(message.bytes_in(&range)).unwrap_or(usize::MAX);
+        let mut header = MessageHeader { id, offset: start, end: false };
+        if header.room(self.room()).is_none_or(|room| room < wanted) {
+            return false;
+        }
+        let length = self.frame(&mut header, message, &range, wanted);
+        self.record.push(SentFrame::Copy { id: MessageId(id), start, length });
+        true
+    }
+
+    /// Appends a frame with the first `length` bytes of `range`. Returns the positions in it.
+    fn frame(
+        &mut self,
+        header: &mut MessageHeader,
+        message: &Outgoing,
+        range: &Range<u64>,
+        length: usize,
+    ) -> u32 {
+        header.end = message.ends_with(range, length);
         header.encode(Some(length), self.buf);
-        message.copy(start, length, self.buf);
+        message.copy(range.start, length, self.buf);
         debug_assert!(self.buf.len() <= self.end);
         let positions = length as u64 + u64::from(header.end);
         // A packet is at most 64 KiB.
-        let length = u32::try_from(positions).unwrap_or(u32::MAX);
-        self.record.push(SentFrame::Data { id: MessageId(id), start, length });
-        Some(start + positions)
+        u32::try_from(positions).unwrap_or(u32::MAX)
     }
 
     /// A short message is not cut in two to fill the last quarter of a packet: two frames cost both
