@@ -42,8 +42,10 @@ pub struct Limits {
     pub open_messages: u64,
     /// The largest message accepted; at most [`MAX_MESSAGE`]. A larger one is refused.
     pub message: u64,
-    /// Bytes of messages being assembled for the application over all connections. When it is
-    /// reached, further large messages wait in their sender (flow control).
+    /// Bytes of messages being assembled for the application over all connections; two messages may
+    /// come on top. The second half is kept for connections that hold little. What has no room waits
+    /// in its sender (flow control), and a connection that does not go on with what it holds is then
+    /// ended: it has to send 16 KiB, or a five-hundredth of what it holds, every two seconds.
     pub assembly: u64,
     /// Unreliable messages (`maybe` calls) kept per connection until they are sent or handed on;
     /// the oldest is dropped.

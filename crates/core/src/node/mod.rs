@@ -89,6 +89,7 @@ impl Node {
         if let Some(server) = &mut self.server {
             server.handle_timeout(now);
         }
+        self.end_stalled(now);
         self.pass_on(now);
     }
 
@@ -98,7 +99,8 @@ impl Node {
             self.client.next_timeout(),
             self.server.as_ref().and_then(Server::next_timeout),
         );
-        earliest(self.endpoint.poll_timeout(), halves)
+        let own = earliest(self.endpoint.poll_timeout(), self.assembly.next_timeout());
+        earliest(own, halves)
     }
 
     /// Appends the next datagrams to `buf` and says where they go.
@@ -296,9 +298,9 @@ impl Node {
 
     /// Reads the messages of a connection, as far as the assembly has room.
     fn readable(&mut self, now: Instant, handle: ConnectionHandle) {
-        let was_full = self.assembly.is_full();
+        let somebody_waits = self.assembly.has_waiting();
         self.read_messages(now, handle);
-        if was_full {
+        if somebody_waits {
             self.read_what_waited(now);
         }
     }
@@ -314,11 +316,21 @@ impl Node {
         }
     }
 
+    /// Ends the connections that keep room for messages from others and do not send on.
+    fn end_stalled(&mut self, now: Instant) {
+        for handle in self.assembly.stalled(now) {
+            if let Some(connection) = self.endpoint.connection_mut(handle) {
+                let reason = b"a large message stalls while others wait for its room";
+                connection.close(now, close_code::STALLED, bytes::Bytes::from_static(reason));
+            }
+        }
+    }
+
     /// True if a message came to its end.
     fn read_messages(&mut self, now: Instant, handle: ConnectionHandle) -> bool {
         let Some(connection) = self.endpoint.connection_mut(handle) else { return false };
         let mut progress = Vec::new();
-        self.assembly.read(handle, connection, &mut progress);
+        self.assembly.read(now, handle, connection, &mut progress);
         let ended = !progress.is_empty();
         let is_client = self.client.owns(handle);
         for progress in progress {

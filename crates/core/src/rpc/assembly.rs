@@ -5,16 +5,29 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::time::{Duration, Instant};
 use crate::transport::connection::{Chunk, Connection, MessageId};
 use crate::transport::endpoint::ConnectionHandle;
 
+/// How often it is looked whether connections go on with what they hold, while others wait for room.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// Bytes that a connection which holds room has to send on between two looks, at least. (Once as much
+/// as it holds in about a quarter of an hour, if that is more.)
+const PROGRESS: u64 = 16 << 10;
+const PROGRESS_OF_HELD: u64 = 512;
+
 /// Messages that have begun to arrive, of every connection of a node.
 ///
-/// Bound: [`Limits::assembly`](crate::limits::Limits::assembly) plus one message. When it is
-/// reached only one message is read on, and what has come whole; the others wait in their senders, held
-/// back by flow control. That one is the first message of the connection whose message began first: it
-/// is the one for which its sender keeps credit. So large messages cannot block one another, or small
-/// ones, for ever.
+/// Bound: [`Limits::assembly`](crate::limits::Limits::assembly) plus two messages. Anybody may fill the
+/// first half of it. The second half is for connections that hold little: less than half of what each
+/// would get if the second half was divided among all. What has no room waits in its sender, held back
+/// by flow control, except what has come whole, and one message, which does not count: the first one
+/// of the connection whose message began first. It is the one for which its sender keeps credit. So
+/// large messages cannot block one another, or small ones, for ever.
+///
+/// While messages wait, a connection that does not go on with what it holds is given up: it is dead, or
+/// it stalls to keep the room from others. An honest client connects anew and sends again.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     budget: u64,
@@ -27,12 +40,27 @@ pub(crate) struct Assembly {
     /// The partial messages in the order in which they began.
     orders: BTreeMap<u64, ConnectionHandle>,
     begun: u64,
+    /// What each connection that has partial messages has of the room.
+    shares: BTreeMap<ConnectionHandle, Share>,
+    /// When it is looked next who goes on: only while messages wait.
+    check_at: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Partial {
     order: u64,
     data: Vec<u8>,
+}
+
+/// What one connection has of the room.
+#[derive(Debug, Default)]
+struct Share {
+    messages: usize,
+    held: u64,
+    /// Bytes that were read in all.
+    read: u64,
+    /// The same at the last look, if its first message waited for the peer then and has since.
+    read_before: Option<u64>,
 }
 
 /// The code with which a message is stopped that is larger than this side takes.
@@ -59,6 +87,8 @@ impl Assembly {
             waiting: BTreeSet::new(),
             orders: BTreeMap::new(),
             begun: 0,
+            shares: BTreeMap::new(),
+            check_at: None,
         }
     }
 
@@ -67,14 +97,43 @@ impl Assembly {
         self.held
     }
 
-    /// Whether messages wait since the budget was reached.
-    pub(crate) fn is_full(&self) -> bool {
-        self.held >= self.budget
+    /// Whether messages wait for room.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// When [`stalled`](Self::stalled) is to be asked next.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.check_at
+    }
+
+    /// The connections that keep room from others and do not go on: to be ended.
+    pub(crate) fn stalled(&mut self, now: Instant) -> Vec<ConnectionHandle> {
+        let Some(due) = self.check_at.filter(|at| *at <= now) else { return Vec::new() };
+        self.check_at = self.has_waiting().then(|| now + CHECK_EVERY);
+        // Who looks late was asleep, and what the peers sent meanwhile has not been read yet.
+        let late = now.since(due) >= CHECK_EVERY / 2;
+        let mut stalled = Vec::new();
+        if let Some((handle, _)) = self.first().filter(|_| self.is_overdrawn()) {
+            stalled.push(handle);
+        }
+        for (handle, share) in &mut self.shares {
+            let first = self.partial.range((*handle, MessageId(0))..).next();
+            let owes = first.is_some_and(|(key, _)| !self.waiting.contains(key));
+            let least = PROGRESS.max(share.held / PROGRESS_OF_HELD);
+            let idle = share.read_before.is_some_and(|before| share.read - before < least);
+            if owes && idle && !late && self.check_at.is_some() {
+                stalled.push(*handle);
+            }
+            share.read_before = owes.then_some(share.read);
+        }
+        stalled
     }
 
     /// Reads what a connection has; `out` gets what is complete, in the order of completion.
     pub(crate) fn read(
         &mut self,
+        now: Instant,
         handle: ConnectionHandle,
         connection: &mut Connection,
         out: &mut Vec<Progress>,
@@ -89,6 +148,12 @@ impl Assembly {
         let waiting: Vec<_> = self.waiting.range(all).map(|(_, id)| *id).collect();
         for id in waiting {
             self.read_on(handle, id, connection, out);
+        }
+        if self.has_waiting() && self.check_at.is_none() {
+            self.check_at = Some(now + CHECK_EVERY);
+            for share in self.shares.values_mut() {
+                share.read_before = None;
+            }
         }
     }
 
@@ -114,16 +179,15 @@ impl Assembly {
         connection: &mut Connection,
         out: &mut Vec<Progress>,
     ) {
-        if !self.is_full() || connection.has_end(id) {
+        if self.has_room(handle) || connection.has_end(id) {
             match connection.read(id) {
                 Chunk::Data { data, end: true } if data.len() as u64 <= self.largest => {
                     out.push(Progress::Whole(data));
                     return;
                 }
                 Chunk::Data { data, end } => {
-                    let order = self.next_order(handle);
-                    self.held += data.len() as u64;
-                    self.partial.insert((handle, id), Partial { order, data: data.into() });
+                    self.start(handle, id);
+                    self.append(handle, id, data);
                     self.check(handle, id, end, connection, out);
                     return self.read_on(handle, id, connection, out);
                 }
@@ -135,8 +199,7 @@ impl Assembly {
                 Chunk::Blocked => {}
             }
         }
-        let order = self.next_order(handle);
-        self.partial.insert((handle, id), Partial { order, data: Vec::new() });
+        self.start(handle, id);
         self.read_on(handle, id, connection, out);
     }
 
@@ -151,10 +214,7 @@ impl Assembly {
             self.waiting.remove(&(handle, id));
             match connection.read(id) {
                 Chunk::Data { data, end } => {
-                    self.held += data.len() as u64;
-                    if let Some(partial) = self.partial.get_mut(&(handle, id)) {
-                        partial.data.extend_from_slice(&data);
-                    }
+                    self.append(handle, id, data);
                     self.check(handle, id, end, connection, out);
                 }
                 Chunk::Blocked => return,
@@ -169,6 +229,11 @@ impl Assembly {
         }
         if self.partial.contains_key(&(handle, id)) {
             self.waiting.insert((handle, id));
+            if self.first_of(handle) == Some(id)
+                && let Some(share) = self.shares.get_mut(&handle)
+            {
+                share.read_before = None;
+            }
         }
     }
 
@@ -195,21 +260,74 @@ impl Assembly {
 
     fn may_read(&self, handle: ConnectionHandle, id: MessageId, connection: &Connection) -> bool {
         self.partial.contains_key(&(handle, id))
-            && (!self.is_full() || connection.has_end(id) || self.is_first(handle, id))
+            && (self.has_room(handle)
+                || connection.has_end(id)
+                || (self.first() == Some((handle, id)) && !self.is_overdrawn()))
     }
 
-    /// Whether this is the message that is read on when there is no room.
-    fn is_first(&self, handle: ConnectionHandle, id: MessageId) -> bool {
-        let oldest = self.orders.first_key_value().map(|(_, connection)| *connection);
-        let first = self.partial.range((handle, MessageId(0))..).next().map(|(key, _)| *key);
-        oldest == Some(handle) && first == Some((handle, id))
+    /// Whether a connection may hold more.
+    fn has_room(&self, handle: ConnectionHandle) -> bool {
+        let first = self.first().and_then(|key| self.partial.get(&key));
+        let held = self.held - first.map_or(0, |partial| partial.data.len() as u64);
+        let half = self.budget / 2;
+        let own = self.shares.get(&handle).map_or(0, |share| share.held);
+        let among = self.shares.len().max(1) as u64;
+        held < half || (held < self.budget && own < half / 2 / among)
+    }
+
+    /// The message that is read on when there is no room.
+    fn first(&self) -> Option<(ConnectionHandle, MessageId)> {
+        let (_, handle) = self.orders.first_key_value()?;
+        Some((*handle, self.first_of(*handle)?))
+    }
+
+    /// Whether even that one is not: only a peer that begins its messages from behind, so that
+    /// another one is always the first, gets so far.
+    fn is_overdrawn(&self) -> bool {
+        self.held >= self.budget.saturating_add(2 * self.largest)
+    }
+
+    /// The first message of a connection.
+    fn first_of(&self, handle: ConnectionHandle) -> Option<MessageId> {
+        let ((of, id), _) = self.partial.range((handle, MessageId(0))..).next()?;
+        (*of == handle).then_some(*id)
+    }
+
+    fn start(&mut self, handle: ConnectionHandle, id: MessageId) {
+        self.begun += 1;
+        self.orders.insert(self.begun, handle);
+        self.partial.insert((handle, id), Partial { order: self.begun, data: Vec::new() });
+        self.shares.entry(handle).or_default().messages += 1;
+    }
+
+    /// The first piece is taken over as it is.
+    fn append(&mut self, handle: ConnectionHandle, id: MessageId, data: Bytes) {
+        let size = data.len() as u64;
+        let Some(partial) = self.partial.get_mut(&(handle, id)) else { return };
+        if partial.data.is_empty() {
+            partial.data = data.into();
+        } else {
+            partial.data.extend_from_slice(&data);
+        }
+        self.held += size;
+        let share = self.shares.entry(handle).or_default();
+        share.held += size;
+        share.read += size;
     }
 
     fn remove(&mut self, handle: ConnectionHandle, id: MessageId) -> Bytes {
         self.waiting.remove(&(handle, id));
         let Some(partial) = self.partial.remove(&(handle, id)) else { return Bytes::new() };
         self.orders.remove(&partial.order);
-        self.held -= partial.data.len() as u64;
+        let size = partial.data.len() as u64;
+        self.held -= size;
+        if let Some(share) = self.shares.get_mut(&handle) {
+            share.held -= size;
+            share.messages -= 1;
+            if share.messages == 0 {
+                self.shares.remove(&handle);
+            }
+        }
         partial.data.into()
     }
 
@@ -221,11 +339,5 @@ impl Assembly {
             .range((handle, MessageId(0))..=(handle, MessageId(u64::MAX)))
             .map(|((_, id), _)| *id)
             .collect()
-    }
-
-    fn next_order(&mut self, handle: ConnectionHandle) -> u64 {
-        self.begun += 1;
-        self.orders.insert(self.begun, handle);
-        self.begun
     }
 }

@@ -29,6 +29,8 @@ pub(crate) mod close_code {
     pub(crate) const PROTOCOL: u64 = 1;
     /// Another connection took its place.
     pub(crate) const REPLACED: u64 = 2;
+    /// The peer does not go on with a message while others wait for the room that it holds.
+    pub(crate) const STALLED: u64 = 3;
 }
 
 impl Context<'_> {

@@ -36,6 +36,9 @@ pub(crate) const SERVER: usize = 1;
 /// A second server, started only by the tests that need one.
 pub(crate) const SPARE: usize = 2;
 
+/// The largest datagram of a client that stalls, in bytes: acknowledgements and keepalives.
+const SIGN_OF_LIFE: usize = 100;
+
 const HOSTS: [usize; 3] = [CLIENT, SERVER, SPARE];
 
 /// What the network does, each way.
@@ -47,6 +50,8 @@ pub(crate) struct Rules {
     pub(crate) cut: bool,
     /// Ids that clients made up lead to the wrong worker.
     pub(crate) astray: bool,
+    /// The other client says that it lives, and sends nothing of its messages on.
+    pub(crate) stalls: bool,
 }
 
 pub(crate) struct World {
@@ -54,6 +59,9 @@ pub(crate) struct World {
     pub(crate) rules: Rules,
     /// The two servers are workers of one, at the first one's address.
     workers: bool,
+    /// The channel of the client at [`SPARE`], if there is one, and how its calls ended.
+    other: Option<ChannelKey>,
+    pub(crate) other_results: BTreeMap<CallKey, Result<IncomingReply, CallError>>,
     pub(crate) delay: Duration,
     random: Random,
     nodes: [Option<Node>; 3],
@@ -105,6 +113,8 @@ impl World {
             now: Instant::ZERO,
             rules: Rules::default(),
             workers: false,
+            other: None,
+            other_results: BTreeMap::new(),
             delay: Duration::from_millis(5),
             random,
             nodes: [Some(client), None, None],
@@ -134,6 +144,19 @@ impl World {
         world.workers = true;
         world.restart_workers();
         world
+    }
+
+    /// Starts a second client, at [`SPARE`].
+    pub(crate) fn add_client(&mut self) {
+        let mut client = Node::new(node_config(&self.limits), None, self.random.bytes());
+        self.other = Some(open_channel(&mut client, self.now, None));
+        self.nodes[SPARE] = Some(client);
+    }
+
+    /// A call of the second client.
+    pub(crate) fn call_from_other(&mut self, method: &Method, body: Bytes) -> CallKey {
+        let (now, channel) = (self.now, self.other.expect("a second client"));
+        self.node(SPARE).call(now, channel, outgoing(method, body))
     }
 
     pub(crate) fn restart_workers(&mut self) {
@@ -233,14 +256,8 @@ impl World {
         wait_for_ready: Option<bool>,
     ) -> CallKey {
         let (now, channel) = (self.now, self.channel);
-        let call = OutgoingCall {
-            method: method.clone(),
-            request: Encoded::from_body(method.id(), body),
-            metadata: Metadata::new(),
-            deadline: deadline.map(Duration::from_millis),
-            wait_for_ready,
-            reserved,
-        };
+        let deadline = deadline.map(Duration::from_millis);
+        let call = OutgoingCall { deadline, wait_for_ready, reserved, ..outgoing(method, body) };
         self.client().call(now, channel, call)
     }
 
@@ -375,7 +392,8 @@ impl World {
 
     fn put_on_wire(&mut self, from: usize, to: usize, datagram: &[u8]) {
         let rules = self.rules;
-        if rules.cut || self.random.chance(rules.loss) {
+        let stalled = rules.stalls && from == SPARE && datagram.len() > SIGN_OF_LIFE;
+        if rules.cut || stalled || self.random.chance(rules.loss) {
             return;
         }
         let from = if self.workers && from == SPARE { SERVER } else { from };
@@ -399,6 +417,10 @@ impl World {
 
     fn event(&mut self, host: usize, event: Event) {
         match event {
+            Event::Resolved(key, result) if host == SPARE && self.other.is_some() => {
+                self.other_results.insert(key, result);
+            }
+            Event::Channel(..) if host == SPARE && self.other.is_some() => {}
             Event::Resolved(key, result) => {
                 assert!(self.results.insert(key, result).is_none(), "resolved twice");
             }
@@ -458,6 +480,17 @@ fn open_channel(client: &mut Node, now: Instant, resume: Option<SessionTicket>) 
     config.targets = vec![address(SERVER)];
     config.resume = resume;
     client.open_channel(now, config)
+}
+
+fn outgoing(method: &Method, body: Bytes) -> OutgoingCall {
+    OutgoingCall {
+        method: method.clone(),
+        request: Encoded::from_body(method.id(), body),
+        metadata: Metadata::new(),
+        deadline: None,
+        wait_for_ready: None,
+        reserved: None,
+    }
 }
 
 fn node_config(limits: &Limits) -> NodeConfig {
