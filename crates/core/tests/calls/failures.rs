@@ -101,6 +101,21 @@ fn after_a_restart_an_idempotent_call_runs_again_by_itself() {
 }
 
 #[test]
+fn an_idempotent_call_that_may_have_run_is_lost_when_its_next_copy_is_not_sent_whole() {
+    let mut world = World::new(37);
+    let first = world.call(&ECHO, b"first", None);
+    world.result(first).unwrap();
+    let call = world.call_with(&AGAIN, vec![1; 2 << 20].into(), Some(3_000), None);
+    assert!(world.run_until(2_000, |w| w.ran.len() == 2));
+    world.kill_server();
+    world.start_server();
+    assert!(world.run_until(2_500, |w| w.server().footprint().assembling > 0));
+    world.rules.cut = true;
+    let error = world.result_within(call, 6_000).unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Lost), "{error}");
+}
+
+#[test]
 fn an_unreachable_server_makes_a_sent_call_pending_at_its_deadline_and_settles_it_later() {
     let mut world = World::new(34);
     let first = world.call(&ECHO, b"first", None);

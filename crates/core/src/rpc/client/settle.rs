@@ -7,9 +7,7 @@ use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::CallKey;
 use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
-use crate::service::{
-    CallError, CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status,
-};
+use crate::service::{CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status};
 use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal, SlotChange};
 use crate::transport::endpoint::ConnectionHandle;
 
@@ -389,16 +387,15 @@ impl Client {
             State::Numbered { link, .. } => self.links.get(link).map(|link| link.address),
             _ => None,
         };
-        let (name, id) = (call.method_name(), call.id());
-        let error = match self.leave(cx, key) {
-            Some(outcome) => CallError::new(name, outcome).because(why),
-            None => {
-                let reason = NotExecuted::because(
-                    NotExecutedReason::Deadline,
-                    crate::service::text(format_args!("part of it was never sent: {why}")),
-                );
-                CallError::new(name, Outcome::NotExecuted(reason))
-            }
+        let id = call.id();
+        let outcome = self.leave(cx, key);
+        let Some(call) = self.calls.get(key.0) else { return };
+        let error = match outcome {
+            Some(outcome) => call.error(outcome).because(why),
+            None => call.not_executed(
+                NotExecutedReason::Deadline,
+                crate::service::text(format_args!("part of it was never sent: {why}")),
+            ),
         };
         self.finish(cx, key, Err(error.at(peer).with_id(id)));
     }
