@@ -78,7 +78,7 @@ impl Attacker {
 
     fn remembered(&mut self) -> Datagram {
         let index = self.random.below(self.seen.len() as u64) as usize;
-        Datagram { answers: false, ..self.seen[index].clone() }
+        self.seen[index].clone()
     }
 
     fn alter(&mut self, kind: Attack, datagram: &mut Datagram) {
@@ -88,14 +88,14 @@ impl Attacker {
                 datagram.data.truncate(keep);
             }
             Attack::BitFlip => corrupt(&mut datagram.data, &mut self.random),
-            Attack::Spoof => datagram.from = self.nobody(),
+            Attack::Spoof => self.spoof(datagram),
             Attack::Replay | Attack::Flood => {}
         }
     }
 
     fn flood(&mut self) -> Datagram {
         let mut datagram = self.remembered();
-        datagram.from = self.nobody();
+        self.spoof(&mut datagram);
         // RFC 8999 §5.1: the high bit of the first byte says "long header".
         let long = datagram.data.first().is_some_and(|byte| byte & 0x80 != 0);
         if !long || self.random.chance(0.5) {
@@ -112,9 +112,40 @@ impl Attacker {
         datagram
     }
 
+    /// From an address that nobody has, it proves nothing. A datagram that is sent again unchanged
+    /// proves what it proved when its owner sent it: nobody can tell the two apart.
+    fn spoof(&mut self, datagram: &mut Datagram) {
+        datagram.from = self.nobody();
+        datagram.answers = false;
+    }
+
     fn nobody(&mut self) -> SocketAddr {
         self.next_address = self.next_address.wrapping_add(1);
         let [_, a, b, c] = self.next_address.to_be_bytes();
         SocketAddr::from((Ipv4Addr::new(172, a, b, c), 9))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_from_its_owners_address_proves_what_it_proved_and_from_another_nothing() {
+        let owner = SocketAddr::from(([10, 0, 0, 1], 7_400));
+        let answer = Datagram {
+            from: owner,
+            to: SocketAddr::from(([10, 0, 0, 2], 7_400)),
+            ecn: Ecn::NotEct,
+            data: BytesMut::from(&[0xC0; 100][..]),
+            answers: true,
+        };
+        for kind in Attack::ALL {
+            let mut attacker = Attacker::new(Duration::ZERO, &[kind], Random::from_seed([1; 32]));
+            attacker.see(&answer);
+            for datagram in attacker.strike() {
+                assert_eq!(datagram.answers, datagram.from == owner, "{kind:?}");
+            }
+        }
     }
 }

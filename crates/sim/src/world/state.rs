@@ -186,14 +186,16 @@ impl State {
     }
 
     /// Puts a datagram on the wire. `from` is who really sends it.
-    pub(crate) fn send(&mut self, from: HostId, datagram: Datagram) {
+    pub(crate) fn send(&mut self, from: HostId, mut datagram: Datagram) {
+        let (source, to) = (datagram.from, datagram.to);
+        datagram.answers = self.oracles.amplification.answers(from, source, to);
         for attacker in self.attackers.values_mut() {
             attacker.see(&datagram);
         }
         self.transport(Some(from), datagram);
     }
 
-    fn transport(&mut self, from: Option<HostId>, mut datagram: Datagram) {
+    fn transport(&mut self, from: Option<HostId>, datagram: Datagram) {
         let (source, to, size) = (datagram.from, datagram.to, datagram.data.len());
         if let Some(from) = from {
             // A client answers nobody: it sends where it chose to.
@@ -201,7 +203,6 @@ impl State {
                 let sent = self.oracles.amplification.sent(from, to, size);
                 self.accuse(sent.map_err(|what| Violation::new("amplification", self.now, what)));
             }
-            datagram.answers = self.oracles.amplification.answers(from, source, to);
         }
         let sender = from.map_or(u64::MAX, |id| u64::from(id.0));
         let words = [kind::SENT, sender, address_word(to)];
