@@ -24,7 +24,9 @@ pub const MAX_VERSIONS: usize = 32;
 /// Bounds that an operator may set. The defaults suit a server with a few gigabytes of memory.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; a further one is answered with Retry first, then refused as `busy`.
+    /// Connections at once; a further one is answered with Retry first. Then the connection whose
+    /// peer has been silent longest gives way, if that is five seconds or more; else the further one
+    /// is refused.
     pub connections: usize,
     /// Handshakes under way at once before the server answers every new one with Retry
     /// (RFC 9000 §8.1.2) and so holds no state for unvalidated addresses.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use stubborn_core::transport::Code;
-use stubborn_core::transport::connection::ConnectionError;
+use stubborn_core::transport::connection::{ConnectionError, ConnectionEvent};
 use stubborn_core::transport::endpoint::EndpointConfig;
 use stubborn_core::wire::frame::Frame;
 use stubborn_core::wire::packet::{Header, PacketWriter};
@@ -12,7 +13,7 @@ use stubborn_core::wire::{ConnectionId, Side, VERSION};
 
 use crate::operations::plain_tls::{PlainHeader, PlainKey, PlainTls};
 
-use crate::pair::{CLIENT, Flight, INCARNATION, Pair, Rules, SERVER, config};
+use crate::pair::{CLIENT, Flight, INCARNATION, Pair, Rules, SERVER, config, pattern};
 use crate::tls;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -335,6 +336,34 @@ fn a_full_server_refuses_and_the_client_learns_it_at_once() {
     assert!(pair.run_until(SECOND, |p| p.hosts[CLIENT].lost().is_some()));
     assert_eq!(pair.hosts[CLIENT].lost(), Some(&ConnectionError::Refused));
     assert_eq!(pair.hosts[SERVER].endpoint.connections().count(), 1);
+}
+
+#[test]
+fn at_a_full_server_the_connection_silent_longest_gives_way_and_its_client_learns_it() {
+    let mut server = config();
+    server.limits.connections = 2;
+    let mut pair = Pair::with(17, config(), server);
+    let lives = |p: &Pair, handle| {
+        p.hosts[CLIENT].endpoint.connection(handle).is_some_and(|c| c.is_established())
+    };
+    let ended = |p: &Pair, handle, why| {
+        let end = ConnectionEvent::Lost(why);
+        p.hosts[CLIENT].events.iter().any(|(of, event)| *of == handle && *event == end)
+    };
+    let (silent, _) = pair.established();
+    let talking = pair.connect();
+    assert!(pair.run_until(SECOND, |p| lives(p, talking)));
+    pair.run_for(4 * SECOND);
+    pair.client(talking).send(Bytes::new(), pattern(10, 1)).unwrap();
+    pair.run_for(2 * SECOND);
+    let next = pair.connect();
+    assert!(pair.run_until(SECOND, |p| lives(p, next)));
+    assert_eq!(pair.hosts[SERVER].endpoint.connections().count(), 2);
+    let last = pair.connect();
+    assert!(pair.run_until(SECOND, |p| ended(p, last, ConnectionError::Refused)));
+    pair.client(silent).send(Bytes::new(), pattern(10, 2)).unwrap();
+    assert!(pair.run_until(SECOND, |p| ended(p, silent, ConnectionError::Reset)));
+    assert!(lives(&pair, talking) && lives(&pair, next));
 }
 
 #[test]

@@ -300,6 +300,16 @@ impl Connection {
     }
 
     /// True until the handshake is done or failed: what counts as load for Retry.
+    /// When the peer was heard last; for a connection that is over, long ago.
+    pub(super) fn last_heard(&self) -> Instant {
+        if self.is_closed() { Instant::ZERO } else { self.recovery.last_received }
+    }
+
+    /// Ends at once and without a word, as if the idle timeout had passed.
+    pub(super) fn make_room(&mut self) {
+        self.vanish(ConnectionError::IdleTimeout);
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         matches!(self.state, State::Handshaking)
     }

@@ -233,6 +233,7 @@ impl Connection {
         follow: bool,
     ) -> Result<(), TransportError> {
         self.recovery.sent_since_received = false;
+        self.recovery.last_received = now;
         self.reset_idle(now);
         self.reset_keepalive(now);
         if space == Space::Handshake && self.side.is_server() {

@@ -28,6 +28,8 @@ pub(super) struct Recovery {
     pub(super) key_update_wanted: bool,
     /// When the last packet of any kind was sent.
     pub(super) last_sent: Instant,
+    /// When the last authentic packet came; before any, when the connection began.
+    pub(super) last_received: Instant,
     /// When the probe timeout last expired. The next one counts from here if its probes could not be
     /// sent at once.
     last_expired: Instant,
@@ -45,6 +47,7 @@ impl Recovery {
             sent_since_received: false,
             key_update_wanted: false,
             last_sent: now,
+            last_received: now,
             last_expired: Instant::ZERO,
             app_limited: true,
         }

@@ -15,13 +15,17 @@ use super::super::token::RetryToken;
 use super::super::{ConnectionId, Side};
 use super::Endpoint;
 use crate::limits::MIN_DATAGRAM;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::PacketType;
 use crate::wire::frame::Frame;
 use crate::wire::packet::{
     Header, OtherVersion, Packet, PacketWriter, ProtectedPacket, encode_retry,
     encode_version_negotiation,
 };
+
+/// How long a peer has to be silent before its connection gives way to another one where there is no
+/// room: longer than the pauses of one that waits for an answer.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// What an Initial packet proves of its sender.
 enum Proof {
@@ -101,7 +105,7 @@ impl Endpoint {
             }
             Proof::None => None,
         };
-        if !accepting || self.table.len() >= self.config.limits.connections {
+        if !accepting {
             let code = Code::CONNECTION_REFUSED;
             return self.refuse(origin, &*tls, version, destination, source, code);
         }
@@ -109,7 +113,40 @@ impl Endpoint {
         if !opens(packet, &*tls, version, &destination) {
             return;
         }
+        if !self.has_room(now) {
+            let code = Code::CONNECTION_REFUSED;
+            return self.refuse(origin, &*tls, version, destination, source, code);
+        }
         self.accept(now, origin, tls, version, (destination, source), before_retry, data);
+    }
+
+    /// Whether one more connection may be held. At the bound, the one whose peer has been silent
+    /// longest gives way if that is long: clients whose farewell was lost leave connections behind
+    /// that nobody uses, and those would lock their successors out until the idle timeout. Of a
+    /// client that is only idle nothing is lost but the connection: its session stays.
+    fn has_room(&mut self, now: Instant) -> bool {
+        if self.table.len() < self.config.limits.connections {
+            return true;
+        }
+        if now < self.no_room_before {
+            return false;
+        }
+        let heard = |slot: u32| {
+            let accepted = self.table.get(slot).filter(|c| c.side().is_server() && !c.is_drained());
+            accepted.map(|connection| (connection.last_heard(), slot))
+        };
+        let Some((heard, slot)) = self.table.iter().filter_map(heard).min() else { return false };
+        let gives_way_at = heard + SILENT;
+        if now < gives_way_at {
+            // Looked for once, however many ask meanwhile.
+            self.no_room_before = gives_way_at;
+            return false;
+        }
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.make_room();
+            self.table.touch(slot);
+        }
+        true
     }
 
     #[expect(clippy::too_many_arguments, reason = "one caller, and each is named there")]

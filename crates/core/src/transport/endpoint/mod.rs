@@ -105,6 +105,8 @@ pub struct Endpoint {
     table: Table,
     /// Connections accepted whose handshake is not done, as far as known: what makes for load.
     handshaking: Vec<ConnectionHandle>,
+    /// At the bound on connections: none gives way to another one before this.
+    no_room_before: Instant,
     replies: VecDeque<(Transmit, Vec<u8>)>,
 }
 
@@ -135,6 +137,7 @@ impl Endpoint {
             random,
             table: Table::default(),
             handshaking: Vec::new(),
+            no_room_before: Instant::ZERO,
             replies: VecDeque::new(),
         }
     }
