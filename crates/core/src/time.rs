@@ -55,8 +55,8 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// The earlier of two optional deadlines.
-pub fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+/// The earlier of two optional deadlines, of whichever clock.
+pub fn earliest<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),
@@ -80,6 +80,6 @@ mod tests {
         let t = Instant::from_nanos(5);
         assert_eq!(earliest(None, Some(t)), Some(t));
         assert_eq!(earliest(Some(t), Some(Instant::ZERO)), Some(Instant::ZERO));
-        assert_eq!(earliest(None, None), None);
+        assert_eq!(earliest::<Instant>(None, None), None);
     }
 }

@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use stubborn_core::time::earliest;
+
 thread_local! {
     /// The deadline of the handler that this thread polls at this moment.
     static CURRENT: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -22,7 +24,7 @@ pub fn current() -> Option<Instant> {
 pub async fn within<F: Future>(deadline: Instant, future: F) -> F::Output {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| {
-        enter(earlier(Some(deadline), current()), || future.as_mut().poll(cx))
+        enter(earliest(Some(deadline), current()), || future.as_mut().poll(cx))
     })
     .await
 }
@@ -48,13 +50,6 @@ pub(crate) fn shorten(asked: Option<Duration>, usual: Option<Duration>) -> Optio
             let left = deadline.saturating_duration_since(Instant::now());
             Some(asked.map_or(left, |asked| asked.min(left)))
         }
-    }
-}
-
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
     }
 }
 

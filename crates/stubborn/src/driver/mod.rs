@@ -214,6 +214,8 @@ impl Driver {
 
     fn feed(&mut self, waker: &Waker) {
         let mut state = self.shared.lock();
+        #[cfg(test)]
+        assert!(!state.panics, "a panic that a test asked for");
         state.register(waker);
         let now = self.shared.clock.now();
         for datagram in self.received.drain(..) {

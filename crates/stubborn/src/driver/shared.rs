@@ -51,6 +51,9 @@ pub(crate) struct State {
     pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
     driver: Option<Waker>,
     ended: bool,
+    /// The driver is to panic, as a bug in it would.
+    #[cfg(test)]
+    pub(super) panics: bool,
 }
 
 /// Hashes the keys of calls. They are numbers that the node gives out, so nobody can choose them to
@@ -162,6 +165,8 @@ impl Shared {
             handlers: HashMap::new(),
             driver: None,
             ended: false,
+            #[cfg(test)]
+            panics: false,
         };
         Self { clock, local, state: Mutex::new(state), stage: watch::Sender::new(Stage::Running) }
     }
@@ -217,6 +222,11 @@ impl Shared {
             forward
         });
         self.change(|_, _| ());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn panic_driver(&self) {
+        self.change(|state, _| state.panics = true);
     }
 
     /// Takes the lock. A panic of the node under the lock has ended its driver, which marks the

@@ -171,7 +171,7 @@ impl ServerBuilder {
     /// calls end, and leaves when every kept reply is released or at the drain timeout.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// As [`start`](Self::start); and at once when a worker panics, which ends the server.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -179,15 +179,13 @@ impl ServerBuilder {
         self,
         shutdown: impl Future<Output = ()>,
     ) -> Result<DrainReport, ServeError> {
-        let handle = self.start().await?;
-        shutdown.await;
-        Ok(handle.drain().await)
+        self.start().await?.until(shutdown).await
     }
 
     /// Runs the server for ever.
     ///
     /// # Errors
-    /// As [`start`](Self::start).
+    /// As [`run_until`](Self::run_until).
     ///
     /// # Panics
     /// As [`start`](Self::start).

@@ -1,4 +1,4 @@
-//! Why a server could not start.
+//! Why a server could not start, or go on.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use stubborn_core::service::RegisterError;
 
 use crate::security::SecurityError;
 
-/// Why a server could not start.
+/// Why a server could not start, or go on.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -27,6 +27,8 @@ pub enum ServeError {
     Entropy(io::Error),
     /// A worker's thread could not be started.
     Worker(io::Error),
+    /// The server ran, and has ended because a worker panicked.
+    Failed,
 }
 
 impl fmt::Display for ServeError {
@@ -58,6 +60,10 @@ impl fmt::Display for ServeError {
             Self::Service(error) => write!(f, "{error}"),
             Self::Entropy(error) => write!(f, "the system gives no entropy: {error}"),
             Self::Worker(error) => write!(f, "a worker could not be started: {error}"),
+            Self::Failed => f.write_str(
+                "the server has ended: a worker panicked (its message stands above), and what it \
+                 remembered of its sessions is gone; start the server anew",
+            ),
         }
     }
 }
@@ -71,7 +77,7 @@ impl std::error::Error for ServeError {
             | Self::Worker(error) => Some(error),
             Self::Security(error) => Some(error),
             Self::Service(error) => Some(error),
-            Self::NoIdentity | Self::ClientTrust => None,
+            Self::NoIdentity | Self::ClientTrust | Self::Failed => None,
         }
     }
 }

@@ -1,13 +1,16 @@
 //! A server that runs.
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::error::ServeError;
 use crate::driver::{Group, Shared, Stage, Worker};
 
 /// A server that runs. Dropping it stops the server at once: clients are told, handlers that have
@@ -103,6 +106,35 @@ impl ServerHandle {
         self.workers.iter().enumerate().map(stats).collect()
     }
 
+    /// Ready when the server has ended without being asked to: a worker has panicked, and what it
+    /// knew of its sessions is gone. The other workers end then too, so that clients learn at once
+    /// that the server has died. The panic's own message is where the program's panics are told.
+    pub async fn failed(&self) {
+        // Whichever fails, the others are told to leave.
+        let mut stage = self.workers[0].shared.stage.subscribe();
+        let _ = stage.wait_for(|stage| *stage >= Stage::Leaving).await;
+    }
+
+    /// Waits for `shutdown`, then drains; or for the server's failure.
+    pub(super) async fn until(
+        self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<DrainReport, ServeError> {
+        let mut failed = Box::pin(self.failed());
+        let mut shutdown = std::pin::pin!(shutdown);
+        let whole = std::future::poll_fn(|cx| match shutdown.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => failed.as_mut().poll(cx).map(|()| false),
+        });
+        let whole = whole.await;
+        drop(failed);
+        if whole {
+            return Ok(self.drain().await);
+        }
+        self.stop().await;
+        Err(ServeError::Failed)
+    }
+
     /// Refuses new sessions, tells clients to go elsewhere, lets calls end, and leaves when every
     /// kept reply is released or at the drain timeout.
     pub async fn drain(mut self) -> DrainReport {
@@ -164,5 +196,33 @@ impl Drop for ServerHandle {
 impl fmt::Debug for ServerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerHandle({})", self.local_addr())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Identity, Server};
+
+    async fn start(workers: usize) -> ServerHandle {
+        let identity = Identity::self_signed(["localhost"]).unwrap();
+        Server::bind("127.0.0.1:0").identity(identity).workers(workers).start().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panics_ends_the_server_at_once_with_an_error() {
+        for workers in 1..=3 {
+            let server = start(workers).await;
+            let last = server.workers.last().unwrap().shared.clone();
+            let ended = server.until(std::future::pending());
+            last.panic_driver();
+            assert!(matches!(ended.await, Err(ServeError::Failed)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_asked_to_end_has_not_failed() {
+        let server = start(2).await;
+        assert!(server.until(async {}).await.unwrap().complete);
     }
 }

@@ -41,10 +41,29 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
         let command = format!("stubborn bench run '{address}'");
         out.line(format_args!("  {}", out.paint(Style::Strong, command)));
         out.json(&json!({ "address": address }));
-        tokio::signal::ctrl_c().await.map_err(|e| Error::internal(e.to_string()))?;
-        server.stop().await;
+        tokio::select! {
+            () = interrupted() => server.stop().await,
+            () = server.failed() => return Err(Error::internal("the server has ended by itself")),
+        }
         Ok(())
     })
+}
+
+/// Until the user, or whoever started the program, wants it to end.
+async fn interrupted() {
+    let interrupt = async { drop(tokio::signal::ctrl_c().await) };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                () = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    interrupt.await;
 }
 
 /// An address that clients on this machine can call: not "all addresses".

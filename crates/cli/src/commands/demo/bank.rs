@@ -40,8 +40,10 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
         .await
         .map_err(|e| Error::internal(e.to_string()))?;
     child::ready(server.local_addr());
-    child::parent_gone().await;
-    server.stop().await;
+    tokio::select! {
+        () = child::parent_gone() => server.stop().await,
+        () = server.failed() => return Err(Error::internal("the bank has ended by itself")),
+    }
     Ok(())
 }
 
