@@ -138,6 +138,10 @@ impl Assembly {
         connection: &mut Connection,
         out: &mut Vec<Progress>,
     ) {
+        while let Some((_, data)) = connection.take_whole_message() {
+            let fits = data.len() as u64 <= self.largest;
+            out.push(if fits { Progress::Whole(data) } else { Progress::TooLarge(data) });
+        }
         while let Some(id) = connection.accept_message() {
             self.begin(handle, id, connection, out);
         }

@@ -26,6 +26,7 @@ pub const fn size(value: u64) -> usize {
 ///
 /// # Panics
 /// If `value` is above [`MAX`].
+#[inline]
 pub fn encode(value: u64, out: &mut Vec<u8>) {
     match size(value) {
         1 => out.push(value as u8),
@@ -38,6 +39,7 @@ pub fn encode(value: u64, out: &mut Vec<u8>) {
 /// The value at the front of `bytes` and what follows it; `None` when `bytes` ends within it.
 ///
 /// Longer forms than necessary are accepted, as RFC 9000 §16 asks.
+#[inline]
 pub fn decode(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let first = *bytes.first()?;
     let size = 1usize << (first >> 6);

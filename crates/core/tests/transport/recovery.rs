@@ -85,6 +85,7 @@ fn the_sender_is_told_once_the_peer_holds_the_whole_message() {
     let mut pair = Pair::new(4);
     let (client, _) = pair.established();
     let id = pair.client(client).send(Bytes::new(), pattern(10_000, 1)).unwrap();
+    pair.client(client).tell_acked(id);
     assert!(!pair.client(client).ever_fully_sent(id));
     pair.run_for(SECOND);
     assert!(pair.client(client).ever_fully_sent(id));

@@ -461,6 +461,11 @@ impl Client {
         };
         live.goodbye =
             live.outgoing.send(cx.endpoint, live.handle, ToServer::CloseSession.encode(), 0);
+        if let Some(goodbye) = live.goodbye
+            && let Some(connection) = cx.endpoint.connection_mut(live.handle)
+        {
+            connection.tell_acked(goodbye);
+        }
         link.linger_until = Some(cx.now + LINGER);
         self.set_link_timer(key);
     }

@@ -19,7 +19,8 @@ pub enum ConnectionEvent {
     MessagesReadable,
     /// An unreliable message came whole.
     Unreliable(Bytes),
-    /// The peer holds every byte of this message of ours.
+    /// The peer holds every byte of this message of ours, and
+    /// [`Connection::tell_acked`](super::Connection::tell_acked) asked to hear of it.
     MessageAcked(MessageId),
     /// The peer will not read this message on, for the reason that its code gives; what is left of
     /// it is not sent.

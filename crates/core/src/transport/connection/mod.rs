@@ -143,6 +143,11 @@ impl Connection {
         self.outbox.queue(head, body)
     }
 
+    /// Asks for [`ConnectionEvent::MessageAcked`] of a message that was just sent.
+    pub fn tell_acked(&mut self, id: MessageId) {
+        self.outbox.tell_acked(id);
+    }
+
     /// Gives a message of ours up: what is not sent yet never will be. Returns whether all of it had
     /// been in a packet before, so that the peer may have it; no later event changes that.
     ///
@@ -179,7 +184,13 @@ impl Connection {
         Ok(())
     }
 
-    /// The next message that the peer has begun and nobody has accepted.
+    /// Takes the next message of the peer that came in one piece, and so ends it. Cheaper than to
+    /// accept and read it.
+    pub fn take_whole_message(&mut self) -> Option<(MessageId, Bytes)> {
+        self.inbox.take_whole()
+    }
+
+    /// The next message that the peer has begun and nobody has accepted or taken.
     pub fn accept_message(&mut self) -> Option<MessageId> {
         self.inbox.accept()
     }

@@ -81,6 +81,7 @@ impl World {
         let bytes: Bytes = content(n, 0).take(head + body).collect();
         let id = self.outbox.queue(bytes.slice(..head), bytes.slice(head..)).unwrap();
         assert_eq!(id, MessageId(n), "ids count up");
+        self.outbox.tell_acked(id);
         self.sizes.push(head + body);
         self.given_up.push(false);
         self.acked.push(false);
@@ -194,6 +195,16 @@ impl World {
 
     /// Takes up to `chunks` chunks of what can be read.
     fn read(&mut self, mut chunks: usize) {
+        while chunks > 0
+            && let Some((id, data)) = self.inbox.take_whole()
+        {
+            chunks -= 1;
+            let taken = &mut self.taken[id.0 as usize];
+            assert!(!taken.accepted && !taken.ended && !taken.reset);
+            assert!(content(id.0, 0).zip(&data).all(|(sent, came)| sent == *came));
+            *taken = Taken { bytes: data.len() as u64, ended: true, ..Taken::default() };
+            assert_eq!(data.len(), self.sizes[id.0 as usize]);
+        }
         while let Some(id) = self.inbox.accept() {
             assert!(!core::mem::replace(&mut self.taken[id.0 as usize].accepted, true));
             self.readable.push(id);
@@ -408,6 +419,7 @@ fn a_gibibyte_passes_a_window_of_16_mebibytes() {
     let (mut outbox, mut inbox) = (Outbox::new(&limits), Inbox::new(&limits));
     outbox.on_peer_credit(inbox.initial_credit());
     let id = outbox.queue(Bytes::from_static(&PATTERN), body).unwrap();
+    outbox.tell_acked(id);
     let (mut buf, mut record) = (Vec::new(), Vec::new());
     let mut read = 0u64;
     'all: loop {

@@ -34,7 +34,7 @@ impl Held {
     }
 
     /// Keeps `data`: as it is, or as a copy where that frees a receive buffer.
-    fn take(&mut self, data: Bytes) -> Piece {
+    pub(super) fn take(&mut self, data: Bytes) -> Piece {
         self.pieces += 1;
         if data.len() >= LARGE {
             Piece::Slice(data)
@@ -46,7 +46,12 @@ impl Held {
         }
     }
 
-    fn give_back(&mut self, piece: &Piece) {
+    /// Whether the pieces are within their bound.
+    pub(super) fn check(&self) -> Result<(), TooManyPieces> {
+        (self.pieces <= self.max_pieces).then_some(()).ok_or(TooManyPieces)
+    }
+
+    pub(super) fn give_back(&mut self, piece: &Piece) {
         self.pieces -= 1;
         if matches!(piece, Piece::Slice(data) if data.len() < LARGE) {
             self.slices -= 1;
@@ -54,8 +59,9 @@ impl Held {
     }
 }
 
+/// Bytes that follow one another in memory.
 #[derive(Debug)]
-enum Piece {
+pub(super) enum Piece {
     /// Part of a receive buffer.
     Slice(Bytes),
     /// Bytes of our own.
@@ -63,7 +69,7 @@ enum Piece {
 }
 
 impl Piece {
-    fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         match self {
             Self::Slice(data) => data.len() as u64,
             Self::Copy(data) => data.len() as u64,
@@ -81,7 +87,7 @@ impl Piece {
         }
     }
 
-    fn into_bytes(self) -> Bytes {
+    pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Self::Slice(data) => data,
             Self::Copy(data) => data.freeze(),
@@ -111,6 +117,11 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
+    /// The bytes of a message that came in one piece.
+    pub(super) fn of(piece: Piece) -> Self {
+        Self { contiguous: piece.len(), first: Some(piece), ..Self::default() }
+    }
+
     pub(super) fn read(&self) -> u64 {
         self.read
     }
@@ -137,8 +148,7 @@ impl Assembly {
         } else {
             self.keep_early(offset, data, held);
         }
-        let bounded = held.pieces <= held.max_pieces;
-        bounded.then_some(self.contiguous > before).ok_or(TooManyPieces)
+        held.check().map(|()| self.contiguous > before)
     }
 
     /// Adds bytes that start where the contiguous ones end, and what came early after them.

@@ -1,6 +1,6 @@
 //! One message on its way in.
 
-use super::assembly::{Assembly, Held};
+use super::assembly::{Assembly, Held, Piece};
 use crate::transport::{Code, TransportError};
 
 /// How far the reader is with a message.
@@ -59,6 +59,18 @@ impl Incoming {
             blocked: false,
             listed: false,
             grant_queued: false,
+        }
+    }
+
+    /// One that came in one piece, once somebody reads it.
+    pub(super) fn whole(piece: Piece, window: u64) -> Self {
+        let size = piece.len();
+        Self {
+            data: Assembly::of(piece),
+            highest: size,
+            final_size: Some(size),
+            stage: Stage::Accepted,
+            ..Self::new(window)
         }
     }
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use self::assembly::Held;
+use self::assembly::{Held, Piece};
 use self::incoming::{Incoming, Stage};
 use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
@@ -73,6 +73,8 @@ pub struct Inbox {
     /// Messages that need MAX_MESSAGE_DATA, STOP_MESSAGE.
     grants: VecDeque<u64>,
     stops: VecDeque<u64>,
+    /// Messages that came in one piece and that nobody has taken. They have no place in `messages`.
+    whole: VecDeque<(u64, Piece)>,
     /// Messages not yet accepted of which something can be read; accepted ones that were blocked.
     new: VecDeque<u64>,
     readable: VecDeque<u64>,
@@ -100,6 +102,7 @@ impl Inbox {
             max_messages_lost: false,
             grants: VecDeque::new(),
             stops: VecDeque::new(),
+            whole: VecDeque::new(),
             new: VecDeque::new(),
             readable: VecDeque::new(),
         }
@@ -125,6 +128,9 @@ impl Inbox {
         data: Bytes,
         fin: bool,
     ) -> Result<(), TransportError> {
+        if fin && offset == 0 && id >= self.messages.next_id() && self.is_granted(id, data.len()) {
+            return self.on_whole(id, data);
+        }
         self.open_up_to(id, frame_type::MESSAGE)?;
         let Some(message) = self.messages.get_mut(id) else { return Ok(()) };
         let end = offset.saturating_add(data.len() as u64);
@@ -133,15 +139,31 @@ impl Inbox {
         if message.is_dropped() {
             self.consumed += new;
         } else {
-            let more = message.data.insert(offset, data, &mut self.held).map_err(|_| {
-                TransportError::violation("too many fragments").in_frame(frame_type::MESSAGE)
-            })?;
+            let more = message.data.insert(offset, data, &mut self.held);
+            let more = more.map_err(|_| too_many_pieces())?;
             if more || message.is_complete() {
                 self.announce(id);
             }
         }
         self.end_if_done(id);
         Ok(())
+    }
+
+    /// A message that nothing is known of comes in one piece, as most do: it waits for its reader and
+    /// needs no state of its own.
+    fn on_whole(&mut self, id: u64, data: Bytes) -> Result<(), TransportError> {
+        account(&mut self.received, data.len() as u64, self.max_data, frame_type::MESSAGE)?;
+        if id > self.messages.next_id() {
+            self.open_up_to(id - 1, frame_type::MESSAGE)?;
+        }
+        self.messages.skip();
+        self.whole.push_back((id, self.held.take(data)));
+        self.held.check().map_err(|_| too_many_pieces())
+    }
+
+    /// True if the peer may send a message of so many bytes under a new id.
+    fn is_granted(&self, id: u64, size: usize) -> bool {
+        id < self.max_messages && size as u64 <= self.message_window
     }
 
     /// RESET_MESSAGE. A message of which everything has come is delivered all the same.
@@ -168,9 +190,23 @@ impl Inbox {
         Ok(())
     }
 
-    /// The next message of which nobody has read yet and something can be: in the order in which
-    /// they became so.
+    /// Takes the next message that came in one piece. One that was [accepted](Self::accept) before
+    /// does not come here.
+    pub fn take_whole(&mut self) -> Option<(MessageId, Bytes)> {
+        let (id, piece) = self.whole.pop_front()?;
+        self.held.give_back(&piece);
+        self.consumed += piece.len();
+        self.ended += 1;
+        Some((MessageId(id), piece.into_bytes()))
+    }
+
+    /// The next message of which nobody has read yet and something can be: those that came in one
+    /// piece, then the others in the order in which they became so.
     pub fn accept(&mut self) -> Option<MessageId> {
+        if let Some((id, piece)) = self.whole.pop_front() {
+            self.messages.put_back(id, Incoming::whole(piece, self.message_window));
+            return Some(MessageId(id));
+        }
         while let Some(id) = self.new.pop_front() {
             if let Some(message) = self.messages.get_mut(id).filter(|m| !m.is_dropped()) {
                 message.stage = Stage::Accepted;
@@ -194,9 +230,10 @@ impl Inbox {
         None
     }
 
-    /// True if [`accept`](Self::accept) or [`next_readable`](Self::next_readable) may give a message.
+    /// True if [`take_whole`](Self::take_whole), [`accept`](Self::accept) or
+    /// [`next_readable`](Self::next_readable) may give a message.
     pub fn has_readable(&self) -> bool {
-        !self.new.is_empty() || !self.readable.is_empty()
+        !self.whole.is_empty() || !self.new.is_empty() || !self.readable.is_empty()
     }
 
     /// True if a message can be read to its end, or to its reset, with what is there.
@@ -249,7 +286,7 @@ impl Inbox {
 
     /// Messages begun by the peer that have not ended.
     pub fn open(&self) -> usize {
-        self.messages.len()
+        self.messages.len() + self.whole.len()
     }
 
     #[cfg(test)]
@@ -416,6 +453,10 @@ fn list(queue: &mut VecDeque<u64>, id: u64, messages: &MessageTable<Incoming>) {
         queue.retain(|id| messages.get(*id).is_some());
     }
     queue.push_back(id);
+}
+
+fn too_many_pieces() -> TransportError {
+    TransportError::violation("too many fragments").in_frame(frame_type::MESSAGE)
 }
 
 /// Adds new bytes to the connection's account.

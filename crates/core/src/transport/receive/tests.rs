@@ -38,6 +38,39 @@ fn a_message_in_one_frame_is_accepted_and_read_without_a_copy() {
 }
 
 #[test]
+fn a_message_in_one_frame_is_taken_whole_once_and_counts_as_open_until_then() {
+    let mut inbox = Inbox::new(&limits(1 << 20, 4));
+    let data = bytes(100);
+    inbox.on_message(1, 0, data.clone(), true).unwrap();
+    inbox.on_message(1, 0, data.clone(), true).unwrap();
+    assert_eq!((inbox.open(), inbox.bytes_waiting()), (2, 100), "message 0 is open too");
+    assert!(inbox.has_readable());
+    let (id, taken) = inbox.take_whole().unwrap();
+    assert_eq!((id, taken.as_ptr()), (MessageId(1), data.as_ptr()));
+    assert_eq!((inbox.take_whole(), inbox.open(), inbox.pieces()), (None, 1, 0));
+    inbox.on_message(1, 0, data, true).unwrap();
+    assert!(!inbox.has_readable(), "a late copy");
+    inbox.on_message(0, 0, Bytes::new(), true).unwrap();
+    assert_eq!(inbox.take_whole(), None, "it was known of before it came");
+    assert_eq!(inbox.accept(), Some(MessageId(0)));
+}
+
+#[test]
+fn what_comes_whole_is_bounded_like_all_else() {
+    let mut inbox = Inbox::new(&limits(1000, 2));
+    let too_large = inbox.on_message(0, 0, bytes(501), true);
+    assert_eq!(error(too_large), (Code::FLOW_CONTROL_ERROR, Some(8)));
+    let mut inbox = Inbox::new(&limits(1000, 3));
+    inbox.on_message(0, 0, bytes(500), true).unwrap();
+    inbox.on_message(1, 0, bytes(500), true).unwrap();
+    let beyond = inbox.on_message(2, 0, bytes(1), true);
+    assert_eq!(error(beyond), (Code::FLOW_CONTROL_ERROR, Some(8)));
+    let mut inbox = Inbox::new(&limits(1000, 2));
+    let too_many = inbox.on_message(2, 0, bytes(1), true);
+    assert_eq!(error(too_many), (Code::MESSAGE_LIMIT_ERROR, Some(8)));
+}
+
+#[test]
 fn an_empty_message_is_delivered() {
     let mut inbox = Inbox::new(&Limits::default());
     inbox.on_message(0, 0, Bytes::new(), true).unwrap();

@@ -7,7 +7,7 @@ mod packet;
 mod tests;
 mod turns;
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -52,7 +52,8 @@ impl core::error::Error for SendError {}
 /// What became of the messages of an [`Outbox`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutboxEvent {
-    /// The peer's transport holds every byte. The last event of a message.
+    /// The peer's transport holds every byte of a message for which [`Outbox::tell_acked`] asked. The
+    /// last event of a message.
     Acked(MessageId),
     /// The peer will not read on; what is left is not sent. The last event of a message.
     Stopped {
@@ -94,6 +95,8 @@ pub struct Outbox {
     /// The limits that the peer was told to block us.
     told_data_blocked: Option<u64>,
     told_messages_blocked: Option<u64>,
+    /// Messages whose acknowledgement is told: few, since most are answered.
+    told_acked: BTreeSet<u64>,
     events: VecDeque<OutboxEvent>,
     refused: bool,
 }
@@ -115,6 +118,7 @@ impl Outbox {
             resets: VecDeque::new(),
             told_data_blocked: None,
             told_messages_blocked: None,
+            told_acked: BTreeSet::new(),
             events: VecDeque::new(),
             refused: false,
         }
@@ -134,6 +138,13 @@ impl Outbox {
         let id = self.messages.push(Outgoing::new(head, body, granted));
         self.admit();
         Ok(MessageId(id))
+    }
+
+    /// Asks for [`OutboxEvent::Acked`] of a message that has not ended.
+    pub fn tell_acked(&mut self, id: MessageId) {
+        if self.messages.get(id.0).is_some() {
+            self.told_acked.insert(id.0);
+        }
     }
 
     /// Gives a message up: what is not sent yet never will be. Does nothing if it has ended.
@@ -274,8 +285,10 @@ impl Outbox {
                 }
                 self.in_flight -= message.on_acked(start..start + u64::from(length));
                 if message.fully_acked() {
+                    if self.told_acked.contains(&id.0) {
+                        self.events.push_back(OutboxEvent::Acked(id));
+                    }
                     self.end(id);
-                    self.events.push_back(OutboxEvent::Acked(id));
                 }
             }
             SentFrame::Reset(id) => self.end(id),
@@ -313,10 +326,10 @@ impl Outbox {
         if self.credit.is_none() {
             return false;
         }
-        self.resets.iter().any(|id| self.messages.get(*id).is_some())
+        self.has_pending_data()
+            || self.resets.iter().any(|id| self.messages.get(*id).is_some())
             || self.data_blocked().is_some()
             || self.messages_blocked().is_some()
-            || self.has_pending_data()
     }
 
     /// True if [`write_data`](Self::write_data) has something for a packet.
@@ -426,6 +439,7 @@ impl Outbox {
 
     fn write_fresh(&mut self, packet: &mut Packet<'_>) {
         loop {
+            self.write_short(packet);
             self.turns.tidy(&mut self.messages);
             let Some((id, range)) = self.turns.next(&self.messages, self.allowance()) else {
                 return;
@@ -439,6 +453,25 @@ impl Outbox {
             self.in_flight += bytes;
             self.opened = self.opened.max(id + 1);
             self.turns.on_sent(id, message, start..end, bytes);
+        }
+    }
+
+    /// Short messages that nothing holds up, one after the other: what most packets are made of.
+    fn write_short(&mut self, packet: &mut Packet<'_>) {
+        let mut allowance = self.allowance().bytes();
+        while let Some(id) = self.turns.next_of_short() {
+            let Some(message) = self.messages.get_mut(id).filter(|m| m.is_whole()) else { break };
+            let size = message.size();
+            if size > allowance || !packet.whole(id, message) {
+                break;
+            }
+            message.on_whole_sent();
+            message.in_turns = false;
+            self.turns.pop_short();
+            allowance -= size;
+            self.data_sent += size;
+            self.in_flight += size;
+            self.opened = self.opened.max(id + 1);
         }
     }
 
@@ -505,6 +538,9 @@ impl Outbox {
 
     fn end(&mut self, id: MessageId) {
         self.messages.remove(id.0);
+        if !self.told_acked.is_empty() {
+            self.told_acked.remove(&id.0);
+        }
         if self.refused && self.messages.len() < self.max_queued {
             self.refused = false;
             self.events.push_back(OutboxEvent::Writable);

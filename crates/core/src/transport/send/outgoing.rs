@@ -3,6 +3,7 @@
 //! The end of a message counts as one more position after its last byte, the *end mark*, so that
 //! "everything, and that it ends here" is one range of positions and an empty message is not special.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -22,15 +23,22 @@ pub(super) struct Outgoing {
     granted: u64,
     /// Positions below are acknowledged.
     acked: u64,
-    /// Acknowledged positions above `acked`.
-    acked_later: RangeSet,
-    /// Positions that were in lost packets only and wait to be sent again.
-    lost: RangeSet,
+    /// Apart, since few messages ever have any, and all are moved about.
+    gaps: Option<Box<Gaps>>,
     /// The code with which the message was given up.
     pub(super) reset: Option<u64>,
     /// Whether the id stands in the outbox's queue of turns, of losses.
     pub(super) in_turns: bool,
     pub(super) in_lost: bool,
+}
+
+/// What is not in order with a message.
+#[derive(Debug, Default)]
+struct Gaps {
+    /// Acknowledged positions above `Outgoing::acked`.
+    acked_later: RangeSet,
+    /// Positions that were in lost packets only and wait to be sent again.
+    lost: RangeSet,
 }
 
 impl Outgoing {
@@ -43,8 +51,7 @@ impl Outgoing {
             sent: 0,
             granted,
             acked: 0,
-            acked_later: RangeSet::new(),
-            lost: RangeSet::new(),
+            gaps: None,
             reset: None,
             in_turns: false,
             in_lost: false,
@@ -75,9 +82,10 @@ impl Outgoing {
 
     /// Bytes sent and not acknowledged.
     pub(super) fn bytes_in_flight(&self) -> u64 {
-        let acked = self.acked_later.count() + self.acked;
-        let mark = u64::from(self.acked_later.contains(self.size) || self.fully_acked());
-        self.bytes_sent() - (acked - mark)
+        let later = self.gaps.as_ref().map(|gaps| &gaps.acked_later);
+        let acked = later.map_or(0, RangeSet::count) + self.acked;
+        let mark = later.is_some_and(|later| later.contains(self.size)) || self.fully_acked();
+        self.bytes_sent() - (acked - u64::from(mark))
     }
 
     /// Bytes among these positions.
@@ -102,6 +110,16 @@ impl Outgoing {
         self.reset.is_none() && !self.fully_sent() && !self.held_up()
     }
 
+    /// True if nothing of it was sent and all of it may be, as far as the peer's grant for this
+    /// message goes.
+    pub(super) fn is_whole(&self) -> bool {
+        self.sent == 0 && self.size <= self.granted && self.reset.is_none()
+    }
+
+    pub(super) fn on_whole_sent(&mut self) {
+        self.sent = self.end();
+    }
+
     /// Positions never sent that may be sent now, with `credit` new bytes left for the connection.
     /// The end mark costs no credit and goes with the last byte.
     pub(super) fn fresh(&self, credit: u64) -> Option<Range<u64>> {
@@ -114,7 +132,7 @@ impl Outgoing {
     pub(super) fn bytes_waiting(&self, credit: u64) -> u64 {
         const HEADER: u64 = 8;
         let fresh = self.fresh(credit).map_or(0, |range| range.end - range.start + HEADER);
-        fresh + self.lost.count()
+        fresh + self.gaps.as_ref().map_or(0, |gaps| gaps.lost.count())
     }
 
     pub(super) fn on_fresh_sent(&mut self, end: u64) {
@@ -123,11 +141,13 @@ impl Outgoing {
     }
 
     pub(super) fn first_lost(&self) -> Option<Range<u64>> {
-        self.lost.first()
+        self.gaps.as_ref()?.lost.first()
     }
 
     pub(super) fn on_lost_resent(&mut self, range: Range<u64>) {
-        self.lost.remove(range);
+        if let Some(gaps) = &mut self.gaps {
+            gaps.lost.remove(range);
+        }
     }
 
     /// Counts positions as acknowledged; returns how many bytes were so for the first time.
@@ -136,52 +156,50 @@ impl Outgoing {
         if range.is_empty() {
             return 0;
         }
-        let new = if self.acked_later.is_empty() {
-            self.bytes_in(&range)
-        } else {
-            self.acked_later.gaps(range.clone()).map(|gap| self.bytes_in(&gap)).sum()
-        };
-        if !self.lost.is_empty() {
-            self.lost.remove(range.clone());
+        if self.gaps.is_none() && range.start == self.acked {
+            self.acked = range.end;
+            return self.bytes_in(&range);
         }
+        let mut gaps = self.gaps.take().unwrap_or_default();
+        let new = gaps.acked_later.gaps(range.clone()).map(|gap| self.bytes_in(&gap)).sum();
+        gaps.lost.remove(range.clone());
         if range.start > self.acked {
-            self.acked_later.insert(range);
+            gaps.acked_later.insert(range);
         } else {
             self.acked = range.end;
-            if let Some(more) = self.acked_later.range_of(self.acked) {
+            if let Some(more) = gaps.acked_later.range_of(self.acked) {
                 self.acked = more.end;
             }
-            self.acked_later.remove_below(self.acked);
+            gaps.acked_later.remove_below(self.acked);
         }
+        self.gaps = Some(gaps);
         new
     }
 
     /// Counts positions as lost; true if any of them has to be sent again.
     pub(super) fn on_lost(&mut self, range: Range<u64>) -> bool {
         let range = range.start.max(self.acked)..range.end.min(self.sent);
-        if self.acked_later.is_empty() {
-            self.lost.insert(range);
-        } else {
-            for gap in self.acked_later.gaps(range) {
-                self.lost.insert(gap);
-            }
+        if range.is_empty() && self.gaps.is_none() {
+            return false;
         }
-        !self.lost.is_empty()
+        let gaps = self.gaps.get_or_insert_default();
+        for gap in gaps.acked_later.gaps(range) {
+            gaps.lost.insert(gap);
+        }
+        !gaps.lost.is_empty()
     }
 
     /// Gives the message up and drops its bytes. What was sent of it stays known.
     pub(super) fn give_up(&mut self, code: u64) {
         self.reset = Some(code);
         (self.head, self.body) = (Bytes::new(), Bytes::new());
-        self.lost.clear();
-        self.acked_later.clear();
+        self.gaps = None;
     }
 
     /// As if nothing had been sent yet.
     pub(super) fn rewind(&mut self, granted: u64) {
         (self.sent, self.acked, self.granted) = (0, 0, granted);
-        self.lost.clear();
-        self.acked_later.clear();
+        self.gaps = None;
         (self.in_turns, self.in_lost) = (false, false);
     }
 
@@ -189,6 +207,11 @@ impl Outgoing {
     pub(super) fn copy(&self, start: u64, length: usize, out: &mut Vec<u8>) {
         // Positions below `size` fit usize: the bytes are in memory.
         let (start, head) = (start as usize, self.head.len());
+        if start == 0 && length == head + self.body.len() {
+            out.extend_from_slice(&self.head);
+            out.extend_from_slice(&self.body);
+            return;
+        }
         let end = start + length;
         if start < head {
             out.extend_from_slice(&self.head[start..end.min(head)]);

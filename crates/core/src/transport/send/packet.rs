@@ -73,6 +73,22 @@ impl<'a> Packet<'a> {
         u32::try_from(positions).unwrap_or(u32::MAX)
     }
 
+    /// Writes a MESSAGE frame with all of a message; false if it does not fit.
+    pub(super) fn whole(&mut self, id: u64, message: &Outgoing) -> bool {
+        let header = MessageHeader { id, offset: 0, end: true };
+        // What does not fit memory does not fit a packet.
+        let size = usize::try_from(message.size()).unwrap_or(usize::MAX / 2);
+        if header.size(Some(size)) + size > self.room() {
+            return false;
+        }
+        header.encode(Some(size), self.buf);
+        message.copy(0, size, self.buf);
+        debug_assert!(self.buf.len() <= self.end);
+        let length = size as u32 + 1;
+        self.record.push(SentFrame::Data { id: MessageId(id), start: 0, length });
+        true
+    }
+
     /// A short message is not cut in two to fill the last quarter of a packet: two frames cost both
     /// ends more than the empty bytes, and either of two packets could then be lost.
     fn worth_splitting(&self, header: &MessageHeader, length: usize, wanted: usize) -> bool {

@@ -65,6 +65,16 @@ impl Turns {
         }
     }
 
+    /// The message that sends next if all that wait are short ones.
+    pub(super) fn next_of_short(&self) -> Option<u64> {
+        if self.long.is_empty() { self.short.front().copied() } else { None }
+    }
+
+    /// The message that [`next_of_short`](Self::next_of_short) named wants no turn any more.
+    pub(super) fn pop_short(&mut self) {
+        self.short.pop_front();
+    }
+
     /// The message that sends next and the positions that it may send.
     pub(super) fn next(
         &self,
