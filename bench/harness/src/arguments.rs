@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Which rows: over a good network, over paths that lose packets, or both.
+    /// Which rows: over a good network, over bad paths, or both.
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = Networks::Good)]
     pub(crate) networks: Networks,
 
@@ -42,6 +42,11 @@ pub(crate) struct Arguments {
     /// The processors to use, the server's first. By default the last ones.
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
     pub(crate) cores: Vec<usize>,
+
+    /// Lets client and server run before everything else on their processors, with `chrt`: for a
+    /// machine that is busy with other things.
+    #[arg(long)]
+    pub(crate) realtime: bool,
 
     /// Writes all figures to this file.
     #[arg(long, value_name = "FILE")]
@@ -75,8 +80,8 @@ pub(crate) enum Networks {
 impl Networks {
     fn include(self, row: &Row) -> bool {
         match self {
-            Self::Good => !row.is_lossy(),
-            Self::Bad => row.is_lossy(),
+            Self::Good => !row.is_bad(),
+            Self::Bad => row.is_bad(),
             Self::All => true,
         }
     }
@@ -150,12 +155,12 @@ mod tests {
 
     #[test]
     fn bad_networks_are_measured_where_they_are_asked_for() {
-        let lossy = |arguments: &[&str]| {
+        let bad = |arguments: &[&str]| {
             let rows = parse(arguments).unwrap().chosen_rows().unwrap();
-            rows.iter().filter(|row| row.is_lossy()).count() * 100 / rows.len()
+            rows.iter().filter(|row| row.is_bad()).count() * 100 / rows.len()
         };
-        assert_eq!((lossy(&[]), lossy(&["--networks", "bad"])), (0, 100));
-        assert_eq!(lossy(&["--rows", "20ms-*"]), 100);
+        assert_eq!((bad(&[]), bad(&["--networks", "bad"])), (0, 100));
+        assert_eq!(bad(&["--rows", "20ms-*"]), 100);
     }
 
     #[test]

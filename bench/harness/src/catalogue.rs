@@ -1,6 +1,6 @@
 //! The systems that are compared.
 
-use crate::rows::{FLOOR_R, Network};
+use crate::rows::{FLOOR_R, Network, OURS, RIVAL, TCP_CUBIC};
 
 /// What part a system plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,6 +39,7 @@ impl System {
     /// What its program is told to run on this network.
     pub(crate) fn variant(&self, network: Network) -> String {
         match (self.congestion_control(), network) {
+            _ if self.id == RIVAL => OURS.to_owned(),
             (Some(name), _) => self.id.trim_end_matches(name).trim_end_matches('-').to_owned(),
             (None, Network::Lossy(path)) if self.id == FLOOR_R => {
                 format!("{}us", path.round_trip_us)
@@ -105,6 +106,24 @@ pub(crate) const SYSTEMS: &[System] = &[
         how: "one datagram for each call, sent again when the RTT and 1 ms have passed",
     },
     System {
+        id: RIVAL,
+        part: Part::Ours,
+        package: "bench-ours",
+        library: Some("stubborn"),
+        encrypted: true,
+        workers: false,
+        how: "a second client with a server of its own, beside the first",
+    },
+    System {
+        id: TCP_CUBIC,
+        part: Part::Floor,
+        package: "bench-tcp",
+        library: None,
+        encrypted: false,
+        workers: false,
+        how: "a bare TCP connection that is kept busy, CUBIC",
+    },
+    System {
         id: "quinn",
         part: Part::Peer,
         package: "bench-quinn",
@@ -140,6 +159,7 @@ mod tests {
         assert_eq!(find(FLOOR_R).unwrap().variant(path(200)), "200us");
         let quinn = find("quinn").unwrap();
         assert_eq!((quinn.variant(path(9)), quinn.congestion_control()), ("quinn".into(), None));
+        assert_eq!(find(RIVAL).unwrap().variant(path(9)), OURS);
         let tonic = System { id: "tonic-bbr", ..*quinn };
         assert_eq!(
             (tonic.variant(path(9)), tonic.congestion_control()),

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use link::{Faults, PathStats};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
-use crate::rows::{LossyPath, Network};
+use crate::rows::Network;
 
 /// Where the processes of a run are started.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub(crate) struct Place {
     /// Taken away with the place.
     _namespace: Option<Namespace>,
     /// What lies between client and server, if it is not a loopback.
-    path: Option<(Mutex<link::Path>, LossyPath)>,
+    path: Option<(Mutex<link::Path>, Faults)>,
 }
 
 impl Place {
@@ -28,7 +30,7 @@ impl Place {
     ///
     /// # Errors
     /// Why it cannot be made, in words for the user.
-    pub(crate) fn make(network: Network, cores: &Cores) -> Result<Self, String> {
+    pub(crate) fn make(network: Network, cores: &Cores, realtime: bool) -> Result<Self, String> {
         let mut place = Self {
             server_prefix: Vec::new(),
             client_prefix: Vec::new(),
@@ -43,13 +45,18 @@ impl Place {
             (place.server_prefix, place.client_prefix) = (prefix.clone(), prefix);
             place._namespace = Some(namespace);
         }
-        if let Network::Lossy(lossy) = network {
+        if let Some(faults) = network.faults() {
             let settings = link::Settings { processor: cores.spare(), ..Default::default() };
             let path = link::Path::open(settings).map_err(|why| why.to_string())?;
             place.server_prefix = path.server().prefix();
             place.client_prefix = path.client().prefix();
             place.bind = link::SERVER.into();
-            place.path = Some((Mutex::new(path), lossy));
+            place.path = Some((Mutex::new(path), faults));
+        }
+        if realtime {
+            for prefix in [&mut place.server_prefix, &mut place.client_prefix] {
+                prefix.extend(["chrt", "--rr", "1"].map(str::to_owned));
+            }
         }
         Ok(place)
     }
@@ -64,14 +71,23 @@ impl Place {
         repetition: usize,
         congestion_control: Option<&str>,
     ) -> Result<(), String> {
-        let Some((path, lossy)) = &self.path else { return Ok(()) };
+        let Some((path, faults)) = &self.path else { return Ok(()) };
         let mut path = path.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(name) = congestion_control {
-            let set = path.set_both("net.ipv4.tcp_congestion_control", name);
+            let set = path.set_congestion_control(name);
             set.map_err(|why| why.to_string())?;
         }
-        path.set(lossy.faults(), lossy.faults(), repetition as u64 + 1);
+        path.set(*faults, *faults, repetition as u64 + 1);
         Ok(())
+    }
+
+    /// What the path does in this time, and its faults; nothing on a loopback.
+    pub(crate) fn watch(&self, time: Duration) -> Option<(PathStats, Faults)> {
+        let (path, faults) = self.path.as_ref()?;
+        let mut path = path.lock().unwrap_or_else(PoisonError::into_inner);
+        path.watch();
+        std::thread::sleep(time);
+        Some((path.stats(), *faults))
     }
 }
 

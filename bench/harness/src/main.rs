@@ -100,6 +100,7 @@ fn measure(arguments: &Arguments) -> Result<Results, String> {
         measure: Duration::from_secs_f64(seconds),
         hold: Duration::from_secs(if arguments.quick { 5 } else { 20 }),
         cores,
+        realtime: arguments.realtime,
         programs,
     };
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());

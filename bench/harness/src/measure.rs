@@ -24,6 +24,10 @@ pub(crate) enum Measure {
     ServerPeakMib,
     /// Of the server, for each idle connection.
     KibPerConnection,
+    /// Of the bottleneck's queue: how full it was on the average.
+    QueuePercent,
+    /// Of the time: how long it was more than nine tenths full.
+    QueueFullPercent,
 }
 
 impl Measure {
@@ -40,6 +44,7 @@ impl Measure {
             Self::CpuUsPerCall | Self::ClientCpuUsPerCall | Self::ServerCpuUsPerCall => "µs/call",
             Self::ClientPeakMib | Self::ServerPeakMib => "MiB",
             Self::KibPerConnection => "KiB",
+            Self::QueuePercent | Self::QueueFullPercent => "%",
         }
     }
 
@@ -58,6 +63,8 @@ impl Measure {
             Self::ClientPeakMib => "peak memory of the client",
             Self::ServerPeakMib => "peak memory of the server",
             Self::KibPerConnection => "server memory per connection",
+            Self::QueuePercent => "queue",
+            Self::QueueFullPercent => "time with a full queue",
         }
     }
 }

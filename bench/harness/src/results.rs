@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bench_driver::protocol::{IdleReport, LoadReport};
+use link::DirectionStats;
 use serde::{Deserialize, Serialize};
 
 use crate::catalogue::Part;
@@ -103,6 +104,14 @@ impl Entry {
         }
         self.latency = buckets.into_iter().collect();
         self.add(load_figures(report, payload));
+    }
+
+    /// What the queue of the path did meanwhile, and how many bytes it has room for.
+    pub(crate) fn add_queue(&mut self, queue: &DirectionStats, room: u64) {
+        let Some(mut run) = self.runs.pop() else { return };
+        run.insert(Measure::QueuePercent, queue.queue_mean / room as f64 * 100.0);
+        run.insert(Measure::QueueFullPercent, queue.queue_nearly_full * 100.0);
+        self.add(run);
     }
 
     /// The same for idle connections.

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     /// How long idle connections do nothing.
     pub(crate) hold: Duration,
     pub(crate) cores: Cores,
+    /// Whether the processes run before everything else on them.
+    pub(crate) realtime: bool,
     /// Where the programs are.
     pub(crate) programs: PathBuf,
 }
@@ -39,6 +41,7 @@ impl Plan {
     pub(crate) fn steps(&self, row: &Row, systems: usize) -> usize {
         match row.task {
             Task::Load { .. } => systems * self.repetitions,
+            Task::Together { .. } => self.repetitions,
             Task::Idle { .. } => 1,
         }
     }
@@ -53,7 +56,7 @@ impl Plan {
         systems: &[&'static System],
         mut step: impl FnMut(&str),
     ) -> Result<results::Row, String> {
-        let place = Place::make(row.network, &self.cores)?;
+        let place = Place::make(row.network, &self.cores, self.realtime)?;
         let mut entries: Vec<_> = systems.iter().map(|system| Entry::new(system.id)).collect();
         match row.task {
             Task::Load { .. } => {
@@ -67,6 +70,12 @@ impl Plan {
                             }
                         }
                     }
+                }
+            }
+            Task::Together { .. } => {
+                for repetition in 0..self.repetitions {
+                    step(&format!("{}: all at once ({})", row.id, repetition + 1));
+                    self.run_together(row, systems, &place, &mut entries, repetition)?;
                 }
             }
             // Memory does not depend on how busy the machine is.
@@ -91,6 +100,35 @@ impl Plan {
         Ok(results::Row { id, title, main: row.main, entries, goals })
     }
 
+    /// One repetition of all systems at the same time. What the queue did stands in the first entry.
+    fn run_together(
+        &self,
+        row: &Row,
+        systems: &[&'static System],
+        place: &Place,
+        entries: &mut [Entry],
+        repetition: usize,
+    ) -> Result<(), String> {
+        let congestion_control = systems.iter().find_map(|system| system.congestion_control());
+        place.begin(repetition, congestion_control)?;
+        let (warm_up, measure) = self.times(row);
+        let queue = thread::scope(|scope| {
+            let runs: Vec<_> = systems
+                .iter()
+                .zip(entries.iter_mut())
+                .map(|(system, entry)| scope.spawn(move || self.add(row, system, place, entry)))
+                .collect();
+            thread::sleep(warm_up);
+            let queue = place.watch(measure);
+            runs.into_iter().try_for_each(|run| run.join().map_err(|_| "a thread panicked")?)?;
+            Ok::<_, String>(queue)
+        })?;
+        if let (Some((stats, faults)), Some(first)) = (queue, entries.first_mut()) {
+            first.add_queue(&stats.forth, faults.queue);
+        }
+        Ok(())
+    }
+
     /// One repetition of one system.
     fn add(
         &self,
@@ -102,18 +140,23 @@ impl Plan {
         let (workers, work) = match row.task {
             Task::Load { workers, work, .. } => (workers, work),
             Task::Idle { .. } => (1, Work::Echo),
+            Task::Together { .. } => (1, Work::Upload),
         };
         let (for_server, for_client) = match row.task {
-            Task::Load { .. } => self.cores.split(workers).ok_or_else(|| {
-                format!("two sides with {workers} threads each need {} processors", 2 * workers)
-            })?,
+            Task::Load { .. } | Task::Together { .. } => {
+                self.cores.split(workers).ok_or_else(|| {
+                    format!("two sides with {workers} threads each need {} processors", 2 * workers)
+                })?
+            }
             Task::Idle { .. } => (&[][..], &[][..]),
         };
         let program = self.programs.join(system.package);
         let server = ServerOptions { bind: place.bind, cores: for_server.into(), workers, work };
         match self.measure(row, system, place, &program, &server, for_client) {
             Ok(Outcome::Load(report)) => {
-                let Task::Load { payload, .. } = row.task else { unreachable!("it was a load") };
+                let (Task::Load { payload, .. } | Task::Together { payload, .. }) = row.task else {
+                    unreachable!("it was a load")
+                };
                 entry.add_load(&report, payload);
             }
             Ok(Outcome::Idle(report)) => entry.add_idle(&report),
@@ -126,6 +169,7 @@ impl Plan {
     fn times(&self, row: &Row) -> (Duration, Duration) {
         match row.network {
             Network::Lossy(_) => (4 * self.warm_up, 4 * self.measure),
+            Network::Bottleneck => (12 * self.warm_up, 12 * self.measure),
             _ => (self.warm_up, self.measure),
         }
     }
@@ -143,19 +187,26 @@ impl Plan {
         let server = Server::start(&place.server_prefix, program, &variant, options)?;
         let (warm_up, measure) = self.times(row);
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let load = |work, payload, in_flight, connections, threads| {
+            let (warm_up_ms, measure_ms) = (millis(warm_up), millis(measure));
+            ClientTask::Load(Load {
+                work,
+                payload,
+                in_flight,
+                connections,
+                threads,
+                warm_up_ms,
+                measure_ms,
+            })
+        };
         let (task, longest) = match row.task {
-            Task::Load { work, payload, in_flight, connections, workers } => (
-                ClientTask::Load(Load {
-                    work,
-                    payload,
-                    in_flight,
-                    connections,
-                    threads: workers,
-                    warm_up_ms: millis(warm_up),
-                    measure_ms: millis(measure),
-                }),
-                warm_up + measure + SLACK,
-            ),
+            Task::Load { work, payload, in_flight, connections, workers } => {
+                let task = load(work, payload, in_flight, connections, workers);
+                (task, warm_up + measure + SLACK)
+            }
+            Task::Together { payload, in_flight, .. } => {
+                (load(Work::Upload, payload, in_flight, 1, 1), warm_up + measure + SLACK)
+            }
             Task::Idle { connections } => {
                 let idle = Idle { connections, hold_ms: millis(self.hold) };
                 (ClientTask::Idle(idle), self.hold + OPENING)

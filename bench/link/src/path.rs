@@ -12,6 +12,8 @@ use crate::namespace::{self, Namespace, Unavailable, ip};
 use crate::stats::PathStats;
 use crate::tun;
 
+/// Both addresses.
+const NETWORK: &str = "10.99.0.0/30";
 /// The address in the client's namespace.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// The address in the server's namespace.
@@ -117,13 +119,23 @@ impl Path {
         PathStats { unseen, ..from.recv().unwrap_or_default() }
     }
 
-    /// Sets a kernel parameter in both namespaces.
+    /// Chooses the congestion control of TCP on both sides, for example `cubic` or `bbr`. It goes with
+    /// the route: the setting of a namespace (`net.ipv4.tcp_congestion_control`) takes only what the
+    /// whole machine permits to everybody.
     ///
     /// # Errors
-    /// If the kernel refuses.
-    pub fn set_both(&self, parameter: &str, value: &str) -> Result<(), Unavailable> {
-        self.client.set(parameter, value)?;
-        self.server.set(parameter, value)
+    /// If the kernel does not have it.
+    pub fn set_congestion_control(&self, name: &str) -> Result<(), Unavailable> {
+        let sides = [(&self.client, CLIENT), (&self.server, SERVER)];
+        for ((namespace, address), device) in sides.into_iter().zip(&self.devices) {
+            let address = address.to_string();
+            let route = ["route", "replace", NETWORK, "dev", device, "proto", "kernel"];
+            let with = ["scope", "link", "src", &address, "congctl", name];
+            namespace.ip(&[&route[..], &with].concat()).map_err(|why| {
+                Unavailable(format!("TCP has no congestion control {name} here: {why}"))
+            })?;
+        }
+        Ok(())
     }
 
     fn order(&mut self, order: Order) {

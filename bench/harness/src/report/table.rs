@@ -7,12 +7,14 @@ use crate::measure::{Measure, short};
 use crate::results::{Entry, Row};
 
 /// What is shown beside the main figure.
-const BESIDE: [Measure; 5] = [
+const BESIDE: [Measure; 7] = [
     Measure::P50Us,
     Measure::P99Us,
     Measure::CpuUsPerCall,
     Measure::ClientPeakMib,
     Measure::ServerPeakMib,
+    Measure::QueuePercent,
+    Measure::QueueFullPercent,
 ];
 
 /// A row as text, several lines.
@@ -60,6 +62,7 @@ fn figures(main: Measure, entry: &Entry) -> String {
             Measure::CpuUsPerCall => "cpu",
             Measure::ClientPeakMib => "client",
             Measure::ServerPeakMib => "server",
+            Measure::QueueFullPercent => "full",
             other => other.label(),
         };
         let _ = write!(text, " {label} {:>6} {:<4}", short(value), measure.unit());

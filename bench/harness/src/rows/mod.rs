@@ -1,5 +1,6 @@
 //! The rows: what is measured, where, and what it is to show.
 
+mod bottleneck;
 mod large;
 mod lossy;
 mod memory;
@@ -18,6 +19,10 @@ use crate::measure::Measure;
 /// The variants of ours, by name.
 pub(crate) const OURS: &str = "ours";
 pub(crate) const YIELDING: &str = "ours-yielding";
+
+/// A second client of ours beside the first, and a TCP connection beside ours.
+pub(crate) const RIVAL: &str = "ours-rival";
+pub(crate) const TCP_CUBIC: &str = "tcp-cubic";
 
 /// The floor of paths that lose packets.
 pub(crate) const FLOOR_R: &str = "floor-r";
@@ -57,6 +62,13 @@ pub(crate) enum Task {
     Idle {
         connections: usize,
     },
+    /// Large requests of all that take part, at the same time.
+    Together {
+        payload: usize,
+        in_flight: usize,
+        /// Who takes part beside ours.
+        rival: Option<&'static str>,
+    },
 }
 
 /// What lies between client and server.
@@ -68,6 +80,24 @@ pub(crate) enum Network {
     LoopbackMtu(u32),
     /// Two namespaces and a path between them that loses packets.
     Lossy(LossyPath),
+    /// Two namespaces and a path of 100 Mbit/s and 20 ms with a queue of one bandwidth-delay product.
+    Bottleneck,
+}
+
+impl Network {
+    /// What the path does to packets of each direction; nothing on a loopback.
+    pub(crate) fn faults(self) -> Option<Faults> {
+        match self {
+            Self::Loopback | Self::LoopbackMtu(_) => None,
+            Self::Lossy(path) => Some(path.faults()),
+            Self::Bottleneck => Some(Faults {
+                delay: Duration::from_millis(10),
+                rate: 100_000_000,
+                queue: 250_000,
+                ..Faults::default()
+            }),
+        }
+    }
 }
 
 /// A path that loses packets, and is as long one way as the other.
@@ -81,7 +111,7 @@ pub(crate) struct LossyPath {
 
 impl LossyPath {
     /// What it does to packets of each direction.
-    pub(crate) fn faults(self) -> Faults {
+    fn faults(self) -> Faults {
         let one_way = Duration::from_micros(self.round_trip_us.into()) / 2;
         Faults::loss_and_delay(f64::from(self.loss) / 100.0, one_way)
     }
@@ -101,17 +131,32 @@ impl LossyPath {
 
 /// All rows, in the order of the table.
 pub(crate) fn all() -> Vec<Row> {
-    [small::rows(), large::rows(), memory::rows(), sharing::rows(), lossy::rows()].concat()
+    [
+        small::rows(),
+        large::rows(),
+        memory::rows(),
+        sharing::rows(),
+        lossy::rows(),
+        bottleneck::rows(),
+    ]
+    .concat()
 }
 
 impl Row {
-    /// Whether its path loses packets.
-    pub(crate) fn is_lossy(&self) -> bool {
+    /// Whether its network is not a loopback.
+    pub(crate) fn is_bad(&self) -> bool {
+        self.network.faults().is_some()
+    }
+
+    fn is_lossy(&self) -> bool {
         matches!(self.network, Network::Lossy(_))
     }
 
     /// Whether this system takes part.
     pub(crate) fn includes(&self, system: &System) -> bool {
+        if let Task::Together { rival, .. } = self.task {
+            return self.ours.contains(&system.id) || rival == Some(system.id);
+        }
         let fits = match self.is_lossy() {
             true => system.part == Part::Ours || ON_LOSSY_PATHS.contains(&system.id),
             false => system.congestion_control().is_none() && system.id != FLOOR_R,
@@ -129,6 +174,7 @@ impl Row {
             (Part::Floor, _) => false,
             (Part::Peer, Task::Load { workers, .. }) => workers == 1 || system.workers,
             (Part::Peer, Task::Idle { .. }) => true,
+            (_, Task::Together { .. }) => false,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result {
     let mut path = Path::open(Settings { mtu: args.mtu, ..Settings::default() })?;
     if let Some(name) = &args.tcp {
-        path.set_both("net.ipv4.tcp_congestion_control", name)?;
+        path.set_congestion_control(name)?;
     }
     path.set(args.faults, args.back.unwrap_or(args.faults), args.seed);
     let names = (path.client().name(), path.server().name());
