@@ -4,10 +4,10 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::oneshot;
 
 use crate::protocol::{ClientOptions, Load, Outcome, Ready, Task};
+use crate::server::local_runtime;
 use crate::system::{System, Target};
 use crate::{Recorder, Result, idle, load, process};
 
@@ -119,11 +119,6 @@ pub(crate) fn wait_for(
         Ok(Err(error)) => Err(error),
         _ => Err("a thread of the client panicked while it connected".into()),
     }
-}
-
-/// The same runtime for every system.
-fn local_runtime() -> Result<LocalRuntime> {
-    Ok(Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?)
 }
 
 #[cfg(test)]

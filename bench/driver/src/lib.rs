@@ -23,7 +23,7 @@ pub mod certificate;
 
 pub use floor::{Floor, run_floor};
 pub use record::Recorder;
-pub use server::{Announce, echo_or_count, runtime, yield_once};
+pub use server::{Announce, echo_or_count, local_runtime, runtime, yield_once};
 pub use system::{Client, System, Target, run};
 
 /// Any error; the benchmark only prints them.

@@ -8,7 +8,7 @@ use std::thread;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 use crate::protocol::{ClientOptions, Outcome, Ready, ServerOptions, Work};
 use crate::{Result, process};
@@ -38,6 +38,15 @@ pub fn runtime(workers: usize) -> Result<Runtime> {
         _ => Builder::new_multi_thread(),
     };
     Ok(builder.worker_threads(workers.max(1)).enable_all().build()?)
+}
+
+/// A runtime of one thread, where `spawn_local` works: that of every client, and of servers that stay
+/// on one thread.
+///
+/// # Errors
+/// If the system refuses.
+pub fn local_runtime() -> Result<LocalRuntime> {
+    Ok(Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?)
 }
 
 /// What a server answers that has no methods.

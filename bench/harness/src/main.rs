@@ -57,6 +57,17 @@ fn perform(arguments: &Arguments) -> Result<bool, String> {
         let text = serde_json::to_string(&results).map_err(|e| e.to_string())?;
         write(file, &text)?;
     }
+    if let Some(file) = &arguments.html {
+        write(file, &report::page(&results))?;
+    }
+    if arguments.write_docs {
+        report::write_docs(&workspace().join("../docs/performance.md"), &results)?;
+    }
+    Ok(complain(&results))
+}
+
+/// Says what could not be run. False if there was something.
+fn complain(results: &Results) -> bool {
     let mut complete = true;
     for row in &results.rows {
         for entry in &row.entries {
@@ -70,7 +81,7 @@ fn perform(arguments: &Arguments) -> Result<bool, String> {
         eprintln!("error: not run: {reason}");
         complete = false;
     }
-    Ok(complete)
+    complete
 }
 
 fn list() {

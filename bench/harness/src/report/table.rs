@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::{shown, verdict};
 use crate::catalogue;
 use crate::measure::{Measure, short};
 use crate::results::{Entry, Row};
@@ -21,18 +22,10 @@ const BESIDE: [Measure; 7] = [
 pub(crate) fn row(row: &Row) -> String {
     let mut text = format!("{}  [{}]\n", row.title, row.id);
     for entry in &row.entries {
-        let _ = writeln!(text, "  {:<16}{}", name(entry), figures(row.main, entry));
+        let _ = writeln!(text, "  {:<16}{}", name(entry), figures(shown(row), entry));
     }
     for goal in &row.goals {
-        let value = goal.value.map_or_else(|| "not measured".to_owned(), |v| format!("{v:.2}"));
-        let verdict = match goal.met {
-            Some(true) => "met",
-            Some(false) => "NOT met",
-            None => "open",
-        };
-        let against = goal.against.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-        let what = format!("{} of {}", goal.measure.label(), goal.system);
-        let _ = writeln!(text, "  goal: {what} {}{against}: {value}, {verdict}", goal.goal);
+        let _ = writeln!(text, "  goal, {}", verdict(goal));
     }
     text
 }
@@ -43,14 +36,10 @@ fn name(entry: &Entry) -> String {
     format!("{}{}", entry.system, if encrypted { " *" } else { "" })
 }
 
-fn figures(main: Measure, entry: &Entry) -> String {
+fn figures(first: Measure, entry: &Entry) -> String {
     if let Some(failure) = &entry.failure {
         return format!("FAILED: {failure}");
     }
-    let first = match main {
-        Measure::P50Us => Measure::CallsPerSecond,
-        other => other,
-    };
     let mut text = String::new();
     if let Some(spread) = entry.figures.get(&first) {
         let range = format!("({} - {})", short(spread.min), short(spread.max));

@@ -8,6 +8,7 @@ use bench_driver::{Announce, Client, Result, System, Target, run, runtime, yield
 use bytes::Bytes;
 use stubborn::{Call, ChannelBuilder, ClientEndpoint, Identity, Limits, Server, Status};
 
+#[allow(unreachable_pub)]
 mod stubs {
     stubborn::include_protos!();
 }
