@@ -34,7 +34,7 @@ pub use crate::service::RequestKind;
 
 use crate::limits::Limits;
 use crate::random::Random;
-use crate::rpc::{Assembly, Client, Context, Server, close_code};
+use crate::rpc::{Assembly, Client, Context, MessageBuffer, Server, close_code};
 use crate::service::{Answer, Method, OutgoingCall};
 use crate::session::{CallId, Races};
 use crate::time::{Instant, earliest};
@@ -49,6 +49,7 @@ pub struct Node {
     assembly: Assembly,
     events: VecDeque<Event>,
     random: Random,
+    buffer: MessageBuffer,
     limits: Limits,
 }
 
@@ -66,6 +67,7 @@ impl Node {
             assembly: Assembly::new(limits.assembly, limits.message + OVERHEAD),
             events: VecDeque::new(),
             random,
+            buffer: MessageBuffer::default(),
             limits,
         }
     }
@@ -348,8 +350,8 @@ impl Node {
         now: Instant,
         act: impl FnOnce(&mut Client, &mut Context<'_>) -> T,
     ) -> T {
-        let Self { endpoint, client, events, random, limits, .. } = self;
-        act(client, &mut Context { now, endpoint, random, events, limits })
+        let Self { endpoint, client, events, random, buffer, limits, .. } = self;
+        act(client, &mut Context { now, endpoint, random, events, buffer, limits })
     }
 
     fn with_server<T>(
@@ -357,9 +359,9 @@ impl Node {
         now: Instant,
         act: impl FnOnce(&mut Server, &mut Context<'_>) -> T,
     ) -> Option<T> {
-        let Self { endpoint, server, events, random, limits, .. } = self;
+        let Self { endpoint, server, events, random, buffer, limits, .. } = self;
         let server = server.as_mut()?;
-        Some(act(server, &mut Context { now, endpoint, random, events, limits }))
+        Some(act(server, &mut Context { now, endpoint, random, events, buffer, limits }))
     }
 }
 

@@ -72,7 +72,8 @@ const fn key(index: u32, generation: u32) -> u64 {
     (generation as u64) << 32 | index as u64
 }
 
-const fn index(key: u64) -> usize {
+/// The index of a key: no two values in the table have the same.
+pub(crate) const fn index(key: u64) -> usize {
     (key & 0xffff_ffff) as usize
 }
 

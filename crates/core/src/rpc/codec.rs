@@ -4,7 +4,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::service::{MAX_METADATA, Metadata};
 use crate::session::{SessionId, SlotPosition};
@@ -18,15 +18,58 @@ pub(crate) struct Malformed;
 /// Entries of one list at most; longer ones are sent in several messages.
 pub(crate) const MAX_LIST: usize = 65_536;
 
-pub(crate) struct Writer(Vec<u8>);
+/// Bodies up to this many bytes are copied behind the first bytes of their message: that costs less
+/// than to hold and send two pieces.
+const COPIED: usize = 512;
 
-impl Writer {
-    pub(crate) fn new() -> Self {
-        Self(Vec::with_capacity(48))
+/// Messages share a page of this many bytes. A page is freed once all its messages are acknowledged.
+const PAGE: usize = 16 << 10;
+
+/// Where messages are encoded: without an allocation for each, small ones are slices of one page.
+///
+/// What is kept for long must not be such a slice, as it would hold the whole page.
+#[derive(Debug, Default)]
+pub(crate) struct MessageBuffer {
+    draft: Vec<u8>,
+    page: BytesMut,
+}
+
+impl MessageBuffer {
+    /// Begins a message.
+    pub(crate) fn writer(&mut self) -> Writer<'_> {
+        self.draft.clear();
+        Writer(&mut self.draft)
     }
 
-    pub(crate) fn finish(self) -> Bytes {
-        self.0.into()
+    /// The message that was written, with the body that follows it.
+    pub(crate) fn finish(&mut self, body: Bytes) -> (Bytes, Bytes) {
+        if body.len() <= COPIED { (self.page(&body), Bytes::new()) } else { (self.page(&[]), body) }
+    }
+
+    /// The same with a body that its owner keeps.
+    pub(crate) fn finish_ref(&mut self, body: &Bytes) -> (Bytes, Bytes) {
+        let copied = body.len() <= COPIED;
+        if copied { (self.page(body), Bytes::new()) } else { (self.page(&[]), body.clone()) }
+    }
+
+    /// What was written and then `tail`, in a page.
+    fn page(&mut self, tail: &[u8]) -> Bytes {
+        let size = self.draft.len() + tail.len();
+        if self.page.capacity() < size {
+            self.page.reserve(size.max(PAGE));
+        }
+        self.page.extend_from_slice(&self.draft);
+        self.page.extend_from_slice(tail);
+        self.page.split().freeze()
+    }
+}
+
+pub(crate) struct Writer<'a>(&'a mut Vec<u8>);
+
+impl Writer<'_> {
+    /// What was written so far.
+    pub(crate) fn written(&self) -> &[u8] {
+        self.0
     }
 
     pub(crate) fn byte(&mut self, value: u8) -> &mut Self {
@@ -35,7 +78,7 @@ impl Writer {
     }
 
     pub(crate) fn varint(&mut self, value: u64) -> &mut Self {
-        varint::encode(value, &mut self.0);
+        varint::encode(value, self.0);
         self
     }
 

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::codec::MessageBuffer;
 use super::event::Event;
 use super::message::Parts;
 use crate::limits::Limits;
@@ -18,6 +19,7 @@ pub(crate) struct Context<'a> {
     pub(crate) endpoint: &'a mut Endpoint,
     pub(crate) random: &'a mut Random,
     pub(crate) events: &'a mut VecDeque<Event>,
+    pub(crate) buffer: &'a mut MessageBuffer,
     pub(crate) limits: &'a Limits,
 }
 
@@ -61,6 +63,11 @@ impl Outgoing {
         tag: u64,
     ) -> Option<MessageId> {
         if self.waiting.is_empty() {
+            let Some(connection) = endpoint.connection_mut(handle) else { return None };
+            // A copy only for a connection that is full.
+            if !connection.is_full() {
+                return connection.send(parts.0, parts.1).ok();
+            }
             match try_send(endpoint, handle, &parts) {
                 Ok(id) => return Some(id),
                 Err(SendError::Full) => {}

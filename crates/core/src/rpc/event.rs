@@ -20,6 +20,14 @@ pub struct CallKey(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestKey(pub(crate) u64);
 
+impl RequestKey {
+    /// A small number that no other request has while this one is unanswered and not cancelled: for
+    /// tables of them.
+    pub fn index(self) -> usize {
+        super::arena::index(self.0)
+    }
+}
+
 /// What a node tells its driver.
 #[derive(Debug)]
 pub enum Event {

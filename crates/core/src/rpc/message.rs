@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes};
 
-use super::codec::{Malformed, Reader, Writer};
+use super::codec::{Malformed, MessageBuffer, Reader, Writer};
+use super::kept::Kept;
 use crate::service::{Code, Metadata, MethodId, NotExecuted, Status};
 use crate::session::{
     Attached, CallId, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId, SessionSecret,
@@ -40,6 +41,16 @@ pub(crate) struct RequestPayload {
     pub(crate) body: Bytes,
 }
 
+/// The same in the hands of its call: sent without a copy of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PayloadRef<'a> {
+    pub(crate) method: MethodId,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) digest: u64,
+    pub(crate) metadata: &'a Metadata,
+    pub(crate) body: &'a Bytes,
+}
+
 /// What a server sends.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ToClient {
@@ -68,10 +79,8 @@ pub(crate) struct ReplyPayload {
     pub(crate) body: Bytes,
 }
 
-/// A reply as a slot keeps it: everything but the body encoded, then the body.
-pub(crate) type KeptParts = (Bytes, Bytes);
-
-/// The first bytes of an encoded message, and the body that follows them uncopied.
+/// The first bytes of an encoded message, and the body that follows them uncopied. A short body is
+/// copied to the first bytes instead.
 pub(crate) type Parts = (Bytes, Bytes);
 
 const OPEN: u8 = 0x01;
@@ -102,9 +111,9 @@ const DRAINING: u8 = 0x4d;
 const READ_NOT_EXECUTED: u8 = 0x4e;
 
 impl ToServer {
-    pub(crate) fn encode(self) -> Parts {
+    pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
         let mut body = Bytes::new();
-        let mut w = Writer::new();
+        let mut w = buffer.writer();
         match self {
             Self::Open { nonce, slots } => {
                 w.byte(OPEN).raw(&nonce).varint(slots.into());
@@ -144,7 +153,7 @@ impl ToServer {
                 w.byte(CLOSE_SESSION);
             }
         }
-        (w.finish(), body)
+        buffer.finish(body)
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
@@ -178,11 +187,50 @@ impl ToServer {
     }
 }
 
-impl RequestPayload {
-    fn encode(self, w: &mut Writer) -> Bytes {
+impl PayloadRef<'_> {
+    /// The REQUEST message.
+    pub(crate) fn encode_request(
+        self,
+        slot: u32,
+        sequence: u64,
+        buffer: &mut MessageBuffer,
+    ) -> Parts {
+        let mut w = buffer.writer();
+        w.position(REQUEST, slot, sequence);
+        self.encode_head(&mut w);
+        buffer.finish_ref(self.body)
+    }
+
+    pub(crate) fn to_owned(self) -> RequestPayload {
+        RequestPayload {
+            method: self.method,
+            deadline: self.deadline,
+            digest: self.digest,
+            metadata: self.metadata.clone(),
+            body: self.body.clone(),
+        }
+    }
+
+    fn encode_head(self, w: &mut Writer<'_>) {
         w.fixed64(self.method.0).duration(self.deadline).fixed64(self.digest);
-        w.metadata(&self.metadata);
+        w.metadata(self.metadata);
+    }
+}
+
+impl RequestPayload {
+    fn encode(self, w: &mut Writer<'_>) -> Bytes {
+        self.borrow().encode_head(w);
         self.body
+    }
+
+    fn borrow(&self) -> PayloadRef<'_> {
+        PayloadRef {
+            method: self.method,
+            deadline: self.deadline,
+            digest: self.digest,
+            metadata: &self.metadata,
+            body: &self.body,
+        }
     }
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
@@ -197,9 +245,9 @@ impl RequestPayload {
 }
 
 impl ToClient {
-    pub(crate) fn encode(self) -> Parts {
+    pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
         let mut body = Bytes::new();
-        let mut w = Writer::new();
+        let mut w = buffer.writer();
         match self {
             Self::Opened { nonce, opened } => {
                 w.byte(OPENED).raw(&nonce).session(opened.session);
@@ -219,8 +267,8 @@ impl ToClient {
                 w.byte(REFUSED).raw(&reference).varint(refusal.to_wire());
             }
             Self::Reply { slot, sequence, reply } => {
-                let (head, tail) = reply.to_kept();
-                return Self::kept_reply(slot, sequence, &(head, tail));
+                w.position(REPLY, slot, sequence);
+                body = reply.encode(&mut w);
             }
             Self::Working { slot, sequence } => w.position(WORKING, slot, sequence),
             Self::NotExecuted { slot, sequence, why } => {
@@ -237,11 +285,7 @@ impl ToClient {
             Self::Outcome { query, answer } => {
                 w.byte(OUTCOME).varint(query).varint(answer.to_wire());
                 match answer {
-                    QueryAnswer::Done(reply) => {
-                        let (head, tail) = reply.to_kept();
-                        w.raw(&head);
-                        body = tail;
-                    }
+                    QueryAnswer::Done(reply) => body = reply.encode(&mut w),
                     QueryAnswer::NotExecuted(reason) => {
                         w.varint(reason.to_wire());
                     }
@@ -249,9 +293,8 @@ impl ToClient {
                 }
             }
             Self::ReadReply { read, reply } => {
-                let (head, tail) = reply.to_kept();
-                w.byte(READ_REPLY).varint(read).raw(&head);
-                body = tail;
+                w.byte(READ_REPLY).varint(read);
+                body = reply.encode(&mut w);
             }
             Self::ReadNotExecuted { read, why } => {
                 w.byte(READ_NOT_EXECUTED).varint(read);
@@ -261,15 +304,20 @@ impl ToClient {
                 w.byte(DRAINING);
             }
         }
-        (w.finish(), body)
+        buffer.finish(body)
     }
 
     /// The REPLY message of a kept reply.
-    pub(crate) fn kept_reply(slot: u32, sequence: u64, (head, body): &KeptParts) -> Parts {
-        let mut w = Writer::new();
+    pub(crate) fn kept_reply(
+        slot: u32,
+        sequence: u64,
+        kept: &Kept,
+        buffer: &mut MessageBuffer,
+    ) -> Parts {
+        let mut w = buffer.writer();
         w.position(REPLY, slot, sequence);
-        w.raw(head);
-        (w.finish(), body.clone())
+        let body = kept.write(&mut w);
+        buffer.finish(body)
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, Malformed> {
@@ -339,8 +387,19 @@ impl ToClient {
 
 impl ReplyPayload {
     /// The reply as a slot keeps it. The body must own its memory.
-    pub(crate) fn to_kept(&self) -> KeptParts {
-        let mut w = Writer::new();
+    pub(crate) fn to_kept(&self, buffer: &mut MessageBuffer) -> Kept {
+        let mut w = buffer.writer();
+        self.encode_head(&mut w);
+        Kept::new(w.written(), &self.body)
+    }
+
+    fn encode(self, w: &mut Writer<'_>) -> Bytes {
+        self.encode_head(w);
+        self.body
+    }
+
+    /// Everything but the body.
+    fn encode_head(&self, w: &mut Writer<'_>) {
         w.fixed64(self.digest);
         match &self.status {
             None => {
@@ -351,13 +410,15 @@ impl ReplyPayload {
             }
         }
         w.metadata(&self.metadata);
-        (w.finish(), self.body.clone())
     }
 
     /// The reply of what a slot kept.
-    pub(crate) fn from_kept((head, body): &KeptParts) -> Result<Self, Malformed> {
-        let mut reply = Self::decode(&mut Reader::new(head.clone()))?;
-        reply.body = body.clone();
+    pub(crate) fn from_kept(kept: &Kept) -> Result<Self, Malformed> {
+        let (head, body) = kept.parts();
+        let mut reply = Self::decode(&mut Reader::new(head))?;
+        if reply.body.is_empty() {
+            reply.body = body;
+        }
         Ok(reply)
     }
 

@@ -136,7 +136,7 @@ fn a_list_longer_than_what_follows_is_refused_without_being_allocated() {
 
 #[test]
 fn bytes_after_a_message_make_it_malformed() {
-    let (head, _) = ToServer::Fence { slot: 1, sequence: 2 }.encode();
+    let (head, _) = ToServer::Fence { slot: 1, sequence: 2 }.encode(&mut MessageBuffer::default());
     let mut bytes = head.to_vec();
     bytes.push(0);
     assert_eq!(ToServer::decode(bytes.into()), Err(Malformed));
@@ -150,19 +150,19 @@ fn a_status_of_ok_still_says_that_the_handler_failed() {
         metadata: Metadata::new(),
         body: Bytes::new(),
     };
-    let read = ReplyPayload::from_kept(&reply.to_kept()).unwrap();
+    let read = ReplyPayload::from_kept(&reply.to_kept(&mut MessageBuffer::default())).unwrap();
     assert_eq!(read.status.map(|status| status.code()), Some(Code::Unknown));
 }
 
 proptest! {
     #[test]
     fn what_a_client_sends_reads_as_the_same(message in to_server()) {
-        prop_assert_eq!(ToServer::decode(join(message.clone().encode())), Ok(message));
+        prop_assert_eq!(ToServer::decode(join(message.clone().encode(&mut MessageBuffer::default()))), Ok(message));
     }
 
     #[test]
     fn what_a_server_sends_reads_as_the_same(message in to_client()) {
-        prop_assert_eq!(ToClient::decode(join(message.clone().encode())), Ok(message));
+        prop_assert_eq!(ToClient::decode(join(message.clone().encode(&mut MessageBuffer::default()))), Ok(message));
     }
 
     #[test]
@@ -175,7 +175,7 @@ proptest! {
     fn a_message_cut_short_is_malformed_or_has_a_shorter_body(
         message in to_server(), keep in 0.0..1.0f64,
     ) {
-        let whole = join(message.encode());
+        let whole = join(message.encode(&mut MessageBuffer::default()));
         let cut = whole.slice(..(whole.len() as f64 * keep) as usize);
         let _ = ToServer::decode(cut);
     }

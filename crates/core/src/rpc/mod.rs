@@ -11,6 +11,7 @@ mod codec;
 mod config;
 mod context;
 mod event;
+mod kept;
 mod message;
 mod server;
 
@@ -21,5 +22,6 @@ pub use server::{Finding, IncomingQuery, QueryKey};
 
 pub(crate) use assembly::Assembly;
 pub(crate) use client::Client;
+pub(crate) use codec::MessageBuffer;
 pub(crate) use context::{Context, close_code};
 pub(crate) use server::Server;

@@ -3,6 +3,7 @@
 mod query;
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 
 use bytes::Bytes;
 
@@ -10,9 +11,8 @@ use super::arena::Arena;
 use super::assembly::Progress;
 use super::context::{Context, Outgoing, close_code};
 use super::event::{Event, IncomingRequest, RequestKey};
-use super::message::{
-    KeptParts, Parts, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference,
-};
+use super::kept::Kept;
+use super::message::{Parts, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference};
 use crate::limits::Limits;
 use crate::service::{Answer, Call, CallContext, Encoded, NotExecuted, Peer, RequestKind};
 use crate::session::{
@@ -27,7 +27,7 @@ pub use query::{Finding, IncomingQuery, QueryKey};
 /// The server half of a node.
 #[derive(Debug)]
 pub(crate) struct Server {
-    sessions: Sessions<KeptParts>,
+    sessions: Sessions<Kept>,
     clients: Arena<Client>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     requests: Arena<Pending>,
@@ -39,7 +39,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Client {
     handle: ConnectionHandle,
-    peer: Peer,
+    peer: Arc<Peer>,
     attachment: Option<Attachment>,
     reads: BTreeMap<u64, RequestKey>,
     outgoing: Outgoing,
@@ -74,7 +74,7 @@ impl Server {
         }
     }
 
-    pub(crate) fn sessions(&self) -> &Sessions<KeptParts> {
+    pub(crate) fn sessions(&self) -> &Sessions<Kept> {
         &self.sessions
     }
 
@@ -86,10 +86,10 @@ impl Server {
     /// A client's handshake is done.
     pub(crate) fn connected(&mut self, cx: &mut Context<'_>, handle: ConnectionHandle) {
         let Some(connection) = cx.endpoint.connection(handle) else { return };
-        let peer = Peer {
+        let peer = Arc::new(Peer {
             address: Some(connection.remote_address()),
             identity: connection.peer_identity().map(|identity| identity.key_digest),
-        };
+        });
         let client = self.clients.insert(Client {
             handle,
             peer,
@@ -380,7 +380,7 @@ impl Server {
         }
         let context = CallContext {
             id,
-            peer: state.peer.clone(),
+            peer: Arc::clone(&state.peer),
             metadata: payload.metadata,
             deadline,
             ..CallContext::default()
@@ -416,11 +416,11 @@ impl Server {
         client: u64,
         slot: u32,
         sequence: u64,
-        answer: session::Answer<KeptParts>,
+        answer: session::Answer<Kept>,
     ) {
         let message = match answer {
             session::Answer::Reply(kept) => {
-                let parts = ToClient::kept_reply(slot, sequence, &kept);
+                let parts = ToClient::kept_reply(slot, sequence, &kept, cx.buffer);
                 return self.send_parts(cx, client, parts);
             }
             session::Answer::Working => ToClient::Working { slot, sequence },
@@ -526,10 +526,11 @@ impl Server {
             }
             Answer::Status(status) => status_payload(status),
         };
-        let kept = reply.to_kept();
+        let kept = reply.to_kept(cx.buffer);
         let completion = self.sessions.complete(cx.now, &attachment, slot, sequence, &kept);
         if let Some(client) = completion.and_then(|completion| completion.connection) {
-            self.send_parts(cx, client, ToClient::kept_reply(slot, sequence, &kept));
+            let parts = ToClient::kept_reply(slot, sequence, &kept, cx.buffer);
+            self.send_parts(cx, client, parts);
         }
     }
 
@@ -617,7 +618,8 @@ impl Server {
     }
 
     fn send(&mut self, cx: &mut Context<'_>, client: u64, message: ToClient) {
-        self.send_parts(cx, client, message.encode());
+        let parts = message.encode(cx.buffer);
+        self.send_parts(cx, client, parts);
     }
 
     fn send_parts(&mut self, cx: &mut Context<'_>, client: u64, parts: Parts) {

@@ -63,7 +63,7 @@ pub struct CallContext {
     /// The id; `None` for reads and `maybe` calls, which take no slot.
     pub id: Option<CallId>,
     /// Who calls.
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
     /// Metadata that came with the request.
     pub metadata: Metadata,
     /// When the caller stops waiting, on the clock of this node; `None` for never.
@@ -88,26 +88,20 @@ pub struct Peer {
     pub identity: Option<[u8; 32]>,
 }
 
-/// A handle to a node's clock, which may be virtual.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Instant + Send + Sync>);
+/// A handle to a node's clock, which may be virtual. The default one stands at zero, for tests of
+/// handlers.
+#[derive(Clone, Default)]
+pub struct Clock(Option<Arc<dyn Fn() -> Instant + Send + Sync>>);
 
 impl Clock {
     /// A clock that reads its time from `now`.
     pub fn new(now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
+        Self(Some(Arc::new(now)))
     }
 
     /// The time now.
     pub fn now(&self) -> Instant {
-        (self.0)()
-    }
-}
-
-impl Default for Clock {
-    /// A clock that stands at zero, for tests of handlers.
-    fn default() -> Self {
-        Self::new(|| Instant::ZERO)
+        self.0.as_ref().map_or(Instant::ZERO, |now| now())
     }
 }
 

@@ -4,49 +4,41 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use stubborn_core::node::{IncomingRequest, RequestKey};
-use stubborn_core::service::{Answer, Call, Handling, Registry, Status};
+use stubborn_core::node::IncomingRequest;
+use stubborn_core::service::{Answer, Call, Clock, Handling, Registry, Status};
 
 use super::clock::NodeClock;
 use crate::deadline;
 
-/// A handler that was not ready when it was first polled.
+/// A handler that was started.
 pub(super) struct Handler {
     handling: Option<Handling>,
     deadline: Option<Instant>,
 }
 
-/// What became of a request right away.
-pub(super) enum Started {
-    Answered(RequestKey, Answer),
-    Pending(RequestKey, Handler),
-}
-
-/// Starts the handler of a request and polls it once: most are ready then, and their answer goes
-/// out with the acknowledgement of the request.
-pub(super) fn start(registry: &Registry, clock: NodeClock, request: IncomingRequest) -> Started {
-    let IncomingRequest { key, method, kind, call } = request;
+/// Starts the handler of a request.
+///
+/// # Errors
+/// The answer, if no handler is started or it panics at once.
+pub(super) fn start(
+    registry: &Registry,
+    clock: NodeClock,
+    handle: &Clock,
+    request: IncomingRequest,
+) -> Result<Handler, Answer> {
+    let IncomingRequest { method, kind, call, .. } = request;
     let (message, mut context) = call.into_parts();
-    context.clock = clock.handle();
+    context.clock = handle.clone();
     let deadline = context.deadline.and_then(|at| clock.to_std(at));
     let call = Call::new(message, context);
     let dispatched = deadline::enter(deadline, || {
         catch_unwind(AssertUnwindSafe(|| registry.dispatch(method, kind, call)))
     });
-    let handling = match dispatched {
-        Err(panic) => return Started::Answered(key, panicked(panic)),
-        Ok(Err(answer)) => return Started::Answered(key, answer),
-        Ok(Ok(handling)) => handling,
-    };
-    let mut handler = Handler { handling: Some(handling), deadline };
-    // Whoever is not ready now is polled again by its own task, so this waker is never needed.
-    match Pin::new(&mut handler).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => Started::Answered(key, answer),
-        Poll::Pending => Started::Pending(key, handler),
-    }
+    let handling = dispatched.map_err(panicked)??;
+    Ok(Handler { handling: Some(handling), deadline })
 }
 
 impl Future for Handler {

@@ -10,6 +10,7 @@ mod handler;
 mod mailbox;
 mod outgoing;
 mod shared;
+mod tasks;
 mod timer;
 mod workers;
 
@@ -25,9 +26,10 @@ use stubborn_core::limits::{Limits, MAX_DATAGRAM};
 use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
 };
-use stubborn_core::service::Registry;
+use stubborn_core::service::{Answer, Clock, Registry};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
 pub(crate) use clock::NodeClock;
@@ -36,8 +38,9 @@ pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State, Waiter};
 pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{ReceiveBuffers, Socket};
-use handler::{Handler, Started};
+use handler::Handler;
 use outgoing::Outgoing;
+use tasks::Tasks;
 use timer::Timer;
 use workers::Member;
 
@@ -67,14 +70,20 @@ struct Driver {
     registry: Registry,
     socket: Socket,
     buffers: ReceiveBuffers,
-    /// Datagrams between the socket and the node; empty between polls, like the four below.
+    /// Datagrams between the socket and the node; empty between polls.
     received: Vec<Received>,
     outgoing: Outgoing,
     timer: Timer,
     /// Callers were given their turn: now send.
     flush_due: bool,
     requests: Vec<IncomingRequest>,
-    started: Vec<Started>,
+    cancelled: Vec<RequestKey>,
+    answers: Vec<(RequestKey, Answer)>,
+    /// Handlers that were not ready and have no task of their own, as the others have elsewhere;
+    /// `None` on a runtime whose other threads can run them meanwhile.
+    tasks: Option<Tasks>,
+    /// The node's clock, for handlers.
+    clock: Clock,
     /// Questions that another worker answers.
     queries: Vec<IncomingQuery>,
     woken: Vec<Waker>,
@@ -97,6 +106,7 @@ impl Future for Driver {
             }
             let received = this.receive(cx);
             let woke_callers = this.digest(cx);
+            let more_handlers = this.poll_handlers(cx);
             if woke_callers && !this.flush_due {
                 this.flush_due = true;
                 return yield_to_callers(cx);
@@ -112,7 +122,7 @@ impl Future for Driver {
                     return this.poll_leave(cx);
                 }
             }
-            if received {
+            if received || more_handlers {
                 continue;
             }
             let at = earliest(this.shared.lock().node.poll_timeout(), this.leave_by);
@@ -156,6 +166,7 @@ impl Driver {
             max_probe: MAX_DATAGRAM,
             ..EndpointConfig::default()
         };
+        let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
         let (server, registry) = server.unzip();
         let first = next_steer(seed[0]);
         let mut node = Node::new(NodeConfig { endpoint }, server, seed);
@@ -170,7 +181,10 @@ impl Driver {
             timer: Timer::new(clock),
             flush_due: false,
             requests: Vec::new(),
-            started: Vec::new(),
+            cancelled: Vec::new(),
+            answers: Vec::new(),
+            tasks: one_thread.then(Tasks::new),
+            clock: clock.handle(),
             queries: Vec::new(),
             woken: Vec::new(),
             leave_by: None,
@@ -204,6 +218,7 @@ impl Driver {
             self.feed(cx.waker());
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
+            self.cancel();
             if self.requests.is_empty() && self.queries.is_empty() {
                 return woke_callers;
             }
@@ -241,8 +256,10 @@ impl Driver {
                 }
                 Event::Cancelled(key) => {
                     self.requests.retain(|request| request.key != key);
-                    if let Some(handler) = state.handlers.remove(&key) {
-                        handler.abort();
+                    match state.handlers.remove(&key) {
+                        Some(handler) => handler.abort(),
+                        // Dropped later: a handler is foreign code, and the lock is held.
+                        None => self.cancelled.push(key),
                     }
                     None
                 }
@@ -276,25 +293,54 @@ impl Driver {
         }
     }
 
-    /// Starts the handlers of new requests without the lock, then hands in their answers.
+    /// Starts the handlers of new requests without the lock, and hands in the answers of those that
+    /// are ready at once, as most are: they go out with the acknowledgement of the request.
     fn serve(&mut self) {
-        if self.requests.is_empty() {
+        let clock = self.shared.clock;
+        for request in self.requests.drain(..) {
+            let key = request.key;
+            let handler = match handler::start(&self.registry, clock, &self.clock, request) {
+                Ok(handler) => handler,
+                Err(answer) => {
+                    self.answers.push((key, answer));
+                    continue;
+                }
+            };
+            let polled = match &mut self.tasks {
+                Some(tasks) => tasks.start(key, handler),
+                None => start_task(&self.shared, key, handler),
+            };
+            if let Poll::Ready(answer) = polled {
+                self.answers.push((key, answer));
+            }
+        }
+        self.hand_in_answers();
+    }
+
+    /// Polls handlers that were woken. True if further ones wait for the next round.
+    fn poll_handlers(&mut self, cx: &Context<'_>) -> bool {
+        let Some(tasks) = &mut self.tasks else { return false };
+        let more = tasks.poll(cx.waker(), &mut self.answers);
+        self.hand_in_answers();
+        more
+    }
+
+    fn hand_in_answers(&mut self) {
+        if self.answers.is_empty() {
             return;
         }
-        let clock = self.shared.clock;
-        let registry = &self.registry;
-        let start = |request| handler::start(registry, clock, request);
-        self.started.extend(self.requests.drain(..).map(start));
         let mut state = self.shared.lock();
-        let now = clock.now();
-        for started in self.started.drain(..) {
-            match started {
-                Started::Answered(key, answer) => state.node.answer(now, key, answer),
-                Started::Pending(key, handler) => {
-                    // Under the lock, so that the task cannot end before it is known.
-                    let task = tokio::spawn(finish(Arc::clone(&self.shared), key, handler));
-                    state.handlers.insert(key, task.abort_handle());
-                }
+        let now = self.shared.clock.now();
+        for (key, answer) in self.answers.drain(..) {
+            state.node.answer(now, key, answer);
+        }
+    }
+
+    /// Drops the handlers of requests that nobody waits for.
+    fn cancel(&mut self) {
+        for key in self.cancelled.drain(..) {
+            if let Some(tasks) = &mut self.tasks {
+                tasks.cancel(key);
             }
         }
     }
@@ -360,6 +406,19 @@ fn next_steer(drawn: u8) -> u8 {
     static FIRST: OnceLock<u8> = OnceLock::new();
     static NODES: AtomicU8 = AtomicU8::new(0);
     FIRST.get_or_init(|| drawn).wrapping_add(NODES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Polls a handler for the first time; if it is not ready it gets a task of its own, which polls it
+/// again, so that the waker of the first poll is never needed.
+fn start_task(shared: &Arc<Shared>, key: RequestKey, mut handler: Handler) -> Poll<Answer> {
+    let polled = Pin::new(&mut handler).poll(&mut Context::from_waker(Waker::noop()));
+    if polled.is_pending() {
+        let mut state = shared.lock();
+        // Under the lock, so that the task cannot end before it is known.
+        let task = tokio::spawn(finish(Arc::clone(shared), key, handler));
+        state.handlers.insert(key, task.abort_handle());
+    }
+    polled
 }
 
 /// A handler on a task of its own.

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use crate::rpc::SessionTicket;
 use crate::rpc::event::ChannelKey;
-use crate::rpc::message::RequestPayload;
+use crate::rpc::message::{PayloadRef, RequestPayload};
 use crate::service::{CallError, Encoded, Metadata, Method, NotExecuted, Outcome, text};
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
@@ -115,13 +115,18 @@ impl ClientCall {
 
     /// The payload as it is sent at `now`.
     pub(super) fn payload(&self, now: Instant) -> Option<RequestPayload> {
+        self.payload_ref(now).map(|payload| payload.to_owned())
+    }
+
+    /// The same without a copy.
+    pub(super) fn payload_ref(&self, now: Instant) -> Option<PayloadRef<'_>> {
         let request = self.request()?;
-        Some(RequestPayload {
+        Some(PayloadRef {
             method: request.method.id(),
             deadline: self.deadline.map(|deadline| deadline.since(now)),
             digest: request.encoded.digest,
-            metadata: request.metadata.clone(),
-            body: request.encoded.body.clone(),
+            metadata: &request.metadata,
+            body: &request.encoded.body,
         })
     }
 

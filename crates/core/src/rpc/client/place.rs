@@ -185,13 +185,13 @@ impl Client {
         let State::Numbered { id, sending, .. } = &mut call.state else { return };
         let id = *id;
         *sending = None;
-        let Some(payload) = call.payload(cx.now) else { return };
+        let Some(payload) = call.payload_ref(cx.now) else { return };
         let Some(link) = self.links.get_mut(link_key).filter(|link| link.is_ready()) else {
             return;
         };
         let Some(live) = link.live.as_mut() else { return };
-        let request = ToServer::Request { slot: id.slot, sequence: id.sequence, payload };
-        let message = live.outgoing.send(cx.endpoint, live.handle, request.encode(), key.0);
+        let request = payload.encode_request(id.slot, id.sequence, cx.buffer);
+        let message = live.outgoing.send(cx.endpoint, live.handle, request, key.0);
         if let Some(message) = message {
             let connection = live.handle;
             self.handed_over(key, Sending { connection, message });
@@ -234,7 +234,7 @@ impl Client {
             }
             _ => unreachable!("what takes a slot is placed elsewhere"),
         };
-        live.outgoing.send(cx.endpoint, live.handle, message.encode(), key.0);
+        live.outgoing.send(cx.endpoint, live.handle, message.encode(cx.buffer), key.0);
     }
 
     /// Sends a `maybe` call if there is a connection; it resolves at once either way.
@@ -248,7 +248,7 @@ impl Client {
         let connection = live.and_then(|handle| cx.endpoint.connection_mut(handle));
         let result = match (connection, payload) {
             (Some(connection), Some(payload)) => {
-                let datagram = join(ToServer::Maybe(payload).encode());
+                let datagram = join(ToServer::Maybe(payload).encode(cx.buffer));
                 connection
                     .send_unreliable(datagram)
                     .map_err(|error| crate::service::text(format_args!("it was not sent: {error}")))
@@ -399,7 +399,7 @@ impl Client {
         };
         if let Some(key) = live.reads.remove(&read) {
             live.outgoing.cancel(key.0);
-            let cancel = ToServer::CancelRead { read }.encode();
+            let cancel = ToServer::CancelRead { read }.encode(cx.buffer);
             live.outgoing.send(cx.endpoint, live.handle, cancel, u64::MAX);
         }
     }
@@ -460,11 +460,11 @@ impl Client {
         };
         while let Some(fence) = session.slots.next_fence() {
             let fence = ToServer::Fence { slot: fence.slot, sequence: fence.sequence };
-            live.outgoing.send(cx.endpoint, live.handle, fence.encode(), u64::MAX);
+            live.outgoing.send(cx.endpoint, live.handle, fence.encode(cx.buffer), u64::MAX);
         }
         let returns = session.slots.take_returns();
         if !returns.is_empty() {
-            let returns = ToServer::ReturnSlots(returns).encode();
+            let returns = ToServer::ReturnSlots(returns).encode(cx.buffer);
             live.outgoing.send(cx.endpoint, live.handle, returns, u64::MAX);
         }
     }
@@ -487,7 +487,7 @@ impl Client {
         let releases = session.slots.take_releases(RELEASES);
         let more = releases.len() == RELEASES;
         if !releases.is_empty() {
-            let releases = ToServer::Release(releases).encode();
+            let releases = ToServer::Release(releases).encode(cx.buffer);
             live.outgoing.send(cx.endpoint, live.handle, releases, u64::MAX);
         }
         if more {

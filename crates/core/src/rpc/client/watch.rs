@@ -98,7 +98,7 @@ impl Client {
         link.confirmed_at = cx.now;
         if let Some(live) = link.live.as_mut() {
             let question = ToServer::ReturnSlots(Vec::new());
-            live.outgoing.send(cx.endpoint, live.handle, question.encode(), u64::MAX);
+            live.outgoing.send(cx.endpoint, live.handle, question.encode(cx.buffer), u64::MAX);
         }
     }
 

@@ -4,7 +4,8 @@
 use super::Server;
 use crate::rpc::context::Context;
 use crate::rpc::event::Event;
-use crate::rpc::message::{KeptParts, ReplyPayload, ToClient, session_reference};
+use crate::rpc::kept::Kept;
+use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
 use crate::session::{CallId, Claim, QueryAnswer, Refusal, SessionId, SessionSecret, same_process};
 
 /// Names a question that this node is to answer.
@@ -26,7 +27,7 @@ pub struct IncomingQuery {
 
 /// What a worker found out about a call that another worker was asked for.
 #[derive(Clone, Debug)]
-pub struct Finding(Result<QueryAnswer<KeptParts>, Refusal>);
+pub struct Finding(Result<QueryAnswer<Kept>, Refusal>);
 
 impl IncomingQuery {
     /// The lowest byte of the incarnation that opened the session: by it the worker is found.

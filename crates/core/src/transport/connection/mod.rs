@@ -148,6 +148,11 @@ impl Connection {
         self.outbox.tell_acked(id);
     }
 
+    /// True while [`send`](Self::send) would take no message for want of room.
+    pub fn is_full(&self) -> bool {
+        self.outbox.is_full()
+    }
+
     /// Gives a message of ours up: what is not sent yet never will be. Returns whether all of it had
     /// been in a packet before, so that the peer may have it; no later event changes that.
     ///

@@ -130,7 +130,7 @@ impl Outbox {
         if head.len() as u64 + body.len() as u64 > MAX_MESSAGE {
             return Err(SendError::TooLarge);
         }
-        if self.messages.len() >= self.max_queued {
+        if self.is_full() {
             self.refused = true;
             return Err(SendError::Full);
         }
@@ -145,6 +145,11 @@ impl Outbox {
         if self.messages.get(id.0).is_some() {
             self.told_acked.insert(id.0);
         }
+    }
+
+    /// True while no further message is taken.
+    pub fn is_full(&self) -> bool {
+        self.messages.len() >= self.max_queued
     }
 
     /// Gives a message up: what is not sent yet never will be. Does nothing if it has ended.
