@@ -31,10 +31,10 @@ pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, W
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;
 pub use stubborn_core::service::{
-    Answer, BoxFuture, Call, CallContext, CallError, CallState, Caller, Channel, Clock, Code,
-    DecodeError, Encoded, Handling, IncomingReply, MAX_METADATA, Metadata, MetadataError, Method,
-    MethodId, NotExecuted, Outcome, OutgoingCall, Peer, RegisterError, Registry, Semantics,
-    Service, ServiceDescriptor, Shape, Status, UnaryCall,
+    Answer, Begun, BoxFuture, Call, CallContext, CallError, CallState, Caller, Calling, Channel,
+    Clock, Code, DecodeError, Encoded, Handling, IncomingReply, MAX_METADATA, Metadata,
+    MetadataError, Method, MethodId, NotExecuted, Outcome, OutgoingCall, Peer, RegisterError,
+    Registry, Semantics, Service, ServiceDescriptor, Shape, Status, UnaryCall,
 };
 pub use stubborn_core::session::{
     CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,

@@ -248,6 +248,17 @@ impl Node {
         self.pass_on(now);
     }
 
+    /// Calls, reservations and questions that have not ended.
+    pub fn calls(&self) -> usize {
+        self.client.pending()
+    }
+
+    /// True if [`poll_event`](Self::poll_event) would have nothing to tell.
+    pub fn is_quiet(&mut self, now: Instant) -> bool {
+        self.pass_on(now);
+        self.events.is_empty()
+    }
+
     /// Sessions that the server half remembers.
     pub fn sessions(&self) -> usize {
         self.server.as_ref().map_or(0, |server| server.sessions().len())
@@ -341,6 +352,9 @@ impl Node {
             } else {
                 self.with_server(now, |server, cx| server.progress(cx, handle, progress));
             }
+        }
+        if is_client {
+            self.with_client(now, Client::after_answers);
         }
         ended
     }

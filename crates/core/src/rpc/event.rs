@@ -16,6 +16,14 @@ pub struct ChannelKey(pub(crate) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallKey(pub(crate) u64);
 
+impl CallKey {
+    /// A small number that no other call, reservation or question has that has not ended: for tables
+    /// of them.
+    pub fn index(self) -> usize {
+        super::arena::index(self.0)
+    }
+}
+
 /// Names a request that this node is to answer. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestKey(pub(crate) u64);

@@ -9,12 +9,13 @@ use core::fmt;
 use core::future::{Future, IntoFuture};
 use core::marker::PhantomData;
 use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
 
 use prost::Message;
 
 use super::encoded::Encoded;
 use super::metadata::{Metadata, MetadataError};
-use super::method::Method;
+use super::method::{Method, Semantics, Shape};
 use super::outcome::{CallError, CallState, NotExecuted, Outcome};
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::Duration;
@@ -54,6 +55,30 @@ pub trait Caller: Send + Sync + 'static {
     /// if it has not started, else runs to its end and its outcome stays available.
     fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>>;
 
+    /// Begins a call without a future on the heap, if this caller can: then its end is asked for with
+    /// [`poll_begun`](Self::poll_begun). `waker` is woken when it has ended.
+    fn begin(&self, call: OutgoingCall, waker: &Waker) -> Begun {
+        let _ = waker;
+        Begun::Future(self.call(call))
+    }
+
+    /// The end of a call that was begun under this key, told once. Until then the waker is woken when
+    /// it has ended.
+    fn poll_begun(
+        &self,
+        key: u64,
+        method: &Method,
+        waker: &Waker,
+    ) -> Poll<Result<IncomingReply, CallError>> {
+        let _ = (key, waker);
+        unreachable!("{method} was not begun under a key")
+    }
+
+    /// Abandons a call that was begun under this key and whose end was not told.
+    fn leave(&self, key: u64) {
+        let _ = key;
+    }
+
     /// Reserves a slot's next number for a call that is to be made, waiting for a session and a
     /// free slot.
     fn reserve(&self, method: &Method) -> BoxFuture<Result<CallId, CallError>>;
@@ -64,6 +89,26 @@ pub trait Caller: Send + Sync + 'static {
     /// Asks what became of a call. From the session that owns it the answer is final: a call that
     /// has not started is fenced.
     fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>>;
+}
+
+/// A call that a [`Caller`] has begun.
+pub enum Begun {
+    /// It is asked for under this key.
+    Key(u64),
+    /// It is this future.
+    Future(BoxFuture<Result<IncomingReply, CallError>>),
+    /// It has failed at once.
+    Failed(CallError),
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(f, "Begun({key:#x})"),
+            Self::Future(_) => f.write_str("Begun(future)"),
+            Self::Failed(error) => write!(f, "Begun({error})"),
+        }
+    }
 }
 
 /// A way to a server. Cheap to clone; clones share it.
@@ -139,15 +184,17 @@ pub struct UnaryCall<R> {
     reply: PhantomData<fn() -> R>,
 }
 
+// Calls are moved a few times and would be allocated once otherwise, which costs more.
+#[allow(clippy::large_enum_variant)]
 enum State<R> {
-    Live { channel: Channel, call: Box<OutgoingCall>, invalid: Option<MetadataError> },
+    Live { channel: Channel, call: OutgoingCall, invalid: Option<MetadataError> },
     Resolved(Box<Result<R, CallError>>),
     Spent,
 }
 
 impl<R> UnaryCall<R> {
     fn new(channel: Channel, call: OutgoingCall) -> Self {
-        let state = State::Live { channel, call: Box::new(call), invalid: None };
+        let state = State::Live { channel, call, invalid: None };
         Self { state, reply: PhantomData }
     }
 
@@ -187,18 +234,25 @@ impl<R> UnaryCall<R> {
     /// [`CallError`] says whether the call ran. A mocked call, which has no encoded reply, ends as
     /// never sent.
     pub async fn raw(mut self) -> Result<IncomingReply, CallError> {
-        let State::Live { channel, call, invalid } =
-            core::mem::replace(&mut self.state, State::Spent)
-        else {
-            return Err(no_number("a mocked call", "it has no encoded reply"));
-        };
-        if let Some(error) = invalid {
-            if let Some(id) = call.reserved {
-                channel.0.abandon(id);
-            }
-            return Err(not_sent(call.method.name(), error));
+        match self.launch() {
+            Stage::Resolved(_) => Err(no_number("a mocked call", "it has no encoded reply")),
+            stage => Flight { stage }.await,
         }
-        channel.0.call(*call).await
+    }
+
+    /// Takes the call out, to be made.
+    fn launch(&mut self) -> Stage<R> {
+        match core::mem::replace(&mut self.state, State::Spent) {
+            State::Live { channel, call, invalid: None } => Stage::New(channel, call),
+            State::Live { channel, call, invalid: Some(error) } => {
+                if let Some(id) = call.reserved {
+                    channel.0.abandon(id);
+                }
+                Stage::Failed(not_sent(call.method.name(), error))
+            }
+            State::Resolved(result) => Stage::Resolved(result),
+            State::Spent => unreachable!("a call is spent by consuming it"),
+        }
     }
 
     /// The id of the call, known before anything is sent. Waits for a session and a free slot.
@@ -229,19 +283,9 @@ impl<R: Message + Default + 'static> UnaryCall<R> {
     ///
     /// # Errors
     /// [`CallError`] says whether the call ran.
-    pub async fn with_metadata(mut self) -> Result<(R, Metadata), CallError> {
-        if let State::Resolved(_) = &self.state
-            && let State::Resolved(result) = core::mem::replace(&mut self.state, State::Spent)
-        {
-            return result.map(|reply| (reply, Metadata::new()));
-        }
-        let (method, id) = match &self.state {
-            State::Live { call, .. } => (call.method.clone(), call.reserved),
-            State::Resolved(_) | State::Spent => unreachable!("a call is spent by consuming it"),
-        };
-        let incoming = self.raw().await?;
-        let message = decode_reply(&method, id, &incoming)?;
-        Ok((message, incoming.metadata))
+    pub async fn with_metadata(self) -> Result<(R, Metadata), CallError> {
+        let mut calling = self.into_future();
+        core::future::poll_fn(|cx| calling.poll_parts(cx)).await
     }
 }
 
@@ -257,10 +301,129 @@ impl<R> Drop for UnaryCall<R> {
 
 impl<R: Message + Default + 'static> IntoFuture for UnaryCall<R> {
     type Output = Result<R, CallError>;
-    type IntoFuture = BoxFuture<Self::Output>;
+    type IntoFuture = Calling<R>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move { self.with_metadata().await.map(|(reply, _)| reply) })
+    fn into_future(mut self) -> Calling<R> {
+        let (method, id) = match &self.state {
+            State::Live { call, .. } => (call.method.clone(), call.reserved),
+            State::Resolved(_) | State::Spent => (MOCKED, None),
+        };
+        Calling { flight: Flight { stage: self.launch() }, method, id }
+    }
+}
+
+/// The method of a call that was never sent.
+const MOCKED: Method = Method::new("a mocked call", Semantics::Read, Shape::Unary);
+
+/// A unary call that is being made. See [`Caller::call`] for what dropping it does.
+#[must_use = "a call is sent when it is awaited"]
+pub struct Calling<R> {
+    flight: Flight<R>,
+    method: Method,
+    id: Option<CallId>,
+}
+
+/// How far a call is, up to its reply as it came.
+struct Flight<R> {
+    stage: Stage<R>,
+}
+
+#[allow(clippy::large_enum_variant)]
+enum Stage<R> {
+    New(Channel, OutgoingCall),
+    Key(Channel, Method, u64),
+    Future(BoxFuture<Result<IncomingReply, CallError>>),
+    Failed(CallError),
+    Resolved(Box<Result<R, CallError>>),
+    Over,
+}
+
+impl<R: Message + Default + 'static> Calling<R> {
+    fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Metadata), CallError>> {
+        if let Stage::Resolved(_) = self.flight.stage
+            && let Stage::Resolved(result) = core::mem::replace(&mut self.flight.stage, Stage::Over)
+        {
+            return Poll::Ready(result.map(|reply| (reply, Metadata::new())));
+        }
+        let Poll::Ready(result) = Pin::new(&mut self.flight).poll(cx) else { return Poll::Pending };
+        Poll::Ready(result.and_then(|incoming| {
+            let message = decode_reply(&self.method, self.id, &incoming)?;
+            Ok((message, incoming.metadata))
+        }))
+    }
+}
+
+impl<R: Message + Default + 'static> Future for Calling<R> {
+    type Output = Result<R, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_parts(cx).map_ok(|(reply, _)| reply)
+    }
+}
+
+impl<R> fmt::Debug for Calling<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Calling({})", self.method)
+    }
+}
+
+// Nothing in them is pinned: futures are on the heap, and a reply is only ever moved.
+impl<R> Unpin for Calling<R> {}
+impl<R> Unpin for Flight<R> {}
+
+impl<R> Future for Flight<R> {
+    type Output = Result<IncomingReply, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match &mut self.stage {
+                Stage::Key(channel, method, key) => {
+                    let polled = channel.0.poll_begun(*key, method, cx.waker());
+                    if polled.is_ready() {
+                        self.stage = Stage::Over;
+                    }
+                    return polled;
+                }
+                Stage::Future(future) => {
+                    let polled = future.as_mut().poll(cx);
+                    if polled.is_ready() {
+                        self.stage = Stage::Over;
+                    }
+                    return polled;
+                }
+                Stage::New(..) | Stage::Failed(_) => {}
+                Stage::Resolved(_) | Stage::Over => {
+                    unreachable!("a call is not polled after its end")
+                }
+            }
+            match core::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Failed(error) => return Poll::Ready(Err(error)),
+                Stage::New(channel, call) => {
+                    let method = call.method.clone();
+                    self.stage = match channel.0.begin(call, cx.waker()) {
+                        Begun::Key(key) => {
+                            self.stage = Stage::Key(channel, method, key);
+                            return Poll::Pending;
+                        }
+                        Begun::Future(future) => Stage::Future(future),
+                        Begun::Failed(error) => Stage::Failed(error),
+                    };
+                }
+                _ => unreachable!("it was one of these a line ago"),
+            }
+        }
+    }
+}
+
+impl<R> Drop for Flight<R> {
+    fn drop(&mut self) {
+        match &self.stage {
+            Stage::Key(channel, _, key) => channel.0.leave(*key),
+            Stage::New(channel, OutgoingCall { reserved: Some(id), .. }) => {
+                channel.0.abandon(*id);
+            }
+            _ => {}
+        }
     }
 }
 

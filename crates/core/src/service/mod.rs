@@ -13,7 +13,9 @@ mod registry;
 mod server;
 mod status;
 
-pub use client::{BoxFuture, Caller, Channel, IncomingReply, OutgoingCall, UnaryCall};
+pub use client::{
+    Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, UnaryCall,
+};
 pub use encoded::{DecodeError, Encoded};
 pub use metadata::{MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};

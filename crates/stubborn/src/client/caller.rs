@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use stubborn_core::node::{CallKey, ChannelKey, Node, SessionTicket};
 use stubborn_core::service::{
-    BoxFuture, CallError, CallState, Caller, IncomingReply, Method, NotExecuted, Outcome,
+    Begun, BoxFuture, CallError, CallState, Caller, IncomingReply, Method, NotExecuted, Outcome,
     OutgoingCall,
 };
 use stubborn_core::session::{CallId, NotExecutedReason};
@@ -16,7 +16,7 @@ use stubborn_core::time::Instant;
 
 use super::connection::Open;
 use crate::deadline;
-use crate::driver::{Ended, Waiter};
+use crate::driver::{Ended, Waiter, WaiterKey};
 
 /// A channel of a node as generated stubs see it.
 pub(super) struct NodeCaller(pub(super) Arc<Open>);
@@ -24,6 +24,39 @@ pub(super) struct NodeCaller(pub(super) Arc<Open>);
 impl Caller for NodeCaller {
     fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
         Box::pin(Waiting::new(&self.0, Begin::Call(Box::new(call))))
+    }
+
+    fn begin(&self, mut call: OutgoingCall, waker: &Waker) -> Begun {
+        call.deadline = deadline::shorten(call.deadline, self.0.deadline);
+        let channel = self.0.key;
+        // Only looked at if the node has ended; the name of a generated method is not copied.
+        let method = call.method.clone();
+        let key = self.0.shared().begin(|state, now| {
+            let key = state.node.call(now, channel, call);
+            state.waiters.insert(key, waker.clone())
+        });
+        match key {
+            Some(key) => Begun::Key(key.to_bits()),
+            None => Begun::Failed(Description { method, sent: false }.never_sent()),
+        }
+    }
+
+    fn poll_begun(
+        &self,
+        key: u64,
+        method: &Method,
+        waker: &Waker,
+    ) -> Poll<Result<IncomingReply, CallError>> {
+        match self.0.shared().poll_waiter(WaiterKey::from_bits(key), waker) {
+            None => Poll::Pending,
+            Some(Ended::Call(result)) => Poll::Ready(result),
+            Some(_) => Poll::Ready(Err(Description { method: method.clone(), sent: true }.gone())),
+        }
+    }
+
+    fn leave(&self, key: u64) {
+        let (channel, key) = (self.0.key, WaiterKey::from_bits(key));
+        self.0.shared().change(|state, now| abandon(state, now, channel, key));
     }
 
     fn reserve(&self, method: &Method) -> BoxFuture<Result<CallId, CallError>> {
@@ -58,7 +91,7 @@ struct Waiting<T> {
 
 enum Stage {
     New(Begin),
-    Begun(CallKey, Description),
+    Begun(WaiterKey, Description),
     Over,
 }
 
@@ -93,8 +126,7 @@ impl<T: EndOf> Waiting<T> {
         let channel = self.open.key;
         let key = self.open.shared().change(|state, now| {
             let key = begin.start(&mut state.node, now, channel);
-            state.waiters.insert(key, Waiter::Waiting(waker.clone()));
-            key
+            state.waiters.insert(key, waker.clone())
         });
         match key {
             Some(key) => {
@@ -152,15 +184,14 @@ impl<T> Drop for Waiting<T> {
 
 /// Nobody waits any more. What had ended unseen needs no fence, but a number that was reserved
 /// unseen does.
-fn abandon(state: &mut crate::driver::State, now: Instant, channel: ChannelKey, key: CallKey) {
-    match state.waiters.remove(&key) {
+fn abandon(state: &mut crate::driver::State, now: Instant, channel: ChannelKey, key: WaiterKey) {
+    match state.waiters.remove(key) {
         None => {}
-        Some(Waiter::Waiting(_)) => state.node.abandon(now, key),
-        Some(Waiter::Ready(ended)) => {
-            if let Ended::Reservation(Ok(id)) = *ended {
-                state.node.abandon_reserved(now, channel, id);
-            }
+        Some((call, Waiter::Waiting(_))) => state.node.abandon(now, call),
+        Some((_, Waiter::Ready(Ended::Reservation(Ok(id))))) => {
+            state.node.abandon_reserved(now, channel, id);
         }
+        Some((_, Waiter::Ready(_))) => {}
     }
 }
 

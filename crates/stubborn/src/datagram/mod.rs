@@ -18,5 +18,5 @@ mod steering;
 
 pub use endpoint::UdpEndpoint;
 pub(crate) use group::{SocketGroup, bind_group};
-pub(crate) use socket::{ReceiveBuffers, Socket};
+pub(crate) use socket::{Chunk, ReceiveBuffers, Socket};
 pub use stubborn_core::datagram::{Datagram, DatagramError, Datagrams, DatagramsExt};

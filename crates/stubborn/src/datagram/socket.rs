@@ -96,7 +96,7 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         buffers: &mut ReceiveBuffers,
-        mut sink: impl FnMut(Chunk<'_>),
+        sink: impl FnMut(Chunk<'_>),
     ) -> Poll<io::Result<usize>> {
         let ReceiveBuffers { bytes, metas } = buffers;
         let count = loop {
@@ -118,19 +118,19 @@ impl Socket {
                 other => other?,
             }
         };
-        let mut datagrams = 0;
-        for (meta, buffer) in metas[..count].iter().zip(bytes.chunks_exact(RECEIVE_SIZE)) {
-            let stride = meta.stride.max(1);
-            datagrams += meta.len.div_ceil(stride).max(1);
-            sink(Chunk {
-                from: canonical(meta.addr),
-                local: meta.dst_ip.map(|ip| ip.to_canonical()),
-                ecn: from_codepoint(meta.ecn),
-                stride,
-                bytes: &buffer[..meta.len],
-            });
-        }
-        Poll::Ready(Ok(datagrams))
+        Poll::Ready(Ok(hand_on(bytes, &metas[..count], sink)))
+    }
+
+    /// The same without waiting, whether or not the socket is known to be readable. 0 if nothing has
+    /// come, also where the socket fails.
+    pub(crate) fn receive_now(
+        &self,
+        buffers: &mut ReceiveBuffers,
+        sink: impl FnMut(Chunk<'_>),
+    ) -> usize {
+        let ReceiveBuffers { bytes, metas } = buffers;
+        let count = self.receive(bytes, metas).unwrap_or(0);
+        hand_on(bytes, &metas[..count], sink)
     }
 
     fn receive(&self, bytes: &mut [u8], metas: &mut [RecvMeta]) -> io::Result<usize> {
@@ -197,6 +197,23 @@ impl Socket {
             other => other,
         }
     }
+}
+
+/// Hands on what was received; returns how many datagrams it is.
+fn hand_on(bytes: &[u8], metas: &[RecvMeta], mut sink: impl FnMut(Chunk<'_>)) -> usize {
+    let mut datagrams = 0;
+    for (meta, buffer) in metas.iter().zip(bytes.chunks_exact(RECEIVE_SIZE)) {
+        let stride = meta.stride.max(1);
+        datagrams += meta.len.div_ceil(stride).max(1);
+        sink(Chunk {
+            from: canonical(meta.addr),
+            local: meta.dst_ip.map(|ip| ip.to_canonical()),
+            ecn: from_codepoint(meta.ecn),
+            stride,
+            bytes: &buffer[..meta.len],
+        });
+    }
+    datagrams
 }
 
 /// Binds a socket, after `prepare` has set what further options it needs.

@@ -12,6 +12,7 @@ mod outgoing;
 mod shared;
 mod tasks;
 mod timer;
+mod waiters;
 mod workers;
 
 use std::future::Future;
@@ -34,10 +35,11 @@ use tokio::task::JoinHandle;
 
 pub(crate) use clock::NodeClock;
 pub use shared::ChannelStatus;
-pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State, Waiter};
+pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
+pub(crate) use waiters::{Waiter, WaiterKey};
 pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
-use crate::datagram::{ReceiveBuffers, Socket};
+use crate::datagram::{Chunk, ReceiveBuffers, Socket};
 use handler::Handler;
 use outgoing::Outgoing;
 use tasks::Tasks;
@@ -47,8 +49,11 @@ use workers::Member;
 /// Receives per system call.
 const BATCH: usize = 32;
 
+/// Datagrams digested before what they led to is sent, so that both sides work at the same time.
+const SHARE: usize = 4;
+
 /// Rounds of receiving and sending before other tasks get their turn.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 16;
 
 /// How long closed channels may take to say goodbye to their servers before the socket is closed.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -68,7 +73,7 @@ pub(crate) fn start(
 struct Driver {
     shared: Arc<Shared>,
     registry: Registry,
-    socket: Socket,
+    socket: Arc<Socket>,
     buffers: ReceiveBuffers,
     /// Datagrams between the socket and the node; empty between polls.
     received: Vec<Received>,
@@ -104,7 +109,7 @@ impl Future for Driver {
             if *this.shared.stage.borrow() == Stage::Killed {
                 return Poll::Ready(());
             }
-            let received = this.receive(cx);
+            let received = !this.received.is_empty() || this.receive(cx);
             let woke_callers = this.digest(cx);
             let more_handlers = this.poll_handlers(cx);
             if woke_callers && !this.flush_due {
@@ -125,7 +130,10 @@ impl Future for Driver {
             if received || more_handlers {
                 continue;
             }
-            let at = earliest(this.shared.lock().node.poll_timeout(), this.leave_by);
+            if !flushed.is_pending() && this.busy_receive() {
+                continue;
+            }
+            let at = this.next_due();
             // With a full socket, timers that want to send more have to wait.
             if flushed.is_pending() && at.is_some_and(|at| at <= this.shared.clock.now()) {
                 return Poll::Pending;
@@ -171,8 +179,9 @@ impl Driver {
         let first = next_steer(seed[0]);
         let mut node = Node::new(NodeConfig { endpoint }, server, seed);
         node.steer_from(first);
+        let socket = Arc::new(socket);
         Ok(Self {
-            shared: Arc::new(Shared::new(node, clock, socket.local_addr())),
+            shared: Arc::new(Shared::new(node, clock, Arc::clone(&socket))),
             registry: registry.unwrap_or_default(),
             socket,
             buffers: ReceiveBuffers::new(BATCH),
@@ -193,17 +202,44 @@ impl Driver {
         })
     }
 
+    /// When something is due at the latest.
+    fn next_due(&self) -> Option<Instant> {
+        let mut state = self.shared.lock();
+        let at = earliest(state.node.poll_timeout(), self.leave_by);
+        state.armed = self.timer.fires(at);
+        at
+    }
+
+    /// Looks for datagrams for a while instead of sleeping, where that is wanted. True if some came.
+    fn busy_receive(&mut self) -> bool {
+        let busy = self.shared.busy_poll();
+        if busy == Duration::ZERO {
+            return false;
+        }
+        let until = self.shared.clock.now() + busy;
+        loop {
+            let received = &mut self.received;
+            self.socket.receive_now(&mut self.buffers, |chunk| take(chunk, received));
+            if let Some(member) = &mut self.member {
+                member.sort(&mut self.received);
+            }
+            if !self.received.is_empty() {
+                return true;
+            }
+            // Somebody on another thread wants something, or it takes too long.
+            if self.shared.lock().is_changed() || self.shared.clock.now() >= until {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
     /// Takes a batch from the socket, and what other workers have received. False if nothing had
     /// come.
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let received = &mut self.received;
-        let polled = self.socket.poll_receive(cx, &mut self.buffers, |chunk| {
-            // A copy of each, so that what is kept of one datagram does not hold a whole batch.
-            for datagram in chunk.bytes.chunks(chunk.stride) {
-                let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
-                received.push(Received { from, local, ecn, data: BytesMut::from(datagram) });
-            }
-        });
+        let buffers = &mut self.buffers;
+        let polled = self.socket.poll_receive(cx, buffers, |chunk| take(chunk, received));
         // A socket that fails for good goes silent, as a dead network does.
         let any = matches!(polled, Poll::Ready(Ok(_)));
         let Some(member) = &mut self.member else { return any };
@@ -233,7 +269,8 @@ impl Driver {
         assert!(!state.panics, "a panic that a test asked for");
         state.register(waker);
         let now = self.shared.clock.now();
-        for datagram in self.received.drain(..) {
+        let batch = SHARE.min(self.received.len());
+        for datagram in self.received.drain(..batch) {
             state.node.handle(now, datagram);
         }
         if state.node.poll_timeout().is_some_and(|at| at <= now) {
@@ -241,9 +278,11 @@ impl Driver {
         }
         while let Some(event) = state.node.poll_event(now) {
             let woken = match event {
-                Event::Resolved(key, result) => state.settle(key, Ended::Call(result)),
-                Event::Reserved(key, result) => state.settle(key, Ended::Reservation(result)),
-                Event::Outcome(key, result) => state.settle(key, Ended::Question(result)),
+                Event::Resolved(key, result) => state.waiters.settle(key, Ended::Call(result)),
+                Event::Reserved(key, result) => {
+                    state.waiters.settle(key, Ended::Reservation(result))
+                }
+                Event::Outcome(key, result) => state.waiters.settle(key, Ended::Question(result)),
                 Event::Channel(key, event) => {
                     if let Some(channel) = state.channels.get_mut(&key) {
                         channel.on_event(event);
@@ -397,6 +436,15 @@ impl Drop for Driver {
             member.ended(stage);
         }
         woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Takes datagrams out of a receive buffer: a copy of each, so that what is kept of one of them does
+/// not hold a whole batch.
+fn take(chunk: Chunk<'_>, received: &mut Vec<Received>) {
+    for datagram in chunk.bytes.chunks(chunk.stride) {
+        let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
+        received.push(Received { from, local, ecn, data: BytesMut::from(datagram) });
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::task::{Context, Poll};
 
+use stubborn_core::node::Node;
+use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::Transmit;
 
 use super::shared::Shared;
@@ -12,12 +14,42 @@ use crate::datagram::Socket;
 /// Bytes taken from the node under one lock; a transmit that was begun may go past it.
 const FILL: usize = 128 << 10;
 
+/// A caller sends at most so many bytes by itself; longer requests are left to the driver.
+const ALONE: usize = 4 << 10;
+
 /// A buffer of sealed datagrams; its memory is used again and again.
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     queue: VecDeque<Transmit>,
     /// How many bytes at the front of `bytes` are sent.
     sent: usize,
+}
+
+/// What a caller sends by itself instead of waking the driver.
+#[derive(Default)]
+pub(super) struct Alone {
+    bytes: Vec<u8>,
+    /// What it could not send: the driver does.
+    left: Option<Transmit>,
+}
+
+impl Alone {
+    /// Sends what the node has, if it is little. False if the driver has to do the rest.
+    pub(super) fn send(&mut self, node: &mut Node, now: Instant, socket: &Socket) -> bool {
+        while self.left.is_none() {
+            self.bytes.clear();
+            let Some(transmit) = node.poll_transmit(now, &mut self.bytes) else { return true };
+            if transmit.size > ALONE || would_block(socket.try_send(&transmit, &self.bytes)) {
+                self.left = Some(transmit);
+            }
+        }
+        false
+    }
+}
+
+/// Any other failure means that the datagrams are lost, like any others.
+fn would_block(sent: io::Result<()>) -> bool {
+    sent.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
 impl Outgoing {
@@ -62,6 +94,10 @@ impl Outgoing {
         self.sent = 0;
         let mut state = shared.lock();
         let now = shared.clock.now();
+        if let Some(transmit) = state.alone.left.take() {
+            self.bytes.extend_from_slice(&state.alone.bytes);
+            self.queue.push_back(transmit);
+        }
         while self.bytes.len() < FILL {
             match state.node.poll_transmit(now, &mut self.bytes) {
                 Some(transmit) => self.queue.push_back(transmit),

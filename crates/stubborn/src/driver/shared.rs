@@ -5,26 +5,30 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use stubborn_core::node::{CallKey, ChannelEvent, ChannelKey, Node, RequestKey, SessionTicket};
+use stubborn_core::node::{ChannelEvent, ChannelKey, Node, RequestKey, SessionTicket};
 use stubborn_core::service::{CallError, CallState, IncomingReply};
 use stubborn_core::session::CallId;
-use stubborn_core::time::Instant;
+use stubborn_core::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::clock::NodeClock;
+use super::outgoing::Alone;
+use super::waiters::{WaiterKey, Waiters};
+use crate::datagram::Socket;
 
 /// A node and everything that hangs on it.
 pub(crate) struct Shared {
     pub(crate) clock: NodeClock,
     pub(crate) local: SocketAddr,
     state: Mutex<State>,
+    /// How long the driver looks for datagrams before it sleeps, in nanoseconds.
+    busy_poll: AtomicU64,
     /// How far the node is on its way to its end.
     pub(crate) stage: watch::Sender<Stage>,
 }
@@ -46,45 +50,19 @@ pub(crate) enum Stage {
 /// What the lock guards.
 pub(crate) struct State {
     pub(crate) node: Node,
-    pub(crate) waiters: HashMap<CallKey, Waiter, KeyHasher>,
+    pub(crate) waiters: Waiters,
     pub(crate) channels: HashMap<ChannelKey, ChannelState>,
     pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
     driver: Option<Waker>,
+    /// When the driver wakes by itself.
+    pub(super) armed: Option<Instant>,
+    /// For callers that send by themselves, until the driver ends.
+    socket: Option<Arc<Socket>>,
+    pub(super) alone: Alone,
     ended: bool,
     /// The driver is to panic, as a bug in it would.
     #[cfg(test)]
     pub(super) panics: bool,
-}
-
-/// Hashes the keys of calls. They are numbers that the node gives out, so nobody can choose them to
-/// collide; the multiplication spreads them over the bits that the table looks at.
-pub(crate) type KeyHasher = BuildHasherDefault<KeyHash>;
-
-#[derive(Default)]
-pub(crate) struct KeyHash(u64);
-
-impl Hasher for KeyHash {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 6.4).
-        let spread = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = spread ^ (spread >> 32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// Somebody who waits for the end of a call, reservation or question.
-pub(crate) enum Waiter {
-    Waiting(Waker),
-    Ready(Box<Ended>),
 }
 
 /// What a waiter is told.
@@ -157,18 +135,28 @@ impl ChannelState {
 }
 
 impl Shared {
-    pub(super) fn new(node: Node, clock: NodeClock, local: SocketAddr) -> Self {
+    pub(super) fn new(node: Node, clock: NodeClock, socket: Arc<Socket>) -> Self {
+        let local = socket.local_addr();
         let state = State {
             node,
-            waiters: HashMap::default(),
+            waiters: Waiters::default(),
             channels: HashMap::new(),
             handlers: HashMap::new(),
             driver: None,
+            armed: None,
+            socket: Some(socket),
+            alone: Alone::default(),
             ended: false,
             #[cfg(test)]
             panics: false,
         };
-        Self { clock, local, state: Mutex::new(state), stage: watch::Sender::new(Stage::Running) }
+        Self {
+            clock,
+            local,
+            state: Mutex::new(state),
+            busy_poll: AtomicU64::new(0),
+            stage: watch::Sender::new(Stage::Running),
+        }
     }
 
     /// Changes the node, then wakes its driver. `None` if the node has ended.
@@ -188,6 +176,36 @@ impl Shared {
         Some(result)
     }
 
+    /// How long the driver looks for datagrams before it sleeps.
+    pub(super) fn busy_poll(&self) -> Duration {
+        Duration::from_nanos(self.busy_poll.load(Ordering::Relaxed))
+    }
+
+    /// Sets it; zero for not at all.
+    pub(crate) fn set_busy_poll(&self, time: std::time::Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.busy_poll.store(nanos, Ordering::Relaxed);
+    }
+
+    /// Begins something. `None` if the node has ended.
+    ///
+    /// What is alone in flight is sent by its caller, which saves it the driver's turn; of several
+    /// the driver sends as many as it can with one system call.
+    pub(crate) fn begin<R>(&self, begin: impl FnOnce(&mut State, Instant) -> R) -> Option<R> {
+        let mut state = self.lock();
+        if state.ended {
+            return None;
+        }
+        let now = self.clock.now();
+        let result = begin(&mut state, now);
+        let driver = if state.send_alone(now) { None } else { state.driver.take() };
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        Some(result)
+    }
+
     /// Looks at the node. `None` if it has ended.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&State) -> R) -> Option<R> {
         let state = self.lock();
@@ -195,21 +213,8 @@ impl Shared {
     }
 
     /// What a waiter was told, or `None` and it is woken later.
-    pub(crate) fn poll_waiter(&self, key: CallKey, waker: &Waker) -> Option<Ended> {
-        let mut state = self.lock();
-        let Entry::Occupied(mut waiter) = state.waiters.entry(key) else {
-            return Some(Ended::Gone);
-        };
-        match waiter.get_mut() {
-            Waiter::Waiting(waiting) => {
-                waiting.clone_from(waker);
-                None
-            }
-            Waiter::Ready(_) => match waiter.remove() {
-                Waiter::Ready(ended) => Some(*ended),
-                Waiter::Waiting(_) => unreachable!("it was ready a line ago"),
-            },
-        }
+    pub(crate) fn poll_waiter(&self, key: WaiterKey, waker: &Waker) -> Option<Ended> {
+        self.lock().waiters.poll(key, waker).unwrap_or(Some(Ended::Gone))
     }
 
     /// Moves towards the end, never back, and wakes the driver for it.
@@ -245,16 +250,22 @@ impl State {
         }
     }
 
-    /// Hands a waiter its result and returns whom to wake. Nobody waits for what was abandoned.
-    pub(super) fn settle(&mut self, key: CallKey, ended: Ended) -> Option<Waker> {
-        let waiter = self.waiters.get_mut(&key)?;
-        match waiter {
-            Waiter::Ready(_) => None,
-            Waiter::Waiting(_) => match std::mem::replace(waiter, Waiter::Ready(Box::new(ended))) {
-                Waiter::Waiting(waker) => Some(waker),
-                Waiter::Ready(_) => unreachable!("it was waiting a line ago"),
-            },
-        }
+    /// Whether somebody has changed the node and woken the driver for it.
+    pub(super) fn is_changed(&self) -> bool {
+        self.driver.is_none()
+    }
+
+    /// Whether nothing of what was begun just now is left to the driver.
+    fn send_alone(&mut self, now: Instant) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        self.node.calls() == 1
+            && self.node.is_quiet(now)
+            && self.alone.send(&mut self.node, now, socket)
+            && match (self.node.poll_timeout(), self.armed) {
+                (Some(at), Some(armed)) => armed <= at,
+                (None, _) => true,
+                (Some(_), None) => false,
+            }
     }
 
     /// Closes every channel; their users see it.
@@ -269,13 +280,13 @@ impl State {
     pub(super) fn end(&mut self) -> Vec<Waker> {
         self.ended = true;
         self.driver = None;
+        self.socket = None;
         for (_, handler) in self.handlers.drain() {
             handler.abort();
         }
         for channel in self.channels.values() {
             channel.close();
         }
-        let keys: Vec<CallKey> = self.waiters.keys().copied().collect();
-        keys.into_iter().filter_map(|key| self.settle(key, Ended::Gone)).collect()
+        self.waiters.end()
     }
 }

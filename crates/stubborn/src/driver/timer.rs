@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use stubborn_core::time::Instant;
+use stubborn_core::time::{Instant, earliest};
 use tokio::time::Sleep;
 
 use super::clock::NodeClock;
@@ -21,6 +21,11 @@ impl Timer {
     pub(super) fn new(clock: NodeClock) -> Self {
         let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
         Self { clock, sleep, armed: None }
+    }
+
+    /// When it fires if [`poll_due`](Self::poll_due) is asked for `at`.
+    pub(super) fn fires(&self, at: Option<Instant>) -> Option<Instant> {
+        earliest(self.armed, at)
     }
 
     /// Ready when the node's timers are due. Else the task is woken by then, perhaps earlier.

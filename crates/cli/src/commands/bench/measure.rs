@@ -83,9 +83,10 @@ impl Measured {
 }
 
 /// Connects with a socket of its own.
-pub(super) async fn connect(address: &str) -> Result<EchoClient, Error> {
+pub(super) async fn connect(address: &str, busy_poll: Duration) -> Result<EchoClient, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::new(Exit::Connect, e.to_string());
     let endpoint = ClientEndpoint::new().map_err(|e| failed(&e))?;
+    endpoint.busy_poll(busy_poll);
     let channel = ChannelBuilder::new(address)
         .endpoint(&endpoint)
         .connect()

@@ -45,6 +45,17 @@ pub(crate) struct Args {
     /// How long to call before the measurement begins.
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
     warmup: Duration,
+
+    /// How long a connection looks for datagrams before it sleeps, in microseconds: faster answers
+    /// for processor time.
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    busy_poll: u32,
+}
+
+impl Args {
+    fn busy_poll(&self) -> Duration {
+        Duration::from_micros(self.busy_poll.into())
+    }
 }
 
 /// What was measured over all connections.
@@ -71,10 +82,10 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
 /// Lets each connection call on a thread of its own. This thread only looks at the processor time,
 /// at the beginning and at the end of the measurement, over a connection of its own.
 async fn perform(args: &Args, out: &Output) -> Result<Summary, Error> {
-    let observer = connect(&args.address).await?;
+    let observer = connect(&args.address, Duration::ZERO).await?;
     let mut callers = Vec::new();
     for _ in 0..args.connections {
-        callers.push(Caller::start(args.address.clone()).await?);
+        callers.push(Caller::start(args.address.clone(), args.busy_poll()).await?);
     }
     let from = Instant::now() + args.warmup;
     let to = from + args.seconds;
@@ -108,12 +119,12 @@ struct Caller {
 
 impl Caller {
     /// Connects.
-    async fn start(address: String) -> Result<Self, Error> {
+    async fn start(address: String, busy_poll: Duration) -> Result<Self, Error> {
         let (start, load) = oneshot::channel();
         let (connected, ready) = oneshot::channel();
         let thread = thread::spawn(move || {
             block_on(async {
-                let client = connect(&address).await?;
+                let client = connect(&address, busy_poll).await?;
                 let _ = connected.send(());
                 match load.await {
                     Ok(load) => measure(&client, load).await,

@@ -107,7 +107,7 @@ impl Client {
                 Reconciled::Ended(fate) => self.ended(cx, key, occupant, fate),
             }
         }
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     /// The server refuses the session.

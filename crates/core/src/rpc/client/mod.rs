@@ -51,6 +51,8 @@ pub(crate) struct Client {
     calls: Arena<ClientCall>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     timers: BTreeSet<(Instant, Timer)>,
+    /// Links of which messages of the present batch may have freed slots.
+    answered: Vec<u64>,
     /// The first of the bytes by which links choose their servers' workers.
     steer_from: Option<u8>,
 }

@@ -64,7 +64,7 @@ impl Client {
                 self.answer(cx, key, slot, sequence, Answer::Stale, None);
             }
             ToClient::FalseRetry { slot, sequence } => self.false_retry(cx, key, slot, sequence),
-            ToClient::Slots(change) => self.slots_changed(cx, key, handle, change),
+            ToClient::Slots(change) => self.slots_changed(key, handle, change),
             ToClient::Outcome { query, answer } => self.queried(cx, key, query, answer),
             ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
             ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
@@ -78,13 +78,7 @@ impl Client {
 
     /// Slots are granted or asked back: on the connection that carries the session, or that is
     /// about to. A late message of another one may be of a session that is gone.
-    fn slots_changed(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: u64,
-        handle: ConnectionHandle,
-        change: SlotChange,
-    ) {
+    fn slots_changed(&mut self, key: u64, handle: ConnectionHandle, change: SlotChange) {
         let Some(link) = self.links.get_mut(key) else { return };
         let on_live = link.live.as_ref().is_some_and(|live| live.handle == handle);
         let on_attempt = link.attempt.as_ref().is_some_and(|attempt| attempt.handle == handle);
@@ -95,7 +89,7 @@ impl Client {
             }
             _ => {}
         }
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     /// The server's word about a number of the session.
@@ -118,7 +112,7 @@ impl Client {
             Effect::Lost => self.settled(cx, key, id, CallState::Lost),
             Effect::Settled { .. } => self.settled(cx, key, id, state_of(answer, why)),
         }
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     /// A call in flight has ended: whoever waits for it hears so.
@@ -232,7 +226,7 @@ impl Client {
             );
             self.finish(cx, call_key, Err(error.at(Some(address))));
         }
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     fn queried(
@@ -254,7 +248,7 @@ impl Client {
             if let Some(error) = error {
                 self.finish_question(cx, call, Err(error));
             }
-            return self.after_answer(cx, key);
+            return self.after_answer(key);
         }
         let state = match answer {
             QueryAnswer::NotArrived => CallState::NotArrived,
@@ -266,7 +260,7 @@ impl Client {
             QueryAnswer::UnknownSession => CallState::Lost,
         };
         self.finish_question(cx, call, Ok(state));
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     /// Whether the session that is asked about may be known to another server of the channel, so
@@ -305,7 +299,7 @@ impl Client {
             }
             self.finish_question(cx, call_key, Err(error));
         }
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     fn read_reply(&mut self, cx: &mut Context<'_>, key: u64, read: u64, reply: ReplyPayload) {
@@ -333,7 +327,7 @@ impl Client {
             let result = result.map_err(|outcome| call.error(outcome).at(Some(address)));
             self.finish(cx, call_key, result);
         }
-        self.after_answer(cx, key);
+        self.after_answer(key);
     }
 
     /// A reply that is larger than this side takes: it was executed, that much is known.
@@ -368,11 +362,21 @@ impl Client {
         }
     }
 
-    /// After anything that may have freed a slot: the next call takes it.
-    pub(super) fn after_answer(&mut self, cx: &mut Context<'_>, key: u64) {
-        let Some(channel) = self.links.get(key).map(|link| link.channel) else { return };
-        self.pump(cx, channel);
-        self.after_sending(cx, key);
+    /// Notes that something may have freed a slot: see [`Self::after_answers`].
+    pub(super) fn after_answer(&mut self, key: u64) {
+        if !self.answered.contains(&key) {
+            self.answered.push(key);
+        }
+    }
+
+    /// To be called after the messages of a batch: where slots were freed, the next calls take them.
+    /// Once for all of them, as it looks at the whole link.
+    pub(crate) fn after_answers(&mut self, cx: &mut Context<'_>) {
+        while let Some(key) = self.answered.pop() {
+            let Some(channel) = self.links.get(key).map(|link| link.channel) else { continue };
+            self.pump(cx, channel);
+            self.after_sending(cx, key);
+        }
     }
 
     /// Ends a call that has a number and whose outcome is not known, leaving a fence behind.
