@@ -253,6 +253,11 @@ impl Node {
         self.client.pending()
     }
 
+    /// Requests that were handed out and not answered.
+    pub fn executing(&self) -> usize {
+        self.server.as_ref().map_or(0, Server::executing)
+    }
+
     /// True if [`poll_event`](Self::poll_event) would have nothing to tell.
     pub fn is_quiet(&mut self, now: Instant) -> bool {
         self.pass_on(now);

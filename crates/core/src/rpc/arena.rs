@@ -49,12 +49,27 @@ impl<T> Arena<T> {
             return None;
         }
         let value = entry.1.take()?;
-        // A generation that would wrap retires its index instead of repeating a key.
+        self.vacate(key);
+        Some(value)
+    }
+
+    /// A generation that would wrap retires its index instead of repeating a key.
+    fn vacate(&mut self, key: u64) {
+        let entry = &mut self.entries[index(key)];
         if let Some(next) = entry.0.checked_add(1) {
             entry.0 = next;
             self.free.push(index(key) as u32);
         }
-        Some(value)
+    }
+
+    /// Removes a value where it is: a large one is not moved.
+    pub(crate) fn discard(&mut self, key: u64) {
+        let Some(entry) = self.entries.get_mut(index(key)) else { return };
+        if entry.0 != generation(key) || entry.1.is_none() {
+            return;
+        }
+        entry.1 = None;
+        self.vacate(key);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {

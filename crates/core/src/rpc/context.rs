@@ -63,7 +63,7 @@ impl Outgoing {
         tag: u64,
     ) -> Option<MessageId> {
         if self.waiting.is_empty() {
-            let Some(connection) = endpoint.connection_mut(handle) else { return None };
+            let connection = endpoint.connection_mut(handle)?;
             // A copy only for a connection that is full.
             if !connection.is_full() {
                 return connection.send(parts.0, parts.1).ok();

@@ -14,7 +14,7 @@ use super::event::{Event, IncomingRequest, RequestKey};
 use super::kept::Kept;
 use super::message::{Parts, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference};
 use crate::limits::Limits;
-use crate::service::{Answer, Call, CallContext, Encoded, NotExecuted, Peer, RequestKind};
+use crate::service::{Answer, Call, CallContext, Clock, Encoded, NotExecuted, Peer, RequestKind};
 use crate::session::{
     self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, Refused,
     SessionSecret, Sessions,
@@ -383,7 +383,7 @@ impl Server {
             peer: Arc::clone(&state.peer),
             metadata: payload.metadata,
             deadline,
-            ..CallContext::default()
+            clock: Clock::default(),
         };
         let encoded = Encoded { body: payload.body, digest: payload.digest };
         cx.events.push_back(Event::Request(IncomingRequest {

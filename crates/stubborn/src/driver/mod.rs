@@ -213,7 +213,9 @@ impl Driver {
     /// Looks for datagrams for a while instead of sleeping, where that is wanted. True if some came.
     fn busy_receive(&mut self) -> bool {
         let busy = self.shared.busy_poll();
-        if busy == Duration::ZERO {
+        // Handlers that wait may wait for what this thread has to do next.
+        let handlers_wait = self.tasks.as_ref().is_some_and(|tasks| !tasks.is_empty());
+        if busy == Duration::ZERO || handlers_wait {
             return false;
         }
         let until = self.shared.clock.now() + busy;

@@ -56,6 +56,10 @@ impl Tasks {
         Self { places: Vec::new(), running: 0, woken: Arc::default(), due: Vec::new() }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.running == 0
+    }
+
     /// Polls a handler for the first time; if it is not ready it stays here.
     pub(super) fn start(&mut self, key: RequestKey, mut handler: Handler) -> Poll<Answer> {
         let index = key.index();

@@ -149,7 +149,7 @@ impl ServerHandle {
             }
         };
         let complete = tokio::time::timeout(self.drain_timeout, drained).await.is_ok();
-        let dropped = |worker: &RunningWorker| worker.shared.look(|state| state.handlers.len());
+        let dropped = |worker: &RunningWorker| worker.shared.look(|state| state.node.executing());
         let dropped_handlers = self.workers.iter().filter_map(dropped).sum();
         self.advance(Stage::Leaving);
         self.ended().await;

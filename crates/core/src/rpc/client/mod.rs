@@ -15,18 +15,20 @@ mod lost;
 mod memory;
 mod place;
 mod settle;
+mod timers;
 mod waiting;
 mod watch;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use self::call::{ClientCall, Earlier, Request, State, Work};
 use self::channel::Channel;
 use self::link::{Link, Session};
+use self::timers::{Timer, Timers};
 use super::arena::Arena;
 use super::config::{ChannelConfig, SessionTicket};
 use super::context::{Context, close_code};
@@ -50,18 +52,11 @@ pub(crate) struct Client {
     links: Arena<Link>,
     calls: Arena<ClientCall>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
-    timers: BTreeSet<(Instant, Timer)>,
+    timers: Timers,
     /// Links of which messages of the present batch may have freed slots.
     answered: Vec<u64>,
     /// The first of the bytes by which links choose their servers' workers.
     steer_from: Option<u8>,
-}
-
-/// Whose timer it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
-    Call(u64),
-    Link(u64),
 }
 
 impl Client {
@@ -277,16 +272,16 @@ impl Client {
         self.calls.len()
     }
 
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+    pub(crate) fn next_timeout(&mut self) -> Option<Instant> {
+        self.timers.first(&self.calls).map(|(at, _)| at)
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        while let Some(&(at, timer)) = self.timers.first() {
+        while let Some((at, timer)) = self.timers.first(&self.calls) {
             if at > cx.now {
                 return;
             }
-            self.timers.remove(&(at, timer));
+            self.timers.pop((at, timer));
             match timer {
                 Timer::Call(key) => {
                     if let Some(call) = self.calls.get_mut(key) {
@@ -354,20 +349,22 @@ impl Client {
         true
     }
 
-    /// Ends whatever `key` is with an error.
+    /// Ends whatever `key` is with an error, or a call with a reply.
     fn finish(
         &mut self,
         cx: &mut Context<'_>,
         key: CallKey,
         result: Result<IncomingReply, CallError>,
     ) {
-        let Some(call) = self.remove_call(key) else { return };
-        cx.events.push_back(match (call.work, result) {
+        let Some(call) = self.forget_waiting(key) else { return };
+        let event = match (&call.work, result) {
             (Work::Numbered(_) | Work::Read(_), result) => Event::Resolved(key, result),
             (Work::Reservation, Err(error)) => Event::Reserved(key, Err(error)),
             (Work::Question { .. }, Err(error)) => Event::Outcome(key, Err(error)),
             (_, Ok(_)) => unreachable!("only calls end with a reply"),
-        });
+        };
+        self.calls.discard(key.0);
+        cx.events.push_back(event);
     }
 
     fn finish_question(
@@ -387,10 +384,13 @@ impl Client {
     }
 
     fn remove_call(&mut self, key: CallKey) -> Option<ClientCall> {
-        let call = self.calls.remove(key.0)?;
-        if let Some(at) = call.timer {
-            self.timers.remove(&(at, Timer::Call(key.0)));
-        }
+        self.forget_waiting(key)?;
+        self.calls.remove(key.0)
+    }
+
+    /// The call waits in no queue any more.
+    fn forget_waiting(&mut self, key: CallKey) -> Option<&ClientCall> {
+        let call = self.calls.get(key.0)?;
         if matches!(call.state, State::Waiting) {
             self.channels[call.channel.0 as usize].waiting.forget(key, &call.work);
         }
@@ -402,11 +402,9 @@ impl Client {
         if call.timer == at {
             return;
         }
-        if let Some(old) = core::mem::replace(&mut call.timer, at) {
-            self.timers.remove(&(old, Timer::Call(key.0)));
-        }
+        call.timer = at;
         if let Some(at) = at {
-            self.timers.insert((at, Timer::Call(key.0)));
+            self.timers.set_call(at, key.0, &self.calls);
         }
     }
 
@@ -417,12 +415,8 @@ impl Client {
         if link.timer == at {
             return;
         }
-        if let Some(old) = core::mem::replace(&mut link.timer, at) {
-            self.timers.remove(&(old, Timer::Link(key)));
-        }
-        if let Some(at) = at {
-            self.timers.insert((at, Timer::Link(key)));
-        }
+        let old = core::mem::replace(&mut link.timer, at);
+        self.timers.move_link(key, old, at);
     }
 
     fn current_link(&self, key: ChannelKey) -> Option<&Link> {
@@ -478,9 +472,7 @@ impl Client {
 
     fn remove_link(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.remove(key) else { return };
-        if let Some(at) = link.timer {
-            self.timers.remove(&(at, Timer::Link(key)));
-        }
+        self.timers.move_link(key, link.timer, None);
         let handles = link.live.map(|live| live.handle);
         for handle in handles.into_iter().chain(link.attempt.map(|attempt| attempt.handle)) {
             self.by_handle.remove(&handle);

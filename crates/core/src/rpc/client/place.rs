@@ -29,8 +29,26 @@ impl Client {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Waiting;
         let channel = call.channel;
+        if matches!(call.work, Work::Numbered(_)) && self.place_at_once(cx, key, channel) {
+            return;
+        }
+        let Some(call) = self.calls.get(key.0) else { return };
         self.channels[channel.0 as usize].waiting.push_back(key, &call.work);
         self.pump(cx, channel);
+    }
+
+    /// Sends a call past the queue, if nobody waits there and there is a server and a slot, as there
+    /// mostly is.
+    fn place_at_once(&mut self, cx: &mut Context<'_>, key: CallKey, channel: ChannelKey) -> bool {
+        if !self.channels[channel.0 as usize].waiting.is_empty() {
+            return false;
+        }
+        let Some(link) = self.ready_link(channel) else { return false };
+        let session = self.links.get_mut(link).and_then(|link| link.session.as_mut());
+        let Some(id) = session.and_then(|session| session.slots.reserve()) else { return false };
+        self.occupy(cx, link, key, id);
+        self.after_sending(cx, link);
+        true
     }
 
     /// The same at the queue's front, for calls that were placed before.

@@ -48,7 +48,7 @@ impl Client {
                 self.refused(cx, key, handle, reference, refusal);
             }
             ToClient::Reply { slot, sequence, reply } => {
-                self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
+                self.replied(cx, key, slot, sequence, reply);
             }
             ToClient::Working { slot, sequence } => {
                 self.answer(cx, key, slot, sequence, Answer::Working, None);
@@ -89,6 +89,34 @@ impl Client {
             }
             _ => {}
         }
+        self.after_answer(key);
+    }
+
+    /// The reply to a number of the session.
+    fn replied(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        slot: u32,
+        sequence: u64,
+        reply: ReplyPayload,
+    ) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let waits = |occupant: &mut Occupant| {
+            if occupant.questions.is_empty() { occupant.call } else { None }
+        };
+        let (None, Some(call)) = (&reply.status, link.occupant(slot).and_then(waits)) else {
+            return self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
+        };
+        // As in `answer`, for what nearly all calls come to: a reply for the one who waits.
+        let Some(session) = link.session.as_mut() else { return };
+        let effect = session.slots.answer(slot, sequence, &Answer::Reply(()));
+        if !matches!(effect, Effect::Settled { .. }) {
+            return;
+        }
+        link.take_occupant(slot);
+        self.arm_release(cx.now, key);
+        self.finish(cx, call, Ok(incoming(reply)));
         self.after_answer(key);
     }
 
@@ -405,13 +433,17 @@ impl Client {
     }
 }
 
+fn incoming(reply: ReplyPayload) -> IncomingReply {
+    IncomingReply {
+        reply: Encoded { body: reply.body, digest: reply.digest },
+        metadata: reply.metadata,
+    }
+}
+
 fn state_of(answer: Answer<ReplyPayload>, why: Option<NotExecuted>) -> CallState<IncomingReply> {
     match answer {
         Answer::Reply(ReplyPayload { status: Some(status), .. }) => CallState::Executed(status),
-        Answer::Reply(reply) => CallState::Replied(IncomingReply {
-            reply: Encoded { body: reply.body, digest: reply.digest },
-            metadata: reply.metadata,
-        }),
+        Answer::Reply(reply) => CallState::Replied(incoming(reply)),
         Answer::NotKept => CallState::ReplyNotKept,
         Answer::NotExecuted(reason) => {
             CallState::NotExecuted(why.unwrap_or(NotExecuted::new(reason)))
