@@ -46,6 +46,17 @@ fn many_calls_over_a_long_lossy_path_beat_a_bare_resender() {
 }
 
 #[test]
+fn large_requests_over_a_long_path_are_fast_whatever_it_loses() {
+    for (loss, least) in [(0.0, 270.0), (0.01, 140.0), (0.05, 100.0), (0.2, 50.0)] {
+        let large = LossyWork::large(Duration::from_millis(20), loss, 20);
+        let work = LossyWork { warm_up: 10, ..large };
+        let ours = measure_lossy(1, work).expect("every promise is kept");
+        let megabits = ours.bits_per_second(work.request) / 1e6;
+        assert!(megabits >= least, "{megabits} Mbit/s at a loss of {loss}");
+    }
+}
+
+#[test]
 fn the_floor_is_a_geometric_distribution() {
     let floor = Resender::new(Duration::from_micros(200), 0.2);
     assert_eq!(floor.quantile(0.5), Duration::from_micros(200));

@@ -14,15 +14,16 @@ const SAMPLE: u64 = 256;
 /// pushing.
 const TOLERATED: f64 = 0.3;
 
-/// A single sample counts from a rise of 5 % and three standard deviations of the difference of two
+/// A single sample counts from a rise of 5 % and four standard deviations of the difference of two
 /// samples (squared here): the overshoot of slow start is seen at once.
 const SAMPLE_RISE: f64 = 0.05;
-const SAMPLE_DEVIATIONS: f64 = 3.0 * 3.0 * 2.0;
+const SAMPLE_DEVIATIONS: f64 = 4.0 * 4.0 * 2.0;
 
-/// The average over several counts from a rise of 2 % and two standard deviations of a sample
-/// (which are five of its own): slow growth is seen early.
+/// The average over several counts from a rise of 2 % and three standard deviations of a sample
+/// (which are eight of its own, and the reference, being the least of many, lies three below): slow
+/// growth is seen early.
 const AVERAGE_RISE: f64 = 0.02;
-const AVERAGE_DEVIATIONS: f64 = 2.0 * 2.0;
+const AVERAGE_DEVIATIONS: f64 = 3.0 * 3.0;
 
 /// The weight of a new sample in the average.
 const WEIGHT: f64 = 0.25;
@@ -64,10 +65,11 @@ impl LossRate {
         let average = self.average.map_or(part, |a| a + (part - a) * WEIGHT);
         self.average = Some(average);
         self.reference = self.reference.min(average);
-        // A sample tells no less than one loss in 500.
-        let spread = self.reference.max(0.002);
-        let variance = spread * (1.0 - spread) / packets.min(4 * SAMPLE) as f64;
+        let packets = packets.min(4 * SAMPLE) as f64;
         let rose = |now: f64, least: f64, deviations: f64| {
+            // A sample tells no less than one loss in 500.
+            let spread = ((now + self.reference) / 2.0).max(0.002);
+            let variance = spread * (1.0 - spread) / packets;
             let rise = now - self.reference;
             rise > least && rise * rise > deviations * variance
         };
@@ -110,8 +112,8 @@ mod tests {
         let mut random = Random::from_seed([5; 32]);
         for loss in [0.0, 0.01, 0.05, 0.2] {
             let mut rate = LossRate::new();
-            let rises = feed(&mut rate, &mut random, 100 * SAMPLE, loss);
-            assert!(rises <= 1, "{loss}: {rises} of 100 samples");
+            let rises = feed(&mut rate, &mut random, 10_000 * SAMPLE, loss);
+            assert!(rises <= 1, "{loss}: {rises} of 10,000 samples");
         }
     }
 

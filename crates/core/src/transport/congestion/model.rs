@@ -64,6 +64,27 @@ pub(super) struct Network {
     flows: Vec<Flow>,
     events: BTreeMap<(Instant, u64), Event>,
     event_count: u64,
+    queue: QueueUse,
+}
+
+/// How full packets found the bottleneck's queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct QueueUse {
+    packets: u64,
+    waiting: u64,
+    nearly_full: u64,
+}
+
+impl QueueUse {
+    /// The queue's mean length, in packets.
+    pub(super) fn mean(&self) -> f64 {
+        self.waiting as f64 / self.packets as f64
+    }
+
+    /// The part of the packets that found it at least nine tenths full.
+    pub(super) fn nearly_full(&self) -> f64 {
+        self.nearly_full as f64 / self.packets as f64
+    }
 }
 
 impl Flow {
@@ -177,6 +198,7 @@ impl Network {
             flows,
             events: BTreeMap::new(),
             event_count: 0,
+            queue: QueueUse::default(),
         };
         for flow in 0..network.flows.len() {
             network.wake(flow, network.flows[flow].starts);
@@ -217,6 +239,11 @@ impl Network {
         self.flows.iter().map(|f| f.packets_delivered).collect()
     }
 
+    /// How full the queue was since this was last asked.
+    pub(super) fn queue_use(&mut self) -> QueueUse {
+        core::mem::take(&mut self.queue)
+    }
+
     fn schedule(&mut self, at: Instant, event: Event) {
         self.event_count += 1;
         self.events.insert((at, self.event_count), event);
@@ -242,6 +269,9 @@ impl Network {
     fn transmit(&mut self, flow: usize, number: u64) {
         let service = Duration::from_secs(1) / u32::try_from(self.link.packets_per_second).unwrap();
         let waiting = self.busy_until.since(self.now).as_nanos().div_ceil(service.as_nanos());
+        self.queue.packets += 1;
+        self.queue.waiting += waiting as u64;
+        self.queue.nearly_full += u64::from(waiting * 10 >= self.link.queue as u128 * 9);
         if waiting >= self.link.queue as u128 {
             return;
         }

@@ -8,7 +8,7 @@ use super::super::congestion::{Controller, Cubic};
 use super::super::copies::LossHistory;
 use super::super::ecn::EcnValidation;
 use super::super::endpoint::EndpointConfig;
-use super::super::loss::{SentPacket, Settled};
+use super::super::loss::{Delivered, SentPacket, Settled};
 use super::super::mtu::MtuDiscovery;
 use super::super::pacing::Pacer;
 use super::super::rtt::{INITIAL_RTT, RttEstimator};
@@ -32,6 +32,7 @@ pub(super) struct Path {
     pub(super) ecn: EcnValidation,
     pub(super) proof: AddressProof,
     pub(super) losses: LossHistory,
+    usage: Usage,
 }
 
 impl Path {
@@ -54,6 +55,7 @@ impl Path {
             ecn: if config.ecn { EcnValidation::new() } else { EcnValidation::disabled() },
             proof,
             losses: LossHistory::new(),
+            usage: Usage::default(),
         }
     }
 
@@ -75,13 +77,15 @@ impl Path {
         }
     }
 
-    /// Tells congestion control what was settled. `congested`: the peer reports congestion marks.
+    /// Tells congestion control what was settled. `congested`: the peer reports congestion marks;
+    /// `in_flight`: bytes that still are.
     pub(super) fn on_settled(
         &mut self,
         now: Instant,
         settled: &Settled<Contents>,
         congested: bool,
         app_limited: bool,
+        in_flight: u64,
     ) {
         let cuts = self.congestion.cuts();
         for sent in &settled.spurious {
@@ -98,7 +102,12 @@ impl Path {
             if congested {
                 self.congestion.on_marked(now, delivered.newest_sent, &self.rtt);
             }
-            self.congestion.on_acked(now, delivered, app_limited, &self.rtt);
+            self.usage.on_acked(now, delivered, in_flight);
+            // In slow start, half of the window counts as all of it: what the window allowed when it
+            // was sent was about half of what it allows now.
+            let used =
+                self.congestion.in_slow_start() && self.congestion.window() < 2 * self.usage.peak();
+            self.congestion.on_acked(now, delivered, app_limited && !used, &self.rtt);
         }
         self.losses.on_settled(
             settled.delivered.map_or(0, |d| d.packets),
@@ -126,6 +135,28 @@ impl Path {
         if let Some(size) = self.mtu.on_lost(now, number, packet.size as usize) {
             self.congestion.on_datagram_size(size);
         }
+    }
+}
+
+/// How much of the window was used: the most bytes in flight in this round trip and the last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    round_began: Instant,
+    most: [u64; 2],
+}
+
+impl Usage {
+    /// Packets were acknowledged, and `in_flight` bytes are left.
+    fn on_acked(&mut self, now: Instant, acked: Delivered, in_flight: u64) {
+        if acked.newest_sent >= self.round_began {
+            self.round_began = now;
+            self.most = [0, self.most[0]];
+        }
+        self.most[0] = self.most[0].max(in_flight + acked.bytes);
+    }
+
+    fn peak(&self) -> u64 {
+        self.most[0].max(self.most[1])
     }
 }
 
@@ -262,6 +293,20 @@ impl AddressProof {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_peak_is_the_most_in_flight_in_this_round_trip_and_the_last() {
+        let mut usage = Usage::default();
+        let at = Instant::from_nanos;
+        let ack = |sent| Delivered { packets: 1, bytes: 100, newest_sent: at(sent) };
+        usage.on_acked(at(10), ack(0), 900);
+        usage.on_acked(at(11), ack(1), 800);
+        assert_eq!(usage.peak(), 1_000);
+        usage.on_acked(at(20), ack(10), 200);
+        assert_eq!(usage.peak(), 1_000, "sent in the last round trip");
+        usage.on_acked(at(30), ack(20), 100);
+        assert_eq!(usage.peak(), 300, "what was used before is forgotten");
+    }
 
     #[test]
     fn an_unproven_address_gets_three_times_what_it_sent_and_not_a_byte_more() {

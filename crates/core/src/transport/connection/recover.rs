@@ -122,7 +122,8 @@ impl Connection {
         settled: &mut Settled<Contents>,
         congested: bool,
     ) {
-        self.path.on_settled(now, settled, congested, self.recovery.app_limited);
+        let in_flight = self.bytes_in_flight();
+        self.path.on_settled(now, settled, congested, self.recovery.app_limited, in_flight);
         for (number, packet) in settled.acked.drain(..) {
             if space == Space::Data {
                 self.path.on_size_acked(number, &packet);

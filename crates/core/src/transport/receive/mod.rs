@@ -91,7 +91,7 @@ impl Inbox {
             messages: MessageTable::new(),
             held: Held::new(usize::try_from(pieces).unwrap_or(usize::MAX)),
             receive_window,
-            message_window: (receive_window / 16).max(64 << 10).min(most),
+            message_window: (receive_window / 8).max(64 << 10).min(most),
             open_messages,
             received: 0,
             consumed: 0,

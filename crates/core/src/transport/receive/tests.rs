@@ -192,7 +192,7 @@ fn a_flood_of_tiny_fragments_is_a_violation_before_it_costs_much() {
 fn one_unread_message_leaves_room_for_others() {
     let mut inbox = Inbox::new(&Limits::default());
     let credit = inbox.initial_credit();
-    assert!(credit.message_data <= credit.data / 16);
+    assert!(credit.message_data <= credit.data / 8);
     inbox.on_message(0, 0, bytes(credit.message_data as usize), false).unwrap();
     assert_eq!(written(&mut inbox), [], "nobody reads it, so nothing is granted");
 }

@@ -313,6 +313,49 @@ fn two_flows_share_a_queue_too_shallow_to_show() {
     assert!(share.iter().all(|s| *s > 0.3), "{share:?}");
 }
 
+/// 100 Mbit/s, 20 ms, and a queue of one bandwidth-delay product.
+fn hundred_megabits(loss: f64) -> Link {
+    Link {
+        packets_per_second: 10_417,
+        queue: 208,
+        round_trip: 20 * MS,
+        jitter: Duration::ZERO,
+        loss,
+    }
+}
+
+#[test]
+fn flows_at_a_hundred_megabits_share_and_do_not_keep_the_queue_full() {
+    let late = Duration::from_secs(2);
+    let second = |cubic: Cubic| Some(Flow::new(Box::new(cubic), late));
+    for (name, loss, other) in [
+        ("alone", 0.0, None),
+        ("against itself", 0.0, second(Cubic::new(D))),
+        ("against itself", 0.01, second(Cubic::new(D))),
+        ("against plain CUBIC", 0.0, second(Cubic::plain(D))),
+    ] {
+        let link = hundred_megabits(loss);
+        let flows: Vec<Flow> = core::iter::once(ours()).chain(other).collect();
+        let mut network = Network::new(1, link, flows);
+        network.run(at(SETTLED * 1_000));
+        let before = network.delivered();
+        network.queue_use();
+        network.run(at(SECONDS * 1_000));
+        let capacity = (SECONDS - SETTLED) as f64 * link.packets_per_second as f64;
+        let delivered = network.delivered();
+        let share: Vec<f64> =
+            delivered.iter().zip(before).map(|(a, b)| (a - b) as f64 / capacity).collect();
+        let queue = network.queue_use();
+        let (mean, full) = (queue.mean() / link.queue as f64, queue.nearly_full());
+        std::println!("{name}, {loss}: {share:.3?}, queue {mean:.2} full, nearly full {full:.2}");
+        let sum: f64 = share.iter().sum();
+        assert!(sum > 0.9 * (1.0 - loss), "{name}: {share:?}");
+        assert!(share.iter().all(|s| *s >= sum / 3.0), "{name}: {share:?}");
+        // A cut leaves two fifths of the queue, which then fills along the cubic.
+        assert!(mean < 0.8 && full < 0.3, "{name}: mean {mean}, nearly full {full}");
+    }
+}
+
 /// Figures for the decision record, not promises.
 #[test]
 #[ignore = "prints where the design has its limits"]
