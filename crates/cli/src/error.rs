@@ -179,9 +179,11 @@ impl From<ConnectError> for Error {
                 Self::usage(error.to_string())
             }
             ConnectErrorKind::Refused(why) if why.contains("certificate") => {
-                Self::new(Exit::Connect, error.to_string()).with_hint(
-                    "if this server is yours, name its certificate with --ca FILE or its key with \
-                     --pin FINGERPRINT; `stubborn ping --insecure ADDR` shows the fingerprint",
+                let message = format!("cannot connect to {}: {why}", error.address());
+                Self::new(Exit::Connect, message).with_hint(
+                    "use the address with ?pin= that the server printed, or name its certificate \
+                     with --ca FILE, or its key with --pin FINGERPRINT; `stubborn ping --insecure \
+                     ADDR` shows the fingerprint: compare it with the server's own",
                 )
             }
             _ => Self::new(Exit::Connect, error.to_string()),

@@ -9,6 +9,7 @@ mod commands;
 mod docs;
 mod error;
 mod output;
+mod pins;
 mod remote;
 mod schema;
 mod stubs;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Trust};
 
 use crate::error::Error;
+use crate::pins;
 
 /// How to reach a server and whether to believe it.
 #[derive(Clone, Debug, clap::Args)]
@@ -101,7 +102,7 @@ impl Remote {
         }
         match variable("STUBBORN_CA") {
             Some(file) => Ok(Some(Trust::pem_file(PathBuf::from(file))?)),
-            None => Ok(None),
+            None => Ok(pins::find(&self.addr).map(Trust::key)),
         }
     }
 }

@@ -8,12 +8,28 @@ use serde_json::Value;
 struct Server {
     process: Child,
     address: String,
+    /// Where the server leaves its key.
+    runtime: tempfile::TempDir,
+}
+
+/// As a user's runtime directory is.
+fn private_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(directory.path(), private).unwrap();
+    }
+    directory
 }
 
 impl Server {
     fn start() -> Self {
+        let runtime = private_directory();
         let mut process = Command::new(env!("CARGO_BIN_EXE_stubborn"))
             .args(["bench", "serve", "127.0.0.1:0", "--json"])
+            .env("XDG_RUNTIME_DIR", runtime.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -21,7 +37,14 @@ impl Server {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let started: Value = serde_json::from_str(&line).unwrap();
         let address = started["address"].as_str().unwrap().to_owned();
-        Self { process, address }
+        Self { process, address, runtime }
+    }
+
+    /// The address as somebody types it who was told the port.
+    #[cfg(unix)]
+    fn plain_address(&self) -> &str {
+        let end = self.address.find('?').unwrap();
+        &self.address["stubborn://".len()..end]
     }
 }
 
@@ -33,13 +56,42 @@ impl Drop for Server {
 }
 
 fn bench(address: &str, args: &[&str]) -> (Option<i32>, Value) {
+    bench_in(&private_directory(), address, args)
+}
+
+/// The same for a user whose runtime directory this is.
+fn bench_in(runtime: &tempfile::TempDir, address: &str, args: &[&str]) -> (Option<i32>, Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_stubborn"))
         .args(["bench", "run", address, "--json"])
         .args(args)
+        .env("XDG_RUNTIME_DIR", runtime.path())
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), serde_json::from_str(&text).expect(&text))
+}
+
+#[cfg(unix)]
+#[test]
+fn a_local_server_is_reached_by_its_plain_address_by_the_same_user_and_nobody_else() {
+    let mut server = Server::start();
+    let args = ["--payload", "64", "--concurrency", "16"];
+    let (code, report) =
+        bench_in(&server.runtime, server.plain_address(), &[&args[..], &BRIEF].concat());
+    assert_eq!((code, &report["unresolved"]), (Some(0), &0.into()), "{report}");
+
+    let (code, refused) = bench(server.plain_address(), &BRIEF);
+    assert_eq!(code, Some(5), "{refused}");
+    let told = |key: &str| refused["error"][key].as_str().unwrap().to_owned();
+    assert!(told("message").contains("certificate is not trusted"), "{refused}");
+    assert!(told("hint").contains("?pin="), "{refused}");
+
+    let keys = || std::fs::read_dir(server.runtime.path().join("stubborn")).unwrap().count();
+    assert_eq!(keys(), 1);
+    let id = rustix::process::Pid::from_child(&server.process);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(server.process.wait().unwrap().success());
+    assert_eq!(keys(), 0, "the key is taken away at the end");
 }
 
 const BRIEF: [&str; 4] = ["--seconds", "0.3", "--warmup", "0.1"];

@@ -79,11 +79,19 @@ fn explain(error: &rustls::Error) -> Cow<'static, str> {
         }
         rustls::Error::NoApplicationProtocol => "the peer does not speak stubborn/1".into(),
         rustls::Error::InvalidCertificate(why) => match why {
-            UnknownIssuer => {
-                "the peer's certificate is not signed by an authority that is trusted here".into()
+            // A certificate that signs itself is held against every authority of the same name, or
+            // against all: which of these errors is left is chance.
+            UnknownIssuer
+            | BadSignature
+            | UnsupportedSignatureAlgorithmContext { .. }
+            | UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                "the peer's certificate is not trusted: it is not signed by an authority that is \
+                 known here"
+                    .into()
             }
             ApplicationVerificationFailure => {
-                "the peer's key is not the one that is expected".into()
+                "the peer's certificate is not trusted: its key is not the one that is expected"
+                    .into()
             }
             Expired | ExpiredContext { .. } => {
                 format!("the peer's certificate has expired: {why}").into()

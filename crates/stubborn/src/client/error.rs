@@ -64,6 +64,11 @@ impl fmt::Display for ConnectError {
                 f,
                 "{why}; is the server running there, and do UDP datagrams get through to it?"
             ),
+            ConnectErrorKind::Refused(why) if why.contains("is not trusted") => write!(
+                f,
+                "{why}; use the address with ?pin= that the server printed, or give the authority \
+                 or the key that it is known by (Trust::pem_file, Trust::key)"
+            ),
             ConnectErrorKind::Refused(why) => f.write_str(why),
             ConnectErrorKind::Closed => f.write_str("the endpoint was closed"),
         }

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use stubborn::client::ClientEndpoint;
-use stubborn::{CallError, ChannelBuilder, Outcome};
+use stubborn::client::{ClientEndpoint, ConnectErrorKind};
+use stubborn::{CallError, ChannelBuilder, Outcome, Trust};
 use tokio::task::LocalSet;
 
 use crate::error::{Error, Exit};
+use crate::pins;
 use crate::stubs::bench::v1::{EchoClient, Payload};
 
 /// The longest latency that is told apart, in nanoseconds: an hour.
@@ -84,14 +85,21 @@ impl Measured {
 
 /// Connects with a socket of its own.
 pub(super) async fn connect(address: &str, busy_poll: Duration) -> Result<EchoClient, Error> {
-    let failed = |e: &dyn std::fmt::Display| Error::new(Exit::Connect, e.to_string());
-    let endpoint = ClientEndpoint::new().map_err(|e| failed(&e))?;
+    let endpoint = ClientEndpoint::new()
+        .map_err(|e| Error::new(Exit::Connect, format!("no UDP socket: {e}")))?;
     endpoint.busy_poll(busy_poll);
-    let channel = ChannelBuilder::new(address)
-        .endpoint(&endpoint)
-        .connect()
-        .await
-        .map_err(|e| failed(&e).with_hint("start the other side with: stubborn bench serve"))?;
+    let mut builder = ChannelBuilder::new(address).endpoint(&endpoint);
+    if let Some(pin) = pins::find(address) {
+        builder = builder.trust(Trust::key(pin));
+    }
+    let channel = builder.connect().await.map_err(|error| match error.kind() {
+        ConnectErrorKind::Unreachable(_) => {
+            Error::from(error).with_hint("start the other side with: stubborn bench serve")
+        }
+        ConnectErrorKind::Refused(_) => Error::from(error)
+            .with_hint("use the whole address that `bench serve` printed, with its ?pin="),
+        _ => error.into(),
+    })?;
     Ok(EchoClient::new(channel))
 }
 

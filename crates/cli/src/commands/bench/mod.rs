@@ -14,10 +14,11 @@ use crate::output::Output;
 /// One process serves, another one calls:
 ///
 ///   stubborn bench serve 127.0.0.1:7500
-///   stubborn bench run 'stubborn://127.0.0.1:7500?pin=...' --concurrency 128
+///   stubborn bench run 127.0.0.1:7500 --concurrency 128
 ///
 /// The first prints the address for the second, with the key of the certificate that it has made
-/// for itself.
+/// for itself, which is needed on another machine. On the same machine and for the same user the
+/// address alone is enough: the key is left in a file that only this user can read.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {

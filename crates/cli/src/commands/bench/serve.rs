@@ -9,6 +9,7 @@ use stubborn::{Call, Identity, Server, Status};
 use super::cpu;
 use crate::error::Error;
 use crate::output::{Output, Style};
+use crate::pins;
 use crate::stubs::bench::v1::{Echo, EchoServer, Payload, UsageReply};
 use crate::task::block_on;
 
@@ -35,7 +36,7 @@ pub(crate) struct Args {
 
 pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
     block_on(async {
-        // A new key at each start: whoever runs the benchmark copies the address anyway.
+        // A new key at each start: `bench run` is told it, by the user or by what is left below.
         let identity = Identity::self_signed(["localhost"])
             .map_err(|e| Error::internal(format!("cannot make a certificate: {e}")))?;
         let pin = identity.fingerprint().map_err(|e| Error::internal(e.to_string()))?;
@@ -47,8 +48,15 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
             .start()
             .await
             .map_err(|e| Error::internal(e.to_string()))?;
-        let address = format!("stubborn://{}?pin={pin}", reachable(server.local_addr()));
+        let reachable = reachable(server.local_addr());
+        let address = format!("stubborn://{reachable}?pin={pin}");
+        let left = pins::leave(reachable, pin);
         out.line(format_args!("serving on {}; measure it with:", server.local_addr()));
+        let enough = left.as_ref().map(|_| format!("stubborn bench run {reachable}"));
+        if let Some(command) = &enough {
+            let command = out.paint(Style::Strong, command);
+            out.line(format_args!("  {command}   (same user, same machine)"));
+        }
         let command = format!("stubborn bench run '{address}'");
         out.line(format_args!("  {}", out.paint(Style::Strong, command)));
         out.json(&json!({ "address": address }));
