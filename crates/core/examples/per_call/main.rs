@@ -7,7 +7,8 @@
 //! cargo run --release -p stubborn-core --example per_call -- --only 128 --seconds 5   for a profiler
 //! ```
 //!
-//! With `--check FILE` the counts are compared with a baseline, with `--bless FILE` they become it.
+//! With `--check` the counts are compared with the baseline beside this file, with `--bless` they
+//! become it.
 
 mod allocations;
 mod instructions;
@@ -30,13 +31,14 @@ fn main() {
     if let Some(calls) = number("--calls") {
         return count_for_callgrind(number("--only").expect("--calls goes with --only"), calls);
     }
-    if let Some(baseline) = value("--check") {
-        std::process::exit(instructions::check(baseline.as_ref()));
+    let given = |name: &str| arguments.iter().any(|argument| argument == name);
+    if given("--check") {
+        std::process::exit(instructions::check());
     }
-    if let Some(baseline) = value("--bless") {
-        std::process::exit(instructions::bless(baseline.as_ref()));
+    if given("--bless") {
+        std::process::exit(instructions::bless());
     }
-    if arguments.iter().any(|argument| argument == "--instructions") {
+    if given("--instructions") {
         std::process::exit(instructions::print());
     }
     let seconds = Duration::from_secs(number("--seconds").unwrap_or(1) as u64);

@@ -34,7 +34,7 @@ pub use crate::service::RequestKind;
 
 use crate::limits::Limits;
 use crate::random::Random;
-use crate::rpc::{Assembly, Client, Context, MessageBuffer, Server, close_code};
+use crate::rpc::{Assembly, Client, Context, MessageBuffer, Progress, Server, close_code};
 use crate::service::{Answer, Method, OutgoingCall};
 use crate::session::{CallId, Races};
 use crate::time::{Instant, earliest};
@@ -47,6 +47,8 @@ pub struct Node {
     server: Option<Server>,
     client: Client,
     assembly: Assembly,
+    /// Empty between uses; kept for its memory.
+    progresses: Vec<Progress>,
     events: VecDeque<Event>,
     random: Random,
     buffer: MessageBuffer,
@@ -65,6 +67,7 @@ impl Node {
             server: incarnation.map(|incarnation| Server::new(incarnation, &limits)),
             client: Client::default(),
             assembly: Assembly::new(limits.assembly, limits.message + OVERHEAD),
+            progresses: Vec::new(),
             events: VecDeque::new(),
             random,
             buffer: MessageBuffer::default(),
@@ -113,15 +116,16 @@ impl Node {
     /// The next thing to tell the driver.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
         self.pass_on(now);
-        loop {
-            let event = self.events.pop_front()?;
-            let Event::Request(request) = &event else { return Some(event) };
+        // Looked at where it lies: it is large to move.
+        while let Event::Request(request) = self.events.front()? {
             let key = request.key;
             let start = self.with_server(now, |server, cx| server.may_start(cx, key));
             if start == Some(true) {
-                return Some(event);
+                break;
             }
+            self.events.pop_front();
         }
+        self.events.pop_front()
     }
 
     /// Opens a channel: connects to the first target that answers and keeps a session there.
@@ -347,17 +351,18 @@ impl Node {
     /// True if a message came to its end.
     fn read_messages(&mut self, now: Instant, handle: ConnectionHandle) -> bool {
         let Some(connection) = self.endpoint.connection_mut(handle) else { return false };
-        let mut progress = Vec::new();
-        self.assembly.read(now, handle, connection, &mut progress);
-        let ended = !progress.is_empty();
+        let mut progresses = core::mem::take(&mut self.progresses);
+        self.assembly.read(now, handle, connection, &mut progresses);
+        let ended = !progresses.is_empty();
         let is_client = self.client.owns(handle);
-        for progress in progress {
+        for progress in progresses.drain(..) {
             if is_client {
                 self.with_client(now, |client, cx| client.progress(cx, handle, progress));
             } else {
                 self.with_server(now, |server, cx| server.progress(cx, handle, progress));
             }
         }
+        self.progresses = progresses;
         if is_client {
             self.with_client(now, Client::after_answers);
         }

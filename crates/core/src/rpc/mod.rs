@@ -20,7 +20,7 @@ pub use event::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, Reque
 
 pub use server::{Finding, IncomingQuery, QueryKey};
 
-pub(crate) use assembly::Assembly;
+pub(crate) use assembly::{Assembly, Progress};
 pub(crate) use client::Client;
 pub(crate) use codec::MessageBuffer;
 pub(crate) use context::{Context, close_code};

@@ -128,6 +128,16 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// The next byte, which stays.
+    pub fn peek(&self) -> Option<u8> {
+        self.0.first().copied()
+    }
+
+    /// Skips a byte, if there is one.
+    pub fn skip_one(&mut self) {
+        self.0 = self.0.get(1..).unwrap_or_default();
+    }
+
     /// One byte.
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         self.array().map(|[byte]| byte)

@@ -42,11 +42,22 @@ pub fn encode(value: u64, out: &mut Vec<u8>) {
 #[inline]
 pub fn decode(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let first = *bytes.first()?;
-    let size = 1usize << (first >> 6);
-    let (encoded, rest) = bytes.split_at_checked(size)?;
-    let value =
-        encoded[1..].iter().fold(u64::from(first & 0x3f), |v, byte| v << 8 | u64::from(*byte));
-    Some((value, rest))
+    // One fixed-size read for each length: this runs several times for every small message.
+    match first >> 6 {
+        0 => Some((u64::from(first), &bytes[1..])),
+        1 => {
+            let (encoded, rest) = bytes.split_first_chunk()?;
+            Some((u64::from(u16::from_be_bytes(*encoded) & 0x3fff), rest))
+        }
+        2 => {
+            let (encoded, rest) = bytes.split_first_chunk()?;
+            Some((u64::from(u32::from_be_bytes(*encoded) & 0x3fff_ffff), rest))
+        }
+        _ => {
+            let (encoded, rest) = bytes.split_first_chunk()?;
+            Some((u64::from_be_bytes(*encoded) & MAX, rest))
+        }
+    }
 }
 
 #[cfg(test)]

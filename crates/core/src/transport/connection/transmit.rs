@@ -84,6 +84,10 @@ impl Connection {
         let start = buf.len();
         let backoff = self.recovery.probe.backoff();
         let size = self.datagram_size(backoff);
+        if !self.has_anything_to_send() {
+            self.recovery.app_limited = self.has_window(size);
+            return None;
+        }
         // Each space counts marks for itself; those of the handshake are too few to be of use.
         let mark = match self.handshake.is_confirmed() {
             true => self.path.ecn.mark(),
@@ -157,14 +161,18 @@ impl Connection {
         }
     }
 
+    /// True if the congestion window has room for so many bytes.
+    fn has_window(&self, limit: usize) -> bool {
+        self.bytes_in_flight() + limit as u64 <= self.path.congestion.window()
+            && !self.spaces.iter().any(|s| s.sent.is_full())
+    }
+
     /// Asks congestion control and, once a batch, the pacer.
     fn permit(&mut self, now: Instant, limit: usize, paced: &mut Option<u64>) -> Permit {
         let probing = self.recovery.probe.due() > 0;
         let held = if probing { Permit::Probe } else { Permit::Acks };
         let window = self.path.congestion.window();
-        if self.bytes_in_flight() + limit as u64 > window
-            || self.spaces.iter().any(|s| s.sent.is_full())
-        {
+        if !self.has_window(limit) {
             return held;
         }
         if !self.handshake.is_complete() {

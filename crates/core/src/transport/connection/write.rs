@@ -124,6 +124,13 @@ impl Connection {
         }
     }
 
+    /// True if there is something that congestion control and pacing may then let out.
+    pub(super) fn has_anything_to_send(&self) -> bool {
+        Space::ALL
+            .into_iter()
+            .any(|space| self.has_keys(space) && self.wants_to_send(space, Permit::All))
+    }
+
     fn wants_to_send(&self, space: Space, permit: Permit) -> bool {
         let s = &self.spaces[space.index()];
         if s.received.ack_pending() {

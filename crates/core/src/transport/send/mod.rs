@@ -135,8 +135,13 @@ impl Outbox {
             return Err(SendError::Full);
         }
         let granted = self.credit.map_or(0, |c| c.message_data);
-        let id = self.messages.push(Outgoing::new(head, body, granted));
-        self.admit();
+        let mut message = Outgoing::new(head, body, granted);
+        let id = self.messages.next_id();
+        if id == self.admitted && self.credit.is_some_and(|credit| id < credit.messages) {
+            self.admitted += 1;
+            self.turns.push(id, &mut message);
+        }
+        self.messages.push(message);
         Ok(MessageId(id))
     }
 
@@ -347,10 +352,16 @@ impl Outbox {
     /// which is as much as leaves at once.
     pub fn bytes_to_send(&self) -> u64 {
         const ENOUGH: u64 = 64 << 10;
+        const HEADER: u64 = 8;
         let new = self.allowance().bytes();
+        let mut sum = 0;
+        let (short, bytes) = self.turns.short();
+        let short = bytes + short as u64 * HEADER;
+        if short.min(new) >= ENOUGH {
+            return short;
+        }
         let waiting =
             self.lost.iter().chain(self.turns.iter()).filter_map(|id| self.messages.get(*id));
-        let mut sum = 0;
         for message in waiting {
             sum += message.bytes_waiting(new);
             if sum >= ENOUGH {
@@ -471,8 +482,7 @@ impl Outbox {
                 break;
             }
             message.on_whole_sent();
-            message.in_turns = false;
-            self.turns.pop_short();
+            self.turns.pop_short(message);
             allowance -= size;
             self.data_sent += size;
             self.in_flight += size;

@@ -42,6 +42,8 @@ impl Allowance {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     short: VecDeque<u64>,
+    /// Bytes of the messages in `short`, in all.
+    short_bytes: u64,
     long: VecDeque<u64>,
     /// Long messages of which a part was sent.
     begun: BTreeSet<u64>,
@@ -61,7 +63,12 @@ impl Turns {
     /// Queues a message that wants a turn, if it is not queued.
     pub(super) fn push(&mut self, id: u64, message: &mut Outgoing) {
         if message.wants_turn() && !core::mem::replace(&mut message.in_turns, true) {
-            if is_long(message) { &mut self.long } else { &mut self.short }.push_back(id);
+            if is_long(message) {
+                self.long.push_back(id);
+            } else {
+                self.short_bytes += message.size();
+                self.short.push_back(id);
+            }
         }
     }
 
@@ -71,8 +78,15 @@ impl Turns {
     }
 
     /// The message that [`next_of_short`](Self::next_of_short) named wants no turn any more.
-    pub(super) fn pop_short(&mut self) {
+    pub(super) fn pop_short(&mut self, message: &mut Outgoing) {
         self.short.pop_front();
+        self.short_bytes -= message.size();
+        message.in_turns = false;
+    }
+
+    /// The number and the bytes of short messages that have not been sent whole.
+    pub(super) fn short(&self) -> (usize, u64) {
+        (self.short.len(), self.short_bytes)
     }
 
     /// The message that sends next and the positions that it may send.
@@ -131,15 +145,26 @@ impl Turns {
 
     /// Takes messages out that came to the front and want no turn any more.
     pub(super) fn tidy(&mut self, messages: &mut MessageTable<Outgoing>) {
-        for queue in [&mut self.short, &mut self.long] {
-            while let Some(id) = queue.front() {
-                match messages.get_mut(*id) {
-                    Some(message) if message.wants_turn() => break,
-                    Some(message) => message.in_turns = false,
-                    None => {}
+        while let Some(&id) = self.short.front() {
+            match messages.get_mut(id) {
+                Some(message) if message.wants_turn() => break,
+                Some(message) => self.pop_short(message),
+                None => {
+                    self.short.pop_front();
                 }
-                queue.pop_front();
             }
+        }
+        while let Some(id) = self.long.front() {
+            match messages.get_mut(*id) {
+                Some(message) if message.wants_turn() => break,
+                Some(message) => message.in_turns = false,
+                None => {}
+            }
+            self.long.pop_front();
+        }
+        if self.short.is_empty() {
+            // Those that ended while they were queued.
+            self.short_bytes = 0;
         }
     }
 

@@ -53,6 +53,7 @@ impl MessageHeader {
 }
 
 impl<'a> Message<'a> {
+    #[inline]
     pub(super) fn decode(ty: u64, r: &mut Reader<'a>) -> Result<Self, Malformed> {
         let id = r.varint()?;
         let offset = if ty & frame_type::MESSAGE_OFFSET != 0 { r.varint()? } else { 0 };
