@@ -354,14 +354,16 @@ impl Outbox {
         const ENOUGH: u64 = 64 << 10;
         const HEADER: u64 = 8;
         let new = self.allowance().bytes();
-        let mut sum = 0;
+        // Most often short ones are all that waits, and nothing holds them up.
         let (short, bytes) = self.turns.short();
         let short = bytes + short as u64 * HEADER;
-        if short.min(new) >= ENOUGH {
-            return short;
+        let only_short = self.lost.is_empty() && self.turns.next_of_short().is_some();
+        if short.min(new) >= ENOUGH || (only_short && bytes <= new) {
+            return short.min(ENOUGH);
         }
         let waiting =
             self.lost.iter().chain(self.turns.iter()).filter_map(|id| self.messages.get(*id));
+        let mut sum = 0;
         for message in waiting {
             sum += message.bytes_waiting(new);
             if sum >= ENOUGH {
