@@ -24,6 +24,7 @@ mod crypto;
 mod explorer;
 mod network;
 mod oracle;
+mod replicas;
 mod world;
 
 pub use explorer::{
@@ -32,6 +33,7 @@ pub use explorer::{
 };
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};
+pub use replicas::{GroupBatch, GroupCounts, Sabotage, explore_group_seeds, simulate_group};
 pub use world::{
     After, Brief, Failure, Report, Settings, SimCaller, SimSocket, World, millis, run, secs,
 };

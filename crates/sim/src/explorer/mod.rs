@@ -30,7 +30,15 @@ use crate::world::{Failure, Report, Settings, World, run};
 /// If a promise was broken, a panic among them.
 pub fn simulate(seed: u64, trace: Option<Box<dyn Write + Send>>) -> Result<Report, Failure> {
     let settings = Settings { trace, ..Settings::new(seed) };
-    catch_unwind(AssertUnwindSafe(|| run(settings, scenario::scenario))).unwrap_or_else(|panic| {
+    caught(seed, || run(settings, scenario::scenario))
+}
+
+/// A panic is a broken promise too.
+pub(crate) fn caught(
+    seed: u64,
+    run: impl FnOnce() -> Result<Report, Failure>,
+) -> Result<Report, Failure> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -64,8 +72,25 @@ pub fn explore_seeds(
     threads: usize,
     progress: impl Fn(u64) + Sync,
 ) -> Batch {
-    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
     let batch = Mutex::new(Batch::default());
+    each_seed(first, runs, threads, |seed, done| {
+        let result = simulate(seed, None);
+        let fine = result.is_ok();
+        batch.lock().expect("no thread panics with the lock").add(result);
+        progress(done);
+        fine
+    });
+    batch.into_inner().expect("no thread panicked with the lock")
+}
+
+/// Calls `run_one` with each seed and the number of runs so far, until it says that one failed.
+pub(crate) fn each_seed(
+    first: u64,
+    runs: u64,
+    threads: usize,
+    run_one: impl Fn(u64, u64) -> bool + Sync,
+) {
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
@@ -74,18 +99,14 @@ pub fn explore_seeds(
                     if seed >= first.saturating_add(runs) {
                         return;
                     }
-                    let result = simulate(seed, None);
                     // Seeds are taken in order: what is lower than a failed one is under way.
-                    if result.is_err() {
+                    if !run_one(seed, done.fetch_add(1, Ordering::Relaxed) + 1) {
                         next.store(u64::MAX / 2, Ordering::Relaxed);
                     }
-                    batch.lock().expect("no thread panics with the lock").add(result);
-                    progress(done.fetch_add(1, Ordering::Relaxed) + 1);
                 }
             });
         }
     });
-    batch.into_inner().expect("no thread panicked with the lock")
 }
 
 impl Batch {

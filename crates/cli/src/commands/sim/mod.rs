@@ -1,5 +1,7 @@
 //! `stubborn sim`
 
+mod replicas;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -36,11 +38,17 @@ pub(crate) struct Args {
     /// Measures how fast a world of five hosts at 5 % loss runs
     #[arg(long)]
     bench: bool,
+    /// Runs groups of replicas instead of servers: consensus on disks that lose what was not synced
+    #[arg(long, conflicts_with = "bench")]
+    replicas: bool,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     if args.bench {
         return bench(out);
+    }
+    if args.replicas {
+        return replicas::run(&args, out);
     }
     match args.seed {
         Some(seed) => replay(seed, args.trace.as_deref(), out),
@@ -50,7 +58,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 
 fn replay(seed: u64, trace: Option<&Path>, out: &Output) -> Result<(), Error> {
     let writer = trace.map(create).transpose()?;
-    let report = stubborn_sim::simulate(seed, writer).map_err(|failure| broken(&failure))?;
+    let report = stubborn_sim::simulate(seed, writer).map_err(|failure| broken(&failure, ""))?;
     out.json(&to_json(&report));
     out.line(format_args!(
         "seed {seed}: every promise was kept in {} of simulated time; trace hash {:016x}",
@@ -79,7 +87,7 @@ fn explore(args: &Args, out: &Output) -> Result<(), Error> {
     });
     bar.finish_and_clear();
     if let Some(failure) = &batch.failure {
-        return Err(broken(failure));
+        return Err(broken(failure, ""));
     }
     let missing = batch.missing_races();
     summary(&batch, start.elapsed(), out);
@@ -129,7 +137,7 @@ fn summary(batch: &Batch, took: Duration, out: &Output) {
 }
 
 fn bench(out: &Output) -> Result<(), Error> {
-    let speed = stubborn_sim::measure_speed().map_err(|failure| broken(&failure))?;
+    let speed = stubborn_sim::measure_speed().map_err(|failure| broken(&failure, ""))?;
     let rate = speed.simulated.as_secs_f64() / speed.took.as_secs_f64();
     out.json(&json!({
         "simulated_s": speed.simulated.as_secs_f64(),
@@ -149,9 +157,10 @@ fn bench(out: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-fn broken(failure: &Failure) -> Error {
+fn broken(failure: &Failure, world: &str) -> Error {
+    let seed = failure.seed;
     Error::new(Exit::Failed, failure.to_string())
-        .with_hint(format!("repeat it with: stubborn sim --seed {} --trace FILE", failure.seed))
+        .with_hint(format!("repeat it with: stubborn sim {world}--seed {seed} --trace FILE"))
         .with("seed", failure.seed)
         .with("promise", failure.violation.promise)
 }

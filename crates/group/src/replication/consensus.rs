@@ -1,0 +1,492 @@
+//! Consensus: Raft, through the `raft` crate, as a state machine that is driven.
+//!
+//! The contract: call anything that changes it ([`tick`](Consensus::tick),
+//! [`receive`](Consensus::receive), [`propose`](Consensus::propose), ...), then take
+//! [`work`](Consensus::work) until there is none. Of each piece of work: write what is to be
+//! written, in order; send what may be sent at once; apply what is committed. When the disk has a
+//! write for good, say so with [`written`](Consensus::written), then send what waited for it.
+//! Writes of several pieces of work may be synced together.
+
+use std::fmt;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfChangeV2, Entry as LibraryEntry, EntryType};
+use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use slog::{Discard, Logger, o};
+use stubborn_core::random::Random;
+
+use super::check::check;
+use super::log::Log;
+use super::translate::{
+    ballot_from, ballot_to, change_to, entry_from, entry_to, frame_from, frame_to, members_from,
+    read_context, snapshot_from, snapshot_to,
+};
+use super::{
+    Ballot, Durable, Entry, Frame, MemberChange, Members, NodeId, Outgoing, Position, ReadIndex,
+    Refusal, Snapshot, Work, Write,
+};
+
+/// How consensus is run. Times are in ticks.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Ticks without a leader after which a node may stand for election; it waits up to as long
+    /// again, drawn at random.
+    pub election: u32,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat: u32,
+    /// Bytes of entries in one frame at most, unless one entry alone is larger.
+    pub frame_bytes: u64,
+    /// Frames with entries under way to a follower at most.
+    pub frames_under_way: usize,
+    /// Bytes of entries that are proposed and not committed, at most; then [`Refused::Busy`].
+    pub uncommitted_bytes: u64,
+    /// Entries that are kept before a snapshot, for followers that are a little behind.
+    pub keep: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            election: 10,
+            heartbeat: 3,
+            frame_bytes: 48 << 10,
+            frames_under_way: 64,
+            uncommitted_bytes: 16 << 20,
+            keep: 1_024,
+        }
+    }
+}
+
+/// What a node is in its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks for votes, or whether it would get them.
+    Candidate,
+    /// It writes the log.
+    Leader,
+}
+
+/// How a node stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// The latest term it has seen.
+    pub term: u64,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// The last entry that it knows to be committed.
+    pub committed: u64,
+    /// The end of its log.
+    pub last: Position,
+}
+
+/// Why a node does not do what it was asked; it has done nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It does not lead; who does, if it knows.
+    NotLeader(Option<NodeId>),
+    /// It leads, but cannot yet, or not now: ask again.
+    Busy,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader(None) => f.write_str("this node does not lead, and knows of no leader"),
+            Self::NotLeader(Some(leader)) => write!(f, "this node does not lead; {leader} does"),
+            Self::Busy => f.write_str("the leader is busy: ask again"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Why a node cannot start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault(String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "consensus cannot start from what the disk holds: {}", self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// One node's part in consensus.
+pub struct Consensus {
+    node: RawNode<Log>,
+    id: NodeId,
+    settings: Settings,
+    random: Random,
+    /// As of the last entry that was handed out to be applied.
+    members: Members,
+    /// The last entry that was handed out to be applied.
+    applied: Position,
+    /// The last piece of work that the disk must have, and does not have as far as we know.
+    unwritten: Option<u64>,
+    /// The piece of work that installs a snapshot here, until it is written, and the snapshot's
+    /// index. Until then the node must not stand for election: the library would look for entries
+    /// that the snapshot has replaced.
+    restoring: Option<(u64, u64)>,
+    /// Ticks after which this node stands for election, and what they were drawn for.
+    timeout: usize,
+    drawn_for: Option<(u64, StateRole)>,
+    /// Snapshots under way to followers, and for how many ticks.
+    installing: Vec<(NodeId, u32)>,
+}
+
+impl Consensus {
+    /// Starts a node from what its disk holds.
+    ///
+    /// # Errors
+    /// If that contradicts itself.
+    pub fn new(
+        id: NodeId,
+        settings: Settings,
+        durable: Durable,
+        random: Random,
+    ) -> Result<Self, Fault> {
+        let Durable { ballot, snapshot, entries } = durable;
+        check_durable(&ballot, &snapshot, &entries)?;
+        let config = config(id, &settings, snapshot.at.index);
+        let log = Log::new(
+            ballot_to(&ballot),
+            snapshot_to(&snapshot),
+            entries.into_iter().map(entry_to).collect(),
+        );
+        let node = RawNode::new(&config, log, &Logger::root(Discard, o!()))
+            .map_err(|error| Fault(error.to_string()))?;
+        let (members, applied) = (snapshot.members, snapshot.at);
+        let mut consensus = Self {
+            node,
+            id,
+            settings,
+            random,
+            members,
+            applied,
+            unwritten: None,
+            restoring: None,
+            timeout: 0,
+            drawn_for: None,
+            installing: Vec::new(),
+        };
+        consensus.draw_timeout();
+        Ok(consensus)
+    }
+
+    /// Lets a tick pass. For a node that writes a leader's snapshot none does.
+    pub fn tick(&mut self) {
+        if self.restoring.is_some() {
+            return;
+        }
+        self.node.tick();
+        self.report_snapshots();
+        self.draw_timeout();
+    }
+
+    /// Takes a peer's frame. `from` is who the peer was proved to be.
+    ///
+    /// # Errors
+    /// If no honest peer says this; then nothing has changed.
+    pub fn receive(&mut self, from: NodeId, frame: Frame) -> Result<(), Refusal> {
+        if from == self.id {
+            return Err(Refusal::FromItself);
+        }
+        check(&self.node, &frame)?;
+        if self.restoring.is_some() && matches!(frame, Frame::Succeed { .. }) {
+            return Ok(());
+        }
+        // What the library does not want to hear it says in its result; nothing follows from that.
+        let _ = self.node.step(frame_to(from, self.id, frame));
+        self.draw_timeout();
+        Ok(())
+    }
+
+    /// Proposes a command. It is committed, or lost with its leader: only the log tells.
+    ///
+    /// # Errors
+    /// If the node does not lead, or too much is uncommitted.
+    pub fn propose(&mut self, data: Bytes) -> Result<(), Refused> {
+        self.must_lead()?;
+        self.node.propose(Vec::new(), data.into()).map_err(|_| Refused::Busy)
+    }
+
+    /// Proposes a change of members. It counts from the moment that its entry is applied.
+    ///
+    /// # Errors
+    /// If the node does not lead, or another change is under way.
+    pub fn change_members(&mut self, change: &MemberChange) -> Result<(), Refused> {
+        self.must_lead()?;
+        if self.members.is_changing() || self.node.raft.has_pending_conf() {
+            return Err(Refused::Busy);
+        }
+        self.node.propose_conf_change(Vec::new(), change_to(change)).map_err(|_| Refused::Busy)
+    }
+
+    /// Begins a linearizable read (Raft thesis, section 6.4): a majority confirms that this node
+    /// leads, then [`Work::reads`] has it. Of a leader that is voted out it is never answered.
+    ///
+    /// # Errors
+    /// If the node does not lead, or has not committed an entry in its term yet.
+    pub fn read(&mut self, read: u64) -> Result<(), Refused> {
+        self.must_lead()?;
+        if !self.node.raft.commit_to_current_term() {
+            return Err(Refused::Busy);
+        }
+        self.node.read_index(read_context(Some(read)).into());
+        Ok(())
+    }
+
+    /// Lets another node lead, if it keeps up.
+    ///
+    /// # Errors
+    /// If this one does not lead.
+    pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.must_lead()?;
+        self.node.transfer_leader(to.get());
+        Ok(())
+    }
+
+    /// What is to be done next, if anything.
+    pub fn work(&mut self) -> Option<Work> {
+        if !self.node.has_ready() {
+            return None;
+        }
+        let mut ready = self.node.ready();
+        let log = self.node.mut_store();
+        let mut write = Write { must_sync: ready.must_sync(), ..Write::default() };
+        if ready.snapshot().get_metadata().index > 0 {
+            log.install(ready.snapshot().clone());
+            write.snapshot = Some(snapshot_from(ready.snapshot().clone()));
+        }
+        log.append(ready.entries());
+        write.entries = ready.take_entries().into_iter().map(entry_from).collect();
+        if let Some(state) = ready.hs() {
+            log.set_hard_state(state.clone());
+            write.ballot = Some(ballot_from(state));
+        }
+        let mut work = Work {
+            number: ready.number(),
+            send: outgoing(ready.take_messages()),
+            send_when_written: outgoing(ready.take_persisted_messages()),
+            reads: ready.take_read_states().iter().filter_map(read_index).collect(),
+            ..Work::default()
+        };
+        let committed = ready.take_committed_entries();
+        self.node.advance_append_async(ready);
+        if let Some(snapshot) = &write.snapshot {
+            self.members = snapshot.members.clone();
+            self.applied = snapshot.at;
+            self.restoring = Some((work.number, snapshot.at.index));
+        }
+        work.committed = self.apply(committed);
+        self.follow_writes(&mut work, &write);
+        work.write = write;
+        self.note_snapshots(&work.send);
+        self.draw_timeout();
+        Some(work)
+    }
+
+    /// The disk has the writes up to the piece of work of this number.
+    pub fn written(&mut self, number: u64) {
+        self.node.on_persist_ready(number);
+        if self.unwritten.is_some_and(|unwritten| unwritten <= number) {
+            self.unwritten = None;
+        }
+        if let Some((_, index)) = self.restoring.take_if(|(restoring, _)| *restoring <= number) {
+            self.node.advance_apply_to(index);
+        }
+        self.draw_timeout();
+    }
+
+    /// Takes a snapshot of the state machine as it is after the last entry that was handed out, and
+    /// drops entries that are in it. The caller writes the snapshot first.
+    pub fn compact(&mut self, snapshot: &Snapshot) {
+        debug_assert!(snapshot.at <= self.applied, "a snapshot of what is not applied");
+        self.node.mut_store().compact(snapshot_to(snapshot), self.settings.keep);
+    }
+
+    /// Whether a follower waits for a snapshot that is newer than the last one: take one now.
+    pub fn wants_snapshot(&self) -> bool {
+        self.node.store().wants_snapshot()
+    }
+
+    /// The members, as of the last entry that was handed out to be applied.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The last entry that was handed out to be applied.
+    pub fn applied(&self) -> Position {
+        self.applied
+    }
+
+    /// How the node stands.
+    pub fn status(&self) -> Status {
+        let raft = &self.node.raft;
+        Status {
+            role: match raft.state {
+                StateRole::Leader => Role::Leader,
+                StateRole::Follower => Role::Follower,
+                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+            },
+            term: raft.term,
+            leader: NodeId::new(raft.leader_id),
+            committed: raft.raft_log.committed,
+            last: Position { index: raft.raft_log.last_index(), term: raft.raft_log.last_term() },
+        }
+    }
+}
+
+impl Consensus {
+    fn must_lead(&self) -> Result<(), Refused> {
+        let Status { role, leader, .. } = self.status();
+        if role == Role::Leader { Ok(()) } else { Err(Refused::NotLeader(leader)) }
+    }
+
+    /// Hands committed entries out. A change of members counts from here on.
+    fn apply(&mut self, committed: Vec<LibraryEntry>) -> Vec<Entry> {
+        for entry in &committed {
+            self.applied = Position { index: entry.index, term: entry.term };
+            if entry.get_entry_type() != EntryType::EntryNormal {
+                self.apply_members(entry);
+            }
+        }
+        if let Some(last) = committed.last() {
+            self.node.advance_apply_to(last.index);
+        }
+        committed.into_iter().map(entry_from).collect()
+    }
+
+    fn apply_members(&mut self, entry: &LibraryEntry) {
+        use protobuf::Message as _;
+        let mut change = ConfChangeV2::default();
+        // What a leader of ours proposed parses; what another wrote changes nothing.
+        if change.merge_from_bytes(&entry.data).is_err() {
+            return;
+        }
+        if let Ok(state) = self.node.apply_conf_change(&change) {
+            self.members = members_from(&state);
+            self.node.mut_store().note_members(entry.index);
+        }
+        self.step_down_if_removed();
+    }
+
+    /// A leader that has removed itself leads no more. The library lets it, and then fails to find
+    /// it among the members at its next write.
+    fn step_down_if_removed(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && !raft.promotable() {
+            raft.become_follower(raft.term, INVALID_ID);
+        }
+    }
+
+    /// Keeps the order: what waits for the disk waits for all that was to be written before it.
+    fn follow_writes(&mut self, work: &mut Work, write: &Write) {
+        if write.must_sync {
+            self.unwritten = Some(work.number);
+        } else if self.unwritten.is_none() {
+            work.send.append(&mut work.send_when_written);
+            self.node.on_persist_ready(work.number);
+        }
+    }
+
+    fn note_snapshots(&mut self, sent: &[Outgoing]) {
+        for Outgoing { to, frame } in sent {
+            if matches!(frame, Frame::Install { .. }) {
+                self.installing.retain(|(node, _)| node != to);
+                self.installing.push((*to, 0));
+            }
+        }
+    }
+
+    /// A snapshot may be lost on its way. The library waits until it is told of its end: it is told
+    /// so after a while, asks the follower where it is, and sends the snapshot again if need be.
+    fn report_snapshots(&mut self) {
+        let patience = self.settings.election;
+        for (node, ticks) in &mut self.installing {
+            *ticks += 1;
+            let progress = self.node.raft.prs().get(node.get());
+            let waits = progress.is_some_and(|progress| progress.state == ProgressState::Snapshot);
+            if waits && *ticks >= patience {
+                self.node.report_snapshot(node.get(), SnapshotStatus::Finish);
+            }
+        }
+        self.installing.retain(|(_, ticks)| *ticks < patience);
+    }
+
+    /// The library draws election timeouts from a source that no seed governs: ours take their
+    /// place after every call. A new one is drawn for each term and role, and when one has passed,
+    /// so that nodes which stand at the same time do not do so for ever.
+    fn draw_timeout(&mut self) {
+        let raft = &mut self.node.raft;
+        let stage = (raft.term, raft.state);
+        if self.drawn_for != Some(stage) || raft.election_elapsed == 0 {
+            self.drawn_for = Some(stage);
+            let election = u64::from(self.settings.election);
+            self.timeout = (election + self.random.below(election)) as usize;
+        }
+        raft.set_randomized_election_timeout(self.timeout);
+    }
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Consensus({}, {:?})", self.id, self.status())
+    }
+}
+
+fn config(id: NodeId, settings: &Settings, applied: u64) -> Config {
+    let election = settings.election as usize;
+    Config {
+        id: id.get(),
+        election_tick: election,
+        heartbeat_tick: settings.heartbeat as usize,
+        applied,
+        max_size_per_msg: settings.frame_bytes,
+        max_inflight_msgs: settings.frames_under_way,
+        check_quorum: true,
+        pre_vote: true,
+        read_only_option: ReadOnlyOption::Safe,
+        max_uncommitted_size: settings.uncommitted_bytes,
+        ..Config::default()
+    }
+}
+
+fn check_durable(ballot: &Ballot, snapshot: &Snapshot, entries: &[Entry]) -> Result<(), Fault> {
+    let mut at = snapshot.at;
+    for entry in entries {
+        if entry.at.index != at.index + 1 || entry.at.term < at.term {
+            return Err(Fault(format!("entry {:?} follows {at:?}", entry.at)));
+        }
+        at = entry.at;
+    }
+    if ballot.committed > at.index {
+        let committed = ballot.committed;
+        return Err(Fault(format!("entry {committed} is committed, the last is {}", at.index)));
+    }
+    if at.term > ballot.term {
+        return Err(Fault(format!(
+            "the log is of term {}, the ballot of {}",
+            at.term, ballot.term
+        )));
+    }
+    if !snapshot.members.is_sound() {
+        return Err(Fault("no group can have such members".into()));
+    }
+    Ok(())
+}
+
+fn outgoing(messages: Vec<raft::eraftpb::Message>) -> Vec<Outgoing> {
+    let frames = messages.into_iter().filter_map(frame_from);
+    frames.map(|(to, frame)| Outgoing { to, frame }).collect()
+}
+
+fn read_index(state: &raft::ReadState) -> Option<ReadIndex> {
+    let read = u64::from_be_bytes(*state.request_ctx.first_chunk()?);
+    Some(ReadIndex { read, index: state.index })
+}

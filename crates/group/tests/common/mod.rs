@@ -1,0 +1,197 @@
+//! Nodes of a group in memory: every frame arrives, every write is on the disk at once.
+
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use stubborn_core::random::Random;
+use stubborn_group::replication::{
+    Consensus, Durable, Entry, Frame, MemberChange, Members, NodeId, Role, Settings, Snapshot,
+};
+
+pub fn node(number: u64) -> NodeId {
+    NodeId::new(number).expect("not 0")
+}
+
+/// A node, its disk, and what it has applied and answered.
+pub struct Replica {
+    pub consensus: Consensus,
+    pub durable: Durable,
+    pub applied: Vec<Bytes>,
+    pub reads: Vec<u64>,
+}
+
+pub struct Cluster {
+    pub replicas: BTreeMap<NodeId, Replica>,
+    pub wire: VecDeque<(NodeId, NodeId, Frame)>,
+    /// Nodes that nothing reaches and that reach nobody.
+    pub cut: Vec<NodeId>,
+    /// Peers may lie, so that frames may be refused.
+    pub tolerant: bool,
+    pub settings: Settings,
+    first: Members,
+}
+
+impl Cluster {
+    pub fn new(nodes: u64) -> Self {
+        Self::keeping(nodes, 2)
+    }
+
+    /// With so many entries kept before a snapshot.
+    pub fn keeping(nodes: u64, keep: u64) -> Self {
+        let first = Members::of((1..=nodes).map(node));
+        let settings = Settings { keep, ..Settings::default() };
+        let mut cluster = Self {
+            replicas: BTreeMap::new(),
+            wire: VecDeque::new(),
+            cut: Vec::new(),
+            tolerant: false,
+            settings,
+            first,
+        };
+        (1..=nodes).for_each(|number| cluster.add(node(number)));
+        cluster
+    }
+
+    /// Adds a node with an empty disk.
+    pub fn add(&mut self, id: NodeId) {
+        self.start(id, Durable::new_group(self.first.clone()), Vec::new());
+    }
+
+    fn start(&mut self, id: NodeId, durable: Durable, applied: Vec<Bytes>) {
+        let random = Random::from_seed([id.get() as u8; 32]);
+        let consensus = Consensus::new(id, self.settings.clone(), durable.clone(), random)
+            .expect("a sound disk");
+        self.replicas.insert(id, Replica { consensus, durable, applied, reads: Vec::new() });
+    }
+
+    /// Kills a node and starts it from its disk.
+    pub fn restart(&mut self, id: NodeId) {
+        let Replica { durable, .. } = self.replicas.remove(&id).expect("a node");
+        let applied = split(&durable.snapshot.data);
+        self.start(id, durable, applied);
+    }
+
+    pub fn get(&mut self, id: NodeId) -> &mut Replica {
+        self.replicas.get_mut(&id).expect("a node")
+    }
+
+    pub fn leader(&self) -> Option<NodeId> {
+        let leads = |replica: &Replica| replica.consensus.status().role == Role::Leader;
+        let mut leaders: Vec<_> = self
+            .replicas
+            .iter()
+            .filter(|(id, replica)| leads(replica) && !self.cut.contains(id))
+            .map(|(id, replica)| (replica.consensus.status().term, *id))
+            .collect();
+        leaders.sort_unstable();
+        leaders.last().map(|(_, id)| *id)
+    }
+
+    /// Lets time pass until somebody leads.
+    pub fn elect(&mut self) -> NodeId {
+        for _ in 0..200 {
+            self.tick();
+            if let Some(leader) = self.leader() {
+                return leader;
+            }
+        }
+        panic!("nobody was elected");
+    }
+
+    pub fn propose(&mut self, text: &str) {
+        let leader = self.leader().expect("a leader");
+        let data = Bytes::copy_from_slice(text.as_bytes());
+        self.get(leader).consensus.propose(data).expect("the leader takes it");
+        self.settle();
+    }
+
+    pub fn change_members(&mut self, change: &MemberChange) {
+        let leader = self.leader().expect("a leader");
+        self.get(leader).consensus.change_members(change).expect("the leader takes it");
+        self.settle();
+    }
+
+    pub fn tick(&mut self) {
+        self.replicas.values_mut().for_each(|replica| replica.consensus.tick());
+        self.settle();
+    }
+
+    pub fn tick_some(&mut self, frames: usize) {
+        self.replicas.values_mut().for_each(|replica| replica.consensus.tick());
+        self.settle_some(frames);
+    }
+
+    /// Works and delivers until nothing moves.
+    pub fn settle(&mut self) {
+        self.settle_some(100_000);
+        assert!(self.wire.is_empty(), "the nodes never stop talking");
+    }
+
+    /// The same for so many frames at most.
+    pub fn settle_some(&mut self, frames: usize) {
+        for _ in 0..frames {
+            let ids: Vec<NodeId> = self.replicas.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.work(id));
+            let Some((from, to, frame)) = self.wire.pop_front() else { return };
+            if self.cut.contains(&from) || self.cut.contains(&to) {
+                continue;
+            }
+            let Ok(frame) = Frame::decode(&frame.encode()) else {
+                assert!(self.tolerant, "what an honest node says decodes");
+                continue; // a term that a liar drove to its end
+            };
+            if let Some(replica) = self.replicas.get_mut(&to) {
+                let taken = replica.consensus.receive(from, frame);
+                assert!(self.tolerant || taken.is_ok(), "{taken:?}");
+            }
+        }
+    }
+
+    fn work(&mut self, id: NodeId) {
+        let replica = self.replicas.get_mut(&id).expect("a node");
+        while let Some(work) = replica.consensus.work() {
+            if let Some(snapshot) = work.write.snapshot {
+                replica.applied = split(&snapshot.data);
+                replica.durable.snapshot = snapshot;
+                replica.durable.entries.clear();
+            }
+            append(&mut replica.durable.entries, work.write.entries);
+            replica.durable.ballot = work.write.ballot.unwrap_or(replica.durable.ballot);
+            let commands = work.committed.iter().filter(|entry| entry.is_command());
+            replica.applied.extend(commands.map(|entry| entry.data.clone()));
+            replica.reads.extend(work.reads.iter().map(|read| read.read));
+            replica.consensus.written(work.number);
+            let sent = work.send.into_iter().chain(work.send_when_written);
+            self.wire.extend(sent.map(|out| (id, out.to, out.frame)));
+        }
+    }
+
+    /// Lets a node take a snapshot of what it has applied.
+    pub fn compact(&mut self, id: NodeId) {
+        let replica = self.get(id);
+        let snapshot = Snapshot {
+            at: replica.consensus.applied(),
+            members: replica.consensus.members().clone(),
+            data: replica.applied.join(&b"\n"[..]).into(),
+        };
+        replica.durable.entries.retain(|entry| entry.at.index > snapshot.at.index);
+        replica.durable.snapshot = snapshot.clone();
+        replica.consensus.compact(&snapshot);
+    }
+}
+
+fn append(log: &mut Vec<Entry>, entries: Vec<Entry>) {
+    if let Some(first) = entries.first() {
+        log.retain(|entry| entry.at.index < first.at.index);
+    }
+    log.extend(entries);
+}
+
+fn split(data: &Bytes) -> Vec<Bytes> {
+    data.split(|byte| *byte == b'\n')
+        .filter(|part| !part.is_empty())
+        .map(Bytes::copy_from_slice)
+        .collect()
+}
