@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use stubborn::client::{ClientEndpoint, ConnectErrorKind};
-use stubborn::{CallError, ChannelBuilder, Outcome, Trust};
+use stubborn::{CallError, ChannelBuilder, Connection, Outcome, Trust};
 use tokio::task::LocalSet;
 
+use super::live::{self, Live};
 use crate::error::{Error, Exit};
 use crate::pins;
 use crate::stubs::bench::v1::{EchoClient, Payload};
@@ -17,7 +18,7 @@ use crate::stubs::bench::v1::{EchoClient, Payload};
 const LONGEST: u64 = 3_600_000_000_000;
 
 /// What one connection is to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(super) struct Load {
     pub(super) payload: usize,
     /// Calls in flight.
@@ -25,6 +26,8 @@ pub(super) struct Load {
     /// From here to there, calls count if they begin and end in between.
     pub(super) from: Instant,
     pub(super) to: Instant,
+    /// Where it says how it goes, if somebody looks.
+    pub(super) live: Option<Live>,
 }
 
 /// What came of it.
@@ -32,6 +35,8 @@ pub(super) struct Load {
 pub(super) struct Measured {
     /// Latencies of the calls that count, in nanoseconds.
     pub(super) latency: Histogram<u64>,
+    /// Latencies since the last look, if somebody looks.
+    interval: Histogram<u64>,
     /// Calls that the server refused or did not execute.
     pub(super) failed: u64,
     /// Calls of which it is not known whether they ran.
@@ -40,11 +45,21 @@ pub(super) struct Measured {
     pub(super) first_failure: Option<String>,
 }
 
+/// An empty histogram of latencies in nanoseconds.
+pub(super) fn histogram() -> Result<Histogram<u64>, Error> {
+    Histogram::new_with_bounds(1, LONGEST, 3)
+        .map_err(|e| Error::internal(format!("cannot make a histogram: {e}")))
+}
+
 impl Measured {
     pub(super) fn new() -> Result<Self, Error> {
-        let latency = Histogram::new_with_bounds(1, LONGEST, 3)
-            .map_err(|e| Error::internal(format!("cannot make a histogram: {e}")))?;
-        Ok(Self { latency, failed: 0, unresolved: 0, first_failure: None })
+        Ok(Self {
+            latency: histogram()?,
+            interval: histogram()?,
+            failed: 0,
+            unresolved: 0,
+            first_failure: None,
+        })
     }
 
     pub(super) fn add(&mut self, other: Self) -> Result<(), Error> {
@@ -67,6 +82,9 @@ impl Measured {
     ) -> bool {
         let error = match result {
             Ok(_) => {
+                if load.live.is_some() {
+                    self.interval.saturating_record(nanos(ended - started));
+                }
                 if started >= load.from && ended <= load.to {
                     self.latency.saturating_record(nanos(ended - started));
                 }
@@ -84,7 +102,10 @@ impl Measured {
 }
 
 /// Connects with a socket of its own.
-pub(super) async fn connect(address: &str, busy_poll: Duration) -> Result<EchoClient, Error> {
+pub(super) async fn connect(
+    address: &str,
+    busy_poll: Duration,
+) -> Result<(EchoClient, Connection), Error> {
     let endpoint = ClientEndpoint::new()
         .map_err(|e| Error::new(Exit::Connect, format!("no UDP socket: {e}")))?;
     endpoint.busy_poll(busy_poll);
@@ -92,7 +113,7 @@ pub(super) async fn connect(address: &str, busy_poll: Duration) -> Result<EchoCl
     if let Some(pin) = pins::find(address) {
         builder = builder.trust(Trust::key(pin));
     }
-    let channel = builder.connect().await.map_err(|error| match error.kind() {
+    let connection = builder.open().await.map_err(|error| match error.kind() {
         ConnectErrorKind::Unreachable(_) => {
             Error::from(error).with_hint("start the other side with: stubborn bench serve")
         }
@@ -100,15 +121,22 @@ pub(super) async fn connect(address: &str, busy_poll: Duration) -> Result<EchoCl
             .with_hint("use the whole address that `bench serve` printed, with its ?pin="),
         _ => error.into(),
     })?;
-    Ok(EchoClient::new(channel))
+    Ok((EchoClient::new(connection.channel()), connection))
 }
 
 /// Keeps `load.concurrency` calls in flight until the time is up, then waits for the last ones.
-pub(super) async fn measure(client: &EchoClient, load: Load) -> Result<Measured, Error> {
+pub(super) async fn measure(
+    client: &EchoClient,
+    connection: Connection,
+    load: Load,
+) -> Result<Measured, Error> {
     let measured = Rc::new(RefCell::new(Measured::new()?));
     let tasks = LocalSet::new();
     for _ in 0..load.concurrency {
-        tasks.spawn_local(work(client.clone(), load, Rc::clone(&measured)));
+        tasks.spawn_local(work(client.clone(), load.clone(), Rc::clone(&measured)));
+    }
+    if let Some(live) = load.live.clone() {
+        tasks.spawn_local(tell(live, connection, load.to, Rc::clone(&measured)));
     }
     tasks.await;
     Rc::try_unwrap(measured)
@@ -127,6 +155,20 @@ async fn work(client: EchoClient, load: Load, measured: Rc<RefCell<Measured>>) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         started = Instant::now();
+    }
+}
+
+/// Says how it goes, until the time is up.
+async fn tell(live: Live, connection: Connection, until: Instant, measured: Rc<RefCell<Measured>>) {
+    let stats = || connection.stats().map(|(_, stats)| stats).unwrap_or_default();
+    let mut before = stats();
+    while Instant::now() + live::INTERVAL < until {
+        tokio::time::sleep(live::INTERVAL).await;
+        let now = stats();
+        let interval = &mut measured.borrow_mut().interval;
+        live.add(interval, &before, &now);
+        interval.reset();
+        before = now;
     }
 }
 

@@ -2,6 +2,8 @@
 //! generated stubs.
 
 mod cpu;
+mod histogram;
+mod live;
 mod measure;
 mod run;
 mod serve;

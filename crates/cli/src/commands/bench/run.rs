@@ -8,6 +8,8 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::cpu;
+use super::histogram::{self, Bucket};
+use super::live::{self, Live};
 use super::measure::{Load, Measured, connect, measure};
 use crate::error::{Error, Exit};
 use crate::output::Output;
@@ -82,7 +84,8 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
 /// Lets each connection call on a thread of its own. This thread only looks at the processor time,
 /// at the beginning and at the end of the measurement, over a connection of its own.
 async fn perform(args: &Args, out: &Output) -> Result<Summary, Error> {
-    let observer = connect(&args.address, Duration::ZERO).await?;
+    let (observer, _) = connect(&args.address, Duration::ZERO).await?;
+    let live = if out.shows_progress() { Some(Live::new()?) } else { None };
     let mut callers = Vec::new();
     for _ in 0..args.connections {
         callers.push(Caller::start(args.address.clone(), args.busy_poll()).await?);
@@ -93,10 +96,11 @@ async fn perform(args: &Args, out: &Output) -> Result<Summary, Error> {
         .into_iter()
         .zip(shares(args.concurrency, args.connections))
         .map(|(caller, concurrency)| {
-            caller.call(Load { payload: args.payload, concurrency, from, to })
+            let live = live.clone();
+            caller.call(Load { payload: args.payload, concurrency, from, to, live })
         })
         .collect();
-    let (client_cpu, server_cpu) = observe(&observer, from, to, out).await?;
+    let (client_cpu, server_cpu) = observe(&observer, from, to, live.as_ref()).await?;
     let mut measured = Measured::new()?;
     for thread in threads {
         let part = thread.join().map_err(|_| Error::internal("a thread has panicked"))?;
@@ -124,10 +128,10 @@ impl Caller {
         let (connected, ready) = oneshot::channel();
         let thread = thread::spawn(move || {
             block_on(async {
-                let client = connect(&address, busy_poll).await?;
+                let (client, connection) = connect(&address, busy_poll).await?;
                 let _ = connected.send(());
                 match load.await {
-                    Ok(load) => measure(&client, load).await,
+                    Ok(load) => measure(&client, connection, load).await,
                     Err(_) => Err(Error::internal("the benchmark was given up")),
                 }
             })
@@ -151,21 +155,24 @@ async fn observe(
     client: &EchoClient,
     from: Instant,
     to: Instant,
-    out: &Output,
+    shown: Option<&Live>,
 ) -> Result<(Duration, Duration), Error> {
-    let bar = if out.shows_progress() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let bar = if shown.is_some() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(Duration::from_millis(100));
     bar.set_message("warming up");
     tokio::time::sleep_until(from.into()).await;
     let (client_before, server_before) = (cpu::used(), client.usage(()).await?.cpu_nanos);
     bar.set_length(u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX));
-    if let Ok(style) = ProgressStyle::with_template("measuring  [{bar:30.green}] {elapsed}") {
+    if let Ok(style) = ProgressStyle::with_template("[{bar:20.green}] {elapsed}  {msg}") {
         bar.set_style(style.progress_chars("##-"));
     }
     while Instant::now() < to {
-        let next = to.min(Instant::now() + Duration::from_millis(100));
+        let next = to.min(Instant::now() + live::INTERVAL);
         tokio::time::sleep_until(next.into()).await;
         bar.set_position(u64::try_from(from.elapsed().as_millis()).unwrap_or(u64::MAX));
+        if let Some(interval) = shown.and_then(Live::take) {
+            bar.set_message(interval.to_string());
+        }
     }
     let (client_after, server_after) = (cpu::used(), client.usage(()).await?.cpu_nanos);
     bar.finish_and_clear();
@@ -203,6 +210,11 @@ fn report(args: &Args, summary: &Summary, out: &Output) {
         "  not well   {} failed, {} unresolved",
         measured.failed, measured.unresolved
     ));
+    let buckets = histogram::buckets(&measured.latency);
+    for line in histogram::lines(&buckets) {
+        out.line(line);
+    }
+    let bucket = |b: &Bucket| json!({ "below_us": b.below_us, "calls": b.calls });
     out.json(&json!({
         "calls_per_s": rate,
         "p50_us": p50,
@@ -220,6 +232,7 @@ fn report(args: &Args, summary: &Summary, out: &Output) {
         "concurrency": concurrency,
         "connections": connections,
         "seconds": args.seconds.as_secs_f64(),
+        "histogram": buckets.iter().map(bucket).collect::<Vec<_>>(),
     }));
 }
 
