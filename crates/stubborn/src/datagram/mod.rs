@@ -12,6 +12,7 @@
 
 mod endpoint;
 mod group;
+mod io;
 mod socket;
 #[cfg(target_os = "linux")]
 mod steering;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
 use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::transport::endpoint::{Ecn, Transmit};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+
+use super::io::Io;
 
 /// What is asked of the kernel for each direction, in bytes; it grants what its limits allow.
 const WANTED_BUFFER: usize = 8 << 20;
@@ -27,7 +27,7 @@ const LEAST_PAYLOAD: usize = 1_472;
 /// An IPv6 socket on the unspecified address also speaks IPv4. Whatever the socket is, IPv4
 /// addresses go in and come out as such, never mapped into IPv6.
 pub(crate) struct Socket {
-    io: UdpSocket,
+    io: Io,
     state: UdpSocketState,
     local: SocketAddr,
 }
@@ -63,10 +63,9 @@ impl Socket {
 
     /// Lets this runtime drive a socket that [`bound`] has made.
     pub(crate) fn from_std(socket: std::net::UdpSocket) -> io::Result<Self> {
-        let io = UdpSocket::from_std(socket)?;
-        let state = UdpSocketState::new((&io).into())?;
-        let local = io.local_addr()?;
-        Ok(Self { io, state, local })
+        let state = UdpSocketState::new((&socket).into())?;
+        let local = socket.local_addr()?;
+        Ok(Self { io: Io::new(socket)?, state, local })
     }
 
     /// A socket that reaches both IPv4 and IPv6 addresses if the system has both.
@@ -87,7 +86,7 @@ impl Socket {
     /// The largest datagram that peers should send: a sixteenth of what the kernel granted to
     /// receive into, so that a burst of them is not lost for want of buffers.
     pub(crate) fn max_udp_payload(&self) -> usize {
-        let granted = socket2::SockRef::from(&self.io).recv_buffer_size().unwrap_or(0);
+        let granted = socket2::SockRef::from(self.io.socket()).recv_buffer_size().unwrap_or(0);
         (granted / 16).clamp(LEAST_PAYLOAD, MAX_DATAGRAM)
     }
 
@@ -102,7 +101,7 @@ impl Socket {
         let count = loop {
             ready!(self.io.poll_recv_ready(cx))?;
             let mut count = 0;
-            let received = self.io.try_io(Interest::READABLE, || {
+            let received = self.io.try_recv(|| {
                 count = self.receive(bytes, metas)?;
                 // A batch that is not full has emptied the queue. Saying so now saves the system
                 // call that would find nothing; what comes from here on makes the socket readable
@@ -140,7 +139,7 @@ impl Socket {
         for (slice, buffer) in slices.iter_mut().zip(bytes.chunks_exact_mut(RECEIVE_SIZE)) {
             *slice = IoSliceMut::new(buffer);
         }
-        self.state.recv((&self.io).into(), &mut slices[..batch], metas)
+        self.state.recv(self.io.socket().into(), &mut slices[..batch], metas)
     }
 
     /// Sends without waiting.
@@ -175,7 +174,7 @@ impl Socket {
             segment_size,
             src_ip: transmit.from.map(|ip| self.ip_to_family(ip)),
         };
-        self.io.try_io(Interest::WRITABLE, || self.state.try_send((&self.io).into(), &transmit))
+        self.io.try_send(|| self.state.try_send(self.io.socket().into(), &transmit))
     }
 
     pub(crate) fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -70,7 +70,8 @@ impl Outgoing {
                 let contents = &self.bytes[self.sent..self.sent + transmit.size];
                 match socket.try_send(transmit, contents) {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        if socket.poll_send_ready(cx).is_pending() {
+                        // Where it cannot be waited for, the next timer tries again.
+                        if !matches!(socket.poll_send_ready(cx), Poll::Ready(Ok(()))) {
                             return Poll::Pending;
                         }
                     }
