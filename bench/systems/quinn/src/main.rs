@@ -23,8 +23,9 @@ fn main() {
 #[derive(Clone, Copy)]
 struct Quinn;
 
-/// Flow control that is never what limits; otherwise the defaults, with path MTU discovery up to
-/// what the path carries and idle connections kept alive.
+/// Flow control that is never what limits, and idle connections are kept alive; otherwise the
+/// defaults. That includes path MTU discovery up to 1,452 bytes: with larger packets, which it does
+/// not cut by GSO as well, bulk was slower on every path.
 fn transport() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
@@ -33,9 +34,6 @@ fn transport() -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(64 << 20))
         .send_window(64 << 20)
         .keep_alive_interval(Some(Duration::from_secs(15)));
-    let mut discovery = quinn::MtuDiscoveryConfig::default();
-    discovery.upper_bound(65_527);
-    config.mtu_discovery_config(Some(discovery));
     Arc::new(config)
 }
 
