@@ -28,6 +28,9 @@ pub struct ServerOptions {
     pub workers: usize,
     /// What the calls will do, for systems that have no methods.
     pub work: Work,
+    /// Calls that one connection will have in flight at most, for systems that hold memory for as
+    /// many as they allow.
+    pub in_flight: usize,
 }
 
 /// A server is ready.

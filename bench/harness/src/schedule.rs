@@ -151,7 +151,13 @@ impl Plan {
             Task::Idle { .. } => (&[][..], &[][..]),
         };
         let program = self.programs.join(system.package);
-        let server = ServerOptions { bind: place.bind, cores: for_server.into(), workers, work };
+        let in_flight = match row.task {
+            Task::Load { in_flight, connections, .. } => in_flight.div_ceil(connections),
+            Task::Together { in_flight, .. } => in_flight,
+            Task::Idle { .. } => 1,
+        };
+        let server =
+            ServerOptions { bind: place.bind, cores: for_server.into(), workers, work, in_flight };
         match self.measure(row, system, place, &program, &server, for_client) {
             Ok(Outcome::Load(report)) => {
                 let (Task::Load { payload, .. } | Task::Together { payload, .. }) = row.task else {

@@ -26,15 +26,14 @@ struct Quinn;
 /// Flow control that is never what limits, and idle connections are kept alive; otherwise the
 /// defaults. That includes path MTU discovery up to 1,452 bytes: with larger packets, which it does
 /// not cut by GSO as well, bulk was slower on every path.
-fn transport() -> Arc<TransportConfig> {
+fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(VarInt::from_u32(4_096))
         .stream_receive_window(VarInt::from_u32(32 << 20))
         .receive_window(VarInt::from_u32(64 << 20))
         .send_window(64 << 20)
         .keep_alive_interval(Some(Duration::from_secs(15)));
-    Arc::new(config)
+    config
 }
 
 impl System for Quinn {
@@ -50,7 +49,11 @@ impl System for Quinn {
             let chain = vec![CertificateDer::from_pem_slice(made.certificate_pem.as_bytes())?];
             let key = PrivateKeyDer::from_pem_slice(made.key_pem.as_bytes())?;
             let mut config = ServerConfig::with_single_cert(chain, key)?;
-            config.transport_config(transport());
+            let mut transport = transport();
+            // It holds memory for as many as it allows, which are 100 by default.
+            let streams = u32::try_from(2 * options.in_flight)?.max(100);
+            transport.max_concurrent_bidi_streams(VarInt::from_u32(streams));
+            config.transport_config(Arc::new(transport));
             let endpoint = Endpoint::server(config, (options.bind, 0).into())?;
             let address = endpoint.local_addr()?;
             announce.ready(&Ready { address, trust: made.certificate_pem });
@@ -69,7 +72,7 @@ impl System for Quinn {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(target.server.trust.as_bytes())?)?;
         let mut config = ClientConfig::with_root_certificates(Arc::new(roots))?;
-        config.transport_config(transport());
+        config.transport_config(Arc::new(transport()));
         let endpoint = endpoint(target)?;
         let connecting = endpoint.connect_with(config, target.server.address, certificate::NAME)?;
         Ok(Streams(connecting.await?))
