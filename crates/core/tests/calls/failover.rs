@@ -1,6 +1,9 @@
 //! Several servers of one service: which one is used, and what is never moved between them.
 
+use bytes::Bytes;
+use stubborn_core::node::CallKey;
 use stubborn_core::service::{CallState, Outcome};
+use stubborn_core::time::Duration;
 
 use crate::world::{AGAIN, ECHO, READ, SERVER, SLOW, SPARE, World};
 
@@ -123,26 +126,58 @@ fn a_question_goes_to_the_server_that_has_the_session_and_its_restart_answers_it
     assert!(matches!(world.outcome(id), CallState::Lost));
 }
 
-/// Leaves an idempotent call in flight at a dead server, while the other one is used.
-fn with_an_idempotent_call_at_a_dead_server(seed: u8) -> (World, stubborn_core::node::CallKey) {
+/// Two servers, the first of which dies with an idempotent call of so many bytes in flight; the
+/// client uses the other one, and the first starts again but takes no session.
+fn with_an_idempotent_call_at_a_server_that_drains(seed: u8, bytes: usize) -> (World, CallKey) {
     let mut world = two_servers(seed);
     let first = world.call(&ECHO, b"first", None);
     world.result(first).unwrap();
+    world.delay = Duration::from_millis(50);
+    let call = world.call_with(&AGAIN, Bytes::from(vec![1; bytes]), None, None);
+    world.run(20);
     world.kill_server();
-    let call = world.patient_call(&AGAIN, b"again");
     let read = world.patient_call(&READ, b"read");
     assert_eq!(world.result_within(read, 15_000).unwrap(), "read");
     // Past the idle timeout: nothing but new attempts leads to the dead server.
     world.run(40_000);
     assert!(world.results.is_empty());
+    world.start(SERVER);
+    let now = world.now;
+    world.server().drain(now);
     (world, call)
 }
 
 #[test]
-fn an_idempotent_call_whose_restarted_server_takes_no_session_still_ends() {
-    let (mut world, call) = with_an_idempotent_call_at_a_dead_server(48);
+fn an_idempotent_call_that_was_never_wholly_sent_goes_to_the_server_that_is_ready() {
+    let (mut world, call) = with_an_idempotent_call_at_a_server_that_drains(48, 8_000_000);
+    world.result_within(call, 10_000).unwrap();
+    assert_eq!(world.ran_at, [SERVER, SPARE, SPARE]);
+}
+
+#[test]
+fn an_idempotent_call_that_may_have_run_does_not_cross_to_another_server() {
+    let (mut world, call) = with_an_idempotent_call_at_a_server_that_drains(49, 10);
+    let error = world.result_within(call, 10_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+    assert_eq!(world.ran_at, [SERVER, SPARE]);
+}
+
+#[test]
+fn an_idempotent_call_that_waits_to_run_again_ends_when_its_server_is_replaced() {
+    let mut world = World::new(50);
+    world.start(SPARE);
+    let first = world.call(&ECHO, b"first", None);
+    world.result(first).unwrap();
+    world.kill_server();
+    let call = world.patient_call(&AGAIN, b"again");
+    world.run(1_000);
     world.start(SERVER);
     let now = world.now;
     world.server().drain(now);
-    world.result_within(call, 10_000).ok();
+    world.run(1_000);
+    world.set_targets(&[SPARE]);
+    let error = world.result_within(call, 10_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+    world.run(10_000);
+    assert_eq!(world.ran_at, [SERVER]);
 }

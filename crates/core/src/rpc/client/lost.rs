@@ -6,7 +6,7 @@ use super::Client;
 use super::call::{Earlier, State};
 use super::link::{Live, Occupant};
 use crate::rpc::context::{Context, close_code};
-use crate::rpc::event::{CallKey, ChannelEvent, Event};
+use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
 use crate::service::{CallState, NotExecuted, Outcome, Semantics, text};
 use crate::session::{Fate, NotExecutedReason};
 use crate::transport::connection::ConnectionError;
@@ -75,7 +75,8 @@ impl Client {
         }
     }
 
-    pub(super) fn note_all_sent(&mut self, cx: &Context<'_>, key: u64) {
+    /// Notes how much of each request was sent, while the connection knows it still.
+    fn note_all_sent(&mut self, cx: &Context<'_>, key: u64) {
         let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
             return;
         };
@@ -83,9 +84,9 @@ impl Client {
             session.occupants.iter().filter_map(|occupant| occupant.call).collect();
         for call in calls {
             if let Some(State::Numbered { link, id, sending, .. }) =
-                self.calls.get(call.0).map(|call| &call.state)
+                self.calls.get_mut(call.0).map(|call| &mut call.state)
             {
-                let (link, id, sending) = (*link, *id, *sending);
+                let (link, id, sending) = (*link, *id, sending.take());
                 self.note_sent(cx, link, id, sending);
             }
         }
@@ -146,7 +147,8 @@ impl Client {
         }
     }
 
-    /// A call whose session is gone. Idempotent calls may run again, so they do.
+    /// A call whose session is gone. An idempotent one that cannot have run goes to any server; one
+    /// that may have run goes on at the same server or nowhere.
     fn end_lost(
         &mut self,
         cx: &mut Context<'_>,
@@ -156,13 +158,14 @@ impl Client {
         why: &'static str,
     ) {
         let Some(call) = self.calls.get(call_key.0) else { return };
-        let again = call.request().is_some_and(|request| {
+        let repeatable = call.request().is_some_and(|request| {
             request.method.semantics() == Semantics::Idempotent && !request.reserved
         });
-        if again && call.deadline.is_none_or(|deadline| deadline > cx.now) {
-            if fate == Fate::Lost
-                && let Some(call) = self.calls.get_mut(call_key.0)
-            {
+        let in_time = call.deadline.is_none_or(|deadline| deadline > cx.now);
+        let may_have_run = fate == Fate::Lost || call.earlier == Earlier::MayHaveRun;
+        let no_other = self.channels[call.channel.0 as usize].links == [key];
+        if repeatable && in_time && (no_other || !may_have_run) {
+            if let Some(call) = self.calls.get_mut(call_key.0).filter(|_| may_have_run) {
                 call.earlier = Earlier::MayHaveRun;
             }
             return self.enqueue_again(call_key);
@@ -176,6 +179,19 @@ impl Client {
         };
         let peer = self.links.get(key).map(|link| link.address);
         self.finish(cx, call_key, Err(error.at(peer)));
+    }
+
+    /// A channel has other servers than the one that it had: what waits to run again at that one
+    /// must not run at them.
+    pub(super) fn end_bound(&mut self, cx: &mut Context<'_>, channel: ChannelKey) {
+        let waiting: Vec<CallKey> = self.channels[channel.0 as usize].waiting.numbered().collect();
+        for key in waiting {
+            let Some(call) = self.calls.get(key.0) else { continue };
+            if call.earlier == Earlier::MayHaveRun {
+                let error = call.error(Outcome::Lost).because("its server was lost, then replaced");
+                self.finish(cx, key, Err(error));
+            }
+        }
     }
 }
 

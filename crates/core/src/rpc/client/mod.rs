@@ -124,7 +124,11 @@ impl Client {
         }
         channel.current = links.iter().position(|link| Some(*link) == in_use).unwrap_or(0);
         channel.failed_in_turn = 0;
+        let others = links.len() > 1 || !old.is_empty();
         channel.links = links;
+        if others {
+            self.end_bound(cx, key);
+        }
         for link in old {
             self.retire(cx, link);
         }

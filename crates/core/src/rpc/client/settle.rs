@@ -1,7 +1,7 @@
 //! What the server says, and what it makes of the calls that wait.
 
 use super::Client;
-use super::call::{State, Work};
+use super::call::{Earlier, State, Work};
 use super::link::Occupant;
 use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
@@ -209,6 +209,7 @@ impl Client {
         let channel = &self.channels[call.channel.0 as usize];
         !channel.closed
             && channel.links.len() > 1
+            && call.earlier == Earlier::CannotHaveRun
             && call.request().is_some_and(|request| !request.reserved)
     }
 
