@@ -9,7 +9,7 @@ use stubborn_core::service::{
     ServiceDescriptor, Shape, Status,
 };
 
-use crate::oracle::calls::Token;
+use crate::oracle::calls::{Again, Token};
 use crate::oracle::integrity::filler;
 use crate::world::World;
 
@@ -36,6 +36,15 @@ static DESCRIPTOR: ServiceDescriptor =
 impl Kind {
     pub(crate) fn method(self) -> &'static Method {
         &METHODS[self as usize]
+    }
+
+    /// Whether and where the method of this index may run again.
+    fn again(method: usize) -> Again {
+        match METHODS[method].semantics() {
+            Semantics::Idempotent => Again::AtTheSameServer,
+            Semantics::Read | Semantics::Maybe => Again::Anywhere,
+            _ => Again::Never,
+        }
     }
 }
 
@@ -84,11 +93,13 @@ impl Errand {
 /// The service.
 pub(crate) struct Probe {
     world: World,
+    server: String,
 }
 
 impl Probe {
-    pub(crate) fn new(world: World) -> Self {
-        Self { world }
+    /// The service of a server.
+    pub(crate) fn new(world: World, server: &str) -> Self {
+        Self { world, server: server.to_owned() }
     }
 }
 
@@ -115,7 +126,7 @@ impl Service for Probe {
                 ))));
             };
             state.calls.message(errand.token, REQUEST, filling, now);
-            state.calls.ran(errand.token, method == Kind::Once as usize, now);
+            state.calls.ran(errand.token, Kind::again(method), &self.server, now);
             errand
         };
         let answer = reply(&METHODS[method], &errand);

@@ -45,10 +45,10 @@ pub(super) async fn scenario(world: World) {
     let plan = Plan::draw(&mut random);
     plan.configure(&world, &mut random);
     for server in &plan.servers {
-        let probe = world.clone();
+        let (probe, name) = (world.clone(), server.clone());
         world.host_with(server, move || {
             let mut services = Registry::new();
-            services.add(Arc::new(Probe::new(probe.clone()))).expect("one service");
+            services.add(Arc::new(Probe::new(probe.clone(), &name))).expect("one service");
             services
         });
     }

@@ -42,7 +42,7 @@ pub fn measure_speed() -> Result<Speed, Failure> {
 
 async fn five_hosts(world: World) {
     let probe = world.clone();
-    world.host("server", move || Probe::new(probe.clone()));
+    world.host("server", move || Probe::new(probe.clone(), "server"));
     world.network().lose(0.05).keep();
     let stop = Arc::new(AtomicBool::new(false));
     let mut random = world.random();

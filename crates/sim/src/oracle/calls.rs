@@ -6,6 +6,7 @@ use stubborn_core::time::Instant;
 
 use super::at_most_once::AtMostOnce;
 use super::liveness::Liveness;
+use super::one_server::OneServer;
 use super::outcomes::Outcomes;
 use super::{Violation, integrity, lost};
 
@@ -35,6 +36,14 @@ impl fmt::Display for Verdict {
             Self::Lost => "lost",
         })
     }
+}
+
+/// Where a call may run again that has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    Never,
+    AtTheSameServer,
+    Anywhere,
 }
 
 /// How many calls ended how.
@@ -69,6 +78,7 @@ impl std::ops::AddAssign for CallCounts {
 #[derive(Default)]
 pub(crate) struct Calls {
     at_most_once: AtMostOnce,
+    one_server: OneServer,
     outcomes: Outcomes,
     pub(crate) liveness: Liveness,
     pub(crate) counts: CallCounts,
@@ -91,12 +101,19 @@ impl Calls {
         Token(self.next)
     }
 
-    /// A handler runs. `once`: the method's calls must not run again.
-    pub(crate) fn ran(&mut self, token: Token, once: bool, now: Instant) {
+    /// A handler runs at a server.
+    pub(crate) fn ran(&mut self, token: Token, again: Again, server: &str, now: Instant) {
         self.counts.runs += 1;
-        if once {
-            let judged = self.at_most_once.ran(token);
-            self.accuse("at most once", now, judged);
+        match again {
+            Again::Never => {
+                let judged = self.at_most_once.ran(token);
+                self.accuse("at most once", now, judged);
+            }
+            Again::AtTheSameServer => {
+                let judged = self.one_server.ran(token, server);
+                self.accuse("one server", now, judged);
+            }
+            Again::Anywhere => {}
         }
         let judged = self.outcomes.ran(token);
         self.accuse("outcomes", now, judged);
@@ -172,13 +189,18 @@ mod tests {
     #[test]
     fn each_broken_promise_is_seen() {
         let ran_twice = broken(|calls, token| {
-            calls.ran(token, true, NOW);
-            calls.ran(token, true, NOW);
+            calls.ran(token, Again::Never, "a", NOW);
+            calls.ran(token, Again::Never, "a", NOW);
         });
         assert_eq!(ran_twice, Some("at most once"));
+        let ran_elsewhere = broken(|calls, token| {
+            calls.ran(token, Again::AtTheSameServer, "a", NOW);
+            calls.ran(token, Again::AtTheSameServer, "b", NOW);
+        });
+        assert_eq!(ran_elsewhere, Some("one server"));
         let ran_later = broken(|calls, token| {
             calls.told(token, Verdict::NotExecuted, NOW);
-            calls.ran(token, true, NOW);
+            calls.ran(token, Again::Never, "a", NOW);
         });
         assert_eq!(ran_later, Some("outcomes"));
         let never_ran = broken(|calls, token| calls.told(token, Verdict::Executed, NOW));
@@ -195,7 +217,7 @@ mod tests {
     #[test]
     fn what_keeps_its_promises_is_not_accused() {
         let fine = broken(|calls, token| {
-            calls.ran(token, true, NOW);
+            calls.ran(token, Again::Never, "a", NOW);
             calls.told(token, Verdict::Executed, NOW);
             calls.liveness.healed(NOW);
             calls.check_liveness(NOW + Duration::from_secs(11));
@@ -204,9 +226,14 @@ mod tests {
         });
         assert_eq!(fine, None);
         let twice_allowed = broken(|calls, token| {
-            calls.ran(token, false, NOW);
-            calls.ran(token, false, NOW);
+            calls.ran(token, Again::AtTheSameServer, "a", NOW);
+            calls.ran(token, Again::AtTheSameServer, "a", NOW);
         });
         assert_eq!(twice_allowed, None);
+        let read_anywhere = broken(|calls, token| {
+            calls.ran(token, Again::Anywhere, "a", NOW);
+            calls.ran(token, Again::Anywhere, "b", NOW);
+        });
+        assert_eq!(read_anywhere, None);
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod integrity;
 mod liveness;
 mod lost;
 pub(crate) mod memory;
+mod one_server;
 mod outcomes;
 mod races;
 pub(crate) mod starts;
