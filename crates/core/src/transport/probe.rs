@@ -81,9 +81,11 @@ impl ProbeTimeout {
 
     /// An answer is awaited and the peer has been silent for seconds: probes are due now, whatever
     /// the timeout. After a peer that stood still for long it may be far longer than the path needs.
+    /// It counts as an expiry: these probes put the next one off, so that without it none would ever
+    /// come, and a silence would not be seen however long it lasts.
     pub fn insist(&mut self, now: Instant) {
         self.prompted = Some(now);
-        self.due = PROBES_PER_TIMEOUT;
+        self.on_expired();
     }
 
     /// Probes still to be sent. They go out whatever the congestion window says, and count against

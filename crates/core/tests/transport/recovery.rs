@@ -428,3 +428,21 @@ fn a_path_of_jumbo_datagrams_is_used_to_the_full() {
     assert_eq!(largest(&pair), Some(8_972));
     assert_eq!(pair.client(client).stats().packets_lost, 0);
 }
+
+#[test]
+fn a_silence_is_probed_and_counted_however_long_the_round_trip_was_before() {
+    let mut pair = Pair::new(31);
+    pair.rules(Rules { delay: 2 * SECOND, ..Rules::default() });
+    let (client, _) = pair.established();
+    pair.run_for(30 * SECOND);
+    pair.rules(Rules { cut: true, ..Rules::default() });
+    let now = pair.now;
+    pair.client(client).await_answer(now, true);
+    pair.client(client).send(Bytes::new(), pattern(10, 1)).unwrap();
+    pair.run_for(15 * SECOND);
+    assert!(pair.client(client).stats().probe_timeouts_in_a_row >= 3);
+    pair.rules(Rules::default());
+    assert!(pair.run_until(3 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
+    pair.run_for(SECOND);
+    assert_eq!(pair.client(client).stats().probe_timeouts_in_a_row, 0);
+}
