@@ -110,7 +110,7 @@ pub struct LoadReport {
     /// Calls that failed or gave a wrong reply, also while warming up.
     pub failed: u64,
     pub first_failure: Option<String>,
-    /// Calls that were given up because they had not ended a while after the time.
+    /// Calls that had not ended when the time was over. What they would have shown is not known.
     #[serde(default)]
     pub unfinished: u64,
 }

@@ -39,7 +39,9 @@ impl Recorder {
 
     /// A call that was answered as it should be.
     pub fn answered(&mut self, started: Instant, ended: Instant) {
-        if started >= self.from && ended <= self.to {
+        if ended > self.to {
+            self.unfinished += 1;
+        } else if started >= self.from {
             self.latency.saturating_record(nanos(ended - started));
         }
     }
@@ -50,7 +52,7 @@ impl Recorder {
         self.first_failure.get_or_insert(why);
     }
 
-    /// A call that was given up.
+    /// A call that was given up after the time.
     pub(crate) fn unfinished(&mut self) {
         self.unfinished += 1;
     }
@@ -98,7 +100,7 @@ mod tests {
         recorder.failed("first".into());
         recorder.failed("second".into());
         let report = recorder.into_report();
-        assert_eq!((report.calls, report.failed), (1, 2));
+        assert_eq!((report.calls, report.failed, report.unfinished), (1, 2, 1));
         assert_eq!(report.first_failure.as_deref(), Some("first"));
         assert_eq!(report.latency.len(), 1);
     }
