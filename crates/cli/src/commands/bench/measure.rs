@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use stubborn::client::{ClientEndpoint, ConnectErrorKind};
 use stubborn::{CallError, ChannelBuilder, Connection, Outcome, Trust};
@@ -21,7 +22,9 @@ const LONGEST: u64 = 3_600_000_000_000;
 #[derive(Clone)]
 pub(super) struct Load {
     pub(super) payload: usize,
-    /// Calls in flight.
+    /// Bytes of each reply; `None`: as many as the request has.
+    pub(super) reply: Option<u32>,
+    /// Calls in flight, over all connections of the thread.
     pub(super) concurrency: usize,
     /// From here to there, calls count if they begin and end in between.
     pub(super) from: Instant,
@@ -124,18 +127,20 @@ pub(super) async fn connect(
     Ok((EchoClient::new(connection.channel()), connection))
 }
 
-/// Keeps `load.concurrency` calls in flight until the time is up, then waits for the last ones.
+/// Keeps `load.concurrency` calls in flight until the time is up, spread over the connections, then
+/// waits for the last ones. The live view shows the first of the connections.
 pub(super) async fn measure(
-    client: &EchoClient,
-    connection: Connection,
+    connections: Vec<(EchoClient, Connection)>,
     load: Load,
 ) -> Result<Measured, Error> {
     let measured = Rc::new(RefCell::new(Measured::new()?));
     let tasks = LocalSet::new();
-    for _ in 0..load.concurrency {
+    for (client, _) in connections.iter().cycle().take(load.concurrency) {
         tasks.spawn_local(work(client.clone(), load.clone(), Rc::clone(&measured)));
     }
-    if let Some(live) = load.live.clone() {
+    if let Some(live) = load.live.clone()
+        && let Some((_, connection)) = connections.into_iter().next()
+    {
         tasks.spawn_local(tell(live, connection, load.to, Rc::clone(&measured)));
     }
     tasks.await;
@@ -145,7 +150,7 @@ pub(super) async fn measure(
 }
 
 async fn work(client: EchoClient, load: Load, measured: Rc<RefCell<Measured>>) {
-    let request = Payload { data: vec![0x5a; load.payload] };
+    let request = Payload { data: Bytes::from(vec![0x5a; load.payload]), reply: load.reply };
     let mut started = Instant::now();
     while started < load.to {
         let result = client.echo(request.clone()).await;

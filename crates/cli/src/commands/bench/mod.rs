@@ -1,10 +1,12 @@
 //! `stubborn bench`: measures small or large calls between two processes, encrypted, through
-//! generated stubs.
+//! generated stubs; and what connections cost that do nothing.
 
 mod cpu;
 mod histogram;
+mod idle;
 mod live;
 mod measure;
+mod memory;
 mod run;
 mod serve;
 
@@ -32,11 +34,13 @@ pub(crate) struct Args {
 enum Command {
     Serve(serve::Args),
     Run(run::Args),
+    Idle(idle::Args),
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     match args.command {
         Command::Serve(args) => serve::run(args, out),
         Command::Run(args) => run::run(args, out),
+        Command::Idle(args) => idle::run(args, out),
     }
 }

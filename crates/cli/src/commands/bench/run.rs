@@ -18,7 +18,7 @@ use crate::task::block_on;
 
 /// Call `bench serve` for some time, and say how fast it was.
 ///
-/// Each call carries the payload there and back, encrypted, at most once. Processor time is that of
+/// Each call carries the payload there and back, or another reply, encrypted, at most once. Processor time is that of
 /// both processes, in user mode and in the kernel, over the time that is measured; the server tells
 /// its own.
 #[derive(Debug, clap::Args)]
@@ -27,9 +27,13 @@ pub(crate) struct Args {
     #[arg(value_name = "ADDR")]
     address: String,
 
-    /// Bytes in each request and each reply.
+    /// Bytes in each request, and in each reply unless --reply says otherwise.
     #[arg(long, value_name = "BYTES", default_value_t = 32)]
     payload: usize,
+
+    /// Bytes in each reply.
+    #[arg(long, value_name = "BYTES")]
+    reply: Option<u32>,
 
     /// Calls in flight at once, over all connections. A connection has 1,024 slots: more calls
     /// than that wait in the client.
@@ -40,9 +44,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", default_value = "5", value_parser = seconds)]
     seconds: Duration,
 
-    /// Connections, each with a thread and a socket of its own.
-    #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    /// Connections, each with a socket of its own.
+    #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     connections: u32,
+
+    /// Threads that share the connections; by default as many as there are processors for them.
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: Option<u32>,
 
     /// How long to call before the measurement begins.
     #[arg(long, value_name = "S", default_value = "1", value_parser = seconds)]
@@ -86,18 +94,21 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
 async fn perform(args: &Args, out: &Output) -> Result<Summary, Error> {
     let (observer, _) = connect(&args.address, Duration::ZERO).await?;
     let live = if out.shows_progress() { Some(Live::new()?) } else { None };
+    let threads = args.threads.unwrap_or_else(processors).min(args.connections);
     let mut callers = Vec::new();
-    for _ in 0..args.connections {
-        callers.push(Caller::start(args.address.clone(), args.busy_poll()).await?);
+    for connections in shares(args.connections, threads) {
+        let busy_poll = args.busy_poll();
+        callers.push(Caller::start(args.address.clone(), connections, busy_poll).await?);
     }
     let from = Instant::now() + args.warmup;
     let to = from + args.seconds;
     let threads: Vec<_> = callers
         .into_iter()
-        .zip(shares(args.concurrency, args.connections))
+        .zip(shares(args.concurrency, threads))
         .map(|(caller, concurrency)| {
             let live = live.clone();
-            caller.call(Load { payload: args.payload, concurrency, from, to, live })
+            let Args { payload, reply, .. } = *args;
+            caller.call(Load { payload, reply, concurrency, from, to, live })
         })
         .collect();
     let (client_cpu, server_cpu) = observe(&observer, from, to, live.as_ref()).await?;
@@ -109,13 +120,18 @@ async fn perform(args: &Args, out: &Output) -> Result<Summary, Error> {
     Ok(Summary { measured, client_cpu, server_cpu })
 }
 
-/// Calls in flight for each connection: as even as they can be.
-fn shares(concurrency: u32, connections: u32) -> impl Iterator<Item = usize> {
-    let (each, rest) = (concurrency / connections, concurrency % connections);
-    (0..connections).map(move |index| (each + u32::from(index < rest)) as usize)
+fn processors() -> u32 {
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// A thread with a connection, before it calls.
+/// `count` things for each of so many: as even as they can be.
+fn shares(count: u32, among: u32) -> impl Iterator<Item = usize> {
+    let (each, rest) = (count / among, count % among);
+    (0..among).map(move |index| (each + u32::from(index < rest)) as usize)
+}
+
+/// A thread with connections, before it calls.
 struct Caller {
     start: oneshot::Sender<Load>,
     thread: JoinHandle<Result<Measured, Error>>,
@@ -123,15 +139,22 @@ struct Caller {
 
 impl Caller {
     /// Connects.
-    async fn start(address: String, busy_poll: Duration) -> Result<Self, Error> {
+    async fn start(
+        address: String,
+        connections: usize,
+        busy_poll: Duration,
+    ) -> Result<Self, Error> {
         let (start, load) = oneshot::channel();
         let (connected, ready) = oneshot::channel();
         let thread = thread::spawn(move || {
             block_on(async {
-                let (client, connection) = connect(&address, busy_poll).await?;
+                let mut opened = Vec::new();
+                for _ in 0..connections {
+                    opened.push(connect(&address, busy_poll).await?);
+                }
                 let _ = connected.send(());
                 match load.await {
-                    Ok(load) => measure(&client, connection, load).await,
+                    Ok(load) => measure(opened, load).await,
                     Err(_) => Err(Error::internal("the benchmark was given up")),
                 }
             })
@@ -194,11 +217,15 @@ fn report(args: &Args, summary: &Summary, out: &Output) {
     };
     let (client, server) = (per_call(client_cpu), per_call(server_cpu));
     let Args { payload, concurrency, connections, .. } = args;
+    let reply = args.reply.map_or(*payload, |reply| reply as usize);
     out.line(format_args!(
-        "{payload} bytes each way, {concurrency} in flight, {connections} connections, {:.1} s",
+        "{payload} bytes there, {reply} back, {concurrency} in flight, {connections} connections, {:.1} s",
         args.seconds.as_secs_f64()
     ));
     out.line(format_args!("  calls      {rate:.0} per second, {calls} in all"));
+    let gigabits = |bytes: usize| rate * bytes as f64 * 8.0 / 1e9;
+    let (there, back) = (gigabits(*payload), gigabits(reply));
+    out.line(format_args!("  payload    {there:.2} Gbit/s there, {back:.2} back"));
     out.line(format_args!(
         "  latency    p50 {p50:.1}   p90 {p90:.1}   p99 {p99:.1}   p99.9 {p999:.1}   max {max:.1} µs"
     ));
@@ -229,6 +256,9 @@ fn report(args: &Args, summary: &Summary, out: &Output) {
         "client_cpu_us_per_call": client,
         "server_cpu_us_per_call": server,
         "payload": payload,
+        "reply": reply,
+        "request_gbit_per_s": there,
+        "reply_gbit_per_s": back,
         "concurrency": concurrency,
         "connections": connections,
         "seconds": args.seconds.as_secs_f64(),
@@ -246,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_spread_evenly_and_none_is_forgotten() {
+    fn calls_and_connections_are_spread_evenly_and_none_is_forgotten() {
         assert_eq!(shares(10, 4).collect::<Vec<_>>(), [3, 3, 2, 2]);
         assert_eq!(shares(1, 1).collect::<Vec<_>>(), [1]);
     }

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
-use stubborn::{Call, Identity, Server, Status};
+use stubborn::{Call, Identity, Limits, Server, Status};
 
-use super::cpu;
+use super::{cpu, memory};
 use crate::error::Error;
 use crate::output::{Output, Style};
 use crate::pins;
@@ -44,6 +45,7 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
             .identity(identity)
             .service(EchoServer::new(Echoes { yields: args.yields }))
             .busy_poll(Duration::from_micros(args.busy_poll.into()))
+            .limits(limits())
             .workers(args.workers.into())
             .start()
             .await
@@ -96,6 +98,15 @@ fn reachable(mut local: SocketAddr) -> SocketAddr {
     local
 }
 
+/// One machine makes all the connections of a benchmark.
+fn limits() -> Limits {
+    let default = Limits::default();
+    Limits { sessions_per_address: default.sessions, ..default }
+}
+
+/// The largest reply that can be asked for: what a message may have by default.
+const LARGEST_REPLY: usize = 64 << 20;
+
 struct Echoes {
     yields: bool,
 }
@@ -105,11 +116,18 @@ impl Echo for Echoes {
         if self.yields {
             tokio::task::yield_now().await;
         }
-        Ok(call.into_message())
+        let request = call.into_message();
+        let Some(size) = request.reply else { return Ok(request) };
+        match usize::try_from(size) {
+            Ok(size) if size <= LARGEST_REPLY => {
+                Ok(Payload { data: Bytes::from(vec![0; size]), reply: None })
+            }
+            _ => Err(Status::invalid_argument("a reply has 64 MiB at most")),
+        }
     }
 
     async fn usage(&self, _: Call<()>) -> Result<UsageReply, Status> {
         let cpu_nanos = u64::try_from(cpu::used().as_nanos()).unwrap_or(u64::MAX);
-        Ok(UsageReply { cpu_nanos })
+        Ok(UsageReply { cpu_nanos, resident_bytes: memory::resident() })
     }
 }
