@@ -90,6 +90,7 @@ impl Node {
     /// Lets every timer that is due at `now` fire.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
+        self.assembly.handle_timeout(now);
         self.with_client(now, |client, cx| client.handle_timeout(cx));
         if let Some(server) = &mut self.server {
             server.handle_timeout(now);

@@ -3,9 +3,10 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::time::{Duration, Instant};
+use super::spares::Spares;
+use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::{Chunk, Connection, MessageId};
 use crate::transport::endpoint::ConnectionHandle;
 
@@ -16,6 +17,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// as it holds in about a quarter of an hour, if that is more.)
 const PROGRESS: u64 = 16 << 10;
 const PROGRESS_OF_HELD: u64 = 512;
+
+/// While this much more would leave room for everybody, so much of a message is read at once.
+const AT_ONCE: u64 = 256 << 10;
 
 /// Messages that have begun to arrive, of every connection of a node.
 ///
@@ -44,12 +48,13 @@ pub(crate) struct Assembly {
     shares: BTreeMap<ConnectionHandle, Share>,
     /// When it is looked next who goes on: only while messages wait.
     check_at: Option<Instant>,
+    spares: Spares,
 }
 
 #[derive(Debug)]
 struct Partial {
     order: u64,
-    data: Vec<u8>,
+    data: BytesMut,
 }
 
 /// What one connection has of the room.
@@ -65,6 +70,14 @@ struct Share {
 
 /// The code with which a message is stopped that is larger than this side takes.
 pub(crate) const TOO_LARGE: u64 = 1;
+
+/// Why no more of a message is read now.
+#[derive(Clone, Copy, Debug)]
+enum Stopped {
+    Blocked,
+    Ended,
+    Reset,
+}
 
 /// What reading on gave.
 #[derive(Debug)]
@@ -89,6 +102,7 @@ impl Assembly {
             begun: 0,
             shares: BTreeMap::new(),
             check_at: None,
+            spares: Spares::default(),
         }
     }
 
@@ -102,9 +116,14 @@ impl Assembly {
         !self.waiting.is_empty()
     }
 
-    /// When [`stalled`](Self::stalled) is to be asked next.
+    /// When [`stalled`](Self::stalled) is to be asked next, or memory to be given back.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.check_at
+        earliest(self.check_at, self.spares.next_timeout())
+    }
+
+    /// Gives memory back that has not been used for some time.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.spares.handle_timeout(now);
     }
 
     /// The connections that keep room from others and do not go on: to be ended.
@@ -138,6 +157,7 @@ impl Assembly {
         connection: &mut Connection,
         out: &mut Vec<Progress>,
     ) {
+        self.spares.set_time(now);
         while let Some((_, data)) = connection.take_whole_message() {
             let fits = data.len() as u64 <= self.largest;
             out.push(if fits { Progress::Whole(data) } else { Progress::TooLarge(data) });
@@ -191,7 +211,7 @@ impl Assembly {
                 }
                 Chunk::Data { data, end } => {
                     self.start(handle, id);
-                    self.append(handle, id, data);
+                    self.append(handle, id, &data);
                     self.check(handle, id, end, connection, out);
                     return self.read_on(handle, id, connection, out);
                 }
@@ -216,16 +236,13 @@ impl Assembly {
     ) {
         while self.may_read(handle, id, connection) {
             self.waiting.remove(&(handle, id));
-            match connection.read(id) {
-                Chunk::Data { data, end } => {
-                    self.append(handle, id, data);
-                    self.check(handle, id, end, connection, out);
-                }
-                Chunk::Blocked => return,
-                Chunk::Ended => {
+            match self.read_pieces(handle, id, connection) {
+                Ok(end) => self.check(handle, id, end, connection, out),
+                Err(Stopped::Blocked) => return,
+                Err(Stopped::Ended) => {
                     self.remove(handle, id);
                 }
-                Chunk::Reset(_) => {
+                Err(Stopped::Reset) => {
                     self.remove(handle, id);
                     out.push(Progress::Reset);
                 }
@@ -239,6 +256,35 @@ impl Assembly {
                 share.read_before = None;
             }
         }
+    }
+
+    /// Reads one piece, or several while there is plenty of room. Returns whether the message ended.
+    fn read_pieces(
+        &mut self,
+        handle: ConnectionHandle,
+        id: MessageId,
+        connection: &mut Connection,
+    ) -> Result<bool, Stopped> {
+        let Some(partial) = self.partial.get_mut(&(handle, id)) else { return Err(Stopped::Ended) };
+        let most = if self.held + AT_ONCE < self.budget / 2 { AT_ONCE } else { 1 };
+        let before = partial.data.len() as u64;
+        let result = loop {
+            match connection.read(id) {
+                Chunk::Data { data, end } => {
+                    self.spares.append(&mut partial.data, &data);
+                    let size = partial.data.len() as u64;
+                    if end || size - before >= most || size > self.largest {
+                        break Ok(end);
+                    }
+                }
+                Chunk::Blocked => break Err(Stopped::Blocked),
+                Chunk::Ended => break Err(Stopped::Ended),
+                Chunk::Reset(_) => break Err(Stopped::Reset),
+            }
+        };
+        let read = partial.data.len() as u64 - before;
+        self.count(handle, read);
+        result
     }
 
     fn check(
@@ -255,10 +301,10 @@ impl Assembly {
         if size > self.largest {
             connection.stop(id, TOO_LARGE);
             let data = self.remove(handle, id);
-            out.push(Progress::TooLarge(data));
+            out.push(Progress::TooLarge(self.spares.finish(data)));
         } else if end {
             let data = self.remove(handle, id);
-            out.push(Progress::Whole(data));
+            out.push(Progress::Whole(self.spares.finish(data)));
         }
     }
 
@@ -300,28 +346,26 @@ impl Assembly {
     fn start(&mut self, handle: ConnectionHandle, id: MessageId) {
         self.begun += 1;
         self.orders.insert(self.begun, handle);
-        self.partial.insert((handle, id), Partial { order: self.begun, data: Vec::new() });
+        self.partial.insert((handle, id), Partial { order: self.begun, data: BytesMut::new() });
         self.shares.entry(handle).or_default().messages += 1;
     }
 
-    /// The first piece is taken over as it is.
-    fn append(&mut self, handle: ConnectionHandle, id: MessageId, data: Bytes) {
-        let size = data.len() as u64;
+    fn append(&mut self, handle: ConnectionHandle, id: MessageId, data: &[u8]) {
         let Some(partial) = self.partial.get_mut(&(handle, id)) else { return };
-        if partial.data.is_empty() {
-            partial.data = data.into();
-        } else {
-            partial.data.extend_from_slice(&data);
-        }
+        self.spares.append(&mut partial.data, data);
+        self.count(handle, data.len() as u64);
+    }
+
+    fn count(&mut self, handle: ConnectionHandle, size: u64) {
         self.held += size;
         let share = self.shares.entry(handle).or_default();
         share.held += size;
         share.read += size;
     }
 
-    fn remove(&mut self, handle: ConnectionHandle, id: MessageId) -> Bytes {
+    fn remove(&mut self, handle: ConnectionHandle, id: MessageId) -> BytesMut {
         self.waiting.remove(&(handle, id));
-        let Some(partial) = self.partial.remove(&(handle, id)) else { return Bytes::new() };
+        let Some(partial) = self.partial.remove(&(handle, id)) else { return BytesMut::new() };
         self.orders.remove(&partial.order);
         let size = partial.data.len() as u64;
         self.held -= size;
@@ -332,7 +376,7 @@ impl Assembly {
                 self.shares.remove(&handle);
             }
         }
-        partial.data.into()
+        partial.data
     }
 
     fn of(&self, handle: ConnectionHandle) -> Vec<MessageId> {

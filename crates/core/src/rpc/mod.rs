@@ -14,6 +14,7 @@ mod event;
 mod kept;
 mod message;
 mod server;
+mod spares;
 
 pub use config::{ChannelConfig, SessionTicket};
 pub use event::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey};

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use stubborn_core::datagram::{Datagram, DatagramError, Datagrams};
 use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::transport::endpoint::{Ecn, Transmit};
 
-use super::socket::{ReceiveBuffers, Socket};
+use super::buffers::ReceiveBuffers;
+use super::socket::Socket;
 
 /// Receives per system call: few, for a socket that is not the hot path.
 const BATCH: usize = 4;
@@ -94,14 +94,8 @@ impl Datagrams for UdpEndpoint {
             }
             let Incoming { buffers, queue } = incoming;
             ready!(self.socket.poll_receive(cx, buffers, |chunk| {
-                let mut rest = Bytes::copy_from_slice(chunk.bytes);
-                loop {
-                    let data = rest.split_to(chunk.stride.min(rest.len()));
-                    queue.push_back(Datagram { from: chunk.from, data });
-                    if rest.is_empty() {
-                        break;
-                    }
-                }
+                let from = chunk.from;
+                chunk.for_each(|data| queue.push_back(Datagram { from, data: data.freeze() }));
             }))
             .map_err(|e| refused(&e))?;
         }

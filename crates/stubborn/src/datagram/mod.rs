@@ -10,6 +10,7 @@
 //! # Ok(()) }
 //! ```
 
+mod buffers;
 mod endpoint;
 mod group;
 mod io;
@@ -17,7 +18,8 @@ mod socket;
 #[cfg(target_os = "linux")]
 mod steering;
 
+pub(crate) use buffers::ReceiveBuffers;
 pub use endpoint::UdpEndpoint;
 pub(crate) use group::{SocketGroup, bind_group};
-pub(crate) use socket::{Chunk, ReceiveBuffers, Socket};
+pub(crate) use socket::{Chunk, Socket};
 pub use stubborn_core::datagram::{Datagram, DatagramError, Datagrams, DatagramsExt};

@@ -4,17 +4,16 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
 use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::transport::endpoint::{Ecn, Transmit};
 
+use super::buffers::{Lent, RECEIVE_SIZE, ReceiveBuffers};
 use super::io::Io;
 
 /// What is asked of the kernel for each direction, in bytes; it grants what its limits allow.
 const WANTED_BUFFER: usize = 8 << 20;
-
-/// Room for one receive: a datagram of any size, or a batch that the kernel has put together.
-const RECEIVE_SIZE: usize = 64 << 10;
 
 /// Whether one receive takes all that there is, up to its batch: recvmmsg does.
 const RECEIVES_ALL: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -32,26 +31,25 @@ pub(crate) struct Socket {
     local: SocketAddr,
 }
 
-/// Where received bytes are put before they are handed on. Allocated once per socket.
-pub(crate) struct ReceiveBuffers {
-    bytes: Vec<u8>,
-    metas: Vec<RecvMeta>,
-}
-
 /// Datagrams of one sender, all of them `stride` bytes long except perhaps the last.
 pub(crate) struct Chunk<'a> {
     pub(crate) from: SocketAddr,
     pub(crate) local: Option<IpAddr>,
     pub(crate) ecn: Ecn,
-    pub(crate) stride: usize,
-    pub(crate) bytes: &'a [u8],
+    stride: usize,
+    size: usize,
+    buffer: &'a mut BytesMut,
+    lent: &'a mut Lent,
 }
 
-impl ReceiveBuffers {
-    /// Room for `batch` receives in one system call.
-    pub(crate) fn new(batch: usize) -> Self {
-        let batch = batch.clamp(1, BATCH_SIZE);
-        Self { bytes: vec![0; batch * RECEIVE_SIZE], metas: vec![RecvMeta::default(); batch] }
+impl Chunk<'_> {
+    /// Hands on the datagrams, one after another.
+    pub(crate) fn for_each(self, mut take: impl FnMut(BytesMut)) {
+        let mut rest = self.lent.take(self.buffer, self.size);
+        while rest.len() > self.stride {
+            take(rest.split_to(self.stride));
+        }
+        take(rest);
     }
 }
 
@@ -97,12 +95,12 @@ impl Socket {
         buffers: &mut ReceiveBuffers,
         sink: impl FnMut(Chunk<'_>),
     ) -> Poll<io::Result<usize>> {
-        let ReceiveBuffers { bytes, metas } = buffers;
+        let ReceiveBuffers { buffers, metas, lent } = buffers;
         let count = loop {
             ready!(self.io.poll_recv_ready(cx))?;
             let mut count = 0;
             let received = self.io.try_recv(|| {
-                count = self.receive(bytes, metas)?;
+                count = self.receive(buffers, metas)?;
                 // A batch that is not full has emptied the queue. Saying so now saves the system
                 // call that would find nothing; what comes from here on makes the socket readable
                 // again.
@@ -117,7 +115,7 @@ impl Socket {
                 other => other?,
             }
         };
-        Poll::Ready(Ok(hand_on(bytes, &metas[..count], sink)))
+        Poll::Ready(Ok(hand_on(buffers, &metas[..count], lent, sink)))
     }
 
     /// The same without waiting, whether or not the socket is known to be readable. 0 if nothing has
@@ -127,16 +125,16 @@ impl Socket {
         buffers: &mut ReceiveBuffers,
         sink: impl FnMut(Chunk<'_>),
     ) -> usize {
-        let ReceiveBuffers { bytes, metas } = buffers;
-        let count = self.receive(bytes, metas).unwrap_or(0);
-        hand_on(bytes, &metas[..count], sink)
+        let ReceiveBuffers { buffers, metas, lent } = buffers;
+        let count = self.receive(buffers, metas).unwrap_or(0);
+        hand_on(buffers, &metas[..count], lent, sink)
     }
 
-    fn receive(&self, bytes: &mut [u8], metas: &mut [RecvMeta]) -> io::Result<usize> {
+    fn receive(&self, buffers: &mut [BytesMut], metas: &mut [RecvMeta]) -> io::Result<usize> {
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(&mut []));
         let batch = metas.len();
-        for (slice, buffer) in slices.iter_mut().zip(bytes.chunks_exact_mut(RECEIVE_SIZE)) {
+        for (slice, buffer) in slices.iter_mut().zip(buffers) {
             *slice = IoSliceMut::new(buffer);
         }
         self.state.recv(self.io.socket().into(), &mut slices[..batch], metas)
@@ -199,9 +197,14 @@ impl Socket {
 }
 
 /// Hands on what was received; returns how many datagrams it is.
-fn hand_on(bytes: &[u8], metas: &[RecvMeta], mut sink: impl FnMut(Chunk<'_>)) -> usize {
+fn hand_on(
+    buffers: &mut [BytesMut],
+    metas: &[RecvMeta],
+    lent: &mut Lent,
+    mut sink: impl FnMut(Chunk<'_>),
+) -> usize {
     let mut datagrams = 0;
-    for (meta, buffer) in metas.iter().zip(bytes.chunks_exact(RECEIVE_SIZE)) {
+    for (meta, buffer) in metas.iter().zip(buffers) {
         let stride = meta.stride.max(1);
         datagrams += meta.len.div_ceil(stride).max(1);
         sink(Chunk {
@@ -209,7 +212,9 @@ fn hand_on(bytes: &[u8], metas: &[RecvMeta], mut sink: impl FnMut(Chunk<'_>)) ->
             local: meta.dst_ip.map(|ip| ip.to_canonical()),
             ecn: from_codepoint(meta.ecn),
             stride,
-            bytes: &buffer[..meta.len],
+            size: meta.len,
+            buffer,
+            lent,
         });
     }
     datagrams

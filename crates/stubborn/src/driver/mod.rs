@@ -22,7 +22,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use bytes::BytesMut;
 use stubborn_core::limits::{Limits, MAX_DATAGRAM};
 use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
@@ -441,13 +440,10 @@ impl Drop for Driver {
     }
 }
 
-/// Takes datagrams out of a receive buffer: a copy of each, so that what is kept of one of them does
-/// not hold a whole batch.
+/// Takes datagrams out of a receive buffer.
 fn take(chunk: Chunk<'_>, received: &mut Vec<Received>) {
-    for datagram in chunk.bytes.chunks(chunk.stride) {
-        let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
-        received.push(Received { from, local, ecn, data: BytesMut::from(datagram) });
-    }
+    let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
+    chunk.for_each(|data| received.push(Received { from, local, ecn, data }));
 }
 
 /// Where a node's client half begins to count through a server's workers. A process draws once and

@@ -28,6 +28,13 @@ const DATAGRAM_OVERHEAD: usize = ONE_RTT_OVERHEAD + 5;
 /// From so many waiting bytes on, datagrams are as large as the path carries.
 const BULK: u64 = 64 << 10;
 
+/// Bytes in flight beyond what the path itself holds: they lie in queues, on this host in its socket
+/// buffers, and the more there are the colder the memory is that each is copied through.
+const QUEUED: u64 = 512 << 10;
+
+/// What a path holds is taken for no more than so many bytes each nanosecond of its round trip.
+const FASTEST_PATH: u64 = 5;
+
 /// No datagram is begun with less room than this: it holds any acknowledgement and a frame.
 const MIN_ROOM: usize = 160;
 
@@ -163,7 +170,7 @@ impl Connection {
 
     /// True if the congestion window has room for so many bytes.
     fn has_window(&self, limit: usize) -> bool {
-        self.bytes_in_flight() + limit as u64 <= self.path.congestion.window()
+        self.bytes_in_flight() + limit as u64 <= self.window()
             && !self.spaces.iter().any(|s| s.sent.is_full())
     }
 
@@ -171,7 +178,7 @@ impl Connection {
     fn permit(&mut self, now: Instant, limit: usize, paced: &mut Option<u64>) -> Permit {
         let probing = self.recovery.probe.due() > 0;
         let held = if probing { Permit::Probe } else { Permit::Acks };
-        let window = self.path.congestion.window();
+        let window = self.window();
         if !self.has_window(limit) {
             return held;
         }
@@ -195,6 +202,13 @@ impl Connection {
             Some(0) => held,
             _ => Permit::All,
         }
+    }
+
+    /// The congestion window, but no more than the fastest path could make use of.
+    fn window(&self) -> u64 {
+        let round_trip = u64::try_from(self.path.rtt.min().as_nanos()).unwrap_or(u64::MAX);
+        let held = round_trip.saturating_mul(FASTEST_PATH);
+        self.path.congestion.window().min(held.saturating_add(QUEUED))
     }
 
     /// About how many bytes wait to be sent.
