@@ -99,7 +99,7 @@ impl Default for Limits {
             sessions_per_identity: 4_096,
             sessions_per_address: 1_024,
             slots: 1_024,
-            slots_in_all: 4 << 20,
+            slots_in_all: 16 << 20,
             reads: 1_024,
             kept_reply: 64 << 10,
             kept_replies: 256 << 20,

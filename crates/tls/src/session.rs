@@ -2,7 +2,7 @@
 
 use rustls::CommonState;
 use rustls::quic::{ClientConnection, Connection, KeyChange as RustlsKeyChange, Secrets};
-use stubborn_core::transport::TransportError;
+use stubborn_core::transport::{Code, TransportError};
 use stubborn_core::transport::crypto::{
     DirectionalKeys, KeyChange, PacketKey, PeerIdentity, TlsSession,
 };
@@ -11,7 +11,9 @@ use crate::error::transport_error;
 use crate::{key_digest, keys};
 
 pub(crate) struct Session {
-    connection: Connection,
+    /// Ten times the size of all the rest. A server drops it when the handshake is complete: no client
+    /// has anything to say after that (RFC 9001 §4.4, §6).
+    connection: Option<Box<Connection>>,
     /// From which the keys of the next key phase are made.
     next: Option<Secrets>,
     /// At a server: whether it takes early data, once it has decided.
@@ -20,33 +22,36 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, next: None, early_data_taken: None }
+        Self { connection: Some(Box::new(connection)), next: None, early_data_taken: None }
     }
 
     fn client(&self) -> Option<&ClientConnection> {
-        match &self.connection {
+        match self.connection.as_deref()? {
             Connection::Client(client) => Some(client),
             Connection::Server(_) => None,
         }
     }
 
-    fn state(&self) -> &CommonState {
-        &self.connection
+    fn state(&self) -> Option<&CommonState> {
+        self.connection.as_deref().map(|connection| &**connection)
     }
 }
 
 impl TlsSession for Session {
     fn read_handshake(&mut self, data: &[u8]) -> Result<(), TransportError> {
-        self.connection
-            .read_hs(data)
-            .map_err(|error| transport_error(&error, self.connection.alert()))
+        let Some(connection) = &mut self.connection else {
+            // An `unexpected_message` alert (RFC 8446 §6.2).
+            return Err(TransportError::new(Code::crypto(10), "handshake bytes from a client"));
+        };
+        connection.read_hs(data).map_err(|error| transport_error(&error, connection.alert()))
     }
 
     fn write_handshake(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
-        match self.connection.write_hs(out)? {
+        let connection = self.connection.as_mut()?;
+        match connection.write_hs(out)? {
             RustlsKeyChange::Handshake { keys } => {
                 // The server decides on early data when it answers the ClientHello.
-                self.early_data_taken = Some(self.connection.zero_rtt_keys().is_some());
+                self.early_data_taken = Some(connection.zero_rtt_keys().is_some());
                 Some(KeyChange::Handshake(keys::keys(keys)))
             }
             RustlsKeyChange::OneRtt { keys, next } => {
@@ -57,11 +62,11 @@ impl TlsSession for Session {
     }
 
     fn is_handshaking(&self) -> bool {
-        self.state().is_handshaking()
+        self.state().is_some_and(CommonState::is_handshaking)
     }
 
     fn peer_parameters(&self) -> Option<&[u8]> {
-        self.connection.quic_transport_parameters()
+        self.connection.as_ref()?.quic_transport_parameters()
     }
 
     fn next_data_keys(&mut self) -> (Box<dyn PacketKey>, Box<dyn PacketKey>) {
@@ -71,7 +76,7 @@ impl TlsSession for Session {
     }
 
     fn early_keys(&mut self) -> Option<DirectionalKeys> {
-        self.connection.zero_rtt_keys().map(keys::directional)
+        self.connection.as_ref()?.zero_rtt_keys().map(keys::directional)
     }
 
     fn early_data_accepted(&self) -> Option<bool> {
@@ -89,9 +94,15 @@ impl TlsSession for Session {
         if self.is_handshaking() {
             return None;
         }
-        let certificates = self.state().peer_certificates()?;
+        let certificates = self.state()?.peer_certificates()?;
         let key_digest = key_digest(certificates.first()?)?;
         let certificates = certificates.iter().map(|c| c.to_vec()).collect();
         Some(PeerIdentity { key_digest, certificates })
+    }
+
+    fn on_complete(&mut self) {
+        if self.client().is_none() {
+            self.connection = None;
+        }
     }
 }

@@ -53,7 +53,12 @@ pub struct Node {
     random: Random,
     buffer: MessageBuffer,
     limits: Limits,
+    /// Datagrams handled since events were last passed on.
+    unread: u8,
 }
+
+/// Datagrams of which what they brought waits to be read, at most: their buffers wait with it.
+const READ_AT_ONCE: u8 = 64;
 
 impl Node {
     /// A node; with `server` it also accepts connections. `seed` is all the randomness it ever gets.
@@ -72,6 +77,7 @@ impl Node {
             random,
             buffer: MessageBuffer::default(),
             limits,
+            unread: 0,
         }
     }
 
@@ -81,10 +87,14 @@ impl Node {
         self.client.steer_from(first);
     }
 
-    /// Takes in a datagram.
+    /// Takes in a datagram. What it brought is acted on with the next [`poll_event`](Self::poll_event),
+    /// so that several that came together are read at once.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
         self.endpoint.handle(now, datagram);
-        self.pass_on(now);
+        self.unread += 1;
+        if self.unread == READ_AT_ONCE {
+            self.pass_on(now);
+        }
     }
 
     /// Lets every timer that is due at `now` fire.
@@ -286,6 +296,7 @@ impl Node {
 
     /// Carries what the endpoint reports to the half that owns the connection.
     fn pass_on(&mut self, now: Instant) {
+        self.unread = 0;
         while let Some((handle, event)) = self.endpoint.poll_event() {
             match event {
                 ConnectionEvent::Connected => self.connected(now, handle),

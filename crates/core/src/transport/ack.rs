@@ -64,6 +64,13 @@ pub struct AckSent {
 }
 
 impl ReceivedPackets {
+    /// Gives back room that nothing is in.
+    pub fn shrink(&mut self) {
+        self.seen.shrink();
+        self.unreported.shrink();
+        self.late.shrink_to_fit();
+    }
+
     /// Nothing received.
     pub fn new() -> Self {
         Self::default()

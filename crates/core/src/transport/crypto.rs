@@ -125,4 +125,9 @@ pub trait TlsSession: Send {
 
     /// Who the peer is, once the handshake is complete; `None` when it sent no certificate.
     fn peer_identity(&self) -> Option<PeerIdentity>;
+
+    /// The handshake is complete and everything was asked for: from here on only
+    /// [`next_data_keys`](Self::next_data_keys) is. What only a handshake needs may be dropped; where
+    /// the peer may still send handshake bytes (a server's tickets), they are still taken.
+    fn on_complete(&mut self) {}
 }

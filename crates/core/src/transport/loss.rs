@@ -272,6 +272,12 @@ impl<T> SentPackets<T> {
         }
     }
 
+    /// Gives back room that nothing is in.
+    pub fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+        self.skipped.shrink();
+    }
+
     /// Takes the number for the next packet. Now and then one is skipped, so that a peer which
     /// acknowledges what it has not received gives itself away (RFC 9000 §21.4): on average once
     /// in 64 packets at first, later more rarely.

@@ -18,6 +18,11 @@ pub struct RangeSet {
 }
 
 impl RangeSet {
+    /// Gives back room that no range is in.
+    pub fn shrink(&mut self) {
+        self.ranges.shrink_to_fit();
+    }
+
     /// The empty set; allocates nothing.
     pub const fn new() -> Self {
         Self { ranges: Vec::new() }

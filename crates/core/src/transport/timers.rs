@@ -24,11 +24,13 @@ pub enum Timer {
     PathValidation,
     /// Set by a key update: the former keys are dropped (RFC 9001 §6.5).
     KeyDiscard,
+    /// Set when a packet comes and it is not set: gives memory back once no packet has come for a while.
+    Rest,
 }
 
 impl Timer {
     /// All timers, in the order in which those due at the same time are reported.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::LossDetection,
         Self::Pacing,
         Self::Handshake,
@@ -37,6 +39,7 @@ impl Timer {
         Self::Close,
         Self::PathValidation,
         Self::KeyDiscard,
+        Self::Rest,
     ];
 }
 

@@ -128,6 +128,10 @@ impl TlsSession for WatchedSession {
         self.inner.early_data_accepted()
     }
 
+    fn on_complete(&mut self) {
+        self.inner.on_complete();
+    }
+
     fn peer_identity(&self) -> Option<PeerIdentity> {
         self.inner.peer_identity()
     }

@@ -96,6 +96,13 @@ impl CryptoOut {
         }
     }
 
+    /// Gives back room that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        self.data.shrink_to_fit();
+        self.acked.shrink();
+        self.lost.shrink();
+    }
+
     /// Sends everything that is not acknowledged again: a probe, or a handshake begun anew.
     pub(super) fn resend_all(&mut self) {
         self.on_lost(self.base..self.next);
@@ -154,6 +161,12 @@ impl CryptoIn {
     /// True if everything up to `end` has been taken.
     pub(super) fn is_delivered(&self, end: u64) -> bool {
         end <= self.delivered
+    }
+
+    /// Gives back room that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        self.data.shrink_to_fit();
+        self.present.shrink();
     }
 
     /// Drops what waits behind a gap: its keys are gone.

@@ -342,7 +342,7 @@ impl Connection {
                     keys_came = true;
                 }
                 Some(KeyChange::Data(keys)) => {
-                    self.data_keys = Some(DataKeys::new(keys, &mut *self.tls));
+                    self.data_keys = Some(DataKeys::new(keys));
                     self.handshake.write_space = Space::Data;
                     keys_came = true;
                 }
@@ -353,6 +353,7 @@ impl Connection {
         if !self.handshake.complete && !self.tls.is_handshaking() {
             keys_came = true;
             self.complete(now)?;
+            self.tls.on_complete();
         }
         if keys_came {
             self.take_early_packets(now);

@@ -10,6 +10,9 @@ use crate::time::Instant;
 /// sealed until the peer has confirmed.
 const MARGIN: u64 = 1 << 10;
 
+/// Packets sealed in a phase before the keys of the next one are made.
+const PREPARE_AFTER: u64 = 64;
+
 /// One key phase.
 struct Phase {
     local: Box<dyn PacketKey>,
@@ -29,8 +32,8 @@ pub(super) struct DataKeys {
     pub(super) remote_header: Box<dyn HeaderKey>,
     current: Phase,
     /// Made ahead of time, so that the first packet of an update costs what any packet costs
-    /// (RFC 9001 §6.3).
-    next: Phase,
+    /// (RFC 9001 §6.3); but not for a connection that hardly sends: keys take a kilobyte.
+    next: Option<Phase>,
     previous: Option<Previous>,
     /// The key phase bit of `current`.
     phase: bool,
@@ -56,12 +59,12 @@ pub(super) enum Opened {
 }
 
 impl DataKeys {
-    pub(super) fn new(keys: Keys, tls: &mut dyn TlsSession) -> Self {
+    pub(super) fn new(keys: Keys) -> Self {
         Self {
             local_header: keys.local.header,
             remote_header: keys.remote.header,
             current: Phase { local: keys.local.packet, remote: keys.remote.packet },
-            next: next_phase(tls),
+            next: None,
             previous: None,
             phase: false,
             sealed: 0,
@@ -122,7 +125,7 @@ impl DataKeys {
 
     /// Goes over to the next phase.
     pub(super) fn update(&mut self, tls: &mut dyn TlsSession) {
-        let next = core::mem::replace(&mut self.next, next_phase(tls));
+        let next = self.next.take().unwrap_or_else(|| next_phase(tls));
         let old = core::mem::replace(&mut self.current, next);
         self.previous = Some(Previous { remote: old.remote, discard_at: None });
         self.phase = !self.phase;
@@ -133,13 +136,25 @@ impl DataKeys {
         self.updates += 1;
     }
 
+    /// Makes the keys of the next phase if the connection is in use and has none.
+    pub(super) fn prepare(&mut self, tls: &mut dyn TlsSession) {
+        if self.sealed >= PREPARE_AFTER && self.next.is_none() {
+            self.next = Some(next_phase(tls));
+        }
+    }
+
     /// The key that a packet's phase bit and number point to.
-    pub(super) fn remote(&self, number: u64, phase: bool) -> (&dyn PacketKey, Opened) {
+    pub(super) fn remote(
+        &mut self,
+        number: u64,
+        phase: bool,
+        tls: &mut dyn TlsSession,
+    ) -> (&dyn PacketKey, Opened) {
         let overtaken = self.first_received.is_none_or(|first| number < first);
         match &self.previous {
             _ if phase == self.phase => (&*self.current.remote, Opened::Current),
             Some(previous) if overtaken => (&*previous.remote, Opened::Previous),
-            _ => (&*self.next.remote, Opened::Next),
+            _ => (&*self.next.get_or_insert_with(|| next_phase(tls)).remote, Opened::Next),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Changes of address: following the peer, proving its new address, answering challenges
 //! (RFC 9000 §8.2, §9).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -42,6 +43,12 @@ impl Migration {
         self.answers.push_back(Answer { to: origin.from, token, allowance });
     }
 
+    /// Gives back room that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        self.answers.shrink_to_fit();
+        self.to_announce.shrink_to_fit();
+    }
+
     /// NEW_CONNECTION_ID was lost.
     pub(super) fn announce_again(&mut self, sequence: u64) {
         self.to_announce.push(sequence);
@@ -71,7 +78,7 @@ impl Connection {
     pub(super) fn migrate(&mut self, now: Instant, origin: Origin) -> Result<(), TransportError> {
         let back = self.previous_path.take_if(|p| p.remote == origin.from);
         let returned = back.is_some();
-        let mut new = back.unwrap_or_else(|| self.new_path(now, origin));
+        let mut new = back.map_or_else(|| self.new_path(now, origin), |path| *path);
         // Another port at the same address is the same way through the network: its estimates hold
         // (RFC 9000 §9.4).
         let same_way = new.remote.ip() == self.path.remote.ip();
@@ -86,7 +93,7 @@ impl Connection {
         if returned {
             self.path.local = origin.local;
         } else if old.proof.is_validated() {
-            self.previous_path = Some(old);
+            self.previous_path = Some(Box::new(old));
         }
         if !self.path.proof.is_validated() {
             self.challenge_path(now);
@@ -167,7 +174,7 @@ impl Connection {
             // RFC 9000 §9.3.2: back to the last proven address; without one there is no way left.
             match self.previous_path.take() {
                 Some(previous) => {
-                    self.path = previous;
+                    self.path = *previous;
                     for space in &mut self.spaces {
                         space.sent.on_path_change();
                     }

@@ -11,6 +11,7 @@
 //! | `copy` | copies of what is under way on a lossy path |
 //! | `recover` | acknowledgements, losses, probe timeouts, timers |
 //! | `keys` | key phases and AEAD limits |
+//! | `rest` | giving memory back while nothing happens |
 //! | `path`, `migrate` | addresses: their proof, changes, estimates |
 //! | `ids` | connection ids of both sides |
 //! | `close` | closing and draining |
@@ -57,6 +58,7 @@ mod migrate;
 mod path;
 mod process;
 mod recover;
+mod rest;
 mod space;
 mod stats;
 mod transmit;
@@ -96,7 +98,7 @@ pub struct Connection {
     announced_tokens: Vec<(SocketAddr, ResetToken)>,
     path: Path,
     /// The path before the last migration, until the new one is proven.
-    previous_path: Option<Path>,
+    previous_path: Option<Box<Path>>,
     migration: migrate::Migration,
     outbox: Outbox,
     inbox: Inbox,
@@ -414,6 +416,30 @@ impl Connection {
             }
         }
         self.announced_tokens = wanted;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_stays_small() {
+        std::println!("Connection {}", size_of::<Connection>());
+        std::println!("PacketSpace {}", size_of::<PacketSpace>());
+        std::println!("sent {}", size_of::<super::super::loss::SentPackets<space::Contents>>());
+        std::println!("sentpacket {}", size_of::<super::super::loss::SentPacket<space::Contents>>());
+        std::println!("received {}", size_of::<super::super::ack::ReceivedPackets>());
+        std::println!("Path {}", size_of::<Path>());
+        std::println!("outbox {} inbox {}", size_of::<Outbox>(), size_of::<Inbox>());
+        std::println!("random {}", size_of::<Random>());
+        std::println!("handshake {}", size_of::<handshake::Progress>());
+        std::println!("state {} keys {}", size_of::<State>(), size_of::<Option<DataKeys>>());
+        std::println!("local ids {} remote ids {}", size_of::<LocalIds>(), size_of::<RemoteIds>());
+        std::println!("recovery {} timers {}", size_of::<recover::Recovery>(), size_of::<Timers>());
+        std::println!("stats {}", size_of::<Stats>());
+        std::println!("mtu {} ecn {} rtt {} pacer {}", size_of::<super::super::mtu::MtuDiscovery>(), size_of::<super::super::ecn::EcnValidation>(), size_of::<super::super::rtt::RttEstimator>(), size_of::<super::super::pacing::Pacer>());
+        std::println!("peer {}", size_of::<crate::wire::params::TransportParameters>());
     }
 }
 

@@ -136,12 +136,13 @@ impl Connection {
 
     fn open(&mut self, packet: ProtectedPacket) -> Result<(OpenedPacket, Opened), PacketError> {
         let space = &self.spaces[packet.packet_type().space().index()];
+        let tls = &mut *self.tls;
         let expected = space.received.largest().map_or(0, |largest| largest + 1);
         if packet.packet_type() == PacketType::OneRtt {
-            let keys = self.data_keys.as_ref().ok_or(PacketError::NotAuthentic)?;
+            let keys = self.data_keys.as_mut().ok_or(PacketError::NotAuthentic)?;
             let packet = packet.unprotect(&*keys.remote_header)?;
             let number = packet.number(expected);
-            let (key, with) = keys.remote(number, packet.key_phase());
+            let (key, with) = keys.remote(number, packet.key_phase(), tls);
             return Ok((packet.open(key, number)?, with));
         }
         let keys = &space.keys.as_ref().ok_or(PacketError::NotAuthentic)?.remote;
@@ -236,6 +237,7 @@ impl Connection {
         self.recovery.last_received = now;
         self.reset_idle(now);
         self.reset_keepalive(now);
+        self.note_activity(now);
         if space == Space::Handshake && self.side.is_server() {
             // Only who received our Initial can have these keys (RFC 9000 §8.1).
             self.path.proof.validate();

@@ -53,6 +53,12 @@ impl Recovery {
         }
     }
 
+    /// Gives back the memory that is only kept to be used again.
+    pub(super) fn shrink(&mut self) {
+        self.settled = Settled::new();
+        self.spare_records = Vec::new();
+    }
+
     /// An empty record for what a packet carries.
     pub(super) fn record(&mut self) -> Vec<SentFrame> {
         self.spare_records.pop().unwrap_or_default()
@@ -346,6 +352,7 @@ impl Connection {
                     self.reset_keepalive(now);
                 }
                 Timer::Close => {}
+                Timer::Rest => self.on_rest_timer(now),
                 Timer::PathValidation => self.on_path_timer(now),
                 Timer::KeyDiscard => {
                     if let Some(keys) = &mut self.data_keys {

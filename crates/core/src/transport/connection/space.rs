@@ -60,4 +60,12 @@ impl PacketSpace {
             ping: false,
         }
     }
+
+    /// Gives back room that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        self.crypto_out.shrink();
+        self.crypto_in.shrink();
+        self.received.shrink();
+        self.sent.shrink();
+    }
 }

@@ -79,6 +79,7 @@ impl Connection {
     fn update_keys_if_due(&mut self) {
         let confirmed = self.handshake.is_confirmed();
         let Some(keys) = &mut self.data_keys else { return };
+        keys.prepare(&mut *self.tls);
         let due =
             self.recovery.key_update_wanted || keys.wants_update(self.config.key_update_after);
         if due && confirmed && keys.may_update() {
@@ -131,17 +132,19 @@ impl Connection {
     }
 
     /// What the path carries; but where little waits, no more than an ordinary path carries: whoever
-    /// loses a jumbo datagram of small messages has lost them all, and gains little by its size.
+    /// loses a jumbo datagram of small messages has lost them all, and gains little by its size. A long
+    /// message gains by it, unless the path loses packets.
     fn datagram_size(&self, backoff: u32) -> usize {
         let carried = self.path.mtu.datagram_size(backoff);
         let fits = |data: &Bytes| DATAGRAM_OVERHEAD + data.len() <= ORDINARY;
-        if carried > ORDINARY
-            && self.bytes_wanted(ORDINARY) < BULK
-            && self.unreliable.iter().all(fits)
-        {
-            return ORDINARY;
+        if carried <= ORDINARY || !self.unreliable.iter().all(fits) {
+            return carried;
         }
-        carried
+        let wanted = self.bytes_wanted(ORDINARY);
+        let long = wanted > ORDINARY as u64
+            && self.outbox.has_long()
+            && !self.path.losses.is_lossy();
+        if wanted >= BULK || long { carried } else { ORDINARY }
     }
 
     /// The largest datagram that may be sent now, if any (RFC 9000 §8.1).

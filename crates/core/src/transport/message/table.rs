@@ -108,6 +108,11 @@ impl<T> MessageTable<T> {
         self.old.iter_mut().map(|(id, value)| (*id, value)).chain(recent)
     }
 
+    /// Gives back room that nothing is in.
+    pub(crate) fn shrink(&mut self) {
+        self.recent.shrink_to_fit();
+    }
+
     fn compact(&mut self) {
         while self.recent.len() > SHORT && self.recent.len() > 4 * self.recent_live {
             self.retire_front();

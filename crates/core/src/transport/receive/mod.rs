@@ -279,6 +279,15 @@ impl Inbox {
         self.end_if_done(id.0);
     }
 
+    /// Gives back room that nothing is in.
+    pub fn shrink(&mut self) {
+        self.messages.shrink();
+        self.grants.shrink_to_fit();
+        self.stops.shrink_to_fit();
+        self.new.shrink_to_fit();
+        self.readable.shrink_to_fit();
+    }
+
     /// Bytes that came and were not read, gaps included: what the receive window bounds.
     pub fn bytes_waiting(&self) -> u64 {
         self.received - self.consumed

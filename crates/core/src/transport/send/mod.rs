@@ -190,6 +190,15 @@ impl Outbox {
         }
     }
 
+    /// Gives back room that nothing is in.
+    pub fn shrink(&mut self) {
+        self.messages.shrink();
+        self.turns.shrink();
+        self.lost.shrink_to_fit();
+        self.resets.shrink_to_fit();
+        self.events.shrink_to_fit();
+    }
+
     /// True if no message waits for anything: all are acknowledged or their reset is.
     pub fn is_empty(&self) -> bool {
         self.messages.len() == 0
@@ -371,6 +380,11 @@ impl Outbox {
             }
         }
         sum
+    }
+
+    /// True if a message longer than about a packet may have something to send.
+    pub fn has_long(&self) -> bool {
+        self.turns.has_long()
     }
 
     /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever

@@ -89,6 +89,11 @@ impl Turns {
         (self.short.len(), self.short_bytes)
     }
 
+    /// True if a long message is queued.
+    pub(super) fn has_long(&self) -> bool {
+        !self.long.is_empty()
+    }
+
     /// The message that sends next and the positions that it may send.
     pub(super) fn next(
         &self,
@@ -171,6 +176,11 @@ impl Turns {
     /// A message was given up.
     pub(super) fn forget(&mut self, id: u64) {
         self.begun.remove(&id);
+    }
+
+    pub(super) fn shrink(&mut self) {
+        self.short.shrink_to_fit();
+        self.long.shrink_to_fit();
     }
 
     pub(super) fn clear(&mut self) {

@@ -79,8 +79,7 @@ impl TlsSession for Tls {
 
 fn keys() -> (DataKeys, Tls) {
     let key = || DirectionalKeys { header: Box::new(Key(0)), packet: Box::new(Key(0)) };
-    let mut tls = Tls(0);
-    (DataKeys::new(Keys { local: key(), remote: key() }, &mut tls), tls)
+    (DataKeys::new(Keys { local: key(), remote: key() }), Tls(0))
 }
 
 const SOON: Instant = Instant::from_nanos(1_000);
@@ -123,17 +122,18 @@ fn an_update_waits_until_the_last_one_is_confirmed_and_its_old_keys_are_gone() {
 #[test]
 fn phase_bit_and_number_point_to_the_right_keys() {
     let (mut keys, mut tls) = keys();
-    let of = |keys: &DataKeys, number, phase| {
-        let (key, with) = keys.remote(number, phase);
+    let of = |keys: &mut DataKeys, tls: &mut Tls, number, phase| {
+        let (key, with) = keys.remote(number, phase, tls);
         (key.integrity_limit(), with)
     };
-    assert_eq!(of(&keys, 5, false), (0, Opened::Current));
-    assert_eq!(of(&keys, 5, true), (1, Opened::Next));
+    assert_eq!(of(&mut keys, &mut tls, 5, false), (0, Opened::Current));
+    assert_eq!(of(&mut keys, &mut tls, 5, true), (1, Opened::Next));
+    assert_eq!(of(&mut keys, &mut tls, 6, true), (1, Opened::Next), "made once");
     keys.on_opened(5, Opened::Current, SOON, &mut tls).unwrap();
     keys.on_opened(9, Opened::Next, SOON, &mut tls).unwrap();
-    assert_eq!(of(&keys, 10, true), (1, Opened::Current));
-    assert_eq!(of(&keys, 8, false), (0, Opened::Previous), "overtaken by the update");
-    assert_eq!(of(&keys, 11, false), (2, Opened::Next));
+    assert_eq!(of(&mut keys, &mut tls, 10, true), (1, Opened::Current));
+    assert_eq!(of(&mut keys, &mut tls, 8, false), (0, Opened::Previous), "overtaken by the update");
+    assert_eq!(of(&mut keys, &mut tls, 11, false), (2, Opened::Next));
 }
 
 #[test]
