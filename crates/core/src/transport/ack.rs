@@ -72,8 +72,18 @@ impl ReceivedPackets {
     }
 
     /// Nothing received.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self {
+            seen: RangeSet::new(),
+            floor: 0,
+            unreported: RangeSet::new(),
+            arrivals: 0,
+            late: VecDeque::new(),
+            largest_at: Instant::ZERO,
+            pending: false,
+            counts: EcnCounts::NONE,
+            acks_unconfirmed: 0,
+        }
     }
 
     /// True if `number` was received before, or is so old that this is no longer known. Such a

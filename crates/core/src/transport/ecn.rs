@@ -75,6 +75,11 @@ pub struct EcnReports {
 }
 
 impl EcnReports {
+    /// Nothing marked, nothing reported.
+    pub const fn new() -> Self {
+        Self { marked: 0, seen: EcnCounts::NONE }
+    }
+
     /// A packet was sent with ECT(0).
     pub fn on_marked(&mut self) {
         self.marked += 1;

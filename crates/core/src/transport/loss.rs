@@ -253,7 +253,7 @@ impl<T> Default for SentPackets<T> {
 
 impl<T> SentPackets<T> {
     /// Nothing sent.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             entries: VecDeque::new(),
             unsettled: 0,
@@ -265,8 +265,8 @@ impl<T> SentPackets<T> {
             eliciting: 0,
             last_eliciting_sent: None,
             loss_time: None,
-            reordering: Reordering::default(),
-            ecn: EcnReports::default(),
+            reordering: Reordering { raised: None },
+            ecn: EcnReports::new(),
             path_start: 0,
             losing_since: None,
         }

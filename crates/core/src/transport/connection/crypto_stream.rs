@@ -26,6 +26,16 @@ pub(super) struct CryptoOut {
 }
 
 impl CryptoOut {
+    pub(super) const fn new() -> Self {
+        Self {
+            data: Vec::new(),
+            base: 0,
+            next: 0,
+            acked: RangeSet::new(),
+            lost: RangeSet::new(),
+        }
+    }
+
     /// Appends what `write` appends to the buffer it is given.
     pub(super) fn append<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         write(&mut self.data)
@@ -119,6 +129,10 @@ pub(super) struct CryptoIn {
 }
 
 impl CryptoIn {
+    pub(super) const fn new() -> Self {
+        Self { data: Vec::new(), delivered: 0, present: RangeSet::new() }
+    }
+
     /// Takes in a frame's bytes.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ use super::keys::DataKeys;
 use super::migrate::Migration;
 use super::path::{AddressProof, Path};
 use super::recover::Recovery;
-use super::space::PacketSpace;
+use super::crypto_stream::CryptoOut;
+use super::space::{PacketSpace, Spaces};
 use super::{
     Connection, ConnectionError, ConnectionEvent, ConnectionId, IdChange, PeerIdentity, Side,
     Space, Stats,
@@ -229,7 +230,7 @@ impl Connection {
             handshake_acked: side.is_server(),
             early_answers: EARLY_ANSWERS,
         };
-        let mut spaces = [PacketSpace::new(), PacketSpace::new(), PacketSpace::new()];
+        let mut spaces = Spaces::new();
         let keyed_by = route.unwrap_or(original);
         let keys = handshake.initial_crypto().initial_keys(version, &keyed_by, side);
         spaces[Space::Initial.index()].keys = Some(keys);
@@ -398,6 +399,7 @@ impl Connection {
         if !core::mem::replace(&mut self.handshake.confirmed, true) {
             self.discard(Space::Initial);
             self.discard(Space::Handshake);
+            self.spaces.end_handshake();
             self.path.mtu.start(self.peer_max_udp_payload());
             if let Some(id) = self.handshake.initial_route.take() {
                 self.id_changes.push_back(IdChange::Remove(id));
@@ -407,9 +409,10 @@ impl Connection {
 
     /// Forgets the keys of a space and all that hangs on them (RFC 9001 §4.9).
     pub(super) fn discard(&mut self, space: Space) {
-        let s = self.space(space);
-        if s.keys.take().is_some() {
-            s.crypto_out = Default::default();
+        if self.spaces[space.index()].keys.is_some() {
+            let s = self.space(space);
+            s.keys = None;
+            s.crypto_out = CryptoOut::new();
             s.crypto_in.discard();
             s.ping = false;
             self.abandon_space(space);

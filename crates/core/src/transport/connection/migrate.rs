@@ -85,7 +85,7 @@ impl Connection {
         if same_way {
             new.take_estimates(&mut self.path);
         } else {
-            for space in &mut self.spaces {
+            for space in self.spaces.iter_mut() {
                 space.sent.on_path_change();
             }
         }
@@ -129,7 +129,7 @@ impl Connection {
         let mut path = Path::new(now, &self.config, self.path.remote, None, None, proof);
         path.mtu.start(self.peer_max_udp_payload());
         self.path = path;
-        for space in &mut self.spaces {
+        for space in self.spaces.iter_mut() {
             space.sent.on_path_change();
         }
         // Without a fresh id the old one has to do; that the peer issues too few is no error.
@@ -175,7 +175,7 @@ impl Connection {
             match self.previous_path.take() {
                 Some(previous) => {
                     self.path = *previous;
-                    for space in &mut self.spaces {
+                    for space in self.spaces.iter_mut() {
                         space.sent.on_path_change();
                     }
                     self.announce_tokens();

@@ -27,7 +27,7 @@ impl Connection {
 
     /// Gives back room that queues and tables do not need for what is in them.
     fn shrink(&mut self) {
-        for space in &mut self.spaces {
+        for space in self.spaces.iter_mut() {
             space.shrink();
         }
         self.outbox.shrink();

@@ -1,12 +1,14 @@
 //! One packet number space (RFC 9000 §12.3).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::Range;
+use core::ops::{Index, IndexMut, Range};
 
 use super::super::ack::{AckSent, ReceivedPackets};
 use super::super::crypto::Keys;
 use super::super::loss::SentPackets;
 use super::super::message::SentFrame;
+use super::Space;
 use super::crypto_stream::{CryptoIn, CryptoOut};
 
 /// What a packet carried, kept until it is acknowledged or lost.
@@ -50,11 +52,11 @@ pub(super) struct PacketSpace {
 }
 
 impl PacketSpace {
-    pub(super) fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             keys: None,
-            crypto_out: CryptoOut::default(),
-            crypto_in: CryptoIn::default(),
+            crypto_out: CryptoOut::new(),
+            crypto_in: CryptoIn::new(),
             received: ReceivedPackets::new(),
             sent: SentPackets::new(),
             ping: false,
@@ -67,5 +69,56 @@ impl PacketSpace {
         self.crypto_in.shrink();
         self.received.shrink();
         self.sent.shrink();
+    }
+}
+
+/// The three packet number spaces, by [`Space::index`]. Those of the handshake take no memory once it
+/// is over: from then on they look as if nothing had ever happened in them.
+pub(super) struct Spaces {
+    handshake: Option<Box<[PacketSpace; 2]>>,
+    data: PacketSpace,
+}
+
+static UNUSED: PacketSpace = PacketSpace::new();
+
+impl Spaces {
+    pub(super) fn new() -> Self {
+        Self { handshake: None, data: PacketSpace::new() }
+    }
+
+    /// Forgets the spaces of the handshake.
+    pub(super) fn end_handshake(&mut self) {
+        self.handshake = None;
+    }
+
+    /// Those that take memory.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PacketSpace> {
+        self.handshake.iter().flat_map(|both| both.iter()).chain([&self.data])
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PacketSpace> {
+        self.handshake.iter_mut().flat_map(|both| both.iter_mut()).chain([&mut self.data])
+    }
+}
+
+impl Index<usize> for Spaces {
+    type Output = PacketSpace;
+
+    fn index(&self, index: usize) -> &PacketSpace {
+        match &self.handshake {
+            _ if index == Space::Data.index() => &self.data,
+            Some(both) => &both[index],
+            None => &UNUSED,
+        }
+    }
+}
+
+impl IndexMut<usize> for Spaces {
+    fn index_mut(&mut self, index: usize) -> &mut PacketSpace {
+        if index == Space::Data.index() {
+            return &mut self.data;
+        }
+        let new = || Box::new([PacketSpace::new(), PacketSpace::new()]);
+        &mut self.handshake.get_or_insert_with(new)[index]
     }
 }

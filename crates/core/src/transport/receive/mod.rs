@@ -286,6 +286,7 @@ impl Inbox {
         self.stops.shrink_to_fit();
         self.new.shrink_to_fit();
         self.readable.shrink_to_fit();
+        self.whole.shrink_to_fit();
     }
 
     /// Bytes that came and were not read, gaps included: what the receive window bounds.

@@ -83,6 +83,9 @@ impl<'a> Ack<'a> {
 }
 
 impl EcnCounts {
+    /// No packet was marked.
+    pub const NONE: Self = Self { ect0: 0, ect1: 0, ce: 0 };
+
     fn fields(self) -> [u64; 3] {
         [self.ect0, self.ect1, self.ce]
     }
