@@ -99,9 +99,10 @@ const BRIEF: [&str; 4] = ["--seconds", "0.3", "--warmup", "0.1"];
 #[test]
 fn small_and_large_calls_are_measured_over_one_connection_and_several() {
     let server = Server::start();
-    let runs: [&[&str]; 3] = [
+    let runs: [&[&str]; 4] = [
         &[],
-        &["--concurrency", "16", "--connections", "3"],
+        &["--concurrency", "16", "--connections", "3", "--threads", "2"],
+        &["--payload", "10", "--reply", "5000"],
         &["--payload", "100000", "--concurrency", "2"],
     ];
     for args in runs {
@@ -115,6 +116,21 @@ fn small_and_large_calls_are_measured_over_one_connection_and_several() {
         if cfg!(unix) {
             assert!(at("cpu_us_per_call") > 0.0, "{report}");
         }
+    }
+}
+
+#[test]
+fn idle_connections_are_opened_and_answer_afterwards() {
+    let server = Server::start();
+    let output = Command::new(env!("CARGO_BIN_EXE_stubborn"))
+        .args(["bench", "idle", &server.address, "--json", "--connections", "40", "--settle", "0"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["connections"], 40, "{report}");
+    if cfg!(target_os = "linux") {
+        assert!(report["resident_after"].as_u64() > Some(0), "{report}");
     }
 }
 

@@ -2,10 +2,10 @@
 
 use rustls::CommonState;
 use rustls::quic::{ClientConnection, Connection, KeyChange as RustlsKeyChange, Secrets};
-use stubborn_core::transport::{Code, TransportError};
 use stubborn_core::transport::crypto::{
     DirectionalKeys, KeyChange, PacketKey, PeerIdentity, TlsSession,
 };
+use stubborn_core::transport::{Code, TransportError};
 
 use crate::error::transport_error;
 use crate::{key_digest, keys};

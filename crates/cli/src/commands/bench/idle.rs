@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use stubborn::client::ClientEndpoint;
-use stubborn::{ChannelBuilder, Limits};
+use stubborn::{ChannelBuilder, Limits, Trust};
 
 use super::measure::connect;
 use crate::error::{Error, Exit};
 use crate::output::Output;
+use crate::pins;
 use crate::stubs::bench::v1::{EchoClient, Payload};
 use crate::task::block_on;
 
@@ -40,7 +41,7 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
 }
 
 async fn measure(args: &Args, out: &Output) -> Result<(), Error> {
-    let observer = connect(&args.address).await?;
+    let (observer, _) = connect(&args.address, Duration::ZERO).await?;
     // What the first connection alone makes the server allocate is not counted.
     observer.echo(Payload::default()).await?;
     let before = observer.usage(()).await?.resident_bytes;
@@ -76,7 +77,10 @@ async fn open(args: &Args) -> Result<Vec<EchoClient>, Error> {
     while left > 0 {
         let mut opening = tokio::task::JoinSet::new();
         for _ in 0..left.min(AT_ONCE) {
-            let builder = ChannelBuilder::new(&args.address).endpoint(&endpoint);
+            let mut builder = ChannelBuilder::new(&args.address).endpoint(&endpoint);
+            if let Some(pin) = pins::find(&args.address) {
+                builder = builder.trust(Trust::key(pin));
+            }
             opening.spawn(builder.connect());
         }
         left -= opening.len();

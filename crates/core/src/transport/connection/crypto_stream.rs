@@ -27,13 +27,7 @@ pub(super) struct CryptoOut {
 
 impl CryptoOut {
     pub(super) const fn new() -> Self {
-        Self {
-            data: Vec::new(),
-            base: 0,
-            next: 0,
-            acked: RangeSet::new(),
-            lost: RangeSet::new(),
-        }
+        Self { data: Vec::new(), base: 0, next: 0, acked: RangeSet::new(), lost: RangeSet::new() }
     }
 
     /// Appends what `write` appends to the buffer it is given.

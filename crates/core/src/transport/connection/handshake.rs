@@ -15,12 +15,12 @@ use super::super::receive::Inbox;
 use super::super::send::Outbox;
 use super::super::timers::{Timer, Timers};
 use super::close::State;
+use super::crypto_stream::CryptoOut;
 use super::ids::{ACTIVE_IDS, LocalIds, RemoteIds};
 use super::keys::DataKeys;
 use super::migrate::Migration;
 use super::path::{AddressProof, Path};
 use super::recover::Recovery;
-use super::crypto_stream::CryptoOut;
 use super::space::{PacketSpace, Spaces};
 use super::{
     Connection, ConnectionError, ConnectionEvent, ConnectionId, IdChange, PeerIdentity, Side,

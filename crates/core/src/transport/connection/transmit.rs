@@ -141,9 +141,8 @@ impl Connection {
             return carried;
         }
         let wanted = self.bytes_wanted(ORDINARY);
-        let long = wanted > ORDINARY as u64
-            && self.outbox.has_long()
-            && !self.path.losses.is_lossy();
+        let long =
+            wanted > ORDINARY as u64 && self.outbox.has_long() && !self.path.losses.is_lossy();
         if wanted >= BULK || long { carried } else { ORDINARY }
     }
 
