@@ -185,6 +185,8 @@ async fn observe(
     bar.set_message("warming up");
     tokio::time::sleep_until(from.into()).await;
     let (client_before, server_before) = (cpu::used(), client.usage(()).await?.cpu_nanos);
+    // What came while it warmed up is not shown.
+    let _ = shown.and_then(Live::take);
     bar.set_length(u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX));
     if let Ok(style) = ProgressStyle::with_template("[{bar:20.green}] {elapsed}  {msg}") {
         bar.set_style(style.progress_chars("##-"));
