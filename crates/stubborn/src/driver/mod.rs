@@ -250,15 +250,21 @@ impl Driver {
 
     /// Lets the node work: input, timers, events, handlers. True if callers were woken.
     fn digest(&mut self, cx: &Context<'_>) -> bool {
-        let mut woke_callers = false;
+        let (mut woke_callers, mut served) = (false, false);
         loop {
             self.feed(cx.waker());
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
             self.cancel();
             if self.requests.is_empty() && self.queries.is_empty() {
-                return woke_callers;
+                // Nobody waits for what came of acknowledgements, or of parts of a large message:
+                // all that has come is digested, and answered in large batches.
+                if woke_callers || served || self.received.is_empty() {
+                    return woke_callers;
+                }
+                continue;
             }
+            served = true;
             self.serve();
             self.ask_others();
         }

@@ -180,7 +180,6 @@ impl Connection {
     fn permit(&mut self, now: Instant, limit: usize, paced: &mut Option<u64>) -> Permit {
         let probing = self.recovery.probe.due() > 0;
         let held = if probing { Permit::Probe } else { Permit::Acks };
-        let window = self.window();
         if !self.has_window(limit) {
             return held;
         }
@@ -192,6 +191,9 @@ impl Connection {
             if wanted == 0 {
                 return Permit::All;
             }
+            // The rate follows congestion alone: paced by the bound on bytes in flight, batches would
+            // be small where packets are.
+            let window = self.path.congestion.window();
             match self.path.pacer.poll(now, wanted, limit, window, &self.path.rtt) {
                 Pace::Send(bytes) => *paced = Some(bytes),
                 Pace::Wait(until) => {
