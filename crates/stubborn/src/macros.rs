@@ -7,6 +7,15 @@
 /// stubborn::include_protos!();
 /// use bank::v1::BankClient;
 /// ```
+///
+/// A package whose name begins with `stubborn.` becomes a module `stubborn`, which the compiler cannot
+/// tell from this crate. Put the tree into a module then:
+///
+/// ```ignore
+/// mod protos {
+///     ::stubborn::include_protos!();
+/// }
+/// ```
 #[macro_export]
 macro_rules! include_protos {
     () => {

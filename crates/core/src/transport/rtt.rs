@@ -41,6 +41,11 @@ impl Default for RttEstimator {
 /// The longest base of a probe timeout. A peer that stood still, or a clock that jumped, leaves an
 /// estimate of many seconds behind; what was lost then would not be noticed before anybody gives up.
 /// The exponential back-off goes on from here (RFC 8961 §4).
+///
+/// RFC 6298 §2.5 allows no maximum below 60 s, but for a timeout that takes packets for lost. This one
+/// does not (RFC 9002 §6.2.4): on a path that is really slower than this, it costs probes after 3, 6,
+/// 12 s, which count against the window, until the answer comes. Persistent congestion (§7.6) is then
+/// found after nine seconds, which errs towards sending less.
 const MAX_PROBE_TIMEOUT_BASE: Duration = Duration::from_secs(3);
 
 impl RttEstimator {
