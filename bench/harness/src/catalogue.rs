@@ -222,42 +222,6 @@ pub(crate) const SYSTEMS: &[System] = &[
         workers: true,
         how: "QUIC, a stream for each call",
     },
-    System {
-        id: "tonic-cubic",
-        part: Part::Peer,
-        package: "bench-tonic",
-        library: Some("tonic"),
-        encrypted: false,
-        workers: true,
-        how: "tonic where TCP's congestion control is CUBIC",
-    },
-    System {
-        id: "tonic-bbr",
-        part: Part::Peer,
-        package: "bench-tonic",
-        library: Some("tonic"),
-        encrypted: false,
-        workers: true,
-        how: "tonic where it is BBR",
-    },
-    System {
-        id: "tarpc-cubic",
-        part: Part::Peer,
-        package: "bench-tarpc",
-        library: Some("tarpc"),
-        encrypted: false,
-        workers: true,
-        how: "tarpc where TCP's congestion control is CUBIC",
-    },
-    System {
-        id: "tarpc-bbr",
-        part: Part::Peer,
-        package: "bench-tarpc",
-        library: Some("tarpc"),
-        encrypted: false,
-        workers: true,
-        how: "tarpc where it is BBR",
-    },
 ];
 
 /// The system with this name.

@@ -10,6 +10,7 @@ mod docs;
 mod error;
 mod output;
 mod pins;
+mod private;
 mod remote;
 mod schema;
 mod stubs;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use stubborn::Fingerprint;
 
+use crate::private;
+
 /// A key that was left; it is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Left {
@@ -32,20 +34,20 @@ pub(crate) fn find(address: &str) -> Option<Fingerprint> {
 
 fn leave_in(directory: &Path, local: SocketAddr, pin: Fingerprint) -> Option<Left> {
     let path = directory.join(name(local)?);
-    make_private(directory).ok()?;
-    if !is_private(directory) {
+    private::make_directory(directory).ok()?;
+    if !private::is_private(directory) {
         return None;
     }
     let text = pin.to_string();
     // Under another name first, so that nobody reads half a key.
     let new = directory.join(format!(".{}", std::process::id()));
-    let written = write_private(&new, &text).and_then(|()| fs::rename(&new, &path));
+    let written = private::write(&new, &text).and_then(|()| fs::rename(&new, &path));
     written.ok().map(|()| Left { path, text })
 }
 
 fn find_in(directory: &Path, address: &str) -> Option<Fingerprint> {
     let path = directory.join(name(parse(address)?)?);
-    if !is_private(directory) || !is_private(&path) {
+    if !private::is_private(directory) || !private::is_private(&path) {
         return None;
     }
     fs::read_to_string(path).ok()?.parse().ok()
@@ -83,9 +85,9 @@ fn name(address: SocketAddr) -> Option<String> {
 #[cfg(unix)]
 fn directory() -> Option<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
-    Some(match runtime.map(PathBuf::from).filter(|path| is_private(path)) {
+    Some(match runtime.map(PathBuf::from).filter(|path| private::is_private(path)) {
         Some(runtime) => runtime.join("stubborn"),
-        None => std::env::temp_dir().join(format!("stubborn-{}", user())),
+        None => std::env::temp_dir().join(format!("stubborn-{}", private::user())),
     })
 }
 
@@ -93,43 +95,6 @@ fn directory() -> Option<PathBuf> {
 #[cfg(not(unix))]
 fn directory() -> Option<PathBuf> {
     None
-}
-
-#[cfg(unix)]
-fn user() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-/// Whether a file or directory, and no link to one, belongs to this user and nobody else may do
-/// anything with it.
-#[cfg(unix)]
-fn is_private(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    fs::symlink_metadata(path).is_ok_and(|found| {
-        (found.is_dir() || found.is_file()) && found.uid() == user() && found.mode() & 0o077 == 0
-    })
-}
-
-#[cfg(not(unix))]
-fn is_private(_: &Path) -> bool {
-    false
-}
-
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let _ = fs::remove_file(path);
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    std::io::Write::write_all(&mut options.open(path)?, text.as_bytes())
 }
 
 #[cfg(all(test, unix))]

@@ -4,7 +4,6 @@
 //! A ticket holds the session's secret: files are readable by their user alone.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use stubborn::{CallId, SessionSecret, SessionTicket};
 
 use crate::error::Error;
+use crate::private;
 
 /// Tickets that no server remembers by now are removed after this time.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -29,12 +29,13 @@ pub(crate) struct Kept {
 /// If the file cannot be written.
 pub(crate) fn keep(id: CallId, ticket: &SessionTicket, method: &str) -> Result<(), Error> {
     let directory = directory()?;
-    make_private(&directory).map_err(|e| Error::io("make the directory", &directory, &e))?;
+    private::make_directory(&directory)
+        .map_err(|e| Error::io("make the directory", &directory, &e))?;
     remove_old(&directory);
     let secret: String = ticket.secret.expose().iter().map(|b| format!("{b:02x}")).collect();
     let text = json!({ "secret": secret, "method": method }).to_string();
     let path = directory.join(id.to_string());
-    write_private(&path, text.as_bytes()).map_err(|e| Error::io("write", &path, &e))
+    private::write(&path, &text).map_err(|e| Error::io("write", &path, &e))
 }
 
 /// What was kept of this call; `None` if nothing.
@@ -73,22 +74,6 @@ fn directory() -> Result<PathBuf, Error> {
             .with_hint("set XDG_STATE_HOME to a directory")
     };
     Ok(state.ok_or_else(none)?.join("stubborn/calls"))
-}
-
-fn make_private(directory: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.write_all(bytes)
 }
 
 fn remove_old(directory: &Path) {

@@ -2,7 +2,7 @@
 //! never sees the network.
 //!
 //! A frame is a kind (one byte) and its fields in the order in which they are declared: numbers as
-//! variable-length integers, lists with their length before them. docs/protocol.md has the table.
+//! variable-length integers, lists with their length before them.
 
 use bytes::Bytes;
 use stubborn_core::wire::{Reader, varint};

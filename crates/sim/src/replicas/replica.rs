@@ -52,7 +52,6 @@ struct Process {
     /// Reads that wait for a majority, then for their index.
     reads: BTreeMap<u64, (Command, SocketAddr)>,
     confirmed: Vec<(u64, u64)>,
-    next_read: u64,
     snapshot_at: u64,
     dead: bool,
 }
@@ -90,7 +89,6 @@ impl Replica {
             asked: BTreeMap::new(),
             reads: BTreeMap::new(),
             confirmed: Vec::new(),
-            next_read: 0,
             snapshot_at,
             dead: false,
         };
@@ -174,9 +172,9 @@ impl Process {
             }
             Ask::Read(command) => {
                 // Never the number of a read of an earlier life: its confirmation may be late.
-                self.next_read = self.group.below(u64::MAX);
-                if self.consensus.read(self.next_read).is_ok() {
-                    self.reads.insert(self.next_read, (command, from));
+                let read = self.group.below(u64::MAX);
+                if self.consensus.read(read).is_ok() {
+                    self.reads.insert(read, (command, from));
                 }
             }
         }

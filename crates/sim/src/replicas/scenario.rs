@@ -123,7 +123,7 @@ impl Trouble {
                 drop(guard);
             }
             6 => {
-                let (a, b) = (host(self.node()), host(self.other()));
+                let (a, b) = (host(self.node()), host(self.node()));
                 let guard = (a != b).then(|| self.group.world.network().between(&a, &b).cut());
                 self.group.world.sleep(lasts).await;
                 drop(guard);
@@ -161,10 +161,6 @@ impl Trouble {
 
     fn node(&mut self) -> NodeId {
         self.nodes[self.random.below(self.nodes.len() as u64) as usize]
-    }
-
-    fn other(&mut self) -> NodeId {
-        self.node()
     }
 
     /// Cuts some nodes off from all others, clients among them.
