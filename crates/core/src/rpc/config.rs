@@ -37,7 +37,8 @@ pub struct ChannelConfig {
     pub backoff_max: Duration,
     /// How long one connection attempt may take before the next begins.
     pub attempt_timeout: Duration,
-    /// A session of an earlier channel to attach to, instead of opening a new one.
+    /// A session of an earlier channel to attach to, instead of opening a new one. Its server is
+    /// looked for at each target in turn.
     pub resume: Option<SessionTicket>,
 }
 

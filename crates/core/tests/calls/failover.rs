@@ -1,8 +1,9 @@
 //! Several servers of one service: which one is used, and what is never moved between them.
 
 use bytes::Bytes;
-use stubborn_core::node::CallKey;
+use stubborn_core::node::{CallKey, SessionTicket};
 use stubborn_core::service::{CallState, Outcome};
+use stubborn_core::session::CallId;
 use stubborn_core::time::Duration;
 
 use crate::world::{AGAIN, ECHO, READ, SERVER, SLOW, SPARE, World};
@@ -180,4 +181,62 @@ fn an_idempotent_call_that_waits_to_run_again_ends_when_its_server_is_replaced()
     assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
     world.run(10_000);
     assert_eq!(world.ran_at, [SERVER]);
+}
+
+/// A world with two servers, and the ticket of a session at the second one in which a call ran.
+fn with_session_at_spare(seed: u8) -> (World, SessionTicket) {
+    let mut world = World::new(seed);
+    world.start(SPARE);
+    world.set_targets(&[SPARE]);
+    let call = world.call(&ECHO, b"before", None);
+    world.result(call).unwrap();
+    let ticket = world.tickets.last().unwrap().clone();
+    (world, ticket)
+}
+
+fn resume_at(world: &mut World, ticket: &SessionTicket, hosts: &[usize]) {
+    world.open_channel_with(Some(ticket.clone()));
+    world.set_targets(hosts);
+}
+
+#[test]
+fn a_resumed_session_is_looked_for_at_each_address() {
+    for first_lives in [true, false] {
+        let (mut world, ticket) = with_session_at_spare(60);
+        if !first_lives {
+            world.kill_server();
+        }
+        resume_at(&mut world, &ticket, &[SERVER, SPARE]);
+        let call = world.call(&ECHO, b"again", None);
+        world.result_within(call, 10_000).unwrap();
+        assert_eq!(world.ran_at, [SPARE, SPARE]);
+        assert_eq!(world.tickets.last().unwrap().session, ticket.session);
+    }
+}
+
+#[test]
+fn a_session_that_no_address_has_is_lost_and_calls_go_on() {
+    let (mut world, ticket) = with_session_at_spare(61);
+    world.kill(SPARE);
+    world.start(SPARE);
+    resume_at(&mut world, &ticket, &[SERVER, SPARE]);
+    let call = world.call(&ECHO, b"again", None);
+    world.result_within(call, 2_000).unwrap();
+    assert_eq!(world.ran.len(), 2);
+    let id = CallId { session: ticket.session, slot: 0, sequence: 1 };
+    assert!(matches!(world.outcome(id), CallState::Lost));
+}
+
+#[test]
+fn a_session_whose_server_is_away_is_still_there_when_it_comes_back() {
+    let (mut world, ticket) = with_session_at_spare(62);
+    let spare = world.take(SPARE);
+    resume_at(&mut world, &ticket, &[SPARE, SERVER]);
+    let call = world.call(&ECHO, b"meanwhile", None);
+    world.result_within(call, 10_000).unwrap();
+    assert_eq!(world.ran_at, [SPARE, SERVER]);
+    world.put_back(SPARE, spare);
+    let id = CallId { session: ticket.session, slot: 0, sequence: 1 };
+    let outcome = world.outcome(id);
+    assert!(matches!(outcome, CallState::Replied(_) | CallState::AlreadySettled), "{outcome:?}");
 }

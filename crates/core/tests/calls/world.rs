@@ -193,6 +193,15 @@ impl World {
         self.nodes[host] = None;
     }
 
+    /// Takes a host off the network; its memory stays.
+    pub(crate) fn take(&mut self, host: usize) -> Node {
+        self.nodes[host].take().expect("the node lives")
+    }
+
+    pub(crate) fn put_back(&mut self, host: usize, node: Node) {
+        self.nodes[host] = Some(node);
+    }
+
     pub(crate) fn set_targets(&mut self, hosts: &[usize]) {
         let (now, channel) = (self.now, self.channel);
         let targets = hosts.iter().map(|host| address(*host)).collect();

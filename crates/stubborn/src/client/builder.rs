@@ -140,7 +140,8 @@ impl ChannelBuilder {
     }
 
     /// Attaches to a session of an earlier channel instead of opening a new one: calls of it that
-    /// are not settled can then be settled for good. A later attach elsewhere takes it over.
+    /// are not settled can then be settled for good. Its server is looked for at each address in
+    /// turn. A later attach elsewhere takes the session over.
     pub fn resume(mut self, ticket: SessionTicket) -> Self {
         self.settings.resume = Some(ticket);
         self

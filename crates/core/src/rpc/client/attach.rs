@@ -23,17 +23,23 @@ impl Client {
         };
         let session = self.links.get(key).and_then(|link| link.session.as_ref());
         match session.map(|session| session.slots.id()) {
-            Some(id) if id.incarnation == incarnation => self.attach(cx, key, handle),
+            Some(id) if id.incarnation == incarnation => {
+                self.found(key);
+                self.attach(cx, key, handle);
+            }
             // The server lives, and so does the session: only its worker was missed.
             Some(id) if same_process(id.incarnation, incarnation) => {
+                self.found(key);
                 if let Some(link) = self.links.get_mut(key) {
                     link.steer = Some(id.steer());
                 }
                 self.fail_attempt(cx, key, "another worker of the server answered".into());
             }
             Some(_) => {
-                self.session_lost(cx, key, "the server restarted");
-                self.open(cx, key, handle);
+                if !self.not_here(cx, key, handle) {
+                    self.session_lost(cx, key, "the server restarted");
+                    self.open(cx, key, handle);
+                }
             }
             None => self.open(cx, key, handle),
         }
@@ -157,7 +163,7 @@ impl Client {
         }
     }
 
-    fn open(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
+    pub(super) fn open(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
         let Some(link) = self.links.get_mut(key) else { return };
         let nonce = *link.nonce.get_or_insert_with(|| cx.random.bytes());
         let slots = self.channels[link.channel.0 as usize].config.slots.min(cx.limits.slots);

@@ -87,6 +87,7 @@ impl Client {
         key: u64,
         why: Cow<'static, str>,
     ) {
+        self.pass_session_on(key);
         let Some(link) = self.links.get_mut(key) else { return };
         let (channel_key, address) = (link.channel, link.address);
         link.last_error = why;

@@ -20,7 +20,7 @@ impl Client {
         let channel = &self.channels[key.0 as usize];
         let Some(&link_key) = channel.links.get(channel.current) else { return };
         let Some(link) = self.links.get(link_key) else { return };
-        if link.live.is_none() && link.attempt.is_none() && link.retry_at.is_none() {
+        if link.is_idle() {
             self.start_attempt(cx, link_key);
         }
     }

@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::resume::Sought;
 use crate::rpc::SessionTicket;
 use crate::rpc::context::Outgoing;
 use crate::rpc::event::{CallKey, ChannelKey};
@@ -63,6 +64,8 @@ pub(super) struct Session {
     pub(super) slots: ClientSession,
     pub(super) ticket: SessionTicket,
     pub(super) occupants: Vec<Occupant>,
+    /// Set for a session of an earlier channel as long as its server has not been found.
+    pub(super) sought: Option<Sought>,
 }
 
 /// Who waits for what becomes of the number in a slot.
@@ -126,6 +129,11 @@ impl Link {
         self.live.is_some() && self.session.as_ref().is_some_and(|s| s.slots.is_attached())
     }
 
+    /// Whether nothing is under way to its server.
+    pub(super) fn is_idle(&self) -> bool {
+        self.live.is_none() && self.attempt.is_none() && self.retry_at.is_none()
+    }
+
     /// Whether new calls had better use another server.
     pub(super) fn is_shunned(&self) -> bool {
         self.draining || self.suspect
@@ -185,6 +193,6 @@ impl Live {
 
 impl Session {
     pub(super) fn new(slots: ClientSession, ticket: SessionTicket) -> Self {
-        Self { slots, ticket, occupants: Vec::new() }
+        Self { slots, ticket, occupants: Vec::new(), sought: None }
     }
 }

@@ -14,6 +14,7 @@ mod link;
 mod lost;
 mod memory;
 mod place;
+mod resume;
 mod settle;
 mod timers;
 mod waiting;
@@ -27,7 +28,7 @@ use core::net::SocketAddr;
 
 use self::call::{ClientCall, Earlier, Request, State, Work};
 use self::channel::Channel;
-use self::link::{Link, Session};
+use self::link::Link;
 use self::timers::{Timer, Timers};
 use super::arena::Arena;
 use super::config::{ChannelConfig, SessionTicket};
@@ -37,7 +38,7 @@ use super::message::ToServer;
 use crate::service::{
     CallError, CallState, IncomingReply, Method, Outcome, OutgoingCall, Semantics,
 };
-use crate::session::{CallId, ClientSession, NotExecutedReason};
+use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
 use crate::transport::connection::{MessageId, Stats};
 use crate::transport::endpoint::ConnectionHandle;
@@ -78,23 +79,6 @@ impl Client {
         }
         self.set_targets(cx, key, targets);
         key
-    }
-
-    /// Gives a channel's first target a session of an earlier channel, to be attached to.
-    fn resume(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: ChannelKey,
-        target: SocketAddr,
-        ticket: SessionTicket,
-    ) {
-        let fences = cx.limits.background_fences;
-        let slots = ClientSession::resume(ticket.session, cx.limits.slots, fences);
-        let channel = &mut self.channels[key.0 as usize];
-        let mut link = Link::new(key, target, channel.config.backoff_min);
-        link.steer = Some(ticket.session.steer());
-        link.session = Some(Session::new(slots, ticket));
-        channel.links.push(self.links.insert(link));
     }
 
     pub(crate) fn set_targets(

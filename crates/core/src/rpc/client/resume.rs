@@ -1,0 +1,137 @@
+//! A session of an earlier channel, whose server is one of several addresses: they are tried in turn.
+
+use alloc::vec::Vec;
+
+use super::Client;
+use super::call::State;
+use super::link::{Link, Session};
+use crate::rpc::SessionTicket;
+use crate::rpc::context::{Context, close_code};
+use crate::rpc::event::{CallKey, ChannelKey};
+use crate::session::ClientSession;
+use crate::transport::endpoint::ConnectionHandle;
+
+/// Where the server of a resumed session was looked for, until it is found.
+#[derive(Debug, Default)]
+pub(super) struct Sought {
+    /// Links whose servers are others.
+    others: Vec<u64>,
+    /// Links that gave no answer: it may be theirs.
+    silent: Vec<u64>,
+}
+
+impl Client {
+    /// Gives a channel's first target a session of an earlier channel, to be attached to.
+    pub(super) fn resume(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        target: core::net::SocketAddr,
+        ticket: SessionTicket,
+    ) {
+        let fences = cx.limits.background_fences;
+        let slots = ClientSession::resume(ticket.session, cx.limits.slots, fences);
+        let channel = &mut self.channels[key.0 as usize];
+        let mut link = Link::new(key, target, channel.config.backoff_min);
+        link.steer = Some(ticket.session.steer());
+        let sought = Some(Sought::default());
+        link.session = Some(Session { sought, ..Session::new(slots, ticket) });
+        channel.links.push(self.links.insert(link));
+    }
+
+    /// The session's server has been found.
+    pub(super) fn found(&mut self, key: u64) {
+        if let Some(session) = self.links.get_mut(key).and_then(|link| link.session.as_mut()) {
+            session.sought = None;
+        }
+    }
+
+    /// A link's server does not have the session that is sought. If there is another one to ask, this
+    /// one is left for it. Otherwise the session stays with one that gave no answer, if there is any,
+    /// and a new one is opened here. False if no other server can have it.
+    pub(super) fn not_here(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+    ) -> bool {
+        let Some(sought) = self.sought(key) else { return false };
+        sought.others.push(key);
+        if let Some(next) = self.next_home(key, false) {
+            self.hand_session(key, next);
+            self.by_handle.remove(&handle);
+            cx.close(handle, close_code::DONE, "");
+            let Some(link) = self.links.get_mut(key) else { return true };
+            link.attempt = None;
+            link.silent_since = None;
+            let channel = link.channel;
+            self.set_link_timer(key);
+            let channel = &mut self.channels[channel.0 as usize];
+            channel.current = channel.links.iter().position(|link| *link == next).unwrap_or(0);
+            self.begin_at(cx, next);
+            return true;
+        }
+        let Some(silent) = self.next_home(key, true) else { return false };
+        self.hand_session(key, silent);
+        self.open(cx, key, handle);
+        true
+    }
+
+    /// A link gave no answer: the session that is sought may be another one's.
+    pub(super) fn pass_session_on(&mut self, key: u64) {
+        let Some(sought) = self.sought(key) else { return };
+        if !sought.silent.contains(&key) {
+            sought.silent.push(key);
+        }
+        if let Some(next) = self.next_home(key, false) {
+            self.hand_session(key, next);
+        }
+    }
+
+    fn sought(&mut self, key: u64) -> Option<&mut Sought> {
+        self.links.get_mut(key)?.session.as_mut()?.sought.as_mut()
+    }
+
+    /// The next link that may have the session: one that was not tried yet, or one that was silent.
+    fn next_home(&self, key: u64, silent: bool) -> Option<u64> {
+        let link = self.links.get(key)?;
+        let sought = link.session.as_ref()?.sought.as_ref()?;
+        let links = &self.channels[link.channel.0 as usize].links;
+        let at = links.iter().position(|other| *other == key)?;
+        let others = (1..links.len()).map(|step| links[(at + step) % links.len()]);
+        let free = |link: &Link| link.session.is_none() && link.nonce.is_none();
+        others
+            .filter(|other| self.links.get(*other).is_some_and(free))
+            .filter(|other| !sought.others.contains(other))
+            .find(|other| sought.silent.contains(other) == silent)
+    }
+
+    fn hand_session(&mut self, from: u64, to: u64) {
+        let Some(session) = self.links.get_mut(from).and_then(|link| link.session.take()) else {
+            return;
+        };
+        let waiting: Vec<CallKey> =
+            session.occupants.iter().filter_map(|occupant| occupant.call).collect();
+        for call in waiting {
+            if let Some(State::Numbered { link, .. }) =
+                self.calls.get_mut(call.0).map(|call| &mut call.state)
+            {
+                *link = to;
+            }
+        }
+        if let Some(link) = self.links.get_mut(from) {
+            link.steer = None;
+        }
+        if let Some(link) = self.links.get_mut(to) {
+            link.steer = Some(session.slots.id().steer());
+            link.session = Some(session);
+        }
+    }
+
+    fn begin_at(&mut self, cx: &mut Context<'_>, key: u64) {
+        let idle = self.links.get(key).is_some_and(Link::is_idle);
+        if idle {
+            self.start_attempt(cx, key);
+        }
+    }
+}
