@@ -52,6 +52,7 @@ struct Prepared {
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let input = super::read_input(&args.request)?;
+    check_json(&input)?;
     check_metadata(&args)?;
     schema::split(&args.method)?;
     block_on(async {
@@ -171,6 +172,15 @@ pub(super) fn decode(
     let body: Bytes =
         incoming.reply.verified(method.id()).map_err(|error| unreadable(error.to_string()))?;
     DynamicMessage::decode(descriptor.output(), body).map_err(|error| unreadable(error.to_string()))
+}
+
+/// Tells what no method could read before anybody is asked for one.
+fn check_json(input: &str) -> Result<(), Error> {
+    match serde_json::from_str::<serde_json::Value>(input) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::usage(format!("the request is not JSON: {error}"))
+            .with_hint("a message is written like {\"by\": 5}; quote it for the shell")),
+    }
 }
 
 fn check_metadata(args: &Args) -> Result<(), Error> {
