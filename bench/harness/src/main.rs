@@ -98,7 +98,9 @@ fn list() {
 
 fn measure(arguments: &Arguments) -> Result<Results, String> {
     let rows = arguments.chosen_rows()?;
-    let systems = arguments.chosen_systems()?;
+    let mut systems = arguments.chosen_systems()?;
+    // What takes part in none of the rows need not be built.
+    systems.retain(|system| rows.iter().any(|row| row.includes(system)));
     let cores = Cores::choose(&arguments.cores)?;
     let workspace = workspace();
     let programs = build::programs(&workspace, &systems)?;
