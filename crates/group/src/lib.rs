@@ -5,5 +5,4 @@
 
 #![forbid(unsafe_code)]
 
-pub mod machine;
 pub mod replication;

@@ -6,6 +6,7 @@
 
 mod client;
 mod encoded;
+mod machine;
 mod metadata;
 mod method;
 mod outcome;
@@ -17,6 +18,7 @@ pub use client::{
     Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, UnaryCall,
 };
 pub use encoded::{DecodeError, Encoded};
+pub use machine::{Applied, Machine, Machines, RestoreError};
 pub use metadata::{MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
 pub(crate) use outcome::text;

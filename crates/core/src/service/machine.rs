@@ -1,0 +1,358 @@
+//! What generated machine stubs implement and replicas drive: a service as a deterministic state
+//! machine, whose commands come from a log.
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::encoded::Encoded;
+use super::method::{MethodId, Semantics, ServiceDescriptor, Shape};
+use super::outcome::NotExecuted;
+use super::registry::RegisterError;
+use super::server::Answer;
+use crate::session::NotExecutedReason;
+use crate::time::Instant;
+
+/// Which entry of the log a command is, and when: the same on every replica. What a machine does may
+/// depend on its state, its request and this, and on nothing else: no clock, no entropy, no order of
+/// a hash table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The entry's place in the log. Larger for each later entry; one entry may hold several
+    /// commands.
+    pub index: u64,
+    /// The log's time: that of its leaders' clocks while they led. It never goes back, and has
+    /// nothing to do with the time of day.
+    pub time: Instant,
+}
+
+/// A service as a replica drives it: generated code implements it over the user's machine.
+pub trait Machine: Send + 'static {
+    /// The service's name, methods and files.
+    fn descriptor(&self) -> &'static ServiceDescriptor;
+
+    /// Runs a command: a request of the method at this index of the descriptor.
+    fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer;
+
+    /// Answers a request without changing anything.
+    fn query(&self, method: usize, request: &Encoded) -> Answer;
+
+    /// The state, as bytes that [`restore`](Self::restore) reads.
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine; what the state is then does not matter.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError>;
+}
+
+impl<M: Machine + ?Sized> Machine for Box<M> {
+    fn descriptor(&self) -> &'static ServiceDescriptor {
+        (**self).descriptor()
+    }
+
+    fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer {
+        (**self).apply(at, method, request)
+    }
+
+    fn query(&self, method: usize, request: &Encoded) -> Answer {
+        (**self).query(method, request)
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        (**self).snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        (**self).restore(snapshot)
+    }
+}
+
+/// Why a snapshot is none of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoreError(Cow<'static, str>);
+
+impl RestoreError {
+    /// For this reason.
+    pub fn new(why: impl Into<Cow<'static, str>>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the snapshot cannot be restored: {}", self.0)
+    }
+}
+
+impl core::error::Error for RestoreError {}
+
+impl From<prost::DecodeError> for RestoreError {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(format!("{error}").into())
+    }
+}
+
+/// The machines of a group, found by the method that a request names.
+#[derive(Default)]
+pub struct Machines {
+    machines: Vec<Box<dyn Machine>>,
+}
+
+impl Machines {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a machine. Every replica of a group adds the same ones in the same order.
+    ///
+    /// # Errors
+    /// If it is there already or a method's id is taken; nothing is added then.
+    pub fn add(&mut self, machine: Box<dyn Machine>) -> Result<(), RegisterError> {
+        let descriptor = machine.descriptor();
+        if self.descriptors().any(|other| other.name == descriptor.name) {
+            return Err(RegisterError::Doubled(descriptor.name));
+        }
+        for (index, method) in descriptor.methods.iter().enumerate() {
+            let others = self.descriptors().flat_map(|other| other.methods);
+            let mut taken = others.chain(&descriptor.methods[..index]);
+            if let Some(other) = taken.find(|other| other.id() == method.id()) {
+                let (one, other) = (other.name().into(), method.name().into());
+                return Err(RegisterError::Collision(one, other));
+            }
+        }
+        self.machines.push(machine);
+        Ok(())
+    }
+
+    /// Their services, in the order in which they were added.
+    pub fn descriptors(&self) -> impl Iterator<Item = &'static ServiceDescriptor> + '_ {
+        self.machines.iter().map(|machine| machine.descriptor())
+    }
+
+    /// What is promised about calls of a method; `None` if no machine has it.
+    pub fn semantics(&self, method: MethodId) -> Option<Semantics> {
+        let (machine, index) = self.find(method)?;
+        Some(self.machines[machine].descriptor().methods[index].semantics())
+    }
+
+    /// Runs a command. A read is run as the query that it is, wherever in the log it stands.
+    pub fn apply(&mut self, at: &Applied, method: MethodId, request: &Encoded) -> Answer {
+        let Some((machine, index)) = self.find(method) else { return unknown() };
+        let machine = &mut self.machines[machine];
+        let called = &machine.descriptor().methods[index];
+        match (called.shape(), called.semantics()) {
+            (Shape::Unary, Semantics::Read) => machine.query(index, request),
+            (Shape::Unary, _) => machine.apply(at, index, request),
+            _ => refuse(format!("{called} streams, which a group cannot do yet")),
+        }
+    }
+
+    /// Answers a read.
+    pub fn query(&self, method: MethodId, request: &Encoded) -> Answer {
+        let Some((machine, index)) = self.find(method) else { return unknown() };
+        let machine = &self.machines[machine];
+        let called = &machine.descriptor().methods[index];
+        match (called.shape(), called.semantics()) {
+            (Shape::Unary, Semantics::Read) => machine.query(index, request),
+            (Shape::Unary, _) => refuse(format!(
+                "{called} was called as a read, but at this group it has side effects: compile the \
+                 caller with the group's .proto file"
+            )),
+            _ => refuse(format!("{called} streams, which a group cannot do yet")),
+        }
+    }
+
+    /// The state of all: per machine its name and its bytes, both behind their lengths.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for machine in &self.machines {
+            put(&mut out, machine.descriptor().name.as_bytes());
+            put(&mut out, &machine.snapshot());
+        }
+        out
+    }
+
+    /// Takes the state of a snapshot.
+    ///
+    /// # Errors
+    /// If it is of other machines, or one of them cannot read its part.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        let mut rest = snapshot;
+        for machine in &mut self.machines {
+            let name = machine.descriptor().name;
+            let found = take(&mut rest).ok_or_else(torn)?;
+            if found != name.as_bytes() {
+                let found = String::from_utf8_lossy(found);
+                return Err(RestoreError::new(format!("{found} stands where {name} should")));
+            }
+            machine.restore(take(&mut rest).ok_or_else(torn)?)?;
+        }
+        if rest.is_empty() { Ok(()) } else { Err(RestoreError::new("it has more services")) }
+    }
+
+    fn find(&self, method: MethodId) -> Option<(usize, usize)> {
+        self.machines.iter().enumerate().find_map(|(at, machine)| {
+            let methods = machine.descriptor().methods;
+            Some((at, methods.iter().position(|known| known.id() == method)?))
+        })
+    }
+}
+
+impl fmt::Debug for Machines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.descriptors().map(|d| d.name)).finish()
+    }
+}
+
+fn unknown() -> Answer {
+    refuse("the group does not have the method")
+}
+
+fn refuse(why: impl Into<Cow<'static, str>>) -> Answer {
+    Answer::NotExecuted(NotExecuted::because(NotExecutedReason::UnknownMethod, why))
+}
+
+fn torn() -> RestoreError {
+    RestoreError::new("it ends too early")
+}
+
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+    let (bytes, after) = after.split_at_checked(length)?;
+    *rest = after;
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use bytes::Bytes;
+
+    use super::super::metadata::Metadata;
+    use super::super::method::Method;
+    use super::*;
+
+    /// Appends what it is told.
+    struct Notes(&'static ServiceDescriptor, Vec<u8>);
+
+    impl Machine for Notes {
+        fn descriptor(&self) -> &'static ServiceDescriptor {
+            self.0
+        }
+
+        fn apply(&mut self, _: &Applied, _: usize, request: &Encoded) -> Answer {
+            self.1.extend_from_slice(&request.body);
+            Answer::Reply(request.clone(), Metadata::new())
+        }
+
+        fn query(&self, method: usize, _: &Encoded) -> Answer {
+            let id = self.0.methods[method].id();
+            Answer::Reply(Encoded::from_body(id, self.1.clone().into()), Metadata::new())
+        }
+
+        fn snapshot(&self) -> Vec<u8> {
+            self.1.clone()
+        }
+
+        fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+            self.1 = snapshot.to_vec();
+            Ok(())
+        }
+    }
+
+    const NOTES: &[Method] = &[
+        Method::new("a.Notes/Add", Semantics::ExactlyOnce, Shape::Unary),
+        Method::new("a.Notes/Read", Semantics::Read, Shape::Unary),
+        Method::new("a.Notes/Watch", Semantics::Read, Shape::ServerStreaming),
+    ];
+    static ONE: ServiceDescriptor =
+        ServiceDescriptor { name: "a.Notes", methods: NOTES, file_descriptor_set: &[] };
+    static TWIN: ServiceDescriptor =
+        ServiceDescriptor { name: "a.Twin", methods: NOTES, file_descriptor_set: &[] };
+    static OTHER: ServiceDescriptor = ServiceDescriptor {
+        name: "a.Other",
+        methods: &[Method::new("a.Other/Add", Semantics::AtMostOnce, Shape::Unary)],
+        file_descriptor_set: &[],
+    };
+
+    fn machines() -> Machines {
+        let mut machines = Machines::new();
+        machines.add(Box::new(Notes(&ONE, Vec::new()))).unwrap();
+        machines.add(Box::new(Notes(&OTHER, Vec::new()))).unwrap();
+        machines
+    }
+
+    fn add(machines: &mut Machines, method: &str, text: &'static [u8]) {
+        let id = MethodId::of(method);
+        let request = Encoded::from_body(id, Bytes::from_static(text));
+        let answer = machines.apply(&Applied::default(), id, &request);
+        assert!(matches!(answer, Answer::Reply(..)), "{answer:?}");
+    }
+
+    fn read(machines: &Machines) -> Bytes {
+        match machines.query(MethodId::of("a.Notes/Read"), &Encoded::default()) {
+            Answer::Reply(reply, _) => reply.body,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_brings_every_machine_to_where_it_was() {
+        let mut machines_before = machines();
+        add(&mut machines_before, "a.Notes/Add", b"one");
+        add(&mut machines_before, "a.Other/Add", b"two");
+        let snapshot = machines_before.snapshot();
+        let mut restored = machines();
+        restored.restore(&snapshot).unwrap();
+        assert_eq!(restored.snapshot(), snapshot);
+        assert_eq!(read(&restored), "one");
+    }
+
+    #[test]
+    fn a_snapshot_that_is_torn_or_of_others_is_refused() {
+        let snapshot = machines().snapshot();
+        for end in 0..snapshot.len() {
+            assert!(machines().restore(&snapshot[..end]).is_err(), "{end}");
+        }
+        assert!(machines().restore(&[&snapshot[..], &[0]].concat()).is_err());
+        let mut only = Machines::new();
+        only.add(Box::new(Notes(&OTHER, Vec::new()))).unwrap();
+        let error = only.restore(&snapshot).unwrap_err().to_string();
+        assert!(error.contains("a.Notes stands where a.Other should"), "{error}");
+    }
+
+    #[test]
+    fn what_has_side_effects_is_not_run_as_a_read_and_what_is_unknown_not_at_all() {
+        let mut machines = machines();
+        for method in ["a.Notes/Add", "a.Notes/Watch", "a.Notes/Nothing"] {
+            let answer = machines.query(MethodId::of(method), &Encoded::default());
+            assert!(matches!(answer, Answer::NotExecuted(_)), "{method}: {answer:?}");
+        }
+        let unknown = MethodId::of("a.Notes/Nothing");
+        let answer = machines.apply(&Applied::default(), unknown, &Encoded::default());
+        assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
+        assert_eq!(read(&machines), "");
+    }
+
+    #[test]
+    fn doubled_services_and_methods_are_refused() {
+        let mut machines = machines();
+        let again = machines.add(Box::new(Notes(&ONE, Vec::new())));
+        assert_eq!(again, Err(RegisterError::Doubled("a.Notes")));
+        let twin = machines.add(Box::new(Notes(&TWIN, Vec::new())));
+        assert!(matches!(twin, Err(RegisterError::Collision(..))));
+    }
+}
