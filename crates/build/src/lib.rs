@@ -19,6 +19,8 @@
 //! |---|---|
 //! | `trait Bank` | what a server implements: one async method per rpc |
 //! | `BankServer<T>` | serves a `Bank` |
+//! | `trait BankMachine` | what a replicated state machine implements: one method per rpc, none async |
+//! | `BankReplica<T>` | lets a group of replicas run a `BankMachine` |
 //! | `BankClient` | calls one: each method returns a `UnaryCall`, to be configured and awaited |
 //! | `trait BankCalls` | the same methods as a trait, so that callers can be tested with a mock |
 //! | `BANK_DESCRIPTOR` | names, semantics and shapes of the methods, and the compiled files |
@@ -41,6 +43,12 @@
 //! # Streams
 //! Methods that stream cannot be called yet. They stand in the descriptor with their shape, are
 //! left out of the traits and the client, and a build warning names each.
+//!
+//! # Replicated services
+//! A `BankMachine` is driven by a log that is the same on every replica. Its methods are synchronous:
+//! commands take `&mut self` and which entry of the log they are, methods with
+//! `NO_SIDE_EFFECTS` take `&self`. `MAYBE` methods are left out: a call that may be lost has no place
+//! in a log.
 //!
 //! # Names
 //! Names become Rust's: `rpc GetAll` is `get_all`, a keyword is written raw (`r#move`) or, where

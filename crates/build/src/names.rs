@@ -46,6 +46,8 @@ pub(crate) fn method(name: &str) -> String {
 pub(crate) struct ServiceNames {
     pub(crate) handler: String,
     pub(crate) server: String,
+    pub(crate) machine: String,
+    pub(crate) replica: String,
     pub(crate) client: String,
     pub(crate) calls: String,
     pub(crate) descriptor: String,
@@ -59,6 +61,8 @@ impl ServiceNames {
         Self {
             handler: name.to_owned(),
             server: format!("{bare}Server"),
+            machine: format!("{bare}Machine"),
+            replica: format!("{bare}Replica"),
             client: format!("{bare}Client"),
             calls: format!("{bare}Calls"),
             descriptor: format!("{shouty}_DESCRIPTOR"),
@@ -126,9 +130,10 @@ impl Check<'_> {
             let names = ServiceNames::of(&self.config.service_name(full, service.name()));
             let what = format!("service {full}");
             self.claim(&scope, names.handler.clone(), &what, &at);
-            let server = self.config.server.then_some(names.server);
+            let server = [names.server, names.machine, names.replica];
+            let server = self.config.server.then_some(server);
             let client = self.config.client.then_some([names.client, names.calls]);
-            let more = server.into_iter().chain(client.into_iter().flatten());
+            let more = server.into_iter().flatten().chain(client.into_iter().flatten());
             for name in more.chain([names.descriptor]) {
                 self.claim(&scope, name, &format!("what is generated for {what}"), &at);
             }

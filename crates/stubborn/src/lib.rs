@@ -31,10 +31,11 @@ pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, W
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;
 pub use stubborn_core::service::{
-    Answer, Begun, BoxFuture, Call, CallContext, CallError, CallState, Caller, Calling, Channel,
-    Clock, Code, DecodeError, Encoded, Handling, IncomingReply, MAX_METADATA, Metadata,
-    MetadataError, Method, MethodId, NotExecuted, Outcome, OutgoingCall, Peer, RegisterError,
-    Registry, Semantics, Service, ServiceDescriptor, Shape, Status, UnaryCall,
+    Answer, Applied, Begun, BoxFuture, Call, CallContext, CallError, CallState, Caller, Calling,
+    Channel, Clock, Code, DecodeError, Encoded, Handling, IncomingReply, MAX_METADATA, Machine,
+    Metadata, MetadataError, Method, MethodId, NotExecuted, Outcome, OutgoingCall, Peer,
+    RegisterError, Registry, RestoreError, Semantics, Service, ServiceDescriptor, Shape, Status,
+    UnaryCall,
 };
 pub use stubborn_core::session::{
     CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,

@@ -3,6 +3,8 @@
 mod client;
 mod client_trait;
 mod descriptor;
+mod machine;
+mod machine_trait;
 mod server;
 mod server_trait;
 
@@ -11,7 +13,7 @@ use quote::quote;
 
 use crate::config::Config;
 use crate::names::ServiceNames;
-use crate::semantics::Shape;
+use crate::semantics::{Semantics, Shape};
 use crate::services::{Method, Service};
 
 /// A service with the Rust types of its methods.
@@ -37,6 +39,8 @@ pub(crate) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
     if config.server {
         out.extend(server_trait::emit(stub));
         out.extend(server::emit(stub));
+        out.extend(machine_trait::emit(stub));
+        out.extend(machine::emit(stub));
     }
     if config.client {
         out.extend(client::emit(stub, config));
@@ -50,6 +54,11 @@ impl<'a> Stub<'a> {
     /// The methods that can be called.
     fn unary(&self) -> impl Iterator<Item = &StubMethod<'a>> {
         self.methods.iter().filter(|m| m.method.shape == Shape::Unary)
+    }
+
+    /// The methods that a replicated machine has: a `maybe` call has no place in a log.
+    fn replicated(&self) -> impl Iterator<Item = &StubMethod<'a>> {
+        self.unary().filter(|m| m.method.semantics != Semantics::Maybe)
     }
 
     /// The name of the static with the descriptor.

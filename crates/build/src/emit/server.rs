@@ -109,12 +109,12 @@ fn arm(stub: &Stub<'_>, method: &StubMethod<'_>, handler: &Ident, generic: &Iden
 }
 
 /// A name for the type parameter that hides no message.
-fn generic(stub: &Stub<'_>) -> Ident {
+pub(super) fn generic(stub: &Stub<'_>) -> Ident {
     let types: Vec<_> = stub
         .methods
         .iter()
         .flat_map(|m| [m.request.to_string(), m.reply.to_string()])
-        .chain([stub.names.handler.clone()])
+        .chain([stub.names.handler.clone(), stub.names.machine.clone()])
         .collect();
     let free = |name: &&str| types.iter().all(|t| t != name);
     let name = ["T", "Handler", "HandlerOf", "TheHandler"].into_iter().find(free);

@@ -285,3 +285,110 @@ fn defaults_of_proto2_are_there() {
     assert_eq!(old.raw(), b"\x00\xff");
     assert_eq!(old.level(), legacy::legacy::old::Level::High);
 }
+
+/// The bank as a replicated machine.
+#[derive(Default)]
+struct Vault {
+    cents: i64,
+    last: u64,
+}
+
+impl BankMachine for Vault {
+    fn transfer(
+        &mut self,
+        at: &Applied,
+        request: TransferRequest,
+    ) -> Result<TransferReply, Status> {
+        self.last = at.index;
+        if request.cents <= 0 {
+            return Err(Status::invalid_argument("nothing to transfer"));
+        }
+        self.cents += request.cents;
+        Ok(TransferReply { from_cents: self.cents })
+    }
+
+    fn balance(&self, _: BalanceRequest) -> Result<BalanceReply, Status> {
+        Ok(BalanceReply { cents: self.cents })
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        [self.cents.to_be_bytes(), self.last.to_be_bytes()].concat()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        let Some((cents, last)) = snapshot.split_first_chunk::<8>() else {
+            return Err(RestoreError::new("too short"));
+        };
+        let last = last.try_into().map_err(|_| RestoreError::new("no index"))?;
+        (self.cents, self.last) = (i64::from_be_bytes(*cents), u64::from_be_bytes(last));
+        Ok(())
+    }
+}
+
+fn at(index: u64) -> Applied {
+    Applied { index, ..Applied::default() }
+}
+
+#[test]
+fn a_machine_runs_commands_answers_queries_and_is_restored() {
+    let mut bank = BankReplica::new(Vault::default());
+    let id = BANK_DESCRIPTOR.methods[0].id();
+    let answer = bank.apply(&at(3), 0, &Encoded::new(id, &transfer(5)));
+    let expected = Encoded::new(id, &TransferReply { from_cents: 5 });
+    assert_eq!(answer, Answer::Reply(expected, Metadata::new()));
+    let refused = bank.apply(&at(4), 0, &Encoded::new(id, &transfer(0)));
+    assert!(matches!(refused, Answer::Status(status) if status.code() == Code::InvalidArgument));
+    let mut other = BankReplica::new(Vault::default());
+    other.restore(&bank.snapshot()).unwrap();
+    assert!(other.restore(b"?").is_err());
+    let id = BANK_DESCRIPTOR.methods[1].id();
+    let asked = Encoded::new(id, &BalanceRequest::default());
+    let expected = Encoded::new(id, &BalanceReply { cents: 5 });
+    assert_eq!(other.query(1, &asked), Answer::Reply(expected, Metadata::new()));
+    assert_eq!(other.snapshot(), bank.snapshot());
+}
+
+#[test]
+fn a_machine_runs_no_request_that_cannot_be_read_and_no_method_it_does_not_have() {
+    let mut bank = BankReplica::new(Vault::default());
+    let mut bad = Encoded::new(BANK_DESCRIPTOR.methods[0].id(), &transfer(5));
+    bad.digest ^= 1;
+    match bank.apply(&at(1), 0, &bad) {
+        Answer::NotExecuted(why) => assert_eq!(why.reason, NotExecutedReason::Corrupted),
+        answer => panic!("{answer:?}"),
+    }
+    // A query, a stream, a maybe call, and nothing at all.
+    for method in [1, 2, 3, usize::MAX] {
+        match bank.apply(&at(2), method, &Encoded::default()) {
+            Answer::Status(status) => assert_eq!(status.code(), Code::Unimplemented),
+            answer => panic!("{answer:?}"),
+        }
+    }
+    assert!(matches!(bank.query(0, &Encoded::default()), Answer::Status(_)));
+    assert_eq!(bank.snapshot(), [0; 16]);
+}
+
+#[test]
+fn methods_named_like_what_a_machine_does_by_itself_stand_beside_it() {
+    use helpers::helpers::{ArchiveMachine, Empty};
+    struct Shelf;
+    impl ArchiveMachine for Shelf {
+        fn snapshot_(&mut self, _: &Applied, _: Empty) -> Result<Empty, Status> {
+            Ok(Empty {})
+        }
+        fn restore_(&self, _: Empty) -> Result<Empty, Status> {
+            Ok(Empty {})
+        }
+        fn machine(&mut self, _: &Applied, _: Empty) -> Result<Empty, Status> {
+            Ok(Empty {})
+        }
+        fn snapshot(&self) -> Vec<u8> {
+            Vec::new()
+        }
+        fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+            Ok(())
+        }
+    }
+    let mut shelf = helpers::helpers::ArchiveReplica::new(Shelf);
+    assert!(shelf.restore(&shelf.snapshot()).is_ok());
+}

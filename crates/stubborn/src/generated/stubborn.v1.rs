@@ -160,6 +160,134 @@ impl<T: Reflection> ::stubborn::Service for ReflectionServer<T> {
 /// Tells callers which services a server has and what their methods look like. Command lines use it
 /// to call methods without having the .proto files.
 ///
+/// Hand it to a group of replicas with [`ReflectionReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait ReflectionMachine: ::core::marker::Send + 'static {
+    /// Lists the services, by full name in alphabetical order.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn list_services(
+        &self,
+        request: ListServicesRequest,
+    ) -> ::core::result::Result<ListServicesReply, ::stubborn::Status>;
+    /// Describes one service. Refused with NOT_FOUND if the server has no such service.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn file_descriptors(
+        &self,
+        request: FileDescriptorsRequest,
+    ) -> ::core::result::Result<FileDescriptorsReply, ::stubborn::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), ::stubborn::RestoreError>;
+}
+/// Lets a group of replicas run a [`ReflectionMachine`].
+pub struct ReflectionReplica<T> {
+    machine: T,
+}
+impl<T> ReflectionReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for ReflectionReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("ReflectionReplica")
+    }
+}
+impl<T: ReflectionMachine> ::stubborn::Machine for ReflectionReplica<T> {
+    fn descriptor(&self) -> &'static ::stubborn::ServiceDescriptor {
+        &REFLECTION_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &::stubborn::Applied,
+        method: usize,
+        request: &::stubborn::Encoded,
+    ) -> ::stubborn::Answer {
+        let _ = (method, (at, request));
+        ::stubborn::Answer::Status(
+            ::stubborn::Status::unimplemented("the method is no command of this group"),
+        )
+    }
+    fn query(&self, method: usize, request: &::stubborn::Encoded) -> ::stubborn::Answer {
+        match method {
+            0usize => {
+                let id = REFLECTION_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<ListServicesRequest>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return ::stubborn::Answer::unreadable(error);
+                    }
+                };
+                match <T as ReflectionMachine>::list_services(&self.machine, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        ::stubborn::Answer::Reply(
+                            ::stubborn::Encoded::new(id, &reply),
+                            ::stubborn::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        ::stubborn::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = REFLECTION_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<FileDescriptorsRequest>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return ::stubborn::Answer::unreadable(error);
+                    }
+                };
+                match <T as ReflectionMachine>::file_descriptors(
+                    &self.machine,
+                    message,
+                ) {
+                    ::core::result::Result::Ok(reply) => {
+                        ::stubborn::Answer::Reply(
+                            ::stubborn::Encoded::new(id, &reply),
+                            ::stubborn::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        ::stubborn::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                ::stubborn::Answer::Status(
+                    ::stubborn::Status::unimplemented(
+                        "the method is no query of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as ReflectionMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), ::stubborn::RestoreError> {
+        <T as ReflectionMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// Tells callers which services a server has and what their methods look like. Command lines use it
+/// to call methods without having the .proto files.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`ReflectionCalls`].

@@ -235,6 +235,141 @@ impl<T: Bank> crate::runtime::Service for BankServer<T> {
 }
 /// Accounts and transfers.
 ///
+/// Hand it to a group of replicas with [`BankReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait BankMachine: ::core::marker::Send + 'static {
+    /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
+    /// enough of it, and with NOT_FOUND if one of the accounts does not exist.
+    ///
+    /// Calls run at most once.
+    fn transfer(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: TransferRequest,
+    ) -> ::core::result::Result<TransferReply, crate::runtime::Status>;
+    /// Reads how much there is. Refused with NOT_FOUND if the account does not exist.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn balance(
+        &self,
+        request: BalanceRequest,
+    ) -> ::core::result::Result<BalanceReply, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`BankMachine`].
+pub struct BankReplica<T> {
+    machine: T,
+}
+impl<T> BankReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for BankReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("BankReplica")
+    }
+}
+impl<T: BankMachine> crate::runtime::Machine for BankReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &BANK_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = BANK_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<TransferRequest>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as BankMachine>::transfer(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            1usize => {
+                let id = BANK_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<BalanceRequest>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as BankMachine>::balance(&self.machine, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no query of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as BankMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as BankMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// Accounts and transfers.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`BankCalls`].

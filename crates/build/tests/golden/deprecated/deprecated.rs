@@ -208,6 +208,140 @@ impl<T: Half> crate::runtime::Service for HalfServer<T> {
 }
 /// Has an old method.
 ///
+/// Hand it to a group of replicas with [`HalfReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait HalfMachine: ::core::marker::Send + 'static {
+    /// Old.
+    ///
+    /// Calls run at most once.
+    #[deprecated]
+    fn old(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Thing,
+    ) -> ::core::result::Result<Gone, crate::runtime::Status>;
+    /// New.
+    ///
+    /// Calls run at most once.
+    fn new_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Thing,
+    ) -> ::core::result::Result<Thing, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`HalfMachine`].
+pub struct HalfReplica<T> {
+    machine: T,
+}
+#[allow(deprecated)]
+impl<T> HalfReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+#[allow(deprecated)]
+impl<T> ::core::fmt::Debug for HalfReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("HalfReplica")
+    }
+}
+#[allow(deprecated)]
+impl<T: HalfMachine> crate::runtime::Machine for HalfReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &HALF_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = HALF_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Thing>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HalfMachine>::old(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = HALF_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<Thing>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HalfMachine>::new_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as HalfMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as HalfMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// Has an old method.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`HalfCalls`].
@@ -442,6 +576,113 @@ impl<T: Whole> crate::runtime::Service for WholeServer<T> {
                 })
             }
         }
+    }
+}
+/// Old as a whole.
+///
+/// Hand it to a group of replicas with [`WholeReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[deprecated]
+#[allow(clippy::wrong_self_convention)]
+pub trait WholeMachine: ::core::marker::Send + 'static {
+    /// Does it.
+    ///
+    /// Calls run at most once.
+    fn r#do(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Thing,
+    ) -> ::core::result::Result<Thing, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`WholeMachine`].
+#[deprecated]
+pub struct WholeReplica<T> {
+    machine: T,
+}
+#[allow(deprecated)]
+impl<T> WholeReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+#[allow(deprecated)]
+impl<T> ::core::fmt::Debug for WholeReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("WholeReplica")
+    }
+}
+#[allow(deprecated)]
+impl<T: WholeMachine> crate::runtime::Machine for WholeReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &WHOLE_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = WHOLE_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Thing>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as WholeMachine>::r#do(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as WholeMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as WholeMachine>::restore(&mut self.machine, snapshot)
     }
 }
 /// Old as a whole.

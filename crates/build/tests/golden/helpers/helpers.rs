@@ -671,6 +671,560 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
 }
 /// Named like helpers.
 ///
+/// Hand it to a group of replicas with [`HelpersReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait HelpersMachine: ::core::marker::Send + 'static {
+    /// Like a constructor.
+    ///
+    /// Calls run at most once.
+    fn new_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the other constructor.
+    ///
+    /// Calls run at most once.
+    fn connect_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the query.
+    ///
+    /// Calls run at most once.
+    fn outcome_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Has a query of its own.
+    ///
+    /// Calls run at most once.
+    fn transfer(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like that query.
+    ///
+    /// Calls run at most once.
+    fn transfer_outcome(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the trait's.
+    ///
+    /// Calls run at most once.
+    fn clone(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the service's.
+    ///
+    /// Calls run at most once.
+    fn call(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the field.
+    ///
+    /// Calls run at most once.
+    fn channel(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the field of the server.
+    ///
+    /// Calls run at most once.
+    fn handler(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the service's.
+    ///
+    /// Calls run at most once.
+    fn descriptor(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the server's constructor.
+    ///
+    /// Calls run at most once.
+    fn from_arc(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like formatting.
+    ///
+    /// Calls run at most once.
+    fn format(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the function.
+    ///
+    /// Calls run at most once.
+    fn drop(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like a conversion.
+    ///
+    /// Calls run at most once.
+    fn into(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like another.
+    ///
+    /// Calls run at most once.
+    fn to_owned(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like what it is called with.
+    ///
+    /// Calls run at most once.
+    fn request(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like a local of the generated code.
+    ///
+    /// Calls run at most once.
+    fn id(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`HelpersMachine`].
+pub struct HelpersReplica<T> {
+    machine: T,
+}
+impl<T> HelpersReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for HelpersReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("HelpersReplica")
+    }
+}
+impl<T: HelpersMachine> crate::runtime::Machine for HelpersReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &HELPERS_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = HELPERS_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::new_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = HELPERS_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::connect_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            2usize => {
+                let id = HELPERS_DESCRIPTOR.methods[2usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::outcome_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            3usize => {
+                let id = HELPERS_DESCRIPTOR.methods[3usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::transfer(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            4usize => {
+                let id = HELPERS_DESCRIPTOR.methods[4usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::transfer_outcome(
+                    &mut self.machine,
+                    at,
+                    message,
+                ) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            5usize => {
+                let id = HELPERS_DESCRIPTOR.methods[5usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::clone(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            6usize => {
+                let id = HELPERS_DESCRIPTOR.methods[6usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::call(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            7usize => {
+                let id = HELPERS_DESCRIPTOR.methods[7usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::channel(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            8usize => {
+                let id = HELPERS_DESCRIPTOR.methods[8usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::handler(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            9usize => {
+                let id = HELPERS_DESCRIPTOR.methods[9usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::descriptor(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            10usize => {
+                let id = HELPERS_DESCRIPTOR.methods[10usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::from_arc(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            11usize => {
+                let id = HELPERS_DESCRIPTOR.methods[11usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::format(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            12usize => {
+                let id = HELPERS_DESCRIPTOR.methods[12usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::drop(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            13usize => {
+                let id = HELPERS_DESCRIPTOR.methods[13usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::into(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            14usize => {
+                let id = HELPERS_DESCRIPTOR.methods[14usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::to_owned(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            15usize => {
+                let id = HELPERS_DESCRIPTOR.methods[15usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::request(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            16usize => {
+                let id = HELPERS_DESCRIPTOR.methods[16usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as HelpersMachine>::id(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as HelpersMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as HelpersMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// Named like helpers.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`HelpersCalls`].
@@ -1262,7 +1816,7 @@ pub static HELPERS_DESCRIPTOR: crate::runtime::ServiceDescriptor = crate::runtim
     file_descriptor_set: HELPERS_FILES,
 };
 /// The file of `helpers.Helpers` and its imports: an encoded `google.protobuf.FileDescriptorSet`.
-static HELPERS_FILES: &[u8] = b"\n\xb6\x06\n\x0dhelpers.proto\x12\x07helpers\"\x07\n\x05Empty2\xd8\x05\n\x07Helpers\x12%\n\x03\
+static HELPERS_FILES: &[u8] = b"\n\xc9\x07\n\x0dhelpers.proto\x12\x07helpers\"\x07\n\x05Empty2\xd8\x05\n\x07Helpers\x12%\n\x03\
     New\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x12)\n\x07Connect\x12\x0e.helpers.Empty\x1a\x0e\
     .helpers.Empty\x12)\n\x07Outcome\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x12*\n\x08Trans\
     fer\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x121\n\x0fTransferOutcome\x12\x0e.helpers.Em\
@@ -1274,8 +1828,10 @@ static HELPERS_FILES: &[u8] = b"\n\xb6\x06\n\x0dhelpers.proto\x12\x07helpers\"\x
     Drop\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x12&\n\x04Into\x12\x0e.helpers.Empty\x1a\x0e\
     .helpers.Empty\x12)\n\x07ToOwned\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x12)\n\x07Reque\
     st\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x12$\n\x02Id\x12\x0e.helpers.Empty\x1a\x0e.he\
-    lpers.Empty20\n\x07Service\x12%\n\x03Run\x12\x0e.helpers.Empty\x1a\x0e.helpers.Emptyb\x06pro\
-    to3";
+    lpers.Empty20\n\x07Service\x12%\n\x03Run\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty2\x90\x01\
+    \n\x07Archive\x12*\n\x08Snapshot\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\x12.\n\x07Resto\
+    re\x12\x0e.helpers.Empty\x1a\x0e.helpers.Empty\"\x03\x90\x02\x01\x12)\n\x07Machine\x12\x0e.h\
+    elpers.Empty\x1a\x0e.helpers.Emptyb\x06proto3";
 /// Named like a trait of the runtime.
 ///
 /// Implement it with plain `async fn`s and serve it with [`ServiceServer`].
@@ -1363,6 +1919,108 @@ impl<T: Service> crate::runtime::Service for ServiceServer<T> {
                 })
             }
         }
+    }
+}
+/// Named like a trait of the runtime.
+///
+/// Hand it to a group of replicas with [`ServiceReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait ServiceMachine: ::core::marker::Send + 'static {
+    /// Runs.
+    ///
+    /// Calls run at most once.
+    fn run(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`ServiceMachine`].
+pub struct ServiceReplica<T> {
+    machine: T,
+}
+impl<T> ServiceReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for ServiceReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("ServiceReplica")
+    }
+}
+impl<T: ServiceMachine> crate::runtime::Machine for ServiceReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &SERVICE_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = SERVICE_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ServiceMachine>::run(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as ServiceMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as ServiceMachine>::restore(&mut self.machine, snapshot)
     }
 }
 /// Named like a trait of the runtime.
@@ -1455,6 +2113,474 @@ pub static SERVICE_DESCRIPTOR: crate::runtime::ServiceDescriptor = crate::runtim
     methods: &[
         crate::runtime::Method::new(
             "helpers.Service/Run",
+            crate::runtime::Semantics::AtMostOnce,
+            crate::runtime::Shape::Unary,
+        ),
+    ],
+    file_descriptor_set: HELPERS_FILES,
+};
+/// Named like what a machine does by itself.
+///
+/// Implement it with plain `async fn`s and serve it with [`ArchiveServer`].
+#[allow(clippy::wrong_self_convention)]
+pub trait Archive: ::core::marker::Send + ::core::marker::Sync + 'static {
+    /// Like writing a snapshot.
+    ///
+    /// Calls run at most once.
+    fn snapshot(
+        &self,
+        call: crate::runtime::Call<Empty>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<Empty, crate::runtime::Status>,
+    > + ::core::marker::Send;
+    /// Like reading one.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn restore(
+        &self,
+        call: crate::runtime::Call<Empty>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<Empty, crate::runtime::Status>,
+    > + ::core::marker::Send;
+    /// Like the machine's adapter.
+    ///
+    /// Calls run at most once.
+    fn machine(
+        &self,
+        call: crate::runtime::Call<Empty>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<Empty, crate::runtime::Status>,
+    > + ::core::marker::Send;
+}
+/// Serves a [`Archive`].
+pub struct ArchiveServer<T> {
+    handler: ::std::sync::Arc<T>,
+}
+impl<T> ArchiveServer<T> {
+    /// Serves with this handler.
+    pub fn new(handler: T) -> Self {
+        Self::from_arc(::std::sync::Arc::new(handler))
+    }
+    /// Serves with this handler, which is also used elsewhere.
+    pub fn from_arc(handler: ::std::sync::Arc<T>) -> Self {
+        Self { handler }
+    }
+}
+impl<T> ::core::clone::Clone for ArchiveServer<T> {
+    fn clone(&self) -> Self {
+        Self::from_arc(::std::sync::Arc::clone(&self.handler))
+    }
+}
+impl<T> ::core::fmt::Debug for ArchiveServer<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("ArchiveServer")
+    }
+}
+impl<T: Archive> crate::runtime::Service for ArchiveServer<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &ARCHIVE_DESCRIPTOR
+    }
+    fn call(
+        &self,
+        method: usize,
+        request: crate::runtime::Call<crate::runtime::Encoded>,
+    ) -> crate::runtime::Handling {
+        match method {
+            0usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = ARCHIVE_DESCRIPTOR.methods[0usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.decode::<Empty>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            crate::runtime::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return crate::runtime::Answer::unreadable(error);
+                        }
+                    };
+                    ::core::mem::drop(encoded);
+                    match <T as Archive>::snapshot(&handler, call).await {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            1usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = ARCHIVE_DESCRIPTOR.methods[1usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.decode::<Empty>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            crate::runtime::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return crate::runtime::Answer::unreadable(error);
+                        }
+                    };
+                    ::core::mem::drop(encoded);
+                    match <T as Archive>::restore(&handler, call).await {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            2usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = ARCHIVE_DESCRIPTOR.methods[2usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.decode::<Empty>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            crate::runtime::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return crate::runtime::Answer::unreadable(error);
+                        }
+                    };
+                    ::core::mem::drop(encoded);
+                    match <T as Archive>::machine(&handler, call).await {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            _ => {
+                ::core::mem::drop(request);
+                ::std::boxed::Box::pin(async move {
+                    crate::runtime::Answer::Status(
+                        crate::runtime::Status::unimplemented(
+                            "this server cannot run this method",
+                        ),
+                    )
+                })
+            }
+        }
+    }
+}
+/// Named like what a machine does by itself.
+///
+/// Hand it to a group of replicas with [`ArchiveReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait ArchiveMachine: ::core::marker::Send + 'static {
+    /// Like writing a snapshot.
+    ///
+    /// Calls run at most once.
+    fn snapshot_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like reading one.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn restore_(
+        &self,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// Like the machine's adapter.
+    ///
+    /// Calls run at most once.
+    fn machine(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Empty,
+    ) -> ::core::result::Result<Empty, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`ArchiveMachine`].
+pub struct ArchiveReplica<T> {
+    machine: T,
+}
+impl<T> ArchiveReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for ArchiveReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("ArchiveReplica")
+    }
+}
+impl<T: ArchiveMachine> crate::runtime::Machine for ArchiveReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &ARCHIVE_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = ARCHIVE_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ArchiveMachine>::snapshot_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            2usize => {
+                let id = ARCHIVE_DESCRIPTOR.methods[2usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ArchiveMachine>::machine(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            1usize => {
+                let id = ARCHIVE_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ArchiveMachine>::restore_(&self.machine, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no query of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as ArchiveMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as ArchiveMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// Named like what a machine does by itself.
+///
+/// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
+///
+/// Cheap to clone. To test code that calls, let it take a [`ArchiveCalls`].
+pub struct ArchiveClient {
+    channel: crate::runtime::Channel,
+}
+impl ::core::clone::Clone for ArchiveClient {
+    fn clone(&self) -> Self {
+        Self {
+            channel: ::core::clone::Clone::clone(&self.channel),
+        }
+    }
+}
+impl ::core::fmt::Debug for ArchiveClient {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.debug_struct(::core::stringify!(ArchiveClient))
+            .field("channel", &self.channel)
+            .finish()
+    }
+}
+#[allow(clippy::wrong_self_convention)]
+impl ArchiveClient {
+    /// A client that calls through this channel.
+    pub fn new(channel: crate::runtime::Channel) -> Self {
+        Self { channel }
+    }
+    /// Connects to a server, for example `stubborn://bank.example:7400`.
+    ///
+    /// # Errors
+    /// If the address cannot be read or no server can be reached.
+    pub async fn connect(
+        uri: &str,
+    ) -> ::core::result::Result<Self, crate::runtime::ConnectError> {
+        ::core::result::Result::Ok(Self::new(crate::runtime::connect(uri).await?))
+    }
+    /// Like writing a snapshot.
+    ///
+    /// Calls run at most once.
+    pub fn snapshot(&self, request: Empty) -> crate::runtime::UnaryCall<Empty> {
+        self.channel.unary(&ARCHIVE_DESCRIPTOR.methods[0usize], &request)
+    }
+    /// Like reading one.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    pub fn restore(&self, request: Empty) -> crate::runtime::UnaryCall<Empty> {
+        self.channel.unary(&ARCHIVE_DESCRIPTOR.methods[1usize], &request)
+    }
+    /// Like the machine's adapter.
+    ///
+    /// Calls run at most once.
+    pub fn machine(&self, request: Empty) -> crate::runtime::UnaryCall<Empty> {
+        self.channel.unary(&ARCHIVE_DESCRIPTOR.methods[2usize], &request)
+    }
+    /// Asks what became of a call of any method; the reply is handed out encoded.
+    ///
+    /// # Errors
+    /// If no server answers in time.
+    pub async fn outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<crate::runtime::IncomingReply>,
+        crate::runtime::CallError,
+    > {
+        self.channel.raw_outcome(id).await
+    }
+    /// Asks what became of a call of [`snapshot`](Self::snapshot).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn snapshot_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<Empty>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&ARCHIVE_DESCRIPTOR.methods[0usize], id).await
+    }
+    /// Asks what became of a call of [`machine`](Self::machine).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn machine_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<Empty>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&ARCHIVE_DESCRIPTOR.methods[2usize], id).await
+    }
+}
+/// The calls of [`ArchiveClient`], so that code that makes them can be tested
+/// without a server: a mock returns `UnaryCall::resolved(..)`.
+#[allow(clippy::wrong_self_convention)]
+pub trait ArchiveCalls: ::core::marker::Send + ::core::marker::Sync {
+    /// Like writing a snapshot.
+    ///
+    /// Calls run at most once.
+    fn snapshot(&self, request: Empty) -> crate::runtime::UnaryCall<Empty>;
+    /// Like reading one.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn restore(&self, request: Empty) -> crate::runtime::UnaryCall<Empty>;
+    /// Like the machine's adapter.
+    ///
+    /// Calls run at most once.
+    fn machine(&self, request: Empty) -> crate::runtime::UnaryCall<Empty>;
+}
+impl ArchiveCalls for ArchiveClient {
+    fn snapshot(&self, request: Empty) -> crate::runtime::UnaryCall<Empty> {
+        ArchiveClient::snapshot(self, request)
+    }
+    fn restore(&self, request: Empty) -> crate::runtime::UnaryCall<Empty> {
+        ArchiveClient::restore(self, request)
+    }
+    fn machine(&self, request: Empty) -> crate::runtime::UnaryCall<Empty> {
+        ArchiveClient::machine(self, request)
+    }
+}
+/// The methods of `helpers.Archive`, and the files that describe them.
+pub static ARCHIVE_DESCRIPTOR: crate::runtime::ServiceDescriptor = crate::runtime::ServiceDescriptor {
+    name: "helpers.Archive",
+    methods: &[
+        crate::runtime::Method::new(
+            "helpers.Archive/Snapshot",
+            crate::runtime::Semantics::AtMostOnce,
+            crate::runtime::Shape::Unary,
+        ),
+        crate::runtime::Method::new(
+            "helpers.Archive/Restore",
+            crate::runtime::Semantics::Read,
+            crate::runtime::Shape::Unary,
+        ),
+        crate::runtime::Method::new(
+            "helpers.Archive/Machine",
             crate::runtime::Semantics::AtMostOnce,
             crate::runtime::Shape::Unary,
         ),

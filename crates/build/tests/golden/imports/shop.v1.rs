@@ -141,6 +141,136 @@ impl<T: Shop> crate::runtime::Service for ShopServer<T> {
 }
 /// A shop.
 ///
+/// Hand it to a group of replicas with [`ShopReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait ShopMachine: ::core::marker::Send + 'static {
+    /// Buys.
+    ///
+    /// Calls run at most once.
+    fn buy(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Order,
+    ) -> ::core::result::Result<super::common::Money, crate::runtime::Status>;
+    /// Puts something into the cart.
+    ///
+    /// Calls run at most once.
+    fn put(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: super::super::shopping::Cart,
+    ) -> ::core::result::Result<super::Goods, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`ShopMachine`].
+pub struct ShopReplica<T> {
+    machine: T,
+}
+impl<T> ShopReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for ShopReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("ShopReplica")
+    }
+}
+impl<T: ShopMachine> crate::runtime::Machine for ShopReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &SHOP_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = SHOP_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Order>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShopMachine>::buy(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = SHOP_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<super::super::shopping::Cart>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShopMachine>::put(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as ShopMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as ShopMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// A shop.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`ShopCalls`].

@@ -532,6 +532,308 @@ impl<Handler: Trait> crate::runtime::Service for TraitServer<Handler> {
         }
     }
 }
+/// The service `type.mod.r.trait`, as a replicated state machine implements it.
+///
+/// Hand it to a group of replicas with [`TraitReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait TraitMachine: ::core::marker::Send + 'static {
+    /// Calls `type.mod.r.trait/move`.
+    ///
+    /// Calls run at most once.
+    fn r#move(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Self_,
+    ) -> ::core::result::Result<Struct, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/Self`.
+    ///
+    /// Calls run at most once.
+    fn self_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Option,
+    ) -> ::core::result::Result<Result, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/super`.
+    ///
+    /// Calls run at most once.
+    fn super_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: T,
+    ) -> ::core::result::Result<Box, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/gen`.
+    ///
+    /// Calls run at most once.
+    fn r#gen(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Vec,
+    ) -> ::core::result::Result<String, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/type`.
+    ///
+    /// Calls run at most once.
+    fn r#type(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Call,
+    ) -> ::core::result::Result<Status, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/as`.
+    ///
+    /// Calls run at most once.
+    fn r#as(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Arc,
+    ) -> ::core::result::Result<Future, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/await`.
+    ///
+    /// Calls run at most once.
+    fn r#await(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Send,
+    ) -> ::core::result::Result<Default, crate::runtime::Status>;
+    /// Calls `type.mod.r.trait/crate`.
+    ///
+    /// Calls run at most once.
+    fn crate_(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Clone,
+    ) -> ::core::result::Result<r#struct::Impl, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`TraitMachine`].
+pub struct TraitReplica<Handler> {
+    machine: Handler,
+}
+impl<Handler> TraitReplica<Handler> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: Handler) -> Self {
+        Self { machine }
+    }
+}
+impl<Handler> ::core::fmt::Debug for TraitReplica<Handler> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("TraitReplica")
+    }
+}
+impl<Handler: TraitMachine> crate::runtime::Machine for TraitReplica<Handler> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &TRAIT_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = TRAIT_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Self_>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::r#move(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = TRAIT_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<Option>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::self_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            2usize => {
+                let id = TRAIT_DESCRIPTOR.methods[2usize].id();
+                let message = match request.decode::<T>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::super_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            3usize => {
+                let id = TRAIT_DESCRIPTOR.methods[3usize].id();
+                let message = match request.decode::<Vec>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::r#gen(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            4usize => {
+                let id = TRAIT_DESCRIPTOR.methods[4usize].id();
+                let message = match request.decode::<Call>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::r#type(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            5usize => {
+                let id = TRAIT_DESCRIPTOR.methods[5usize].id();
+                let message = match request.decode::<Arc>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::r#as(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            6usize => {
+                let id = TRAIT_DESCRIPTOR.methods[6usize].id();
+                let message = match request.decode::<Send>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::r#await(
+                    &mut self.machine,
+                    at,
+                    message,
+                ) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            7usize => {
+                let id = TRAIT_DESCRIPTOR.methods[7usize].id();
+                let message = match request.decode::<Clone>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <Handler as TraitMachine>::crate_(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <Handler as TraitMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <Handler as TraitMachine>::restore(&mut self.machine, snapshot)
+    }
+}
 /// A client of the service `type.mod.r.trait`.
 ///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.

@@ -315,6 +315,252 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
 }
 /// One method of each kind.
 ///
+/// Hand it to a group of replicas with [`KindsReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait KindsMachine: ::core::marker::Send + 'static {
+    /// Without an option.
+    ///
+    /// Calls run at most once.
+    fn plain(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Text,
+    ) -> ::core::result::Result<Text, crate::runtime::Status>;
+    /// With the default said.
+    ///
+    /// Calls run at most once.
+    fn once(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Text,
+    ) -> ::core::result::Result<Text, crate::runtime::Status>;
+    /// Exactly once.
+    ///
+    /// Calls run exactly once.
+    fn exactly(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Text,
+    ) -> ::core::result::Result<Text, crate::runtime::Status>;
+    /// Idempotent.
+    ///
+    /// Calls are idempotent: one may run more than once.
+    fn again(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Text,
+    ) -> ::core::result::Result<Text, crate::runtime::Status>;
+    /// A read.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn look(
+        &self,
+        request: Text,
+    ) -> ::core::result::Result<Text, crate::runtime::Status>;
+    /// Nothing in, nothing out.
+    ///
+    /// Calls run at most once.
+    fn touch(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: (),
+    ) -> ::core::result::Result<(), crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`KindsMachine`].
+pub struct KindsReplica<T> {
+    machine: T,
+}
+impl<T> KindsReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for KindsReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("KindsReplica")
+    }
+}
+impl<T: KindsMachine> crate::runtime::Machine for KindsReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &KINDS_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = KINDS_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Text>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as KindsMachine>::plain(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = KINDS_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<Text>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as KindsMachine>::once(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            2usize => {
+                let id = KINDS_DESCRIPTOR.methods[2usize].id();
+                let message = match request.decode::<Text>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as KindsMachine>::exactly(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            4usize => {
+                let id = KINDS_DESCRIPTOR.methods[4usize].id();
+                let message = match request.decode::<Text>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as KindsMachine>::again(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            6usize => {
+                let id = KINDS_DESCRIPTOR.methods[6usize].id();
+                let message = match request.decode::<()>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as KindsMachine>::touch(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            5usize => {
+                let id = KINDS_DESCRIPTOR.methods[5usize].id();
+                let message = match request.decode::<Text>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as KindsMachine>::look(&self.machine, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no query of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as KindsMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as KindsMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// One method of each kind.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`KindsCalls`].

@@ -462,6 +462,225 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
 }
 /// Uses them.
 ///
+/// Hand it to a group of replicas with [`ShapesReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
+///
+/// A panic in a command stops the replica, and every other one that comes to it.
+#[allow(clippy::wrong_self_convention)]
+pub trait ShapesMachine: ::core::marker::Send + 'static {
+    /// Calls `shapes.Shapes/Grow`.
+    ///
+    /// Calls run at most once.
+    fn grow(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Tree,
+    ) -> ::core::result::Result<tree::Node, crate::runtime::Status>;
+    /// Calls `shapes.Shapes/Deepen`.
+    ///
+    /// Calls run at most once.
+    fn deepen(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: tree::node::deep::Deeper,
+    ) -> ::core::result::Result<(), crate::runtime::Status>;
+    /// Calls `shapes.Shapes/Now`.
+    ///
+    /// Calls run at most once.
+    fn now(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: (),
+    ) -> ::core::result::Result<
+        crate::runtime::prost_types::Timestamp,
+        crate::runtime::Status,
+    >;
+    /// Calls `shapes.Shapes/Wrap`.
+    ///
+    /// Calls run at most once.
+    fn wrap(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: crate::runtime::prost::alloc::string::String,
+    ) -> ::core::result::Result<bool, crate::runtime::Status>;
+    /// Calls `shapes.Shapes/Ball`.
+    ///
+    /// Calls run at most once.
+    fn ball(
+        &mut self,
+        at: &crate::runtime::Applied,
+        request: Ping,
+    ) -> ::core::result::Result<Pong, crate::runtime::Status>;
+    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
+    /// same state give the same bytes.
+    fn snapshot(&self) -> ::std::vec::Vec<u8>;
+    /// Takes the state of a snapshot in the place of its own.
+    ///
+    /// # Errors
+    /// If it is no snapshot of such a machine.
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
+}
+/// Lets a group of replicas run a [`ShapesMachine`].
+pub struct ShapesReplica<T> {
+    machine: T,
+}
+impl<T> ShapesReplica<T> {
+    /// Runs this machine, which is in the state that a new group begins with.
+    pub fn new(machine: T) -> Self {
+        Self { machine }
+    }
+}
+impl<T> ::core::fmt::Debug for ShapesReplica<T> {
+    fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+        f.write_str("ShapesReplica")
+    }
+}
+impl<T: ShapesMachine> crate::runtime::Machine for ShapesReplica<T> {
+    fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
+        &SHAPES_DESCRIPTOR
+    }
+    fn apply(
+        &mut self,
+        at: &crate::runtime::Applied,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        match method {
+            0usize => {
+                let id = SHAPES_DESCRIPTOR.methods[0usize].id();
+                let message = match request.decode::<Tree>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShapesMachine>::grow(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            1usize => {
+                let id = SHAPES_DESCRIPTOR.methods[1usize].id();
+                let message = match request.decode::<tree::node::deep::Deeper>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShapesMachine>::deepen(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            2usize => {
+                let id = SHAPES_DESCRIPTOR.methods[2usize].id();
+                let message = match request.decode::<()>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShapesMachine>::now(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            3usize => {
+                let id = SHAPES_DESCRIPTOR.methods[3usize].id();
+                let message = match request
+                    .decode::<crate::runtime::prost::alloc::string::String>(id)
+                {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShapesMachine>::wrap(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            4usize => {
+                let id = SHAPES_DESCRIPTOR.methods[4usize].id();
+                let message = match request.decode::<Ping>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return crate::runtime::Answer::unreadable(error);
+                    }
+                };
+                match <T as ShapesMachine>::ball(&mut self.machine, at, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        crate::runtime::Answer::Reply(
+                            crate::runtime::Encoded::new(id, &reply),
+                            crate::runtime::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        crate::runtime::Answer::Status(status)
+                    }
+                }
+            }
+            _ => {
+                crate::runtime::Answer::Status(
+                    crate::runtime::Status::unimplemented(
+                        "the method is no command of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn query(
+        &self,
+        method: usize,
+        request: &crate::runtime::Encoded,
+    ) -> crate::runtime::Answer {
+        let _ = (method, request);
+        crate::runtime::Answer::Status(
+            crate::runtime::Status::unimplemented("the method is no query of this group"),
+        )
+    }
+    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+        <T as ShapesMachine>::snapshot(&self.machine)
+    }
+    fn restore(
+        &mut self,
+        snapshot: &[u8],
+    ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
+        <T as ShapesMachine>::restore(&mut self.machine, snapshot)
+    }
+}
+/// Uses them.
+///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
 /// Cheap to clone. To test code that calls, let it take a [`ShapesCalls`].

@@ -1,0 +1,138 @@
+//! `BankReplica<T>`: drives a `BankMachine` as a `Machine`.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+
+use super::{Stub, StubMethod, ident, machine_trait, server};
+use crate::semantics::Semantics;
+
+pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
+    stub.replicated().next()?;
+    let (name, machine) = (ident(&stub.names.replica), ident(&stub.names.machine));
+    let docs = format!(" Lets a group of replicas run a [`{machine}`].");
+    let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
+    let (generic, label) = (server::generic(stub), &stub.names.replica);
+    let driven = driven(stub, &name, &machine, &generic);
+    Some(quote! {
+        #[doc = #docs]
+        #deprecated
+        pub struct #name<#generic> {
+            machine: #generic,
+        }
+
+        #allow
+        impl<#generic> #name<#generic> {
+            #[doc = " Runs this machine, which is in the state that a new group begins with."]
+            pub fn new(machine: #generic) -> Self {
+                Self { machine }
+            }
+        }
+
+        #allow
+        impl<#generic> ::core::fmt::Debug for #name<#generic> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                f.write_str(#label)
+            }
+        }
+
+        #driven
+    })
+}
+
+fn driven(stub: &Stub<'_>, name: &Ident, machine: &Ident, generic: &Ident) -> TokenStream {
+    let (runtime, descriptor, allow) = (&stub.runtime, stub.descriptor(), stub.allow_deprecated());
+    let is_query = |m: &&StubMethod<'_>| m.method.semantics == Semantics::Read;
+    let commands: Vec<_> = stub
+        .replicated()
+        .filter(|m| !is_query(m))
+        .map(|m| arm(stub, m, machine, generic, &quote!(&mut self.machine, at, message)))
+        .collect();
+    let queries: Vec<_> = stub
+        .replicated()
+        .filter(is_query)
+        .map(|m| arm(stub, m, machine, generic, &quote!(&self.machine, message)))
+        .collect();
+    let apply = body(stub, &commands, &quote!((at, request)), "is no command of this group");
+    let query = body(stub, &queries, &quote!(request), "is no query of this group");
+    quote! {
+        #allow
+        impl<#generic: #machine> #runtime::Machine for #name<#generic> {
+            fn descriptor(&self) -> &'static #runtime::ServiceDescriptor {
+                &#descriptor
+            }
+
+            fn apply(
+                &mut self,
+                at: &#runtime::Applied,
+                method: usize,
+                request: &#runtime::Encoded,
+            ) -> #runtime::Answer {
+                #apply
+            }
+
+            fn query(&self, method: usize, request: &#runtime::Encoded) -> #runtime::Answer {
+                #query
+            }
+
+            fn snapshot(&self) -> ::std::vec::Vec<u8> {
+                <#generic as #machine>::snapshot(&self.machine)
+            }
+
+            fn restore(
+                &mut self,
+                snapshot: &[u8],
+            ) -> ::core::result::Result<(), #runtime::RestoreError> {
+                <#generic as #machine>::restore(&mut self.machine, snapshot)
+            }
+        }
+    }
+}
+
+/// Runs the arm of the method; `unused` is what is of no use where there is none.
+fn body(stub: &Stub<'_>, arms: &[TokenStream], unused: &TokenStream, why: &str) -> TokenStream {
+    let runtime = &stub.runtime;
+    let why = format!("the method {why}");
+    let otherwise = quote! {
+        #runtime::Answer::Status(#runtime::Status::unimplemented(#why))
+    };
+    if arms.is_empty() {
+        return quote! {
+            let _ = (method, #unused);
+            #otherwise
+        };
+    }
+    quote! {
+        match method {
+            #(#arms)*
+            _ => #otherwise,
+        }
+    }
+}
+
+fn arm(
+    stub: &Stub<'_>,
+    method: &StubMethod<'_>,
+    machine: &Ident,
+    generic: &Ident,
+    arguments: &TokenStream,
+) -> TokenStream {
+    let StubMethod { index, request, .. } = method;
+    let (runtime, descriptor) = (&stub.runtime, stub.descriptor());
+    let name = machine_trait::name(method);
+    quote! {
+        #index => {
+            let id = #descriptor.methods[#index].id();
+            let message = match request.decode::<#request>(id) {
+                ::core::result::Result::Ok(message) => message,
+                ::core::result::Result::Err(error) => return #runtime::Answer::unreadable(error),
+            };
+            match <#generic as #machine>::#name(#arguments) {
+                ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
+                    #runtime::Encoded::new(id, &reply),
+                    #runtime::Metadata::new(),
+                ),
+                ::core::result::Result::Err(status) => #runtime::Answer::Status(status),
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `trait BankMachine`: what a replicated state machine implements.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+
+use super::{Stub, StubMethod, ident};
+use crate::semantics::Semantics;
+
+/// The machine's own methods: an rpc of that name gets an underscore in the machine's trait.
+const OWN: [&str; 2] = ["snapshot", "restore"];
+
+pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
+    stub.replicated().next()?;
+    let (runtime, name) = (&stub.runtime, ident(&stub.names.machine));
+    let docs = stub.docs(
+        &format!(
+            "The service `{}`, as a replicated state machine implements it.",
+            stub.service.full_name
+        ),
+        &[
+            format!(
+                "Hand it to a group of replicas with [`{}`]. Every replica runs the same commands \
+                 in the same order, so a command may depend on the state, its request and `at`, and \
+                 on nothing else: no clock, no random numbers, no order of a hash table.",
+                stub.names.replica
+            ),
+            "A panic in a command stops the replica, and every other one that comes to it.".into(),
+        ],
+    );
+    let deprecated = stub.deprecated();
+    let methods = stub.replicated().map(|m| method(stub, m));
+    Some(quote! {
+        #docs
+        #deprecated
+        #[allow(clippy::wrong_self_convention)]
+        pub trait #name: ::core::marker::Send + 'static {
+            #(#methods)*
+
+            #[doc = " The state, as bytes that [`restore`](Self::restore) reads. Machines with the"]
+            #[doc = " same state give the same bytes."]
+            fn snapshot(&self) -> ::std::vec::Vec<u8>;
+
+            #[doc = " Takes the state of a snapshot in the place of its own."]
+            #[doc = ""]
+            #[doc = " # Errors"]
+            #[doc = " If it is no snapshot of such a machine."]
+            fn restore(
+                &mut self,
+                snapshot: &[u8],
+            ) -> ::core::result::Result<(), #runtime::RestoreError>;
+        }
+    })
+}
+
+fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
+    let StubMethod { request, reply, .. } = method;
+    let (runtime, name) = (&stub.runtime, name(method));
+    let (docs, deprecated) = (method.docs(&[]), method.deprecated());
+    let receiver = match method.method.semantics {
+        Semantics::Read => quote!(&self),
+        _ => quote!(&mut self, at: &#runtime::Applied),
+    };
+    quote! {
+        #docs
+        #deprecated
+        fn #name(
+            #receiver,
+            request: #request,
+        ) -> ::core::result::Result<#reply, #runtime::Status>;
+    }
+}
+
+/// What the method of an rpc is called in the machine's trait.
+pub(super) fn name(method: &StubMethod<'_>) -> Ident {
+    let name = &method.method.rust_name;
+    if OWN.contains(&name.as_str()) { ident(&format!("{name}_")) } else { ident(name) }
+}
