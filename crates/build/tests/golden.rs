@@ -53,11 +53,10 @@ fn the_committed_output_is_fresh() {
 }
 
 #[test]
-fn the_reflection_service_in_the_runtime_crate_is_fresh() {
-    // It makes no connections of its own: it is called over channels that exist.
-    let config = Config::new().include("proto").include_file("mod.rs").connect(false);
+fn the_services_in_the_runtime_crate_are_fresh() {
+    let config = Config::new().include("proto").include_file("mod.rs").bytes(".stubborn.kv.v1");
     let directory = Path::new("../stubborn/src/generated");
-    check(directory, &config, &["proto/stubborn/reflection.proto"]);
+    check(directory, &config, &["proto/stubborn/reflection.proto", "proto/stubborn/kv.proto"]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod datagram;
 pub mod deadline;
 mod driver;
 mod generated;
+pub mod kv;
 mod macros;
 pub mod naming;
 pub mod reflection;

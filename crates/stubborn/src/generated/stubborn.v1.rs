@@ -314,6 +314,15 @@ impl ReflectionClient {
     pub fn new(channel: ::stubborn::Channel) -> Self {
         Self { channel }
     }
+    /// Connects to a server, for example `stubborn://bank.example:7400`.
+    ///
+    /// # Errors
+    /// If the address cannot be read or no server can be reached.
+    pub async fn connect(
+        uri: &str,
+    ) -> ::core::result::Result<Self, ::stubborn::ConnectError> {
+        ::core::result::Result::Ok(Self::new(::stubborn::connect(uri).await?))
+    }
     /// Lists the services, by full name in alphabetical order.
     ///
     /// Calls have no side effects: one may run any number of times.

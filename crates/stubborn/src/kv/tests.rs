@@ -1,0 +1,182 @@
+use bytes::Bytes;
+use stubborn_core::service::{Applied, Code, Status};
+
+use super::compare_and_swap_request::Expected;
+use super::*;
+
+const AT: Applied = Applied { index: 1, time: stubborn_core::time::Instant::ZERO };
+
+fn put(store: &mut Store, key: &str, value: &str) -> Result<PutReply, Status> {
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    store.put(&AT, PutRequest { key: key.into(), value })
+}
+
+fn get(store: &Store, key: &str) -> Option<Pair> {
+    store.get(GetRequest { key: key.into() }).unwrap().pair
+}
+
+fn delete(store: &mut Store, key: &str) -> DeleteReply {
+    store.delete(&AT, DeleteRequest { key: key.into() }).unwrap()
+}
+
+fn swap(
+    store: &mut Store,
+    key: &str,
+    expected: Expected,
+    swap: Option<&str>,
+) -> CompareAndSwapReply {
+    let swap = swap.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+    let request = CompareAndSwapRequest { key: key.into(), expected: Some(expected), swap };
+    store.compare_and_swap(&AT, request).unwrap()
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, Status>) -> Code {
+    result.unwrap_err().code()
+}
+
+#[test]
+fn a_key_that_is_empty_or_too_long_and_a_value_too_long_are_refused_everywhere() {
+    let mut store = Store::new();
+    for key in [String::new(), "k".repeat(MAX_KEY + 1)] {
+        assert_eq!(code(put(&mut store, &key, "v")), Code::InvalidArgument);
+        assert_eq!(code(store.get(GetRequest { key: key.clone() })), Code::InvalidArgument);
+        let request = DeleteRequest { key: key.clone() };
+        assert_eq!(code(store.delete(&AT, request)), Code::InvalidArgument);
+        let expected = Some(Expected::Revision(0));
+        let request = CompareAndSwapRequest { key, expected, swap: None };
+        assert_eq!(code(store.compare_and_swap(&AT, request)), Code::InvalidArgument);
+    }
+    let long = "v".repeat(MAX_VALUE + 1);
+    assert_eq!(code(put(&mut store, "k", &long)), Code::InvalidArgument);
+    let request = CompareAndSwapRequest {
+        key: "k".into(),
+        expected: Some(Expected::Revision(0)),
+        swap: Some(long.into()),
+    };
+    assert_eq!(code(store.compare_and_swap(&AT, request)), Code::InvalidArgument);
+    let prefix = "p".repeat(MAX_KEY + 1);
+    let request = ListRequest { prefix, ..ListRequest::default() };
+    assert_eq!(code(store.list(request)), Code::InvalidArgument);
+    assert_eq!(store, Store::new());
+    assert!(put(&mut store, &"k".repeat(MAX_KEY), &"v".repeat(MAX_VALUE)).is_ok());
+}
+
+#[test]
+fn a_full_store_refuses_what_needs_more_room_and_takes_what_frees_some() {
+    let mut store = Store::with_room(2 * PAIR + 10);
+    put(&mut store, "a", "1234").unwrap();
+    put(&mut store, "b", "1234").unwrap();
+    assert_eq!(code(put(&mut store, "c", "")), Code::ResourceExhausted);
+    assert_eq!(code(put(&mut store, "a", "12345")), Code::ResourceExhausted);
+    assert_eq!(store.revision(), 2);
+    put(&mut store, "a", "12").unwrap();
+    delete(&mut store, "b");
+    put(&mut store, "c", "1").unwrap();
+    assert_eq!(store.len(), 2);
+}
+
+#[test]
+fn revisions_grow_with_each_change_and_with_nothing_else() {
+    let mut store = Store::new();
+    assert_eq!(put(&mut store, "a", "1").unwrap(), PutReply { revision: 1, previous: 0 });
+    assert_eq!(put(&mut store, "a", "2").unwrap(), PutReply { revision: 2, previous: 1 });
+    let pair = get(&store, "a").unwrap();
+    assert_eq!((pair.value, pair.revision, pair.created), ("2".into(), 2, 1));
+    assert_eq!(delete(&mut store, "b"), DeleteReply { revision: 2, previous: 0 });
+    assert_eq!(delete(&mut store, "a"), DeleteReply { revision: 3, previous: 2 });
+    assert_eq!(get(&store, "a"), None);
+    put(&mut store, "a", "3").unwrap();
+    assert_eq!(get(&store, "a").unwrap().created, 4);
+}
+
+#[test]
+fn a_swap_happens_only_if_the_key_is_as_expected() {
+    let mut store = Store::new();
+    let made = swap(&mut store, "a", Expected::Revision(0), Some("1"));
+    assert_eq!(made, CompareAndSwapReply { swapped: true, revision: 1 });
+    let again = swap(&mut store, "a", Expected::Revision(0), Some("2"));
+    assert_eq!(again, CompareAndSwapReply { swapped: false, revision: 1 });
+    let other = swap(&mut store, "a", Expected::Value("x".into()), Some("2"));
+    assert_eq!(other, CompareAndSwapReply { swapped: false, revision: 1 });
+    assert!(swap(&mut store, "a", Expected::Value("1".into()), Some("2")).swapped);
+    assert!(!swap(&mut store, "b", Expected::Value("".into()), Some("2")).swapped);
+    let gone = swap(&mut store, "a", Expected::Revision(2), None);
+    assert_eq!(gone, CompareAndSwapReply { swapped: true, revision: 3 });
+    assert!(store.is_empty());
+    let request = CompareAndSwapRequest { key: "a".into(), expected: None, swap: None };
+    assert_eq!(code(store.compare_and_swap(&AT, request)), Code::InvalidArgument);
+}
+
+#[test]
+fn a_list_goes_through_all_keys_of_a_prefix_page_by_page() {
+    let mut store = Store::new();
+    for key in ["a", "b/1", "b/2", "b/3", "b0", "c"] {
+        put(&mut store, key, "v").unwrap();
+    }
+    let mut after = String::new();
+    let mut seen = Vec::new();
+    loop {
+        let request = ListRequest { prefix: "b/".into(), after, limit: 2, keys_only: false };
+        let page = store.list(request).unwrap();
+        assert!(page.pairs.len() <= 2 && page.revision == 6);
+        seen.extend(page.pairs.into_iter().map(|pair| pair.key));
+        after = page.next;
+        if after.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["b/1", "b/2", "b/3"]);
+    let before = ListRequest { prefix: "b/".into(), after: "a".into(), ..Default::default() };
+    assert_eq!(store.list(before).unwrap().pairs.len(), 3);
+    let behind = ListRequest { prefix: "b/".into(), after: "c".into(), ..Default::default() };
+    assert_eq!(store.list(behind).unwrap().pairs.len(), 0);
+}
+
+#[test]
+fn a_page_ends_when_it_is_large_and_may_leave_the_values_out() {
+    let mut store = Store::new();
+    let value = "v".repeat(MAX_VALUE);
+    for number in 0..8 {
+        put(&mut store, &format!("{number}"), &value).unwrap();
+    }
+    let page = store.list(ListRequest::default()).unwrap();
+    assert_eq!((page.pairs.len(), page.next.as_str()), (4, "3"));
+    let keys = ListRequest { keys_only: true, ..ListRequest::default() };
+    let page = store.list(keys).unwrap();
+    assert_eq!((page.pairs.len(), page.next.as_str()), (8, ""));
+    assert!(page.pairs.iter().all(|pair| pair.value.is_empty()));
+}
+
+#[test]
+fn a_snapshot_brings_a_store_back_and_two_equal_stores_write_the_same() {
+    let mut store = Store::new();
+    for (key, value) in [("b", "2"), ("a", "1"), ("c", ""), ("b", "3")] {
+        put(&mut store, key, value).unwrap();
+    }
+    delete(&mut store, "c");
+    let mut other = Store::new();
+    put(&mut other, "old", "state").unwrap();
+    other.restore(&store.snapshot()).unwrap();
+    assert_eq!(other, store);
+    assert_eq!(other.snapshot(), store.snapshot());
+    assert_eq!(put(&mut other, "d", "").unwrap().revision, store.revision() + 1);
+}
+
+#[test]
+fn a_snapshot_that_is_torn_altered_or_of_another_version_is_refused_and_none_panics() {
+    let mut store = Store::new();
+    put(&mut store, "a", "1").unwrap();
+    put(&mut store, "b", "2").unwrap();
+    let whole = store.snapshot();
+    for end in 0..whole.len() {
+        assert!(Store::new().restore(&whole[..end]).is_err(), "{end}");
+    }
+    assert!(Store::new().restore(&[&whole[..], b"x"].concat()).is_err());
+    for at in 0..whole.len() {
+        let mut altered = whole.clone();
+        altered[at] ^= 0x80;
+        // Bytes of a value may be anything; nothing else may.
+        let _ = Store::new().restore(&altered);
+    }
+    assert!(Store::new().restore(&[&[0; 7][..], &[2], &[0; 16]].concat()).is_err());
+}
