@@ -37,6 +37,9 @@ pub struct ChannelConfig {
     pub backoff_max: Duration,
     /// How long one connection attempt may take before the next begins.
     pub attempt_timeout: Duration,
+    /// Whether the channel keeps a session at its server, as calls that take a slot need one. Without
+    /// one it carries reads and `maybe` calls only, and is ready once its connection stands.
+    pub session: bool,
     /// A session of an earlier channel to attach to, instead of opening a new one. Its server is
     /// looked for at each target in turn.
     pub resume: Option<SessionTicket>,
@@ -59,6 +62,7 @@ impl ChannelConfig {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(3),
+            session: true,
             resume: None,
         }
     }

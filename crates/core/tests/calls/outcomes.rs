@@ -38,6 +38,30 @@ fn reads_idempotent_and_maybe_calls_work_beside_numbered_ones() {
 }
 
 #[test]
+fn a_channel_without_a_session_carries_reads_across_a_restart_and_refuses_what_takes_a_slot() {
+    let mut world = World::new(12);
+    world.run(1_000);
+    let sessions = world.server().sessions();
+    world.open_channel_without_session();
+    let read = world.call(&READ, b"x", None);
+    world.result(read).unwrap();
+    let beat = world.call(&BEAT, b"x", None);
+    world.result(beat).unwrap();
+    let numbered = world.call(&ECHO, b"x", None);
+    let error = world.result(numbered).unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::NotExecuted(_)), "{error}");
+    assert_eq!(world.server().sessions(), sessions);
+    world.kill(1);
+    world.start_server();
+    let read = world.call(&READ, b"y", None);
+    world.result(read).unwrap();
+    let (now, channel) = (world.now, world.channel);
+    world.client().close_channel(now, channel);
+    world.run(1_000);
+    assert_eq!(world.client().links(), 1, "only the first channel's is left");
+}
+
+#[test]
 fn a_thousand_calls_at_once_all_return_their_own_reply() {
     let mut world = World::new(4);
     let calls: Vec<_> = (0..3_000u32)

@@ -177,6 +177,13 @@ impl World {
         self.channel = open_channel(self.client(), now, resume);
     }
 
+    /// Uses a channel from here on that keeps no session.
+    pub(crate) fn open_channel_without_session(&mut self) {
+        let (now, config) = (self.now, channel_config(None));
+        let config = ChannelConfig { session: false, ..config };
+        self.channel = self.client().open_channel(now, config);
+    }
+
     pub(crate) fn client(&mut self) -> &mut Node {
         self.nodes[CLIENT].as_mut().expect("the client lives")
     }
@@ -482,13 +489,17 @@ impl World {
 }
 
 fn open_channel(client: &mut Node, now: Instant, resume: Option<SessionTicket>) -> ChannelKey {
+    client.open_channel(now, channel_config(resume))
+}
+
+fn channel_config(resume: Option<SessionTicket>) -> ChannelConfig {
     let tls = TlsClient::builder(ServerTrust::Roots(identities().server.roots()))
         .build()
         .expect("a client configuration");
     let mut config = ChannelConfig::new("server.test", Arc::new(tls));
     config.targets = vec![address(SERVER)];
     config.resume = resume;
-    client.open_channel(now, config)
+    config
 }
 
 fn outgoing(method: &Method, body: Bytes) -> OutgoingCall {

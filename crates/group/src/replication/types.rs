@@ -191,6 +191,9 @@ pub struct Outgoing {
 pub struct Write {
     /// Takes the place of all that is in the log.
     pub snapshot: Option<Snapshot>,
+    /// The node's own state machine at a place in its log: takes the place of the snapshot before it
+    /// and of the entries up to that place; those after it stay. Consensus itself asks for none.
+    pub compact: Option<Snapshot>,
     /// Take the place of whatever stands at their indices and after.
     pub entries: Vec<Entry>,
     /// Takes the place of the last one.
@@ -203,7 +206,10 @@ pub struct Write {
 impl Write {
     /// Whether there is nothing to be written.
     pub fn is_empty(&self) -> bool {
-        self.snapshot.is_none() && self.entries.is_empty() && self.ballot.is_none()
+        self.snapshot.is_none()
+            && self.compact.is_none()
+            && self.entries.is_empty()
+            && self.ballot.is_none()
     }
 }
 

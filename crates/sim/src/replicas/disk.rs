@@ -20,7 +20,7 @@ struct Contents {
 #[derive(Clone)]
 pub(super) enum Record {
     /// Of consensus.
-    Work(Write),
+    Work(Box<Write>),
     /// A snapshot of the node's own state machine.
     Compact(Snapshot),
 }
@@ -66,6 +66,7 @@ impl Contents {
         let durable = &mut self.durable;
         match record {
             Record::Work(write) => {
+                let write = *write;
                 if let Some(snapshot) = write.snapshot {
                     durable.ballot.committed = durable.ballot.committed.max(snapshot.at.index);
                     durable.snapshot = snapshot;

@@ -217,7 +217,7 @@ impl Process {
             self.snapshot_at = snapshot.at.index;
         }
         if !write.is_empty() {
-            self.disk.write(Record::Work(write));
+            self.disk.write(Record::Work(Box::new(write)));
         }
         self.written = number;
         self.crash_maybe();

@@ -21,8 +21,11 @@ impl Client {
         else {
             return self.fail_attempt(cx, key, "the server names no incarnation".into());
         };
-        let session = self.links.get(key).and_then(|link| link.session.as_ref());
-        match session.map(|session| session.slots.id()) {
+        let Some(link) = self.links.get(key) else { return };
+        if link.sessionless {
+            return self.ready(cx, key, handle);
+        }
+        match link.session.as_ref().map(|session| session.slots.id()) {
             Some(id) if id.incarnation == incarnation => {
                 self.found(key);
                 self.attach(cx, key, handle);
@@ -199,9 +202,7 @@ impl Client {
         link.suspect = false;
         link.backoff = self.channels[channel.0 as usize].config.backoff_min;
         let before = link.live.replace(Live::new(handle));
-        let Some(ticket) = link.session.as_ref().map(|session| session.ticket.clone()) else {
-            return;
-        };
+        let ticket = link.session.as_ref().map(|session| session.ticket.clone());
         if let Some(before) = before {
             self.by_handle.remove(&before.handle);
             cx.close(before.handle, close_code::REPLACED, "replaced by a new connection");
@@ -211,9 +212,11 @@ impl Client {
         let state = &mut self.channels[channel.0 as usize];
         state.failed_in_turn = 0;
         state.eager = false;
-        let incarnation = ticket.session.incarnation;
-        let event = ChannelEvent::Ready { peer, incarnation, ticket };
-        cx.events.push_back(Event::Channel(channel, event));
+        if let Some(ticket) = ticket {
+            let incarnation = ticket.session.incarnation;
+            let event = ChannelEvent::Ready { peer, incarnation, ticket };
+            cx.events.push_back(Event::Channel(channel, event));
+        }
         self.after_sending(cx, key);
         self.move_reads(channel);
         self.pump(cx, channel);

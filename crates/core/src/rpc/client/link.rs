@@ -25,6 +25,8 @@ pub(super) struct Link {
     pub(super) live: Option<Live>,
     pub(super) attempt: Option<Attempt>,
     pub(super) session: Option<Session>,
+    /// The channel keeps no session.
+    pub(super) sessionless: bool,
     /// The nonce of an opening that was not answered yet: sent again, it opens no second session.
     pub(super) nonce: Option<[u8; 16]>,
     /// Changes of slots that overtook the answer to the opening.
@@ -105,6 +107,7 @@ impl Link {
             yielded: false,
             attempt: None,
             session: None,
+            sessionless: false,
             nonce: None,
             early_changes: Vec::new(),
             backoff,
@@ -126,7 +129,8 @@ impl Link {
 
     /// Whether calls can be sent now.
     pub(super) fn is_ready(&self) -> bool {
-        self.live.is_some() && self.session.as_ref().is_some_and(|s| s.slots.is_attached())
+        let attached = self.session.as_ref().is_some_and(|s| s.slots.is_attached());
+        self.live.is_some() && (attached || self.sessionless)
     }
 
     /// Whether nothing is under way to its server.

@@ -100,7 +100,11 @@ impl Client {
                 .position(|link| self.links.get(*link).is_some_and(|link| link.address == target));
             let link = match same {
                 Some(index) => old.remove(index),
-                None => self.links.insert(Link::new(key, target, channel.config.backoff_min)),
+                None => {
+                    let mut link = Link::new(key, target, channel.config.backoff_min);
+                    link.sessionless = !channel.config.session;
+                    self.links.insert(link)
+                }
             };
             if !links.contains(&link) {
                 links.push(link);
@@ -317,8 +321,12 @@ impl Client {
         let Some(call) = self.calls.get(key.0) else { return true };
         let channel = &self.channels[call.channel.0 as usize];
         let size = call.request().map_or(0, |request| request.encoded.body.len() as u64);
+        let needs_session = !matches!(call.work, Work::Read(_) | Work::Question { .. });
         let error = if channel.closed {
             call.not_executed(NotExecutedReason::Cancelled, "the channel is closed")
+        } else if needs_session && !channel.config.session {
+            let why = "the channel keeps no session: it carries reads and maybe calls only";
+            call.not_executed(NotExecutedReason::Cancelled, why)
         } else if channel.waiting.len() >= cx.limits.waiting_calls {
             call.not_executed(
                 NotExecutedReason::Overloaded,
@@ -439,6 +447,9 @@ impl Client {
         let said = link.live.as_ref().is_none_or(|live| live.goodbye.is_some());
         if said && link.linger_until.is_some_and(|until| until > cx.now) {
             return;
+        }
+        if link.sessionless {
+            return self.remove_link(cx, key);
         }
         let Some(live) = link.live.as_mut().filter(|live| live.goodbye.is_none()) else {
             return self.remove_link(cx, key);
