@@ -27,7 +27,7 @@ pub mod server;
 
 pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
 pub use driver::ChannelStatus;
-pub use security::{Fingerprint, Identity, SecurityError, Trust};
+pub use security::{Authority, Fingerprint, Identity, SecurityError, Trust};
 pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, WorkerStats};
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;

@@ -115,7 +115,12 @@ impl From<RootCertStore> for Roots {
 pub fn key_digest(certificate: &[u8]) -> Option<[u8; 32]> {
     let certificate = CertificateDer::from(certificate);
     let key = ParsedCertificate::try_from(&certificate).ok()?.subject_public_key_info();
-    digest::digest(&digest::SHA256, &key).as_ref().try_into().ok()
+    Some(sha256(&key))
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn certificates_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {

@@ -7,6 +7,7 @@
 //! The default [`Environment`] takes randomness from aws-lc-rs and time from the system's clock. A
 //! simulated one brings its own.
 
+mod authority;
 mod client;
 mod environment;
 mod error;
@@ -17,6 +18,7 @@ mod self_signed;
 mod server;
 mod session;
 
+pub use authority::{Authority, Usage};
 pub use client::{ServerTrust, TlsClient, TlsClientBuilder};
 pub use environment::Environment;
 pub use error::ConfigError;

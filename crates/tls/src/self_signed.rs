@@ -2,7 +2,8 @@
 
 use crate::{ConfigError, Identity, Roots};
 
-/// A certificate that nobody but itself vouches for.
+/// A certificate that was just made, with its key: by [`self_signed`], for which nobody but itself
+/// vouches, or by an [`Authority`](crate::Authority).
 #[derive(Clone, Debug)]
 pub struct SelfSigned {
     /// Certificate and key, to be served.
@@ -14,7 +15,7 @@ pub struct SelfSigned {
 }
 
 impl SelfSigned {
-    /// Roots that trust this certificate and no other.
+    /// Roots that trust this certificate, if it was signed by itself, and no other.
     pub fn roots(&self) -> Roots {
         let certificate = self.identity.chain[0].to_vec();
         Roots::from_der(vec![certificate]).expect("a certificate that was just made parses")

@@ -55,12 +55,12 @@ impl Identity {
     pub fn self_signed(
         names: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Self, SecurityError> {
-        let made = stubborn_tls::self_signed(names)?;
-        Ok(Self {
-            tls: made.identity,
-            certificate_pem: made.certificate_pem,
-            key_pem: made.key_pem,
-        })
+        Ok(Self::of(stubborn_tls::self_signed(names)?))
+    }
+
+    pub(super) fn of(made: stubborn_tls::SelfSigned) -> Self {
+        let stubborn_tls::SelfSigned { identity, certificate_pem, key_pem } = made;
+        Self { tls: identity, certificate_pem, key_pem }
     }
 
     /// The certificate chain as PEM, to be given to those who shall trust it.

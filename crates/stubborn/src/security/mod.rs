@@ -1,5 +1,6 @@
 //! Who one is and whom one trusts. There are no unencrypted connections.
 
+mod authority;
 mod identity;
 mod trust;
 
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use stubborn_tls::ConfigError;
 
+pub use authority::Authority;
 pub use identity::Identity;
 pub use trust::{Fingerprint, ParseFingerprintError, Trust};
 

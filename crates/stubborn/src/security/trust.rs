@@ -64,6 +64,10 @@ impl Trust {
         Self(Kind::Anybody)
     }
 
+    pub(super) fn of(roots: Roots) -> Self {
+        Self(Kind::Roots(roots))
+    }
+
     /// The TLS configuration of a client with this trust.
     pub(crate) fn client(
         &self,
