@@ -48,8 +48,11 @@ use workers::Member;
 /// Receives per system call.
 const BATCH: usize = 32;
 
-/// Datagrams digested before what they led to is sent, so that both sides work at the same time.
-const SHARE: usize = 4;
+/// Of what came at once, half is digested before what it led to is sent: then the peer works on the
+/// answers to one half while this side digests the other. Less than this is not halved further, and
+/// more would only fill caches.
+const LEAST_SHARE: usize = 2;
+const MOST_SHARE: usize = 16;
 
 /// Rounds of receiving and sending before other tasks get their turn.
 const ROUNDS: usize = 16;
@@ -76,6 +79,8 @@ struct Driver {
     buffers: ReceiveBuffers,
     /// Datagrams between the socket and the node; empty between polls.
     received: Vec<Received>,
+    /// How many of them are digested before what they led to is sent.
+    share: usize,
     outgoing: Outgoing,
     timer: Timer,
     /// Callers were given their turn: now send.
@@ -185,6 +190,7 @@ impl Driver {
             socket,
             buffers: ReceiveBuffers::new(BATCH),
             received: Vec::new(),
+            share: LEAST_SHARE,
             outgoing: Outgoing::new(),
             timer: Timer::new(clock),
             flush_due: false,
@@ -225,6 +231,7 @@ impl Driver {
                 member.sort(&mut self.received);
             }
             if !self.received.is_empty() {
+                self.set_share();
                 return true;
             }
             // Somebody on another thread wants something, or it takes too long.
@@ -243,16 +250,25 @@ impl Driver {
         let polled = self.socket.poll_receive(cx, buffers, |chunk| take(chunk, received));
         // A socket that fails for good goes silent, as a dead network does.
         let any = matches!(polled, Poll::Ready(Ok(_)));
-        let Some(member) = &mut self.member else { return any };
-        member.sort(&mut self.received);
-        member.collect(cx.waker(), &mut self.received) || any
+        let mut handed_over = false;
+        if let Some(member) = &mut self.member {
+            member.sort(&mut self.received);
+            handed_over = member.collect(cx.waker(), &mut self.received);
+        }
+        self.set_share();
+        any || handed_over
+    }
+
+    fn set_share(&mut self) {
+        self.share = self.received.len().div_ceil(2).clamp(LEAST_SHARE, MOST_SHARE);
     }
 
     /// Lets the node work: input, timers, events, handlers. True if callers were woken.
     fn digest(&mut self, cx: &Context<'_>) -> bool {
         let (mut woke_callers, mut served) = (false, false);
         loop {
-            self.feed(cx.waker());
+            // What came of one share is sent before the next one is digested.
+            self.feed(cx.waker(), if served { 0 } else { self.share });
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
             self.cancel();
@@ -270,14 +286,14 @@ impl Driver {
         }
     }
 
-    fn feed(&mut self, waker: &Waker) {
+    fn feed(&mut self, waker: &Waker, share: usize) {
         let mut state = self.shared.lock();
         #[cfg(test)]
         assert!(!state.panics, "a panic that a test asked for");
         state.register(waker);
         let now = self.shared.clock.now();
-        let batch = SHARE.min(self.received.len());
-        for datagram in self.received.drain(..batch) {
+        let share = share.min(self.received.len());
+        for datagram in self.received.drain(..share) {
             state.node.handle(now, datagram);
         }
         if state.node.poll_timeout().is_some_and(|at| at <= now) {
