@@ -1,0 +1,115 @@
+//! A crash, a full disk, a failed sync: at every single operation of the disk.
+
+mod common;
+
+use common::Trial;
+use stubborn_store::simulated::{Fault, Loss};
+
+const STEPS: usize = 40;
+
+/// How many operations the steps of a seed take.
+fn operations(seed: u64) -> (u64, u64) {
+    let mut trial = Trial::new(seed);
+    let first = trial.disk.operations();
+    trial.run(STEPS).expect("nothing fails");
+    (first, trial.disk.operations())
+}
+
+/// Lets the disk fail at each operation in turn; then what was promised has to be there.
+fn fail_everywhere(seeds: std::ops::Range<u64>, fault: Fault, loss: Loss) {
+    for seed in seeds {
+        let (first, last) = operations(seed);
+        assert!(last - first > 50, "the script writes");
+        for operation in first + 1..=last {
+            let mut trial = Trial::new(seed);
+            trial.disk.fail_at(operation, fault);
+            // A full disk takes what needs no room.
+            let _ = trial.run(STEPS);
+            trial.disk.restart(loss);
+            trial.recover();
+            // Goes on, and crashes once more somewhere.
+            let again = trial.disk.operations() + 1 + operation * 7 % 40;
+            trial.disk.fail_at(again, Fault::Crash);
+            let _ = trial.run(STEPS);
+            trial.disk.restart(Loss::Power);
+            trial.recover();
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_at_every_operation() {
+    fail_everywhere(0..4, Fault::Crash, Loss::Nothing);
+}
+
+#[test]
+fn what_was_acknowledged_survives_loss_of_power_at_every_operation() {
+    fail_everywhere(4..10, Fault::Crash, Loss::Power);
+}
+
+#[test]
+fn a_disk_that_fills_up_at_any_operation_costs_nothing_that_was_acknowledged() {
+    fail_everywhere(10..13, Fault::Full, Loss::Nothing);
+    fail_everywhere(13..15, Fault::Full, Loss::Power);
+}
+
+#[test]
+fn an_operation_that_fails_anywhere_costs_nothing_that_was_acknowledged() {
+    fail_everywhere(15..18, Fault::Fails, Loss::Nothing);
+    fail_everywhere(18..20, Fault::Fails, Loss::Power);
+}
+
+#[test]
+fn a_crash_at_every_operation_of_recovery_costs_nothing_either() {
+    for seed in 20..60 {
+        let (first, last) = operations(seed);
+        let mut trial = Trial::new(seed);
+        trial.disk.fail_at(first + 1 + seed * 31 % (last - first), Fault::Crash);
+        let _ = trial.run(STEPS);
+        trial.disk.restart(Loss::Power);
+        // Each attempt comes one operation further than the last one.
+        for further in 1.. {
+            trial.disk.fail_at(trial.disk.operations() + further, Fault::Crash);
+            let recovered = trial.try_to_recover();
+            trial.disk.restart(Loss::Power);
+            if recovered.is_ok() {
+                break;
+            }
+        }
+        trial.recover();
+        trial.run(5).expect("it goes on");
+    }
+}
+
+#[test]
+fn a_crash_at_every_operation_of_making_a_folder_leaves_none_or_a_whole_one() {
+    use std::sync::Arc;
+    use stubborn_store::simulated::SimulatedDisk;
+    use stubborn_store::{Error, Store};
+    for seed in 0..30 {
+        for operation in 1.. {
+            let disk = SimulatedDisk::new(common::random(seed));
+            disk.fail_at(operation, Fault::Crash);
+            let create = || {
+                let medium = Arc::new(disk.clone());
+                Store::create(medium, common::identity(), &common::new_group(), common::OPTIONS)
+            };
+            let made = create().is_ok();
+            disk.restart(Loss::Power);
+            match Store::open(Arc::new(disk.clone()), common::OPTIONS) {
+                Ok((store, recovered)) => {
+                    let durable = store.durable(recovered).expect("a snapshot");
+                    assert!(common::same(&durable, &common::new_group()));
+                }
+                Err(Error::NoNode) => {
+                    assert!(!made, "seed {seed}, operation {operation}");
+                    drop(create().expect("made at the second attempt"));
+                }
+                Err(error) => panic!("seed {seed}, operation {operation}: {error}"),
+            }
+            if made {
+                break;
+            }
+        }
+    }
+}
