@@ -21,6 +21,14 @@ pub const MAX_TRANSPORT_PARAMETERS: usize = 64;
 /// Versions that a peer may list in its version information; more are refused.
 pub const MAX_VERSIONS: usize = 32;
 
+/// How often a replica of a group renews the sessions that have a connection to it, at least; more
+/// often if the retention time is short.
+pub const RENEW_SESSIONS_EVERY: Duration = Duration::from_secs(20);
+
+/// How long a group must have heard nothing of a session before it may give way to another one, if
+/// it holds nothing: three renewals.
+pub const SILENT_SESSION: Duration = Duration::from_secs(60);
+
 /// Bounds that an operator may set. The defaults suit a server with a few gigabytes of memory.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -115,6 +123,7 @@ impl Default for Limits {
 const _: () = {
     assert!(MIN_DATAGRAM < MAX_DATAGRAM);
     assert!(MAX_MESSAGE >= 64 << 20);
+    assert!(SILENT_SESSION.as_secs() >= 3 * RENEW_SESSIONS_EVERY.as_secs());
 };
 
 #[cfg(test)]

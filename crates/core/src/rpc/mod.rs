@@ -10,6 +10,7 @@ mod client;
 mod codec;
 mod config;
 mod context;
+mod desk;
 mod event;
 mod kept;
 mod message;

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use super::arena::Arena;
 use super::assembly::Progress;
 use super::context::{Context, Outgoing, close_code};
+use super::desk::{Caller, Desk, Verdict, Violation, larger_than};
 use super::event::{Event, IncomingRequest, RequestKey};
 use super::kept::Kept;
 use super::message::{Parts, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference};
 use crate::limits::Limits;
 use crate::service::{Answer, Call, CallContext, Clock, Encoded, NotExecuted, Peer, RequestKind};
 use crate::session::{
-    self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, Refused,
-    SessionSecret, Sessions,
+    Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions,
 };
 use crate::time::Instant;
 use crate::transport::endpoint::ConnectionHandle;
@@ -27,7 +27,7 @@ pub use query::{Finding, IncomingQuery, QueryKey};
 /// The server half of a node.
 #[derive(Debug)]
 pub(crate) struct Server {
-    sessions: Sessions<Kept>,
+    desk: Desk,
     clients: Arena<Client>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     requests: Arena<Pending>,
@@ -59,13 +59,10 @@ enum PendingKind {
     Maybe,
 }
 
-/// What of a message went wrong so far that the connection is closed.
-struct Violation(&'static str);
-
 impl Server {
     pub(crate) fn new(incarnation: u64, limits: &Limits) -> Self {
         Self {
-            sessions: Sessions::new(incarnation, limits),
+            desk: Desk { sessions: Sessions::new(incarnation, limits) },
             clients: Arena::default(),
             by_handle: BTreeMap::new(),
             requests: Arena::default(),
@@ -75,7 +72,7 @@ impl Server {
     }
 
     pub(crate) fn sessions(&self) -> &Sessions<Kept> {
-        &self.sessions
+        &self.desk.sessions
     }
 
     /// Requests whose handlers have not answered.
@@ -154,7 +151,7 @@ impl Server {
         if let Some(attachment) = client.attachment {
             // When two attempts of one client cross, the one that it uses may be the one that
             // attached first, and the other one that is given up took the session with it.
-            if let Some(old) = self.sessions.detach(cx.now, &attachment) {
+            if let Some(old) = self.desk.sessions.detach(cx.now, &attachment) {
                 let refusal = crate::session::Refusal::Superseded;
                 let reference = session_reference(attachment.session());
                 self.send(cx, old, ToClient::Refused { reference, refusal });
@@ -194,7 +191,7 @@ impl Server {
     /// No new sessions and calls from now on.
     pub(crate) fn drain(&mut self, cx: &mut Context<'_>) {
         self.draining = true;
-        self.sessions.drain();
+        self.desk.sessions.drain();
         for client in self.clients.keys() {
             self.send(cx, client, ToClient::Draining);
         }
@@ -203,17 +200,17 @@ impl Server {
 
     /// Sets how many slots a session may have; those above are asked back.
     pub(crate) fn limit_slots(&mut self, cx: &mut Context<'_>, limit: u32) {
-        for (client, change) in self.sessions.limit_slots(limit) {
+        for (client, change) in self.desk.sessions.limit_slots(limit) {
             self.send(cx, client, ToClient::Slots(change));
         }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.sessions.next_timeout()
+        self.desk.sessions.next_timeout()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.sessions.expire(now);
+        self.desk.sessions.expire(now);
     }
 
     fn message(
@@ -232,23 +229,14 @@ impl Server {
             ToServer::Fence { slot, sequence } => self.fence(cx, client, slot, sequence)?,
             ToServer::Release(list) => {
                 let attachment = self.attachment(client)?;
-                for position in list {
-                    let released =
-                        self.sessions.release(&attachment, position.slot, position.sequence);
-                    if !self.accepted(cx, client, &attachment, released)? {
-                        break;
-                    }
-                }
+                let verdict = self.desk.release(&attachment, &list)?;
+                self.say(cx, client, verdict);
                 self.check_drained(cx);
             }
             ToServer::ReturnSlots(list) => {
                 let attachment = self.attachment(client)?;
-                let returned = self.sessions.return_slots(&attachment, &list);
-                if let Some(change) =
-                    self.unless_refused(cx, client, &attachment, returned)?.flatten()
-                {
-                    self.send(cx, client, ToClient::Slots(change));
-                }
+                let verdict = self.desk.return_slots(&attachment, &list)?;
+                self.say(cx, client, verdict);
             }
             ToServer::Query { query, call, secret } => self.query(cx, client, query, call, secret),
             ToServer::Read { read, payload } => self.read(cx, client, read, payload)?,
@@ -256,8 +244,7 @@ impl Server {
             ToServer::Maybe(_) => return Err(Violation("a maybe call came as a message")),
             ToServer::CloseSession => {
                 let attachment = self.attachment(client)?;
-                // Closing what is gone already is no error.
-                let _ = self.sessions.close(cx.now, &attachment);
+                self.desk.close(cx.now, &attachment);
                 self.check_drained(cx);
             }
         }
@@ -271,25 +258,16 @@ impl Server {
         nonce: [u8; 16],
         slots: u32,
     ) -> Result<(), Violation> {
-        let Some(state) = self.clients.get(client) else { return Ok(()) };
-        let Some(address) = state.peer.address else { return Ok(()) };
-        let request = OpenRequest {
-            nonce,
-            certificate: state.peer.identity,
-            address: address.ip(),
-            slots_wanted: slots,
-            fresh_secret: SessionSecret::new(cx.random.bytes()),
-            connection: client,
-        };
-        match self.sessions.open(&request) {
-            Ok((opened, attachment)) => {
-                self.one_session(client, |attached| attached == attachment.session())?;
-                self.set_attachment(client, attachment);
-                self.send(cx, client, ToClient::Opened { nonce, opened });
-                self.share_slots(cx);
-            }
-            Err(refusal) => {
-                self.send(cx, client, ToClient::Refused { reference: nonce, refusal });
+        let Some(caller) = self.caller(client) else { return Ok(()) };
+        let attached = self.attachment(client).ok();
+        let secret = SessionSecret::new(cx.random.bytes());
+        let (verdict, attachment) =
+            self.desk.open(&caller, attached.as_ref(), nonce, slots, secret)?;
+        self.set_attachment(client, attachment);
+        self.say(cx, client, verdict);
+        if attachment.is_some() {
+            for (client, change) in self.desk.share_slots(cx.limits) {
+                self.send(cx, client, ToClient::Slots(change));
             }
         }
         Ok(())
@@ -299,38 +277,16 @@ impl Server {
         &mut self,
         cx: &mut Context<'_>,
         client: u64,
-        session: session::SessionId,
+        session: SessionId,
         secret: SessionSecret,
     ) -> Result<(), Violation> {
-        self.one_session(client, |attached| attached == session)?;
-        let claim = self.claim(client, secret);
-        match self.sessions.attach(session, &claim, client) {
-            Ok((attached, attachment)) => {
-                self.set_attachment(client, attachment);
-                self.send(cx, client, ToClient::Attached(attached));
-            }
-            Err(refusal) => {
-                let reference = session_reference(session);
-                self.send(cx, client, ToClient::Refused { reference, refusal });
-            }
-        }
+        let Some(caller) = self.caller(client) else { return Ok(()) };
+        let attached = self.attachment(client).ok();
+        let (verdict, attachment) =
+            self.desk.attach(&caller, attached.as_ref(), session, secret)?;
+        self.set_attachment(client, attachment);
+        self.say(cx, client, verdict);
         Ok(())
-    }
-
-    /// A connection speaks for one session in its life: else a late request could run after its
-    /// session was lost to the client.
-    fn one_session(
-        &self,
-        client: u64,
-        same: impl FnOnce(session::SessionId) -> bool,
-    ) -> Result<(), Violation> {
-        let attached = self.clients.get(client).and_then(|client| client.attachment);
-        match attached {
-            Some(attachment) if !same(attachment.session()) => {
-                Err(Violation("a second session on one connection"))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn request(
@@ -342,18 +298,13 @@ impl Server {
         payload: RequestPayload,
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
-        let decided = self.sessions.request(&attachment, slot, sequence, payload.digest);
-        match self.unless_refused(cx, client, &attachment, decided)? {
-            None => {}
-            Some(Decision::Answer(answer)) => self.repeat(cx, client, slot, sequence, answer),
-            Some(Decision::FalseRetry) => {
-                self.send(cx, client, ToClient::FalseRetry { slot, sequence });
-            }
-            Some(Decision::Execute) => {
+        match self.desk.request(&attachment, slot, sequence, payload.digest)? {
+            Verdict::Execute => {
                 let id = CallId { session: attachment.session(), slot, sequence };
                 let kind = PendingKind::Numbered { attachment, slot, sequence };
                 self.start(cx, client, kind, Some(id), payload);
             }
+            verdict => self.say(cx, client, verdict),
         }
         Ok(())
     }
@@ -402,35 +353,9 @@ impl Server {
         sequence: u64,
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
-        let fenced = self.sessions.fence(&attachment, slot, sequence);
-        if let Some(answer) = self.unless_refused(cx, client, &attachment, fenced)? {
-            self.repeat(cx, client, slot, sequence, answer);
-        }
+        let verdict = self.desk.fence(&attachment, slot, sequence)?;
+        self.say(cx, client, verdict);
         Ok(())
-    }
-
-    /// Answers a copy, or a fence, from the slot's memory.
-    fn repeat(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: u64,
-        slot: u32,
-        sequence: u64,
-        answer: session::Answer<Kept>,
-    ) {
-        let message = match answer {
-            session::Answer::Reply(kept) => {
-                let parts = ToClient::kept_reply(slot, sequence, &kept, cx.buffer);
-                return self.send_parts(cx, client, parts);
-            }
-            session::Answer::Working => ToClient::Working { slot, sequence },
-            session::Answer::NotKept => ToClient::NotKept { slot, sequence },
-            session::Answer::Stale => ToClient::Stale { slot, sequence },
-            session::Answer::NotExecuted(reason) => {
-                ToClient::NotExecuted { slot, sequence, why: NotExecuted::new(reason) }
-            }
-        };
-        self.send(cx, client, message);
     }
 
     fn read(
@@ -477,27 +402,15 @@ impl Server {
         start: Bytes,
     ) -> Result<(), Violation> {
         let message = ToServer::decode(start).map_err(|_| Violation("malformed message"))?;
-        let why = NotExecuted::because(
-            NotExecutedReason::TooLarge,
-            crate::service::text(format_args!(
-                "the request is larger than the {} bytes that the server takes",
-                cx.limits.message
-            )),
-        );
+        let limit = cx.limits.message;
         match message {
             ToServer::Request { slot, sequence, .. } => {
                 let attachment = self.attachment(client)?;
-                let fenced = self.sessions.fence(&attachment, slot, sequence);
-                match self.unless_refused(cx, client, &attachment, fenced)? {
-                    Some(session::Answer::NotExecuted(_)) => {
-                        self.send(cx, client, ToClient::NotExecuted { slot, sequence, why });
-                    }
-                    Some(answer) => self.repeat(cx, client, slot, sequence, answer),
-                    None => {}
-                }
+                let verdict = self.desk.too_large(&attachment, slot, sequence, limit)?;
+                self.say(cx, client, verdict);
             }
             ToServer::Read { read, .. } => {
-                self.send(cx, client, ToClient::ReadNotExecuted { read, why });
+                self.send(cx, client, ToClient::ReadNotExecuted { read, why: larger_than(limit) });
             }
             _ => return Err(Violation("a control message is too large")),
         }
@@ -512,24 +425,8 @@ impl Server {
         sequence: u64,
         answer: Answer,
     ) {
-        let reply = match answer {
-            Answer::NotExecuted(why) => {
-                let given_up =
-                    self.sessions.give_up(cx.now, &attachment, slot, sequence, why.reason);
-                if let Some(Some(client)) = given_up {
-                    self.send(cx, client, ToClient::NotExecuted { slot, sequence, why });
-                }
-                return;
-            }
-            Answer::Reply(encoded, metadata) => {
-                ReplyPayload { digest: encoded.digest, status: None, metadata, body: encoded.body }
-            }
-            Answer::Status(status) => status_payload(status),
-        };
-        let kept = reply.to_kept(cx.buffer);
-        let completion = self.sessions.complete(cx.now, &attachment, slot, sequence, &kept);
-        if let Some(client) = completion.and_then(|completion| completion.connection) {
-            let parts = ToClient::kept_reply(slot, sequence, &kept, cx.buffer);
+        let told = self.desk.finish(cx.now, &attachment, slot, sequence, answer, cx.buffer);
+        if let Some((client, parts)) = told {
             self.send_parts(cx, client, parts);
         }
     }
@@ -537,33 +434,15 @@ impl Server {
     fn answer_read(&mut self, cx: &mut Context<'_>, client: u64, read: u64, answer: Answer) {
         let Some(state) = self.clients.get_mut(client) else { return };
         state.reads.remove(&read);
-        let message = match answer {
-            Answer::NotExecuted(why) => ToClient::ReadNotExecuted { read, why },
-            Answer::Reply(encoded, metadata) => ToClient::ReadReply {
-                read,
-                reply: ReplyPayload {
-                    digest: encoded.digest,
-                    status: None,
-                    metadata,
-                    body: encoded.body,
-                },
-            },
-            Answer::Status(status) => ToClient::ReadReply { read, reply: status_payload(status) },
+        let message = match ReplyPayload::of(answer) {
+            Ok(reply) => ToClient::ReadReply { read, reply },
+            Err(why) => ToClient::ReadNotExecuted { read, why },
         };
         self.send(cx, client, message);
     }
 
-    /// When nearly all slots are granted, sessions that have more than their share give some back.
-    fn share_slots(&mut self, cx: &mut Context<'_>) {
-        let all = cx.limits.slots_in_all;
-        if self.sessions.slots_held() > all - all / 8 {
-            let share = all / (self.sessions.len() as u64).max(1);
-            self.limit_slots(cx, u32::try_from(share).unwrap_or(u32::MAX));
-        }
-    }
-
     fn check_drained(&mut self, cx: &mut Context<'_>) {
-        let done = self.sessions.is_drained() && self.requests.len() == 0;
+        let done = self.desk.sessions.is_drained() && self.requests.len() == 0;
         if self.draining && !self.drained && done {
             self.drained = true;
             cx.events.push_back(Event::Drained);
@@ -582,39 +461,22 @@ impl Server {
             .ok_or(Violation("a call came before a session was opened or attached"))
     }
 
-    fn set_attachment(&mut self, client: u64, attachment: Attachment) {
-        if let Some(client) = self.clients.get_mut(client) {
-            client.attachment = Some(attachment);
+    /// The connection, as sessions know it.
+    fn caller(&self, client: u64) -> Option<Caller<u64>> {
+        let peer = &self.clients.get(client)?.peer;
+        Some(Caller { connection: client, identity: peer.identity, address: peer.address?.ip() })
+    }
+
+    fn set_attachment(&mut self, client: u64, attachment: Option<Attachment>) {
+        if let (Some(client), Some(_)) = (self.clients.get_mut(client), attachment) {
+            client.attachment = attachment;
         }
     }
 
-    /// Passes a result on; a refusal is told to the client, a violation closes the connection.
-    fn unless_refused<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: u64,
-        attachment: &Attachment,
-        result: Result<T, Refused>,
-    ) -> Result<Option<T>, Violation> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(Refused::Session(refusal)) => {
-                let reference = session_reference(attachment.session());
-                self.send(cx, client, ToClient::Refused { reference, refusal });
-                Ok(None)
-            }
-            Err(Refused::Violation(violation)) => Err(Violation(violation.as_str())),
+    fn say(&mut self, cx: &mut Context<'_>, client: u64, verdict: Verdict) {
+        if let Some(parts) = verdict.encode(cx.buffer) {
+            self.send_parts(cx, client, parts);
         }
-    }
-
-    fn accepted(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: u64,
-        attachment: &Attachment,
-        result: Result<(), Refused>,
-    ) -> Result<bool, Violation> {
-        Ok(self.unless_refused(cx, client, attachment, result)?.is_some())
     }
 
     fn send(&mut self, cx: &mut Context<'_>, client: u64, message: ToClient) {
@@ -627,9 +489,4 @@ impl Server {
             client.outgoing.send(cx.endpoint, client.handle, parts, 0);
         }
     }
-}
-
-fn status_payload(status: crate::service::Status) -> ReplyPayload {
-    let metadata = status.metadata().clone();
-    ReplyPayload { digest: 0, status: Some(status), metadata, body: Bytes::new() }
 }

@@ -2,7 +2,9 @@
 
 mod account;
 mod flow;
+mod image;
 mod lifecycle;
+mod replicated;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -12,6 +14,8 @@ use alloc::vec::Vec;
 
 pub use self::account::OpenRequest;
 use self::account::{Account, NonceKey};
+pub use self::image::{ImageOf, Unsound};
+use self::replicated::Aging;
 use self::table::{Place, SlotTable};
 use super::{
     Answer, CallId, Claim, Decision, Footprint, Keep, KeptReply, NotExecutedReason, Owner,
@@ -25,15 +29,18 @@ use crate::time::Instant;
 /// Time is an input, nothing is drawn, and iteration is ordered: the same calls in the same order
 /// leave the same state, which can be cloned. Memory is bounded by [`Limits`]: sessions (in all, of
 /// an identity, of an address), slots, and bytes of kept replies.
+///
+/// `R` is a reply as it is kept, `C` the caller's own name for a connection.
 #[derive(Clone, Debug)]
-pub struct Sessions<R> {
+pub struct Sessions<R, C = u64> {
     incarnation: u64,
+    aging: Aging,
     limits: Limits,
     /// Slots granted to a session at most, at the present load.
     slot_limit: u32,
     next_number: u64,
     draining: bool,
-    table: Vec<Option<Session<R>>>,
+    table: Vec<Option<Session<R, C>>>,
     vacant: Vec<u32>,
     by_number: BTreeMap<u64, u32>,
     by_nonce: BTreeMap<NonceKey, u32>,
@@ -55,23 +62,23 @@ pub struct Attachment {
 
 /// Where a finished call's answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completion {
+pub struct Completion<C = u64> {
     /// The connection that the session has now, if it has one.
-    pub connection: Option<u64>,
+    pub connection: Option<C>,
     /// How long the reply is kept; `None` if it is not.
     pub keep: Option<Keep>,
 }
 
 #[derive(Clone, Debug)]
-struct Session<R> {
+struct Session<R, C> {
     id: SessionId,
     owner: Owner,
     nonce: NonceKey,
     account: Account,
     epoch: u64,
-    connection: Option<u64>,
+    connection: Option<C>,
     /// The connection that it was last taken from, which its client may still believe to have it.
-    before: Option<u64>,
+    before: Option<C>,
     /// Its client is done: it is forgotten as soon as nothing executes.
     closing: bool,
     expires: Option<Instant>,
@@ -81,11 +88,12 @@ struct Session<R> {
     footprint: Footprint,
 }
 
-impl<R: KeptReply> Sessions<R> {
+impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
     /// No sessions yet. `incarnation` must be new each time a server's memory is.
     pub fn new(incarnation: u64, limits: &Limits) -> Self {
         Self {
             incarnation,
+            aging: Aging::Connection,
             limits: limits.clone(),
             slot_limit: limits.slots.max(1),
             next_number: 1,
@@ -180,7 +188,7 @@ impl<R: KeptReply> Sessions<R> {
         slot: u32,
         sequence: u64,
         reply: &R,
-    ) -> Option<Completion> {
+    ) -> Option<Completion<C>> {
         let index = self.same(attachment)?;
         let keep = self.keep(index, reply.size());
         let kept = keep.map(|keep| (reply.clone(), keep));
@@ -198,7 +206,7 @@ impl<R: KeptReply> Sessions<R> {
         slot: u32,
         sequence: u64,
         reason: NotExecutedReason,
-    ) -> Option<Option<u64>> {
+    ) -> Option<Option<C>> {
         let index = self.same(attachment)?;
         self.end(now, index, slot, sequence, |slot| slot.give_up(sequence, reason))
     }
@@ -299,7 +307,7 @@ impl<R: KeptReply> Sessions<R> {
         slot: u32,
         sequence: u64,
         change: impl FnOnce(&mut Slot<R>) -> bool,
-    ) -> Option<Option<u64>> {
+    ) -> Option<Option<C>> {
         let ended = self.change_at(index, slot, sequence, false, |slot| Ok(change(slot)));
         if ended != Ok(true) {
             return None;
@@ -321,7 +329,8 @@ impl<R: KeptReply> Sessions<R> {
             && self.footprint.kept + size64 <= self.limits.kept_replies
         {
             Some(Keep::Session)
-        } else if session.connection.is_some()
+        } else if self.aging == Aging::Connection
+            && session.connection.is_some()
             && self.footprint.held + size64 <= self.limits.held_replies
         {
             Some(Keep::Connection)
@@ -366,11 +375,11 @@ impl<R: KeptReply> Sessions<R> {
         Ok(index)
     }
 
-    fn session(&self, index: u32) -> &Session<R> {
+    fn session(&self, index: u32) -> &Session<R, C> {
         self.table[index as usize].as_ref().expect("an index in use")
     }
 
-    fn session_mut(&mut self, index: u32) -> &mut Session<R> {
+    fn session_mut(&mut self, index: u32) -> &mut Session<R, C> {
         self.table[index as usize].as_mut().expect("an index in use")
     }
 }
@@ -382,7 +391,7 @@ impl Attachment {
     }
 }
 
-impl<R> Session<R> {
+impl<R, C> Session<R, C> {
     fn attachment(&self, index: u32) -> Attachment {
         Attachment { session: self.id, index, epoch: self.epoch }
     }

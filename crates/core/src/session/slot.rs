@@ -382,5 +382,6 @@ impl Footprint {
     }
 }
 
+mod image;
 #[cfg(test)]
 mod tests;

@@ -44,7 +44,7 @@ impl Finding {
 impl Server {
     /// What this half's sessions know of the call that another worker was asked for.
     pub(crate) fn find(&self, query: &IncomingQuery) -> Finding {
-        Finding(self.sessions.query(query.call, &query.claim))
+        Finding(self.desk.query(query.call, &query.claim))
     }
 
     pub(super) fn query(
@@ -57,11 +57,11 @@ impl Server {
     ) {
         let claim = self.claim(client, secret);
         let key = QueryKey { client, query, session: call.session };
-        let (asked, own) = (call.session.incarnation, self.sessions.incarnation());
+        let (asked, own) = (call.session.incarnation, self.desk.sessions.incarnation());
         if asked != own && same_process(asked, own) {
             cx.events.push_back(Event::Query(IncomingQuery { key, call, claim }));
         } else {
-            let finding = Finding(self.sessions.query(call, &claim));
+            let finding = Finding(self.desk.query(call, &claim));
             self.answer_query(cx, key, finding);
         }
     }

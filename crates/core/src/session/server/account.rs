@@ -6,7 +6,7 @@ use crate::session::SessionSecret;
 
 /// What a server needs to know to open a session.
 #[derive(Clone, Debug)]
-pub struct OpenRequest {
+pub struct OpenRequest<C = u64> {
     /// Chosen at random by the client: a copy of the opening has the same.
     pub nonce: [u8; 16],
     /// SHA-256 of the public key info of the certificate that the connection authenticated, if any.
@@ -18,7 +18,7 @@ pub struct OpenRequest {
     /// Fresh random bytes, which become the secret if the session is anonymous and new.
     pub fresh_secret: SessionSecret,
     /// The connection that the session is opened on, as in [`Sessions::attach`](super::Sessions::attach).
-    pub connection: u64,
+    pub connection: C,
 }
 
 /// An opening's nonce, apart for each identity so that none can guess at another's.
@@ -32,7 +32,7 @@ pub(super) enum Account {
 }
 
 impl Account {
-    pub(super) fn of(request: &OpenRequest) -> Self {
+    pub(super) fn of<C>(request: &OpenRequest<C>) -> Self {
         match request.certificate {
             Some(identity) => Self::Certificate(identity),
             None => Self::Address(payer(request.address)),

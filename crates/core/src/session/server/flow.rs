@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{Attachment, Sessions};
 use crate::session::{Footprint, KeptReply, Refusal, Refused, SessionId, SlotChange, SlotPosition};
 
-impl<R: KeptReply> Sessions<R> {
+impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
     /// The client gives slots back, each with the last number that it settled there. Returns what to
     /// tell it if it now has fewer than it should.
     ///
@@ -46,7 +46,7 @@ impl<R: KeptReply> Sessions<R> {
     /// most [`crate::limits::Limits::slots`]. Sessions that have more are asked for the rest, those that wished for
     /// more get it. Returns what to tell whom: connection and change. A session without a
     /// connection learns it when it attaches.
-    pub fn limit_slots(&mut self, limit: u32) -> Vec<(u64, SlotChange)> {
+    pub fn limit_slots(&mut self, limit: u32) -> Vec<(C, SlotChange)> {
         self.slot_limit = limit.clamp(1, self.limits.slots.max(1));
         let mut changes = Vec::new();
         let indexes: Vec<u32> = self.by_number.values().copied().collect();

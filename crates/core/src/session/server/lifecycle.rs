@@ -1,6 +1,7 @@
 //! The life of a session: opened, attached, detached, closed, forgotten.
 
 use super::account::{Account, NonceKey};
+use super::replicated::Aging;
 use super::table::SlotTable;
 use super::{Attachment, OpenRequest, Session, Sessions};
 use crate::session::{
@@ -11,7 +12,7 @@ use crate::time::Instant;
 /// Sessions looked at when room is to be made, so that a full table costs little.
 const LOOKED_AT: usize = 1_024;
 
-impl<R: KeptReply> Sessions<R> {
+impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
     /// Opens a session, or answers a copy of an opening with the session that the first one opened.
     ///
     /// A connection speaks for one session in its life: the caller must refuse an opening, or an
@@ -20,7 +21,7 @@ impl<R: KeptReply> Sessions<R> {
     ///
     /// # Errors
     /// [`Refusal::Full`] at a bound on sessions, [`Refusal::Draining`] while draining.
-    pub fn open(&mut self, request: &OpenRequest) -> Result<(Opened, Attachment), Refusal> {
+    pub fn open(&mut self, request: &OpenRequest<C>) -> Result<(Opened, Attachment), Refusal> {
         let nonce = (request.certificate, request.nonce);
         let index = match self.by_nonce.get(&nonce) {
             Some(&index) => index,
@@ -59,13 +60,15 @@ impl<R: KeptReply> Sessions<R> {
         &mut self,
         id: SessionId,
         claim: &Claim,
-        connection: u64,
+        connection: C,
     ) -> Result<(Attached, Attachment), Refusal> {
         let index = self.find(id)?;
         if !self.session(index).owner.accepts(claim) {
             return Err(Refusal::Denied);
         }
-        self.connect(index, connection);
+        if self.raises_epoch(index, connection) {
+            self.connect(index, connection);
+        }
         let session = self.session(index);
         let attached = Attached {
             session: id,
@@ -83,7 +86,7 @@ impl<R: KeptReply> Sessions<R> {
     ///
     /// Returns the connection that had the session before this one. It is to be told: its client
     /// may believe that it has the session still, and would wait there for replies.
-    pub fn detach(&mut self, now: Instant, attachment: &Attachment) -> Option<u64> {
+    pub fn detach(&mut self, now: Instant, attachment: &Attachment) -> Option<C> {
         let index = self.live(attachment).ok()?;
         let session = self.session_mut(index);
         session.connection = None;
@@ -132,7 +135,7 @@ impl<R: KeptReply> Sessions<R> {
         forgotten
     }
 
-    fn create(&mut self, request: &OpenRequest, nonce: NonceKey) -> Result<u32, Refusal> {
+    fn create(&mut self, request: &OpenRequest<C>, nonce: NonceKey) -> Result<u32, Refusal> {
         if self.draining {
             return Err(Refusal::Draining);
         }
@@ -187,10 +190,10 @@ impl<R: KeptReply> Sessions<R> {
     /// At a bound: forgets the session that expires first among those that hold nothing, so that
     /// clients which come and go are not locked out for the retention time. No outcome is lost with
     /// it, and late copies of its calls are refused as those of any forgotten session.
-    fn make_room(&mut self, eligible: impl Fn(&Session<R>) -> bool) -> Result<(), Refusal> {
+    fn make_room(&mut self, eligible: impl Fn(&Session<R, C>) -> bool) -> Result<(), Refusal> {
         let holds_nothing = |index: u32| {
             let session = self.session(index);
-            session.footprint.unsettled == 0 && eligible(session)
+            session.footprint.unsettled == 0 && self.is_away(session) && eligible(session)
         };
         let first =
             self.expiries.iter().take(LOOKED_AT).find(|(_, index)| holds_nothing(*index)).copied();
@@ -199,7 +202,7 @@ impl<R: KeptReply> Sessions<R> {
         Ok(())
     }
 
-    fn forget(&mut self, index: u32) {
+    pub(super) fn forget(&mut self, index: u32) {
         let Some(session) = self.table[index as usize].take() else { return };
         self.vacant.push(index);
         self.by_number.remove(&session.id.number);
@@ -217,14 +220,20 @@ impl<R: KeptReply> Sessions<R> {
         self.slots_held -= u64::from(session.slots.held());
     }
 
-    fn connect(&mut self, index: u32, connection: u64) {
+    fn connect(&mut self, index: u32, connection: C) {
+        let aging = self.aging;
         let session = self.session_mut(index);
         session.epoch += 1;
         let before = session.connection.replace(connection).filter(|old| *old != connection);
         let taken_over = before.is_some();
-        session.before = before;
-        if let Some(at) = session.expires.take() {
-            self.expiries.remove(&(at, index));
+        match aging {
+            Aging::Connection => {
+                session.before = before;
+                if let Some(at) = session.expires.take() {
+                    self.expiries.remove(&(at, index));
+                }
+            }
+            Aging::Silence { now } => self.renew_at(now, index),
         }
         self.races.takeovers += u64::from(taken_over);
     }

@@ -11,15 +11,15 @@ use crate::session::{
 #[derive(Clone, Debug)]
 pub(super) struct SlotTable<R> {
     /// Slots granted at opening, from number 1. Those at or above `entries.len()` are untouched.
-    span: u32,
+    pub(super) span: u32,
     /// `None` is a slot that was given back.
-    entries: Vec<Option<Slot<R>>>,
-    held: u32,
-    wanted: u32,
-    version: u64,
+    pub(super) entries: Vec<Option<Slot<R>>>,
+    pub(super) held: u32,
+    pub(super) wanted: u32,
+    pub(super) version: u64,
     /// The highest number that any slot of the session has seen: with it, a slot that was given
     /// back can be forgotten.
-    highest: u64,
+    pub(super) highest: u64,
 }
 
 /// Where a message for a slot goes.
@@ -133,8 +133,7 @@ impl<R: KeptReply> SlotTable<R> {
         self.entries.iter_mut().flatten()
     }
 
-    /// What all slots hold.
-    #[cfg(test)]
+    /// What all slots hold, counted anew.
     pub(super) fn footprint(&self) -> Footprint {
         let mut sum = Footprint::default();
         for slot in self.entries.iter().flatten() {
