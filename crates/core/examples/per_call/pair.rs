@@ -82,7 +82,7 @@ impl Pair {
         let trust = ServerTrust::Roots(made.roots());
         let client_tls = TlsClient::builder(trust).build().expect("a client configuration");
         let server_tls = TlsServer::builder(made.identity).build().expect("a server configuration");
-        let server = ServerConfig { tls: Arc::new(server_tls), incarnation: 256 };
+        let server = ServerConfig { tls: Arc::new(server_tls), incarnation: 256, group: false };
         let mut client = Node::new(config(), None, [1; 32]);
         let mut channel = ChannelConfig::new("server.test", Arc::new(client_tls));
         channel.targets = vec![address(2)];

@@ -19,4 +19,8 @@ pub struct ServerConfig {
     pub tls: Arc<dyn ServerTls>,
     /// Drawn anew each time the process starts: by it clients learn of a restart.
     pub incarnation: u64,
+    /// Whether the node is a replica: the incarnation is then the group's id, and sessions are in the
+    /// group's [`SessionTable`](super::SessionTable). What changes them comes out as
+    /// [`Event::Command`](super::Event::Command).
+    pub group: bool,
 }

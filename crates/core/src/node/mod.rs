@@ -26,8 +26,9 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, Finding, IncomingQuery,
-    IncomingRequest, QueryKey, RequestKey, SessionTicket,
+    CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding, IncomingQuery,
+    IncomingRequest, Malformed, QueryKey, RequestKey, SessionCommand, SessionTable, SessionTicket,
+    Told,
 };
 
 pub use crate::service::RequestKind;
@@ -36,7 +37,7 @@ use crate::limits::Limits;
 use crate::random::Random;
 use crate::rpc::{Assembly, Client, Context, MessageBuffer, Progress, Server, close_code};
 use crate::service::{Answer, Method, OutgoingCall};
-use crate::session::{CallId, Races};
+use crate::session::{CallId, Races, SessionId};
 use crate::time::{Instant, earliest};
 use crate::transport::connection::{ConnectionEvent, Stats};
 use crate::transport::endpoint::{ConnectionHandle, Endpoint, Received, Transmit};
@@ -66,10 +67,17 @@ impl Node {
         let mut random = Random::from_seed(seed);
         let limits = config.endpoint.limits.clone();
         let incarnation = server.as_ref().map(|server| server.incarnation);
+        let group = server.as_ref().is_some_and(|server| server.group);
         let tls = server.map(|server| server.tls);
+        let mut endpoint = Endpoint::new(config.endpoint, tls, random.fork(), incarnation);
+        let mut server = incarnation.map(|incarnation| Server::new(incarnation, &limits));
+        if let (true, Some(server)) = (group, &mut server) {
+            endpoint.serve_group();
+            server.join_group(random.u64());
+        }
         Self {
-            endpoint: Endpoint::new(config.endpoint, tls, random.fork(), incarnation),
-            server: incarnation.map(|incarnation| Server::new(incarnation, &limits)),
+            endpoint,
+            server,
             client: Client::default(),
             assembly: Assembly::new(limits.assembly, limits.message + OVERHEAD),
             progresses: Vec::new(),
@@ -237,6 +245,18 @@ impl Node {
     /// Answers a question that came as [`Event::Query`].
     pub fn answer_query(&mut self, now: Instant, query: QueryKey, finding: Finding) {
         self.with_server(now, |server, cx| server.answer_query(cx, query, finding));
+    }
+
+    /// Tells a client of this replica what the group's table answered. `client` is
+    /// [`SessionCommand::client`]; one that is gone is told nothing.
+    pub fn tell(&mut self, now: Instant, client: u64, message: ClientMessage) {
+        self.with_server(now, |server, cx| server.tell(cx, client, message));
+    }
+
+    /// Sessions that have a connection to this replica: it is to renew them in the group's table now
+    /// and then.
+    pub fn attached_sessions(&self) -> Vec<SessionId> {
+        self.server.as_ref().map(Server::attached_sessions).unwrap_or_default()
     }
 
     /// Sets how many slots a session may have, at least one: those above are asked back.

@@ -11,9 +11,17 @@ use crate::session::{SessionId, SlotPosition};
 use crate::time::Duration;
 use crate::wire::varint;
 
-/// The peer sent a message that is none of the protocol's.
+/// Bytes that are no message of the protocol, or no command of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
+
+impl core::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("the bytes are malformed")
+    }
+}
+
+impl core::error::Error for Malformed {}
 
 /// Entries of one list at most; longer ones are sent in several messages.
 pub(crate) const MAX_LIST: usize = 65_536;
@@ -28,7 +36,7 @@ const PAGE: usize = 16 << 10;
 /// Where messages are encoded: without an allocation for each, small ones are slices of one page.
 ///
 /// What is kept for long must not be such a slice, as it would hold the whole page.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct MessageBuffer {
     draft: Vec<u8>,
     page: BytesMut,
@@ -66,7 +74,12 @@ impl MessageBuffer {
 
 pub(crate) struct Writer<'a>(&'a mut Vec<u8>);
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// Writes to the end of `out`.
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        Self(out)
+    }
+
     /// What was written so far.
     pub(crate) fn written(&self) -> &[u8] {
         self.0

@@ -174,6 +174,7 @@ impl<C: Copy + Eq> Desk<C> {
     }
 
     /// An executing call has ended, or was never started: returns whom to tell, and what.
+    #[inline]
     pub(crate) fn finish(
         &mut self,
         now: Instant,
@@ -229,6 +230,7 @@ impl Verdict {
 
 impl ReplyPayload {
     /// What an answer says to the caller; else why the call was not executed.
+    #[inline]
     pub(crate) fn of(answer: Answer) -> Result<Self, NotExecuted> {
         match answer {
             Answer::NotExecuted(why) => Err(why),

@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use core::net::SocketAddr;
 
 use super::config::SessionTicket;
+use super::group::SessionCommand;
 use super::server::IncomingQuery;
 use crate::service::{Call, CallError, CallState, Encoded, IncomingReply, MethodId, RequestKind};
 use crate::session::CallId;
@@ -49,11 +50,16 @@ pub enum Event {
     Channel(ChannelKey, ChannelEvent),
     /// A request came: start its handler, then call [`Node::answer`](crate::node::Node::answer).
     Request(IncomingRequest),
+    /// A client of this replica sent a message that changes sessions: it goes into the group's log.
+    /// Once it was applied, tell what the table answered with
+    /// [`Node::tell`](crate::node::Node::tell).
+    Command(SessionCommand),
     /// The caller of this read has gone: stop its handler. No answer is due.
     Cancelled(RequestKey),
     /// A question about a session that another worker of this server keeps: ask that worker's node
     /// with [`Node::find`](crate::node::Node::find), then call
-    /// [`Node::answer_query`](crate::node::Node::answer_query).
+    /// [`Node::answer_query`](crate::node::Node::answer_query). At a replica: about any session; ask
+    /// the table with [`SessionTable::query`](crate::node::SessionTable::query), as for a read.
     Query(IncomingQuery),
     /// The drain is over: every request was answered and every kept reply released.
     Drained,

@@ -54,20 +54,66 @@ pub(crate) struct PayloadRef<'a> {
 /// What a server sends.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ToClient {
-    Opened { nonce: [u8; 16], opened: Opened },
+    Opened {
+        nonce: [u8; 16],
+        opened: Opened,
+    },
     Attached(Attached),
-    Refused { reference: [u8; 16], refusal: Refusal },
-    Reply { slot: u32, sequence: u64, reply: ReplyPayload },
-    Working { slot: u32, sequence: u64 },
-    NotExecuted { slot: u32, sequence: u64, why: NotExecuted },
-    NotKept { slot: u32, sequence: u64 },
-    FalseRetry { slot: u32, sequence: u64 },
-    Stale { slot: u32, sequence: u64 },
+    Refused {
+        reference: [u8; 16],
+        refusal: Refusal,
+    },
+    Reply {
+        slot: u32,
+        sequence: u64,
+        reply: ReplyPayload,
+    },
+    Working {
+        slot: u32,
+        sequence: u64,
+    },
+    NotExecuted {
+        slot: u32,
+        sequence: u64,
+        why: NotExecuted,
+    },
+    NotKept {
+        slot: u32,
+        sequence: u64,
+    },
+    FalseRetry {
+        slot: u32,
+        sequence: u64,
+    },
+    Stale {
+        slot: u32,
+        sequence: u64,
+    },
     Slots(SlotChange),
-    Outcome { query: u64, answer: QueryAnswer<ReplyPayload> },
-    ReadReply { read: u64, reply: ReplyPayload },
-    ReadNotExecuted { read: u64, why: NotExecuted },
+    Outcome {
+        query: u64,
+        answer: QueryAnswer<ReplyPayload>,
+    },
+    ReadReply {
+        read: u64,
+        reply: ReplyPayload,
+    },
+    ReadNotExecuted {
+        read: u64,
+        why: NotExecuted,
+    },
     Draining,
+    /// The group cannot take the number now: send it again after this time. It was not looked at.
+    Busy {
+        slot: u32,
+        sequence: u64,
+        after: Duration,
+    },
+    /// The same for an opening (by its nonce) or an attach.
+    SessionBusy {
+        reference: [u8; 16],
+        after: Duration,
+    },
 }
 
 /// What every reply carries: a status, or (no status) the reply's body.
@@ -109,6 +155,8 @@ const OUTCOME: u8 = 0x4b;
 const READ_REPLY: u8 = 0x4c;
 const DRAINING: u8 = 0x4d;
 const READ_NOT_EXECUTED: u8 = 0x4e;
+const BUSY: u8 = 0x4f;
+const SESSION_BUSY: u8 = 0x50;
 
 impl ToServer {
     pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
@@ -303,6 +351,13 @@ impl ToClient {
             Self::Draining => {
                 w.byte(DRAINING);
             }
+            Self::Busy { slot, sequence, after } => {
+                w.position(BUSY, slot, sequence);
+                w.duration(Some(after));
+            }
+            Self::SessionBusy { reference, after } => {
+                w.byte(SESSION_BUSY).raw(&reference).duration(Some(after));
+            }
         }
         buffer.finish(body)
     }
@@ -378,6 +433,14 @@ impl ToClient {
                 Self::ReadNotExecuted { read: r.varint()?, why: not_executed(&mut r)? }
             }
             DRAINING => Self::Draining,
+            BUSY => Self::Busy {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                after: r.duration()?.ok_or(Malformed)?,
+            },
+            SESSION_BUSY => {
+                Self::SessionBusy { reference: r.array()?, after: r.duration()?.ok_or(Malformed)? }
+            }
             _ => return Err(Malformed),
         };
         r.end()?;

@@ -12,14 +12,17 @@ mod config;
 mod context;
 mod desk;
 mod event;
+mod group;
 mod kept;
 mod message;
 mod server;
 mod spares;
 
+pub use codec::Malformed;
 pub use config::{ChannelConfig, SessionTicket};
 pub use event::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey};
 
+pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};
 
 pub(crate) use assembly::{Assembly, Progress};

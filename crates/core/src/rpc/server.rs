@@ -1,5 +1,6 @@
 //! The server half: requests in, answers out, every numbered one through the slot table.
 
+mod group;
 mod query;
 
 use alloc::collections::BTreeMap;
@@ -22,12 +23,15 @@ use crate::session::{
 use crate::time::Instant;
 use crate::transport::endpoint::ConnectionHandle;
 
+use self::group::Group;
 pub use query::{Finding, IncomingQuery, QueryKey};
 
 /// The server half of a node.
 #[derive(Debug)]
 pub(crate) struct Server {
     desk: Desk,
+    /// At a replica, which keeps no sessions of its own.
+    group: Option<Group>,
     clients: Arena<Client>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     requests: Arena<Pending>,
@@ -63,6 +67,7 @@ impl Server {
     pub(crate) fn new(incarnation: u64, limits: &Limits) -> Self {
         Self {
             desk: Desk { sessions: Sessions::new(incarnation, limits) },
+            group: None,
             clients: Arena::default(),
             by_handle: BTreeMap::new(),
             requests: Arena::default(),
@@ -142,11 +147,14 @@ impl Server {
 
     /// A connection is over: its reads are cancelled, its session is remembered.
     pub(crate) fn lost(&mut self, cx: &mut Context<'_>, handle: ConnectionHandle) {
-        let Some(client) = self.by_handle.remove(&handle) else { return };
-        let Some(client) = self.clients.remove(client) else { return };
+        let Some(key) = self.by_handle.remove(&handle) else { return };
+        let Some(client) = self.clients.remove(key) else { return };
         for key in client.reads.into_values() {
             self.requests.remove(key.0);
             cx.events.push_back(Event::Cancelled(key));
+        }
+        if let Some(group) = &mut self.group {
+            group.left(key);
         }
         if let Some(attachment) = client.attachment {
             // When two attempts of one client cross, the one that it uses may be the one that
@@ -219,6 +227,9 @@ impl Server {
         client: u64,
         bytes: Bytes,
     ) -> Result<(), Violation> {
+        if self.group.is_some() {
+            return self.group_message(cx, client, bytes);
+        }
         let message = ToServer::decode(bytes).map_err(|_| Violation("malformed message"))?;
         match message {
             ToServer::Open { nonce, slots } => self.open(cx, client, nonce, slots)?,
@@ -401,9 +412,13 @@ impl Server {
         client: u64,
         start: Bytes,
     ) -> Result<(), Violation> {
-        let message = ToServer::decode(start).map_err(|_| Violation("malformed message"))?;
+        let message =
+            ToServer::decode(start.clone()).map_err(|_| Violation("malformed message"))?;
         let limit = cx.limits.message;
         match message {
+            ToServer::Request { .. } if self.group.is_some() => {
+                self.group_too_large(cx, client, start)?;
+            }
             ToServer::Request { slot, sequence, .. } => {
                 let attachment = self.attachment(client)?;
                 let verdict = self.desk.too_large(&attachment, slot, sequence, limit)?;
@@ -442,7 +457,8 @@ impl Server {
     }
 
     fn check_drained(&mut self, cx: &mut Context<'_>) {
-        let done = self.desk.sessions.is_drained() && self.requests.len() == 0;
+        let left = self.group.as_ref().is_none_or(Group::is_empty);
+        let done = left && self.desk.sessions.is_drained() && self.requests.len() == 0;
         if self.draining && !self.drained && done {
             self.drained = true;
             cx.events.push_back(Event::Drained);

@@ -90,18 +90,38 @@ pub struct Peer {
 
 /// A handle to a node's clock, which may be virtual. The default one stands at zero, for tests of
 /// handlers.
-#[derive(Clone, Default)]
-pub struct Clock(Option<Arc<dyn Fn() -> Instant + Send + Sync>>);
+#[derive(Clone)]
+pub struct Clock(Reading);
+
+#[derive(Clone)]
+enum Reading {
+    Stands(Instant),
+    Runs(Arc<dyn Fn() -> Instant + Send + Sync>),
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::standing(Instant::ZERO)
+    }
+}
 
 impl Clock {
+    /// A clock that stands at `now`: in a replicated service time is that of the log's entry.
+    pub const fn standing(now: Instant) -> Self {
+        Self(Reading::Stands(now))
+    }
+
     /// A clock that reads its time from `now`.
     pub fn new(now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(now)))
+        Self(Reading::Runs(Arc::new(now)))
     }
 
     /// The time now.
     pub fn now(&self) -> Instant {
-        self.0.as_ref().map_or(Instant::ZERO, |now| now())
+        match &self.0 {
+            Reading::Stands(now) => *now,
+            Reading::Runs(now) => now(),
+        }
     }
 }
 

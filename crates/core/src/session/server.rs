@@ -240,6 +240,11 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         self.incarnation
     }
 
+    /// The bounds that it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.by_number.len()
@@ -388,6 +393,11 @@ impl Attachment {
     /// The session that it is for.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Counts the attaches of the session up to this one.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 }
 

@@ -25,6 +25,7 @@ mod id {
     pub(super) const VERSION_INFORMATION: u64 = 0x11;
     pub(super) const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
     pub(super) const INCARNATION: u64 = 0x5342;
+    pub(super) const GROUP: u64 = 0x5343;
 }
 
 /// What one side declares.
@@ -61,8 +62,11 @@ pub struct ServerParameters {
     pub retry_source: Option<ConnectionId>,
     /// What a stateless reset for the server's first connection id ends with.
     pub stateless_reset_token: Option<[u8; 16]>,
-    /// Drawn anew each time that a server process starts.
+    /// Drawn anew each time that a server process starts; for a replica the id of its group.
     pub incarnation: u64,
+    /// Whether the server is a replica, so that any other one of the same incarnation has the same
+    /// sessions.
+    pub group: bool,
 }
 
 /// A defence against downgrades (RFC 9368 §3).
@@ -227,6 +231,9 @@ impl ServerParameters {
             encode_bytes(id::STATELESS_RESET_TOKEN, token, out);
         }
         encode_bytes(id::INCARNATION, &self.incarnation.to_be_bytes(), out);
+        if self.group {
+            encode_bytes(id::GROUP, &[], out);
+        }
     }
 }
 
@@ -237,6 +244,7 @@ struct FoundServer {
     retry_source: Option<ConnectionId>,
     stateless_reset_token: Option<[u8; 16]>,
     incarnation: Option<u64>,
+    group: bool,
 }
 
 impl FoundServer {
@@ -254,6 +262,8 @@ impl FoundServer {
                 let bytes = value.try_into().map_err(|_| Malformed)?;
                 self.incarnation = Some(u64::from_be_bytes(bytes));
             }
+            id::GROUP if value.is_empty() => self.group = true,
+            id::GROUP => return Err(Malformed.into()),
             _ => return Ok(false),
         }
         if sender.is_client() {
@@ -270,6 +280,7 @@ impl FoundServer {
             retry_source: self.retry_source,
             stateless_reset_token: self.stateless_reset_token,
             incarnation: self.incarnation.ok_or(ParameterError("incarnation is missing"))?,
+            group: self.group,
         })
     }
 }

@@ -233,7 +233,7 @@ impl World {
     fn start_as(&mut self, host: usize, incarnation: u64, worker: u8) {
         let identity = identities().server.identity.clone();
         let tls = TlsServer::builder(identity).build().expect("a server configuration");
-        let server = ServerConfig { tls: Arc::new(tls), incarnation };
+        let server = ServerConfig { tls: Arc::new(tls), incarnation, group: false };
         let seed = self.random.bytes();
         let mut config = node_config(&self.limits);
         config.endpoint.worker = worker;
@@ -463,6 +463,7 @@ impl World {
                 let now = self.now;
                 self.node(host).answer_query(now, query.key, finding);
             }
+            Event::Command(_) => panic!("no host is a replica"),
             Event::Drained => self.drained = true,
         }
     }

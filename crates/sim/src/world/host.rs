@@ -149,10 +149,11 @@ impl Host {
     pub(crate) fn start(&mut self, services: Registry, clock: Clock, random: &mut Random) {
         assert!(self.alive.is_none(), "{} runs already", self.name);
         let incarnation = random.u64();
-        let server = self
-            .factory
-            .is_some()
-            .then(|| ServerConfig { tls: Arc::clone(&self.tls.server), incarnation });
+        let server = self.factory.is_some().then(|| ServerConfig {
+            tls: Arc::clone(&self.tls.server),
+            incarnation,
+            group: false,
+        });
         let config = NodeConfig { endpoint: self.endpoint.clone() };
         self.life += 1;
         self.alive = Some(Alive {

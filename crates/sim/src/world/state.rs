@@ -372,6 +372,7 @@ impl State {
                 let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
                 alive.node.answer_query(local, query.key, Finding::NOTHING);
             }
+            Event::Command(_) => unreachable!("no host of this world is a replica"),
             Event::Drained => self.drained(id),
         }
     }

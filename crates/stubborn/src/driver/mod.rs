@@ -329,6 +329,7 @@ impl Driver {
                     self.queries.push(query);
                     None
                 }
+                Event::Command(_) => unreachable!("this node is no replica"),
                 Event::Drained => {
                     self.shared.stage.send_if_modified(|stage| {
                         let running = *stage == Stage::Running;

@@ -210,7 +210,7 @@ mod tests {
         let sockets = bind_group("127.0.0.1:0".parse().unwrap(), 3, true).unwrap().sockets;
         let identity = self_signed(["localhost"]).unwrap().identity;
         let tls = Arc::new(TlsServer::builder(identity).build().unwrap());
-        let server = ServerConfig { tls, incarnation: 1 };
+        let server = ServerConfig { tls, incarnation: 1, group: false };
         let (group, workers) =
             start_workers(sockets, Limits::default(), server, Registry::new()).await.unwrap();
         let member = Member::new(group, 0);

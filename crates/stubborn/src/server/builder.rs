@@ -159,7 +159,8 @@ impl ServerBuilder {
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)
             .map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
-        let config = ServerConfig { tls, incarnation: u64::from_be_bytes(incarnation) };
+        let config =
+            ServerConfig { tls, incarnation: u64::from_be_bytes(incarnation), group: false };
         let taken = |error| ServeError::Bind(self.address.clone(), error);
         let group =
             bind_group(address, self.worker_count(), self.kernel_steering).map_err(taken)?;

@@ -68,6 +68,7 @@ impl Client {
             ToClient::Outcome { query, answer } => self.queried(cx, key, query, answer),
             ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
             ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
+            ToClient::Busy { .. } | ToClient::SessionBusy { .. } => {}
             ToClient::Draining => {
                 if let Some(link) = self.links.get_mut(key) {
                     link.draining = true;

@@ -3,6 +3,7 @@
 
 use super::Server;
 use crate::rpc::context::Context;
+use crate::rpc::desk::Desk;
 use crate::rpc::event::Event;
 use crate::rpc::kept::Kept;
 use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
@@ -16,7 +17,7 @@ pub struct QueryKey {
     session: SessionId,
 }
 
-/// A question for a call of a session that another worker of this server keeps.
+/// A question for a call of a session that another worker of this server keeps, or the group.
 #[derive(Clone, Debug)]
 pub struct IncomingQuery {
     /// Its name for the answer.
@@ -34,6 +35,11 @@ impl IncomingQuery {
     pub fn worker(&self) -> u8 {
         self.call.session.steer()
     }
+
+    /// Asks these sessions.
+    pub(in crate::rpc) fn ask<C: Copy + Eq>(&self, desk: &Desk<C>) -> Finding {
+        Finding(desk.query(self.call, &self.claim))
+    }
 }
 
 impl Finding {
@@ -44,7 +50,7 @@ impl Finding {
 impl Server {
     /// What this half's sessions know of the call that another worker was asked for.
     pub(crate) fn find(&self, query: &IncomingQuery) -> Finding {
-        Finding(self.desk.query(query.call, &query.claim))
+        query.ask(&self.desk)
     }
 
     pub(super) fn query(
@@ -58,7 +64,7 @@ impl Server {
         let claim = self.claim(client, secret);
         let key = QueryKey { client, query, session: call.session };
         let (asked, own) = (call.session.incarnation, self.desk.sessions.incarnation());
-        if asked != own && same_process(asked, own) {
+        if self.group.is_some() || asked != own && same_process(asked, own) {
             cx.events.push_back(Event::Query(IncomingQuery { key, call, claim }));
         } else {
             let finding = Finding(self.desk.query(call, &claim));

@@ -69,7 +69,7 @@ impl<R: KeptReply + ImageOf, C: Copy + Eq + ImageOf> Sessions<R, C> {
         let limits = read_limits(r)?;
         let mut sessions = Self::replicated(group, &limits);
         sessions.aging = Aging::Silence { now };
-        (sessions.slot_limit, sessions.next_number) = (r.number32()?, r.number()?);
+        (sessions.slot_limit, sessions.next_number) = (r.number32()?, r.counter()?);
         sessions.draining = r.flag()?;
         let length = r.number32()?;
         for index in 0..length {
@@ -119,7 +119,10 @@ impl<R: KeptReply + ImageOf, C: ImageOf> Session<R, C> {
             Owner::Certificate(identity) => w.flag(true).raw(identity),
             Owner::Anonymous(secret) => w.flag(false).raw(secret.expose()),
         };
-        w.flag(self.nonce.0.is_some()).raw(&self.nonce.0.unwrap_or_default()).raw(&self.nonce.1);
+        w.option(self.nonce.0.as_ref(), |w, identity| {
+            w.raw(identity);
+        });
+        w.raw(&self.nonce.1);
         match self.account {
             Account::Certificate(identity) => w.number(0).raw(&identity),
             Account::Address(IpAddr::V4(address)) => w.number(4).raw(&address.octets()),
@@ -134,13 +137,12 @@ impl<R: KeptReply + ImageOf, C: ImageOf> Session<R, C> {
 
     fn read(r: &mut Reader<'_>, incarnation: u64) -> Result<Self, Unsound> {
         let id = SessionId { incarnation, number: r.number()? };
-        let (epoch, wish) = (r.number()?, r.number32()?);
+        let (epoch, wish) = (r.counter()?, r.number32()?);
         let owner = match r.flag()? {
             true => Owner::Certificate(r.array()?),
             false => Owner::Anonymous(SessionSecret::new(r.array()?)),
         };
-        let (named, identity) = (r.flag()?, r.array()?);
-        let nonce = (named.then_some(identity), r.array()?);
+        let nonce = (r.option(Reader::array)?, r.array()?);
         let account = match r.number()? {
             0 => Account::Certificate(r.array()?),
             4 => Account::Address(Ipv4Addr::from(r.array::<4>()?).into()),
@@ -182,17 +184,17 @@ impl<R: KeptReply + ImageOf> SlotTable<R> {
 
     fn read(r: &mut Reader<'_>) -> Result<Self, Unsound> {
         let (span, wanted) = (r.number32()?, r.number32()?);
-        let (version, highest, length) = (r.number()?, r.number()?, r.number32()?);
+        let (version, highest, length) = (r.counter()?, r.counter()?, r.number32()?);
         let mut entries = Vec::new();
         for _ in 0..length {
             entries.push(r.option(|r| Slot::read_image(r.sized()?, R::read).ok_or(Unsound))?);
         }
         let used = entries.iter().flatten().map(Slot::last).max().unwrap_or(0);
-        if used > highest || highest > MAX_SEQUENCE {
+        if used > highest {
             return Err(Unsound);
         }
         let granted = entries.iter().flatten().count() as u32;
-        let held = granted + span.saturating_sub(length);
+        let held = granted.checked_add(span.saturating_sub(length)).ok_or(Unsound)?;
         Ok(Self { span, entries, held, wanted, version, highest })
     }
 }
@@ -272,6 +274,11 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// A number that can be counted on for longer than anything runs.
+    fn counter(&mut self) -> Result<u64, Unsound> {
+        self.number().and_then(|n| if n <= MAX_SEQUENCE { Ok(n) } else { Err(Unsound) })
+    }
+
     fn number32(&mut self) -> Result<u32, Unsound> {
         u32::try_from(self.number()?).map_err(|_| Unsound)
     }
@@ -289,7 +296,8 @@ impl<'a> Reader<'a> {
     }
 
     fn sized(&mut self) -> Result<&'a [u8], Unsound> {
-        let (bytes, rest) = self.0.split_at_checked(self.size()?).ok_or(Unsound)?;
+        let size = self.size()?;
+        let (bytes, rest) = self.0.split_at_checked(size).ok_or(Unsound)?;
         self.0 = rest;
         Ok(bytes)
     }

@@ -66,6 +66,13 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         }
     }
 
+    /// The same for a message that came with this attachment, if it is good still.
+    pub fn heard(&mut self, attachment: &Attachment) {
+        if let (Aging::Silence { now }, Ok(index)) = (self.aging, self.live(attachment)) {
+            self.renew_at(now, index);
+        }
+    }
+
     pub(super) fn renew_at(&mut self, now: Instant, index: u32) {
         let step = RENEWED_BY.min(self.limits.retention / 64);
         let at = now + self.limits.retention;

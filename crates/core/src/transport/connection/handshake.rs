@@ -62,6 +62,8 @@ pub(in super::super) enum RoleSetup {
     Server {
         tls: Arc<dyn ServerTls>,
         incarnation: u64,
+        /// Whether the server is a replica of a group.
+        group: bool,
         /// Destination of the Initial packet that begins this connection: what its keys come from.
         destination: ConnectionId,
         /// The client's id.
@@ -196,7 +198,7 @@ impl Connection {
                 let proof = AddressProof::given();
                 (Side::Client, Role::Client(client), session, original, original, None, None, proof)
             }
-            RoleSetup::Server { tls, incarnation, destination, source, before_retry } => {
+            RoleSetup::Server { tls, incarnation, group, destination, source, before_retry } => {
                 let retry_source = before_retry.map(|_| destination);
                 let original = before_retry.unwrap_or(destination);
                 parameters.server = Some(ServerParameters {
@@ -204,6 +206,7 @@ impl Connection {
                     retry_source,
                     stateless_reset_token: Some(tls.reset_token(&local_id)),
                     incarnation,
+                    group,
                 });
                 let session = tls.start(version, &parameters.encode())?;
                 let proof = match before_retry {

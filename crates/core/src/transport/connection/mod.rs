@@ -297,6 +297,13 @@ impl Connection {
         peer.server.as_ref().map(|server| server.incarnation)
     }
 
+    /// Whether the server says that it is a replica: others of the same incarnation have the same
+    /// sessions. False before the handshake is done and on the server's side.
+    pub fn peer_is_replica(&self) -> bool {
+        let peer = self.handshake.peer.as_ref().filter(|_| self.handshake.is_complete());
+        peer.and_then(|peer| peer.server.as_ref()).is_some_and(|server| server.group)
+    }
+
     /// The peer's present address. It changes when the peer migrates.
     pub fn remote_address(&self) -> SocketAddr {
         self.path.remote

@@ -161,7 +161,8 @@ impl Endpoint {
         data: BytesMut,
     ) {
         let incarnation = self.server.as_ref().map_or(0, |server| server.incarnation);
-        let role = RoleSetup::Server { tls, incarnation, destination, source, before_retry };
+        let group = self.server.as_ref().is_some_and(|server| server.group);
+        let role = RoleSetup::Server { tls, incarnation, group, destination, source, before_retry };
         let setup = self.setup(version, origin.from, origin.local, None, role);
         let Ok(connection) = Connection::new(now, setup) else { return };
         let slot = self.table.insert(Box::new(connection));

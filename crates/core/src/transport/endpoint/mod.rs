@@ -113,6 +113,7 @@ pub struct Endpoint {
 struct Server {
     tls: Arc<dyn ServerTls>,
     incarnation: u64,
+    group: bool,
     accepting: bool,
 }
 
@@ -130,7 +131,7 @@ impl Endpoint {
     ) -> Self {
         assert!(!config.versions.is_empty(), "an endpoint that speaks no version");
         let incarnation = incarnation.unwrap_or_else(|| random.u64());
-        let server = server.map(|tls| Server { tls, incarnation, accepting: true });
+        let server = server.map(|tls| Server { tls, incarnation, group: false, accepting: true });
         Self {
             config: Arc::new(config),
             server,
@@ -273,6 +274,13 @@ impl Endpoint {
     /// Every connection that is not forgotten, in a fixed order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionHandle> + '_ {
         self.table.iter().map(|slot| self.table.handle_of(slot))
+    }
+
+    /// From now on clients are told that this is a replica of a group, whose id is the incarnation.
+    pub fn serve_group(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.group = true;
+        }
     }
 
     /// Refuse new connections from now on (drain); those there are stay.

@@ -25,6 +25,7 @@ fn full(sender: Side) -> TransportParameters {
             retry_source: Some(id(3)),
             stateless_reset_token: Some([4; 16]),
             incarnation: 0xfeed,
+            group: false,
         }),
     }
 }
@@ -142,7 +143,7 @@ proptest! {
     #[test]
     fn any_values_in_range_survive(
         numbers in vec_of(0u64..1 << 60, 4), udp in 1200u64..70_000, ids in 2u64..100,
-        source in vec_of(any::<u8>(), 0..=20), incarnation: u64, token: Option<[u8; 16]>,
+        source in vec_of(any::<u8>(), 0..=20), incarnation: u64, group: bool, token: Option<[u8; 16]>,
     ) {
         let mut parameters = full(Side::Server);
         parameters.initial_source = ConnectionId::new(&source).unwrap();
@@ -153,7 +154,7 @@ proptest! {
         parameters.max_udp_payload_size = udp;
         parameters.active_connection_id_limit = ids;
         let server = parameters.server.as_mut().unwrap();
-        server.incarnation = incarnation;
+        (server.incarnation, server.group) = (incarnation, group);
         server.stateless_reset_token = token;
         let decoded = TransportParameters::decode(&parameters.encode(), Side::Server);
         prop_assert_eq!(decoded, Ok(parameters));

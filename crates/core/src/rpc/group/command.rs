@@ -1,0 +1,233 @@
+//! A client's message on its way through the log.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bytes::Bytes;
+
+use super::message::{ClientMessage, Content};
+use crate::rpc::codec::{Malformed, MessageBuffer, Reader, Writer};
+use crate::rpc::message::{ToClient, ToServer, session_reference};
+use crate::service::Peer;
+use crate::session::{SessionId, SessionSecret};
+use crate::time::{Duration, Instant};
+
+/// The form of an encoded command.
+const FORM: u8 = 1;
+
+/// A message of a client that changes sessions, with what the table must know of its connection.
+///
+/// A replica gets it from its node as [`Event::Command`](crate::node::Event::Command), has it put
+/// into the log, and applies it with [`SessionTable::apply`](super::SessionTable::apply). Copies of
+/// it in the log do no harm: the slot table tells them.
+#[derive(Clone, PartialEq)]
+pub struct SessionCommand {
+    pub(crate) client: u64,
+    pub(crate) attached: Option<Attaching>,
+    pub(crate) peer: Arc<Peer>,
+    /// Becomes the secret of a session that this opens.
+    pub(crate) fresh_secret: Option<SessionSecret>,
+    pub(crate) deadline: Deadline,
+    pub(crate) said: Said,
+}
+
+/// The session that a connection speaks for, since which attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attaching {
+    pub(crate) session: SessionId,
+    pub(crate) epoch: u64,
+}
+
+/// Until when a call may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    None,
+    /// Not yet in the log.
+    Left(Duration),
+    /// By the log's time.
+    At(Instant),
+}
+
+/// What the client said.
+#[derive(Clone, PartialEq)]
+pub(crate) enum Said {
+    Message(Bytes),
+    /// A request of which this is the beginning, larger than the limit.
+    TooLarge {
+        start: Bytes,
+        limit: u64,
+    },
+}
+
+impl SessionCommand {
+    /// The node's name for the connection that it came on. No other connection of this or of an
+    /// earlier life of the replica has it.
+    pub fn client(&self) -> u64 {
+        self.client
+    }
+
+    /// Bytes of the message, which are most of the encoded command.
+    pub fn size(&self) -> usize {
+        match &self.said {
+            Said::Message(bytes) => bytes.len(),
+            Said::TooLarge { start, .. } => start.len(),
+        }
+    }
+
+    /// The command has waited this long in one place on its way to the log.
+    pub fn waited(&mut self, time: Duration) {
+        if let Deadline::Left(left) = &mut self.deadline {
+            *left = left.saturating_sub(time);
+        }
+    }
+
+    /// The leader takes the command at this time of the log: the time that its call has left counts
+    /// from now. Without effect on a command that was taken before.
+    pub fn taken_at(&mut self, log_time: Instant) {
+        if let Deadline::Left(left) = self.deadline {
+            self.deadline = Deadline::At(log_time + left);
+        }
+    }
+
+    /// What to tell the client if the command cannot be taken now: that it is to send it again after
+    /// this time, to whichever replica. `None` for a message that the client need not repeat: leaving
+    /// it out delays the freeing of memory.
+    pub fn push_back(&self, after: Duration) -> Option<ClientMessage> {
+        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
+        let busy = match ToServer::decode(bytes.clone()).ok()? {
+            ToServer::Request { slot, sequence, .. } | ToServer::Fence { slot, sequence } => {
+                ToClient::Busy { slot, sequence, after }
+            }
+            ToServer::Open { nonce, .. } => ToClient::SessionBusy { reference: nonce, after },
+            ToServer::Attach { session, .. } => {
+                ToClient::SessionBusy { reference: session_reference(session), after }
+            }
+            _ => return None,
+        };
+        let parts = busy.encode(&mut MessageBuffer::default());
+        Some(ClientMessage(Content::Answer(parts)))
+    }
+
+    /// Appends the command as it is stored in the log and forwarded between replicas.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = Writer::new(out);
+        w.byte(FORM).fixed64(self.client);
+        match self.attached {
+            Some(Attaching { session, epoch }) => w.byte(1).session(session).varint(epoch),
+            None => w.byte(0),
+        };
+        match self.peer.address {
+            Some(address) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
+                };
+                let family = if address.is_ipv4() { 4 } else { 6 };
+                w.byte(family).raw(&ip.octets()).varint(address.port().into())
+            }
+            None => w.byte(0),
+        };
+        match &self.peer.identity {
+            Some(identity) => w.byte(1).raw(identity),
+            None => w.byte(0),
+        };
+        match &self.fresh_secret {
+            Some(secret) => w.byte(1).raw(secret.expose()),
+            None => w.byte(0),
+        };
+        match self.deadline {
+            Deadline::None => w.byte(0),
+            Deadline::Left(left) => w.byte(1).duration(Some(left)),
+            Deadline::At(at) => w.byte(2).fixed64(at.as_nanos()),
+        };
+        match &self.said {
+            Said::Message(bytes) => w.byte(0).raw(bytes),
+            Said::TooLarge { start, limit } => w.byte(1).fixed64(*limit).raw(start),
+        };
+    }
+
+    /// The command of these bytes, which it goes on referring to.
+    ///
+    /// # Errors
+    /// If they are none.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut r = Reader::new(bytes);
+        if r.byte()? != FORM {
+            return Err(Malformed);
+        }
+        let client = r.fixed64()?;
+        let attached =
+            optional(&mut r, |r| Ok(Attaching { session: r.session()?, epoch: r.varint()? }))?;
+        let address = match r.byte()? {
+            0 => None,
+            family @ (4 | 6) => {
+                let ip = Ipv6Addr::from(r.array::<16>()?);
+                let port = u16::try_from(r.varint()?).map_err(|_| Malformed)?;
+                let ip = match (family, ip.to_ipv4_mapped()) {
+                    (4, Some(ip)) => IpAddr::V4(ip),
+                    (4, None) => return Err(Malformed),
+                    _ => IpAddr::V6(ip),
+                };
+                Some(SocketAddr::new(ip, port))
+            }
+            _ => return Err(Malformed),
+        };
+        let identity = optional(&mut r, Reader::array)?;
+        let fresh_secret = optional(&mut r, |r| r.array().map(SessionSecret::new))?;
+        let deadline = match r.byte()? {
+            0 => Deadline::None,
+            1 => Deadline::Left(r.duration()?.ok_or(Malformed)?),
+            2 => Deadline::At(Instant::from_nanos(r.fixed64()?)),
+            _ => return Err(Malformed),
+        };
+        let said = match r.byte()? {
+            0 => Said::Message(r.rest()),
+            1 => Said::TooLarge { limit: r.fixed64()?, start: r.rest() },
+            _ => return Err(Malformed),
+        };
+        let peer = Arc::new(Peer { address, identity });
+        Ok(Self { client, attached, peer, fresh_secret, deadline, said })
+    }
+
+    /// When its caller stops waiting, by the log's time.
+    pub(super) fn deadline_at(&self) -> Option<Instant> {
+        match self.deadline {
+            Deadline::At(at) => Some(at),
+            Deadline::None | Deadline::Left(_) => None,
+        }
+    }
+
+    /// Whether its call may not start any more.
+    pub(super) fn is_late(&self, log_time: Instant) -> bool {
+        match self.deadline {
+            Deadline::None => false,
+            // It was put into the log untaken, so all that is known is what was left then.
+            Deadline::Left(left) => left.is_zero(),
+            Deadline::At(at) => at <= log_time,
+        }
+    }
+}
+
+fn optional<T>(
+    r: &mut Reader,
+    read: impl FnOnce(&mut Reader) -> Result<T, Malformed>,
+) -> Result<Option<T>, Malformed> {
+    match r.byte()? {
+        0 => Ok(None),
+        1 => read(r).map(Some),
+        _ => Err(Malformed),
+    }
+}
+
+// The message may hold a secret.
+impl fmt::Debug for SessionCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionCommand")
+            .field("client", &self.client)
+            .field("attached", &self.attached)
+            .field("bytes", &self.size())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,15 @@
+//! Sessions of a group of replicas: messages of clients as commands for a log, and the table that
+//! every replica applies them to.
+
+mod command;
+mod message;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use command::SessionCommand;
+pub use message::ClientMessage;
+pub use table::{SessionTable, Told};
+
+pub(crate) use command::{Attaching, Deadline, Said};
+pub(crate) use message::Content;

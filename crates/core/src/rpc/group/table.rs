@@ -1,0 +1,368 @@
+//! The sessions of a group: every replica applies the same commands and has the same table.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::command::{Attaching, Said, SessionCommand};
+use super::message::{ClientMessage, Content};
+use crate::limits::{Limits, RENEW_SESSIONS_EVERY};
+use crate::rpc::codec::MessageBuffer;
+use crate::rpc::desk::{Caller, Desk, Verdict, Violation};
+use crate::rpc::kept::Kept;
+use crate::rpc::message::{ReplyPayload, RequestPayload, ToClient, ToServer};
+use crate::rpc::server::{Finding, IncomingQuery};
+use crate::service::{Answer, Call, CallContext, Clock, Encoded, MethodId, NotExecuted};
+use crate::session::{
+    Attachment, CallId, Footprint, ImageOf, NotExecutedReason, Races, SessionId, SessionSecret,
+    Sessions, Unsound,
+};
+use crate::time::{Duration, Instant};
+
+/// The replicated slot table: sessions, what became of each of their numbers, and the kept replies.
+///
+/// It is part of the state machine of a group. What it answers follows from the log alone: the
+/// commands and the log's time, neither a clock nor which replica has which connection. A call that
+/// it decides to run is run while its command is applied, so that the record of its end is as
+/// durable as what it changed.
+#[derive(Clone, Debug)]
+pub struct SessionTable {
+    desk: Desk<Origin>,
+    limits: Limits,
+    buffer: MessageBuffer,
+}
+
+/// A connection of a client to a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Origin {
+    replica: u64,
+    client: u64,
+}
+
+/// What a client is to be told, by the replica that it is connected to. Other replicas drop it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The number of that replica.
+    pub replica: u64,
+    /// Its node's name for the client, for [`Node::tell`](crate::node::Node::tell).
+    pub client: u64,
+    /// What to tell.
+    pub message: ClientMessage,
+}
+
+impl SessionTable {
+    /// The table of a new group. Of `limits` those of sessions count. All replicas must begin with the
+    /// same: put [`encode`](Self::encode) of the new table where they all find it, in the first entry
+    /// of the log.
+    pub fn new(group: u64, limits: &Limits) -> Self {
+        Self::with(Sessions::replicated(group, limits))
+    }
+
+    /// The id of the group, which is the incarnation of its sessions.
+    pub fn group(&self) -> u64 {
+        self.desk.sessions.incarnation()
+    }
+
+    /// The log's time, as last given.
+    pub fn time(&self) -> Instant {
+        self.desk.sessions.time()
+    }
+
+    /// Applies a command that the replica with this number put into the log. `now` is the log's time
+    /// at its entry. If it is a call that is to run, `run` runs it at once; `told` gets what is to be
+    /// said to whom.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        replica: u64,
+        command: &SessionCommand,
+        run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
+        told: &mut Vec<Told>,
+    ) {
+        self.advance(now);
+        let origin = Origin { replica, client: command.client };
+        if let Err(Violation(reason)) = self.carry_out(origin, command, run, told) {
+            told.push(origin.told(Content::Close(reason)));
+        }
+    }
+
+    /// The log's time is now `now`: sessions that nothing was heard of for the retention time are
+    /// forgotten. Returns how many.
+    pub fn advance(&mut self, now: Instant) -> usize {
+        self.desk.sessions.advance(now)
+    }
+
+    /// These sessions have a connection to a replica at the log's time `now`. To be applied from an
+    /// entry of that replica, every [`renew_every`](Self::renew_every).
+    pub fn renew(&mut self, now: Instant, sessions: &[SessionId]) {
+        self.advance(now);
+        for session in sessions {
+            self.desk.sessions.renew(*session);
+        }
+    }
+
+    /// How often a replica is to renew the sessions that are connected to it.
+    pub fn renew_every(&self) -> Duration {
+        RENEW_SESSIONS_EVERY.min(self.limits.retention / 3)
+    }
+
+    /// When the next session expires if nothing more is heard, by the log's time: the leader then
+    /// writes an entry for the time.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.desk.sessions.next_timeout()
+    }
+
+    /// What is known of a call that somebody asks about. To be asked as a read: once everything that
+    /// was committed is applied. For [`Node::answer_query`](crate::node::Node::answer_query).
+    pub fn query(&self, query: &IncomingQuery) -> Finding {
+        query.ask(&self.desk)
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.desk.sessions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.desk.sessions.is_empty()
+    }
+
+    /// What all sessions hold.
+    pub fn footprint(&self) -> Footprint {
+        self.desk.sessions.footprint()
+    }
+
+    /// How often races were met since this replica has the table.
+    pub fn races(&self) -> Races {
+        self.desk.sessions.races()
+    }
+
+    /// Appends the whole table, for a snapshot. Tables that applied the same give the same bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.desk.sessions.write_image(out);
+    }
+
+    /// The table of exactly these bytes, to which it does not refer.
+    ///
+    /// # Errors
+    /// If they are none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unsound> {
+        Sessions::read_image(bytes).map(Self::with)
+    }
+
+    fn with(sessions: Sessions<Kept, Origin>) -> Self {
+        let limits = sessions.limits().clone();
+        Self { desk: Desk { sessions }, limits, buffer: MessageBuffer::default() }
+    }
+
+    fn carry_out(
+        &mut self,
+        origin: Origin,
+        command: &SessionCommand,
+        run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
+        told: &mut Vec<Told>,
+    ) -> Result<(), Violation> {
+        let now = self.time();
+        let (bytes, limit) = match &command.said {
+            Said::Message(bytes) => (bytes, None),
+            Said::TooLarge { start, limit } => (start, Some(*limit)),
+        };
+        let message =
+            ToServer::decode(bytes.clone()).map_err(|_| Violation("malformed message"))?;
+        let verdict = match message {
+            ToServer::Open { nonce, slots } => {
+                return self.open(origin, command, nonce, slots, told);
+            }
+            ToServer::Attach { session, secret } => {
+                return self.attach(origin, command, session, secret, told);
+            }
+            ToServer::Request { slot, sequence, payload } => {
+                let attachment = self.heard(command)?;
+                match limit {
+                    Some(limit) => self.desk.too_large(&attachment, slot, sequence, limit)?,
+                    None => {
+                        let digest = payload.digest;
+                        let verdict = self.desk.request(&attachment, slot, sequence, digest)?;
+                        if let Verdict::Execute = verdict {
+                            let id = CallId { session: attachment.session(), slot, sequence };
+                            self.execute(&attachment, id, command, payload, run, told);
+                            return Ok(());
+                        }
+                        verdict
+                    }
+                }
+            }
+            ToServer::Fence { slot, sequence } => {
+                let attachment = self.heard(command)?;
+                self.desk.fence(&attachment, slot, sequence)?
+            }
+            ToServer::Release(list) => {
+                let attachment = self.heard(command)?;
+                self.desk.release(&attachment, &list)?
+            }
+            ToServer::ReturnSlots(list) => {
+                let attachment = self.heard(command)?;
+                self.desk.return_slots(&attachment, &list)?
+            }
+            ToServer::CloseSession => {
+                let attachment = self.heard(command)?;
+                self.desk.close(now, &attachment);
+                Verdict::Nothing
+            }
+            ToServer::Query { .. }
+            | ToServer::Read { .. }
+            | ToServer::CancelRead { .. }
+            | ToServer::Maybe(_) => return Err(Violation("a message that changes no session")),
+        };
+        let parts = verdict.encode(&mut self.buffer);
+        told.extend(parts.map(|parts| origin.told(Content::Answer(parts))));
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        origin: Origin,
+        command: &SessionCommand,
+        nonce: [u8; 16],
+        slots: u32,
+        told: &mut Vec<Told>,
+    ) -> Result<(), Violation> {
+        let secret =
+            command.fresh_secret.clone().ok_or(Violation("an opening without a secret"))?;
+        let caller = origin.caller(command)?;
+        let (verdict, attachment) = self.desk.open(&caller, None, nonce, slots, secret)?;
+        self.attached(origin, verdict, attachment, told);
+        if attachment.is_some() {
+            for (other, change) in self.desk.share_slots(&self.limits) {
+                let parts = ToClient::Slots(change).encode(&mut self.buffer);
+                told.push(other.told(Content::Answer(parts)));
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        origin: Origin,
+        command: &SessionCommand,
+        session: SessionId,
+        secret: SessionSecret,
+        told: &mut Vec<Told>,
+    ) -> Result<(), Violation> {
+        let caller = origin.caller(command)?;
+        let (verdict, attachment) = self.desk.attach(&caller, None, session, secret)?;
+        self.attached(origin, verdict, attachment, told);
+        Ok(())
+    }
+
+    /// Tells the outcome of an opening or attach.
+    fn attached(
+        &mut self,
+        origin: Origin,
+        verdict: Verdict,
+        attachment: Option<Attachment>,
+        told: &mut Vec<Told>,
+    ) {
+        let Some(parts) = verdict.encode(&mut self.buffer) else { return };
+        told.push(origin.told(match attachment {
+            Some(attachment) => {
+                let (session, epoch) = (attachment.session(), attachment.epoch());
+                Content::Attached(Attaching { session, epoch }, parts)
+            }
+            None => Content::Answer(parts),
+        }));
+    }
+
+    /// Runs a call that has not run, or fences it if it comes too late, and records its end.
+    fn execute(
+        &mut self,
+        attachment: &Attachment,
+        id: CallId,
+        command: &SessionCommand,
+        payload: RequestPayload,
+        run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
+        told: &mut Vec<Told>,
+    ) {
+        let now = self.time();
+        let answer = if command.is_late(now) {
+            let why = "its deadline passed before the group came to it";
+            Answer::NotExecuted(NotExecuted::because(NotExecutedReason::Deadline, why))
+        } else {
+            let context = CallContext {
+                id: Some(id),
+                peer: Arc::clone(&command.peer),
+                metadata: payload.metadata,
+                deadline: command.deadline_at(),
+                clock: Clock::standing(now),
+            };
+            let encoded = Encoded { body: payload.body, digest: payload.digest };
+            own_memory(run(payload.method, Call::new(encoded, context)))
+        };
+        let (slot, sequence) = (id.slot, id.sequence);
+        let ended = self.desk.finish(now, attachment, slot, sequence, answer, &mut self.buffer);
+        told.extend(ended.map(|(origin, parts)| origin.told(Content::Answer(parts))));
+    }
+
+    /// The attachment that the command's connection had when it was sent. Its session is alive.
+    fn heard(&mut self, command: &SessionCommand) -> Result<Attachment, Violation> {
+        let Attaching { session, epoch } = command
+            .attached
+            .ok_or(Violation("a call came before a session was opened or attached"))?;
+        let attachment = self.desk.sessions.claimed(session, epoch);
+        self.desk.sessions.heard(&attachment);
+        Ok(attachment)
+    }
+}
+
+impl Origin {
+    fn told(self, content: Content) -> Told {
+        Told { replica: self.replica, client: self.client, message: ClientMessage(content) }
+    }
+
+    fn caller(self, command: &SessionCommand) -> Result<Caller<Self>, Violation> {
+        let address = command.peer.address.ok_or(Violation("a client without an address"))?;
+        let identity = command.peer.identity;
+        Ok(Caller { connection: self, identity, address: address.ip() })
+    }
+}
+
+/// A reply that is kept must not hold the memory of its request, or of another message.
+fn own_memory(answer: Answer) -> Answer {
+    match answer {
+        Answer::Reply(Encoded { body, digest }, metadata) => {
+            let body = if body.is_unique() { body } else { Bytes::copy_from_slice(&body) };
+            Answer::Reply(Encoded { body, digest }, metadata)
+        }
+        other => other,
+    }
+}
+
+impl ImageOf for Origin {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.replica.to_be_bytes());
+        out.extend_from_slice(&self.client.to_be_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (replica, client) = bytes.split_first_chunk()?;
+        Some(Self {
+            replica: u64::from_be_bytes(*replica),
+            client: u64::from_be_bytes(client.try_into().ok()?),
+        })
+    }
+}
+
+impl ImageOf for Kept {
+    fn write(&self, out: &mut Vec<u8>) {
+        let (head, body) = self.parts();
+        out.extend_from_slice(&head);
+        out.extend_from_slice(&body);
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let kept = Self::new(bytes, &Bytes::new());
+        ReplyPayload::from_kept(&kept).ok().map(|_| kept)
+    }
+}

@@ -1,0 +1,151 @@
+//! The server half of a replica: it keeps no sessions. What changes them becomes a command for the
+//! group's log, and what the table answers comes back to be told.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::{Server, Violation};
+use crate::rpc::context::{Context, close_code};
+use crate::rpc::event::Event;
+use crate::rpc::group::{Attaching, ClientMessage, Content, Deadline, Said, SessionCommand};
+use crate::rpc::message::ToServer;
+use crate::session::{SessionId, SessionSecret};
+
+/// What a replica knows of its clients.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Drawn at start: by it clients of this life of the replica are not mistaken for others.
+    mask: u64,
+    /// The sessions that connections speak for, by the key of the connection.
+    attached: BTreeMap<u64, Attaching>,
+}
+
+impl Group {
+    pub(super) fn is_empty(&self) -> bool {
+        self.attached.is_empty()
+    }
+
+    /// A connection is over.
+    pub(super) fn left(&mut self, client: u64) {
+        self.attached.remove(&client);
+    }
+}
+
+impl Server {
+    /// From now on this is the server half of a replica. `drawn` is random.
+    pub(crate) fn join_group(&mut self, drawn: u64) {
+        self.group = Some(Group { mask: drawn, attached: BTreeMap::new() });
+    }
+
+    /// Sessions that have a connection here.
+    pub(crate) fn attached_sessions(&self) -> Vec<SessionId> {
+        let attached = self.group.iter().flat_map(|group| group.attached.values());
+        attached.map(|attaching| attaching.session).collect()
+    }
+
+    /// Tells a client what the group's table has answered.
+    pub(crate) fn tell(&mut self, cx: &mut Context<'_>, name: u64, message: ClientMessage) {
+        let Some(group) = &mut self.group else { return };
+        let client = name ^ group.mask;
+        let Some(handle) = self.clients.get(client).map(|client| client.handle) else { return };
+        match message.0 {
+            Content::Close(reason) => cx.close(handle, close_code::PROTOCOL, reason),
+            Content::Answer(parts) => self.send_parts(cx, client, parts),
+            Content::Attached(attaching, parts) => {
+                let before = group.attached.get(&client);
+                if before.is_some_and(|before| before.session != attaching.session) {
+                    return cx.close(handle, close_code::PROTOCOL, SECOND_SESSION);
+                }
+                if before.is_none_or(|before| before.epoch < attaching.epoch) {
+                    group.attached.insert(client, attaching);
+                }
+                self.send_parts(cx, client, parts);
+            }
+        }
+    }
+
+    pub(super) fn group_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: u64,
+        bytes: Bytes,
+    ) -> Result<(), Violation> {
+        let message =
+            ToServer::decode(bytes.clone()).map_err(|_| Violation("malformed message"))?;
+        let attached = self.group.as_ref().and_then(|group| group.attached.get(&client)).copied();
+        let mut deadline = Deadline::None;
+        match message {
+            ToServer::Query { query, call, secret } => {
+                self.query(cx, client, query, call, secret);
+                return Ok(());
+            }
+            ToServer::Read { read, payload } => return self.read(cx, client, read, payload),
+            ToServer::CancelRead { read } => {
+                self.cancel_read(cx, client, read);
+                return Ok(());
+            }
+            ToServer::Maybe(_) => return Err(Violation("a maybe call came as a message")),
+            ToServer::Open { .. } => {}
+            ToServer::Attach { session, .. } => {
+                if attached.is_some_and(|attached| attached.session != session) {
+                    return Err(Violation(SECOND_SESSION));
+                }
+            }
+            ToServer::Request { payload, .. } => {
+                deadline = payload.deadline.map_or(Deadline::None, Deadline::Left);
+                needs_session(attached)?;
+            }
+            ToServer::Fence { .. }
+            | ToServer::Release(_)
+            | ToServer::ReturnSlots(_)
+            | ToServer::CloseSession => needs_session(attached)?,
+        }
+        self.command(cx, client, attached, deadline, Said::Message(bytes));
+        Ok(())
+    }
+
+    /// A request that is larger than allowed never runs: the group fences its number.
+    pub(super) fn group_too_large(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: u64,
+        start: Bytes,
+    ) -> Result<(), Violation> {
+        let attached = self.group.as_ref().and_then(|group| group.attached.get(&client)).copied();
+        needs_session(attached)?;
+        let limit = cx.limits.message;
+        self.command(cx, client, attached, Deadline::None, Said::TooLarge { start, limit });
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: u64,
+        attached: Option<Attaching>,
+        deadline: Deadline,
+        said: Said,
+    ) {
+        let (Some(group), Some(state)) = (&self.group, self.clients.get(client)) else { return };
+        let fresh_secret = attached.is_none().then(|| SessionSecret::new(cx.random.bytes()));
+        cx.events.push_back(Event::Command(SessionCommand {
+            client: client ^ group.mask,
+            attached,
+            peer: state.peer.clone(),
+            fresh_secret,
+            deadline,
+            said,
+        }));
+    }
+}
+
+const SECOND_SESSION: &str = "a second session on one connection";
+
+fn needs_session(attached: Option<Attaching>) -> Result<(), Violation> {
+    match attached {
+        Some(_) => Ok(()),
+        None => Err(Violation("a call came before a session was opened or attached")),
+    }
+}
