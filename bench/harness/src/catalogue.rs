@@ -1,6 +1,6 @@
 //! The systems that are compared.
 
-use crate::rows::{FLOOR_R, Network, OURS, RIVAL, TCP_CUBIC};
+use crate::rows::{BUSY_POLLING, FLOOR_R, Network, OURS, RIVAL, TCP_CUBIC};
 
 /// What part a system plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +68,15 @@ pub(crate) const SYSTEMS: &[System] = &[
         encrypted: true,
         workers: true,
         how: "the same with handlers that yield once, so that each call becomes a task",
+    },
+    System {
+        id: BUSY_POLLING,
+        part: Part::Ours,
+        package: "bench-ours",
+        library: Some("stubborn"),
+        encrypted: true,
+        workers: true,
+        how: "ours with busy polling on both sides: 50 us are spun before a side sleeps",
     },
     System {
         id: "udp-blocking",

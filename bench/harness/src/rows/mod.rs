@@ -19,6 +19,7 @@ use crate::measure::Measure;
 /// The variants of ours, by name.
 pub(crate) const OURS: &str = "ours";
 pub(crate) const YIELDING: &str = "ours-yielding";
+pub(crate) const BUSY_POLLING: &str = "ours-busy-polling";
 
 /// A second client of ours beside the first, and a TCP connection beside ours.
 pub(crate) const RIVAL: &str = "ours-rival";

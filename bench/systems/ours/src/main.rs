@@ -25,10 +25,17 @@ fn main() {
     run::<Ours>()
 }
 
-#[derive(Clone, Copy)]
-struct Ours {
-    /// Whether handlers let other tasks run first, so that each call becomes a task.
-    yielding: bool,
+/// How long both sides look for datagrams before they sleep, where they are told to.
+const BUSY_POLL: Duration = Duration::from_micros(50);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ours {
+    /// As it ships, with handlers that are ready at once.
+    Ready,
+    /// Handlers let other tasks run first, so that each call becomes a task.
+    Yielding,
+    /// Both sides look for datagrams for a while before they sleep.
+    BusyPolling,
 }
 
 impl System for Ours {
@@ -36,8 +43,9 @@ impl System for Ours {
 
     fn variant(name: &str) -> Option<Self> {
         match name {
-            "ours" => Some(Self { yielding: false }),
-            "ours-yielding" => Some(Self { yielding: true }),
+            "ours" => Some(Self::Ready),
+            "ours-yielding" => Some(Self::Yielding),
+            "ours-busy-polling" => Some(Self::BusyPolling),
             _ => None,
         }
     }
@@ -51,6 +59,7 @@ impl System for Ours {
                 .identity(identity)
                 .service(EchoServer::new(*self))
                 .workers(options.workers)
+                .busy_poll(self.busy_poll())
                 .start()
                 .await?;
             announce.ready(&Ready { address: server.local_addr(), trust });
@@ -64,8 +73,18 @@ impl System for Ours {
         let neighbour = (target.index / PER_ADDRESS) as u8;
         if neighbour > 0 && target.server.address.ip() == IpAddr::from(Ipv4Addr::LOCALHOST) {
             builder = builder.endpoint(&neighbouring_endpoint(neighbour)?);
+        } else if *self == Self::BusyPolling {
+            let endpoint = ClientEndpoint::new()?;
+            endpoint.busy_poll(self.busy_poll());
+            builder = builder.endpoint(&endpoint);
         }
         Ok(Connection(EchoClient::new(builder.connect().await?)))
+    }
+}
+
+impl Ours {
+    fn busy_poll(self) -> Duration {
+        if self == Self::BusyPolling { BUSY_POLL } else { Duration::ZERO }
     }
 }
 
@@ -88,14 +107,14 @@ fn neighbouring_endpoint(neighbour: u8) -> Result<ClientEndpoint> {
 
 impl Echo for Ours {
     async fn echo(&self, call: Call<Payload>) -> Result<Payload, Status> {
-        if self.yielding {
+        if *self == Self::Yielding {
             yield_once().await;
         }
         Ok(call.into_message())
     }
 
     async fn upload(&self, call: Call<Payload>) -> Result<Received, Status> {
-        if self.yielding {
+        if *self == Self::Yielding {
             yield_once().await;
         }
         Ok(Received { bytes: call.data.len() as u64 })
