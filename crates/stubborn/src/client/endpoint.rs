@@ -62,9 +62,8 @@ impl ClientEndpoint {
     }
 
     /// From now on looks for datagrams for this long before it sleeps; zero, as at the beginning, for
-    /// not at all. That spares the time that the system takes to wake a thread, and costs processor
-    /// time: other tasks of the runtime's thread wait meanwhile. 20 to 50 microseconds are of use
-    /// where calls take little longer than that.
+    /// only as long as that pays (at most 50 microseconds). That spares the time that the system takes
+    /// to wake a thread, and costs processor time: other tasks of the runtime's thread wait meanwhile.
     pub fn busy_poll(&self, time: Duration) {
         self.shared().set_busy_poll(time);
     }

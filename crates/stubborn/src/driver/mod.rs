@@ -9,6 +9,7 @@ mod clock;
 mod handler;
 mod mailbox;
 mod outgoing;
+mod patience;
 mod shared;
 mod tasks;
 mod timer;
@@ -17,6 +18,7 @@ mod workers;
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,6 +43,7 @@ pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
 use handler::Handler;
 use outgoing::Outgoing;
+use patience::Patience;
 use tasks::Tasks;
 use timer::Timer;
 use workers::Member;
@@ -83,6 +86,7 @@ struct Driver {
     share: usize,
     outgoing: Outgoing,
     timer: Timer,
+    patience: Patience,
     /// Callers were given their turn: now send.
     flush_due: bool,
     requests: Vec<IncomingRequest>,
@@ -113,15 +117,24 @@ impl Future for Driver {
             if *this.shared.stage.borrow() == Stage::Killed {
                 return Poll::Ready(());
             }
+            // What callers want sent does not wait for those who hear of what has come now.
+            let mut flushed = Poll::Ready(());
+            if mem::take(&mut this.flush_due) {
+                flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
+            }
             let received = !this.received.is_empty() || this.receive(cx);
+            if received {
+                this.patience.received();
+            }
             let woke_callers = this.digest(cx);
             let more_handlers = this.poll_handlers(cx);
-            if woke_callers && !this.flush_due {
+            if woke_callers {
                 this.flush_due = true;
-                return yield_to_callers(cx);
+                return yield_to_others(cx);
             }
-            this.flush_due = false;
-            let flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
+            if flushed.is_ready() {
+                flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
+            }
             if *this.shared.stage.borrow() >= Stage::Leaving {
                 let Some(leave_by) = this.leave_by else {
                     this.begin_leave();
@@ -134,8 +147,16 @@ impl Future for Driver {
             if received || more_handlers {
                 continue;
             }
-            if !flushed.is_pending() && this.busy_receive() {
-                continue;
+            if !flushed.is_pending() {
+                if this.busy_receive(this.shared.busy_poll()) {
+                    continue;
+                }
+                if this.patience.stays_awake(this.shared.clock.now()) {
+                    if this.busy_receive(patience::GLANCE) {
+                        continue;
+                    }
+                    return yield_to_others(cx);
+                }
             }
             let at = this.next_due();
             // With a full socket, timers that want to send more have to wait.
@@ -151,9 +172,9 @@ impl Future for Driver {
     }
 }
 
-/// Lets whoever was woken run before the driver is polled again, also the runtime's main future,
+/// Lets whoever is ready run before the driver is polled again, also the runtime's main future,
 /// which a task that merely wakes itself would overtake.
-fn yield_to_callers(cx: &mut Context<'_>) -> Poll<()> {
+fn yield_to_others(cx: &mut Context<'_>) -> Poll<()> {
     let yielding = std::pin::pin!(tokio::task::yield_now());
     // It hands our waker to the runtime when it is first polled; nothing more is needed of it.
     yielding.poll(cx)
@@ -193,6 +214,7 @@ impl Driver {
             share: LEAST_SHARE,
             outgoing: Outgoing::new(),
             timer: Timer::new(clock),
+            patience: Patience::default(),
             flush_due: false,
             requests: Vec::new(),
             cancelled: Vec::new(),
@@ -215,9 +237,8 @@ impl Driver {
         at
     }
 
-    /// Looks for datagrams for a while instead of sleeping, where that is wanted. True if some came.
-    fn busy_receive(&mut self) -> bool {
-        let busy = self.shared.busy_poll();
+    /// Looks for datagrams for so long, and lets nobody else run meanwhile. True if some came.
+    fn busy_receive(&mut self, busy: Duration) -> bool {
         // Handlers that wait may wait for what this thread has to do next.
         let handlers_wait = self.tasks.as_ref().is_some_and(|tasks| !tasks.is_empty());
         if busy == Duration::ZERO || handlers_wait {

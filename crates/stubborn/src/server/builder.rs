@@ -128,7 +128,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Looks for datagrams for this long before a worker sleeps; zero, the default, for not at all.
+    /// Looks for datagrams for this long before a worker sleeps; zero, the default, for only as long
+    /// as that pays (at most 50 microseconds).
     /// That spares the time that the system takes to wake a thread, and costs processor time: up to
     /// a whole processor for each worker while calls come. 20 to 50 microseconds are of use where
     /// calls take little longer than that.

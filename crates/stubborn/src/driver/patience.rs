@@ -1,0 +1,101 @@
+//! Whether to stay awake a little for the next datagram instead of sleeping.
+//!
+//! To sleep and be woken costs a thread more than most calls take, and its peer waits meanwhile. So a
+//! driver that finds nothing to do looks again for a short while, and lets the other tasks of its
+//! thread run in between, as adaptive mutexes do ("Empirical Studies of Competitive Spinning for a
+//! Shared-Memory Multiprocessor", Karlin et al., SOSP 1991). Where that does not pay it soon only
+//! tries it at every 64th sleep, which costs less than a microsecond each.
+
+use stubborn_core::time::{Duration, Instant};
+
+/// How long a driver stays awake at most.
+const LONGEST: Duration = Duration::from_micros(50);
+
+/// For how long it looks for datagrams at a stretch before it lets other tasks run: about as long as
+/// the runtime takes to come back to it.
+pub(super) const GLANCE: Duration = Duration::from_micros(3);
+
+/// Sleeps between two times that it stays awake, at most.
+const RARELY: u8 = 63;
+
+/// What a driver has learnt of how soon datagrams follow one another.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// Sleeps until it stays awake again.
+    sleeps: u8,
+    /// What `sleeps` begins with: halved by each time that paid, doubled by each that did not.
+    interval: u8,
+    awake_until: Option<Instant>,
+}
+
+impl Patience {
+    /// There is nothing to do: whether to look again soon, instead of sleeping.
+    pub(super) fn stays_awake(&mut self, now: Instant) -> bool {
+        match self.awake_until {
+            Some(until) if now < until => return true,
+            Some(_) => {
+                self.awake_until = None;
+                self.interval = (2 * self.interval + 1).min(RARELY);
+                self.sleeps = self.interval;
+            }
+            None if self.sleeps == 0 => self.awake_until = Some(now + LONGEST),
+            None => self.sleeps -= 1,
+        }
+        self.awake_until.is_some()
+    }
+
+    /// Datagrams have come.
+    pub(super) fn received(&mut self) {
+        if self.awake_until.take().is_some() {
+            self.interval /= 2;
+            self.sleeps = self.interval;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(micros: u64) -> Instant {
+        Instant::ZERO + Duration::from_micros(micros)
+    }
+
+    /// Microseconds awake over so many datagrams, `gap` apart.
+    fn awake(patience: &mut Patience, datagrams: u64, gap: u64) -> u64 {
+        let mut awake = 0;
+        for datagram in 0..datagrams {
+            let came = datagram * gap;
+            let mut now = came;
+            while now < came + gap && patience.stays_awake(at(now)) {
+                now += 1;
+            }
+            awake += now - came;
+            patience.received();
+        }
+        awake
+    }
+
+    #[test]
+    fn where_datagrams_follow_closely_it_is_awake() {
+        let mut patience = Patience::default();
+        awake(&mut patience, 1_000, 10);
+        assert_eq!(awake(&mut patience, 1_000, 10), 10_000);
+    }
+
+    #[test]
+    fn where_they_come_late_it_sleeps_nearly_all_the_time() {
+        let mut patience = Patience::default();
+        awake(&mut patience, 1_000, 10);
+        let wasted = awake(&mut patience, 1_000, 1_000);
+        assert!(wasted < 1_000_000 / 200, "{wasted} of a million microseconds");
+    }
+
+    #[test]
+    fn it_learns_again_when_they_come_closer() {
+        let mut patience = Patience::default();
+        awake(&mut patience, 1_000, 1_000);
+        awake(&mut patience, 1_000, 10);
+        assert_eq!(awake(&mut patience, 100, 10), 1_000);
+    }
+}
