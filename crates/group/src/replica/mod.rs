@@ -1,0 +1,412 @@
+//! A replica: one log, and what its entries make of sessions and state machines.
+//!
+//! Commands of clients go into the log and are applied by every replica; where the table of sessions
+//! says so, the machine runs, and the slot is completed in the same step. So the record that a call
+//! ran is never apart from what it changed, and any replica can answer for it.
+//!
+//! # Driving contract
+//! Call what changes it ([`handle_timeout`](Replica::handle_timeout), [`receive`](Replica::receive),
+//! [`command`](Replica::command), [`read`](Replica::read), [`written`](Replica::written)), then
+//! [`flush`](Replica::flush); then take out writes, packets, what clients are told and reads that may
+//! be answered, until there are none. Writes go to the disk in order; several may be synced together.
+
+mod clock;
+mod entry;
+mod message;
+mod outbox;
+mod pending;
+mod reads;
+mod settings;
+mod state;
+mod submit;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+
+use bytes::Bytes;
+use stubborn_core::node::{Finding, IncomingQuery, SessionCommand, Told};
+use stubborn_core::random::Random;
+use stubborn_core::service::{Answer, Encoded, Machines, MethodId};
+use stubborn_core::session::SessionId;
+use stubborn_core::time::{Duration, Instant};
+
+use self::clock::LogClock;
+use self::entry::{Origin, Record, encode_sessions};
+use self::message::Message;
+use self::outbox::Outbox;
+use self::pending::{Pending, Wanted};
+use self::reads::Reads;
+use self::state::State;
+use self::submit::Gathered;
+use crate::replication::{
+    Consensus, Durable, Entry, EntryKind, MemberChange, NodeId, Outgoing, Refusal, Refused, Role,
+    Snapshot, Work, Write,
+};
+
+pub use self::message::PacketError;
+pub use self::outbox::{Packet, PacketKind};
+pub use self::pending::Full;
+pub use self::settings::{Fault, Settings, Standing};
+
+/// One replica of a group. See the [module](self) for how to drive it.
+pub struct Replica {
+    id: NodeId,
+    group: u64,
+    /// Drawn at each start: names this process in the log.
+    life: u64,
+    settings: Settings,
+    consensus: Consensus,
+    state: State,
+    clock: LogClock,
+    pending: Pending,
+    gathered: Gathered,
+    /// Written into the log in this term by this leader and not applied yet: a copy is not written
+    /// again.
+    proposed: BTreeSet<Origin>,
+    reads: Reads,
+    /// The term and the leader for which commands were sent last.
+    seen: (u64, Option<NodeId>),
+    next_tick: Instant,
+    /// The log's time that was last proposed.
+    stamped: Instant,
+    growth: Growth,
+    writes: VecDeque<(u64, Write)>,
+    /// What waits for the disk: up to which number, and what is sent then.
+    held: VecDeque<(u64, Vec<Outgoing>)>,
+    outbox: Outbox,
+    told: VecDeque<Told>,
+    due: VecDeque<u64>,
+    fault: Option<Fault>,
+}
+
+/// How much the log has grown since the last snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    snapshot: u64,
+    entries: u64,
+    bytes: u64,
+    /// The last piece of work that was handed to the disk.
+    number: u64,
+}
+
+impl Replica {
+    /// Starts a replica of `group` from what its disk holds. `machines` are as a new group has them.
+    /// `seed` is all the randomness it ever gets, and must be new at each start.
+    ///
+    /// # Errors
+    /// If the disk's contents contradict themselves, or are those of other machines.
+    pub fn new(
+        now: Instant,
+        (group, id): (u64, NodeId),
+        settings: Settings,
+        durable: Durable,
+        machines: Machines,
+        seed: [u8; 32],
+    ) -> Result<Self, Fault> {
+        let mut random = Random::from_seed(seed);
+        let life = random.u64();
+        let mut state = State::new(group, &settings.limits, machines);
+        if !durable.snapshot.data.is_empty() {
+            state.restore(&durable.snapshot.data)?;
+        }
+        let snapshot = durable.snapshot.at.index;
+        let consensus = Consensus::new(id, settings.consensus.clone(), durable, random.fork())
+            .map_err(|fault| Fault::Start(fault.to_string()))?;
+        Ok(Self {
+            id,
+            group,
+            life,
+            consensus,
+            state,
+            clock: LogClock::default(),
+            pending: Pending::new(life, settings.pending, settings.pending_bytes),
+            gathered: Gathered::new(settings.pending_bytes),
+            proposed: BTreeSet::new(),
+            reads: Reads::new(random.fork()),
+            seen: (0, None),
+            next_tick: now + settings.tick,
+            stamped: Instant::ZERO,
+            growth: Growth { snapshot, ..Growth::default() },
+            writes: VecDeque::new(),
+            held: VecDeque::new(),
+            outbox: Outbox::default(),
+            told: VecDeque::new(),
+            due: VecDeque::new(),
+            fault: None,
+            settings,
+        })
+    }
+
+    /// What the replica names itself in the log: a connection of a session is of a life, and a
+    /// connection of an earlier one is nobody's.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    pub fn poll_timeout(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// Lets ticks pass that are due at `now`. One that was slept through passes once.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        let tick = self.settings.tick;
+        let late = now.since(self.next_tick);
+        self.next_tick = if late > tick { now + tick } else { self.next_tick + tick };
+        self.consensus.tick();
+        self.pending.send_old_again(now, self.settings.patience);
+        self.reads.handle_timeout(now, self.settings.patience);
+        self.let_time_pass(now);
+    }
+
+    /// Takes a packet of a peer. `from` is who the peer was proved to be.
+    ///
+    /// # Errors
+    /// If no honest peer says this; then the rest of the packet is not read.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        packet: &Bytes,
+    ) -> Result<(), PacketError> {
+        for message in message::decode(self.group, packet)? {
+            match message {
+                Message::Frame(frame) => {
+                    let taken = self.consensus.receive(from, frame);
+                    if taken == Err(Refusal::CountsOnLostEntries) {
+                        self.fault.get_or_insert(Fault::LostDisk);
+                    }
+                    taken.map_err(PacketError::Refused)?;
+                }
+                Message::Forward(items) => self.gather(items),
+                Message::AskIndex(read) => self.ask_for(now, from, read),
+                Message::Index { read, index } => {
+                    self.reads.answered(read, index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a client's message that changes sessions: it goes into the log.
+    ///
+    /// # Errors
+    /// If the replica holds as many as it may: the command comes back, and its client is to send it
+    /// again later ([`SessionCommand::push_back`]).
+    pub fn command(&mut self, now: Instant, command: SessionCommand) -> Result<(), SessionCommand> {
+        match self.pending.add(now, Wanted::Command(command)) {
+            Err((Full, Wanted::Command(command))) => Err(command),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Says that the clients of these sessions are there still. To be said every
+    /// [`renew_every`](Self::renew_every).
+    ///
+    /// # Errors
+    /// If the replica holds as many commands as it may: say so later.
+    pub fn renew(&mut self, now: Instant, sessions: &[SessionId]) -> Result<(), Full> {
+        let renewal = Wanted::Renewal(encode_sessions(sessions));
+        self.pending.add(now, renewal).map_err(|(full, _)| full)
+    }
+
+    /// How often the sessions that are connected to this replica are to be renewed.
+    pub fn renew_every(&self) -> Duration {
+        self.state.table().renew_every()
+    }
+
+    /// Begins a linearizable read; `read` comes out of [`poll_read`](Self::poll_read) when it may be
+    /// answered, by [`query`](Self::query).
+    pub fn read(&mut self, read: u64) {
+        self.reads.add(read);
+    }
+
+    /// Answers a query from the state as it is.
+    pub fn query(&self, method: MethodId, request: &Encoded) -> Answer {
+        self.state.query(method, request)
+    }
+
+    /// What is known of a call that a client asks about; to be asked as a read.
+    pub fn find(&self, query: &IncomingQuery) -> Finding {
+        self.state.table().query(query)
+    }
+
+    /// The disk has all writes up to this number.
+    pub fn written(&mut self, number: u64) {
+        self.consensus.written(number);
+        while let Some((_, frames)) = self.held.pop_front_if(|(of, _)| *of <= number) {
+            self.send(frames);
+        }
+    }
+
+    /// Does all that is to be done now.
+    pub fn flush(&mut self, now: Instant) {
+        while self.fault.is_none() {
+            self.notice_leader();
+            self.submit(now);
+            self.ask_index(now);
+            let Some(work) = self.consensus.work() else { break };
+            if let Err(fault) = self.carry_out(now, work) {
+                self.fault = Some(fault);
+            }
+        }
+        if self.fault.is_none() {
+            self.snapshot_if_due();
+            self.due.extend(self.reads.due(self.consensus.applied().index));
+        }
+    }
+
+    /// The next write for the disk, and its number for [`written`](Self::written).
+    pub fn poll_write(&mut self) -> Option<(u64, Write)> {
+        self.writes.pop_front()
+    }
+
+    /// The next packet for another replica.
+    pub fn poll_packet(&mut self) -> Option<Packet> {
+        self.outbox.poll(self.group)
+    }
+
+    /// The next thing to be told to a client of this replica.
+    pub fn poll_told(&mut self) -> Option<Told> {
+        self.told.pop_front()
+    }
+
+    /// The next read that may be answered.
+    pub fn poll_read(&mut self) -> Option<u64> {
+        self.due.pop_front()
+    }
+
+    /// Why the replica has stopped, if it has. It does nothing any more, but its peers do not need
+    /// it to.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// How the replica stands.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            consensus: self.consensus.status(),
+            members: self.consensus.members().clone(),
+            applied: self.consensus.applied().index,
+            time: self.state.time(),
+            sessions: self.state.table().len(),
+            pending: self.pending.len(),
+            reads: self.reads.len(),
+            snapshot: self.growth.snapshot,
+        }
+    }
+
+    /// The state machines, for reading.
+    pub fn machines(&self) -> &Machines {
+        self.state.machines()
+    }
+
+    /// The whole replicated state as bytes: the same on every replica that has applied the same
+    /// entries.
+    pub fn image(&self) -> Bytes {
+        self.state.encode()
+    }
+
+    /// Proposes a change of members.
+    ///
+    /// # Errors
+    /// If this replica does not lead, or another change is under way.
+    pub fn change_members(&mut self, change: &MemberChange) -> Result<(), Refused> {
+        self.consensus.change_members(change)
+    }
+
+    /// Lets another replica lead, if it keeps up.
+    ///
+    /// # Errors
+    /// If this one does not lead.
+    pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.consensus.transfer(to)
+    }
+}
+
+impl Replica {
+    fn carry_out(&mut self, now: Instant, work: Work) -> Result<(), Fault> {
+        let Work { number, write, send, send_when_written, committed, reads } = work;
+        if let Some(snapshot) = &write.snapshot {
+            self.state.restore(&snapshot.data)?;
+            self.growth = Growth { snapshot: snapshot.at.index, ..self.growth };
+            (self.growth.entries, self.growth.bytes) = (0, 0);
+        }
+        self.growth.number = number;
+        if !write.is_empty() || !send_when_written.is_empty() {
+            self.writes.push_back((number, write));
+        }
+        self.send(send);
+        if !send_when_written.is_empty() {
+            self.held.push_back((number, send_when_written));
+        }
+        for entry in committed {
+            self.apply(now, &entry)?;
+        }
+        for read in reads {
+            if let Some((node, number)) = self.reads.answered(read.read, read.index) {
+                self.outbox.push(node, Message::Index { read: number, index: read.index });
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, now: Instant, entry: &Entry) -> Result<(), Fault> {
+        self.growth.entries += 1;
+        self.growth.bytes += entry.data.len() as u64;
+        if entry.kind == EntryKind::Members {
+            return Ok(());
+        }
+        if entry.data.is_empty() {
+            self.begin_term(now, entry);
+            return Ok(());
+        }
+        let Some(record) = Record::decode(&entry.data) else { return Ok(()) };
+        let told = self.state.apply(entry.at.index, &record)?;
+        self.told.extend(told.into_iter().filter(|told| told.replica == self.life));
+        for item in &record.items {
+            self.pending.applied(item.origin);
+            self.proposed.remove(&item.origin);
+        }
+        Ok(())
+    }
+
+    /// The entry with which a leader begins its term: all that was before it is applied.
+    fn begin_term(&mut self, now: Instant, entry: &Entry) {
+        let status = self.consensus.status();
+        if status.role == Role::Leader && status.term == entry.at.term {
+            self.clock.start(now, self.state.time());
+        }
+    }
+
+    fn send(&mut self, frames: Vec<Outgoing>) {
+        for Outgoing { to, frame } in frames {
+            self.outbox.push(to, Message::Frame(frame));
+        }
+    }
+
+    /// Takes a snapshot when the log has grown, or when somebody needs one.
+    fn snapshot_if_due(&mut self) {
+        let Growth { entries, bytes, number, .. } = self.growth;
+        let grown =
+            entries >= self.settings.snapshot_entries || bytes >= self.settings.snapshot_bytes;
+        if !grown && !self.consensus.wants_snapshot() {
+            return;
+        }
+        let at = self.consensus.applied();
+        let members = self.consensus.members().clone();
+        let snapshot = Snapshot { at, members, data: self.state.encode() };
+        self.consensus.compact(&snapshot);
+        self.growth = Growth { snapshot: at.index, entries: 0, bytes: 0, number };
+        self.writes.push_back((number, Write { compact: Some(snapshot), ..Write::default() }));
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replica({}, {:?})", self.id, self.consensus.status())
+    }
+}

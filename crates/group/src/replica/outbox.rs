@@ -1,0 +1,112 @@
+//! What is to be told to the other replicas, gathered into packets.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::message::{self, Message};
+use crate::replication::{Frame, NodeId};
+
+/// Bytes after which a packet is not filled further.
+const PACKET: usize = 48 << 10;
+
+/// Something to be sent to another replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Who it is for.
+    pub to: NodeId,
+    /// Its bytes; hand them to [`Replica::receive`](super::Replica::receive) there.
+    pub bytes: Bytes,
+    /// How it is best sent.
+    pub kind: PacketKind,
+}
+
+/// How a packet is best sent. Consensus makes up for any that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketKind {
+    /// Another one follows soon, which says the same: not worth a repetition.
+    Beat,
+    /// Worth a repetition.
+    Normal,
+    /// A snapshot up to this entry: large, and not to be begun again while one is under way to that
+    /// replica.
+    Snapshot(u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    messages: BTreeMap<NodeId, Vec<Message>>,
+    packets: VecDeque<Packet>,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, to: NodeId, message: Message) {
+        self.messages.entry(to).or_default().push(message);
+    }
+
+    /// The next packet.
+    pub(super) fn poll(&mut self, group: u64) -> Option<Packet> {
+        if self.packets.is_empty() {
+            while let Some((to, messages)) = self.messages.pop_first() {
+                self.pack(group, to, messages);
+            }
+        }
+        self.packets.pop_front()
+    }
+
+    fn pack(&mut self, group: u64, to: NodeId, messages: Vec<Message>) {
+        let (mut together, mut size) = (Vec::new(), 0);
+        for message in messages {
+            let snapshot = snapshot_index(&message);
+            let adds = roughly(&message);
+            if snapshot.is_some() || size + adds > PACKET {
+                self.close(group, to, &mut together);
+                size = 0;
+            }
+            together.push(message);
+            size += adds;
+            if let Some(index) = snapshot {
+                let bytes = message::encode(group, &together);
+                self.packets.push_back(Packet { to, bytes, kind: PacketKind::Snapshot(index) });
+                together.clear();
+                size = 0;
+            }
+        }
+        self.close(group, to, &mut together);
+    }
+
+    fn close(&mut self, group: u64, to: NodeId, messages: &mut Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let beat = messages.iter().all(is_beat);
+        let kind = if beat { PacketKind::Beat } else { PacketKind::Normal };
+        self.packets.push_back(Packet { to, bytes: message::encode(group, messages), kind });
+        messages.clear();
+    }
+}
+
+fn snapshot_index(message: &Message) -> Option<u64> {
+    match message {
+        Message::Frame(Frame::Install { snapshot, .. }) => Some(snapshot.at.index),
+        _ => None,
+    }
+}
+
+fn is_beat(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Frame(Frame::Heartbeat { read: None, .. } | Frame::Heartbeaten { read: None, .. })
+    )
+}
+
+fn roughly(message: &Message) -> usize {
+    const HEAD: usize = 32;
+    HEAD + match message {
+        Message::Frame(Frame::Append { entries, .. }) => {
+            entries.iter().map(|entry| entry.data.len() + HEAD).sum()
+        }
+        Message::Forward(items) => items.iter().map(|item| item.what.bytes().len() + HEAD).sum(),
+        _ => 0,
+    }
+}

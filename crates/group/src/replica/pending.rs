@@ -1,0 +1,215 @@
+//! What this replica wants in the log and has not seen there. It is sent again when the leader
+//! changes or is silent: a copy does no harm, the slot table tells it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use stubborn_core::node::SessionCommand;
+use stubborn_core::time::{Duration, Instant};
+
+use super::entry::{ITEM_OVERHEAD, Item, Origin, What};
+
+/// The replica holds as much as it may: try again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl std::fmt::Display for Full {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the replica holds as many commands as it may")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// Something that is wanted in the log.
+#[derive(Clone, Debug)]
+pub(super) enum Wanted {
+    Command(SessionCommand),
+    Renewal(Bytes),
+}
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    life: u64,
+    next: u64,
+    items: BTreeMap<u64, Waiting>,
+    /// Those that nobody was sent, in order.
+    unsent: Vec<u64>,
+    bytes: usize,
+    most: usize,
+    most_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wanted: Wanted,
+    came: Instant,
+    sent: Instant,
+}
+
+impl Wanted {
+    fn size(&self) -> usize {
+        ITEM_OVERHEAD
+            + match self {
+                Self::Command(command) => command.size() + COMMAND_OVERHEAD,
+                Self::Renewal(sessions) => sessions.len(),
+            }
+    }
+}
+
+/// What an encoded command has beside the client's message, at most.
+const COMMAND_OVERHEAD: usize = 160;
+
+impl Pending {
+    pub(super) fn new(life: u64, most: usize, most_bytes: usize) -> Self {
+        Self {
+            life,
+            next: 0,
+            items: BTreeMap::new(),
+            unsent: Vec::new(),
+            bytes: 0,
+            most,
+            most_bytes,
+        }
+    }
+
+    pub(super) fn add(&mut self, now: Instant, wanted: Wanted) -> Result<(), (Full, Wanted)> {
+        let size = wanted.size();
+        if self.items.len() >= self.most || self.bytes + size > self.most_bytes {
+            return Err((Full, wanted));
+        }
+        self.bytes += size;
+        self.next += 1;
+        self.items.insert(self.next, Waiting { wanted, came: now, sent: now });
+        self.unsent.push(self.next);
+        Ok(())
+    }
+
+    /// An entry with this was applied.
+    pub(super) fn applied(&mut self, origin: Origin) {
+        if origin.life == self.life
+            && let Some(waiting) = self.items.remove(&origin.serial)
+        {
+            self.bytes -= waiting.wanted.size();
+        }
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Takes what is to be sent, of about so many bytes unless the first alone has more. A leader
+    /// says at which time of the log it takes it.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        bytes: usize,
+        taken_at: Option<Instant>,
+    ) -> Vec<Item> {
+        let (mut taken, mut items, mut total) = (0, Vec::new(), 0);
+        for serial in &self.unsent {
+            if let Some(waiting) = self.items.get_mut(serial) {
+                total += waiting.wanted.size();
+                if total > bytes && !items.is_empty() {
+                    break;
+                }
+                waiting.sent = now;
+                let origin = Origin { life: self.life, serial: *serial };
+                items.push(Item { origin, what: waiting.encode(now, taken_at) });
+            }
+            taken += 1;
+        }
+        self.unsent.drain(..taken);
+        items
+    }
+
+    /// These could not be sent after all.
+    pub(super) fn put_back(&mut self, items: &[Item]) {
+        let serials = items.iter().map(|item| item.origin.serial);
+        self.unsent.splice(0..0, serials);
+    }
+
+    /// The leader is another one: everything is sent again.
+    pub(super) fn send_all_again(&mut self) {
+        self.unsent = self.items.keys().copied().collect();
+    }
+
+    /// Sends again what was sent that long ago.
+    pub(super) fn send_old_again(&mut self, now: Instant, patience: Duration) {
+        let old = |waiting: &Waiting| now.since(waiting.sent) >= patience;
+        if self.items.first_key_value().is_some_and(|(_, oldest)| old(oldest)) {
+            let due = self.items.iter().filter(|(_, waiting)| old(waiting));
+            self.unsent.extend(due.map(|(serial, _)| *serial));
+            self.unsent.sort_unstable();
+            self.unsent.dedup();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+}
+
+impl Waiting {
+    fn encode(&self, now: Instant, taken_at: Option<Instant>) -> What {
+        match &self.wanted {
+            Wanted::Renewal(sessions) => What::Renewal(sessions.clone()),
+            Wanted::Command(command) => {
+                let mut command = command.clone();
+                command.waited(now.since(self.came));
+                if let Some(at) = taken_at {
+                    command.taken_at(at);
+                }
+                let mut bytes = Vec::with_capacity(command.size() + COMMAND_OVERHEAD);
+                command.encode(&mut bytes);
+                What::Command(bytes.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending() -> Pending {
+        Pending::new(1, 3, 1_000)
+    }
+
+    fn wanted(text: &'static str) -> Wanted {
+        Wanted::Renewal(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn take(pending: &mut Pending, now: Instant, bytes: usize) -> Vec<u64> {
+        pending.take(now, bytes, None).iter().map(|item| item.origin.serial).collect()
+    }
+
+    #[test]
+    fn what_is_not_applied_is_sent_again_to_another_leader_and_after_silence() {
+        let (mut pending, at) = (pending(), |ms| Instant::ZERO + Duration::from_millis(ms));
+        for text in ["a", "b", "c"] {
+            pending.add(at(0), wanted(text)).unwrap();
+        }
+        assert!(pending.add(at(0), wanted("d")).is_err());
+        assert_eq!(take(&mut pending, at(0), 1_000), [1, 2, 3]);
+        assert!(take(&mut pending, at(0), 1_000).is_empty());
+        pending.applied(Origin { life: 1, serial: 2 });
+        pending.applied(Origin { life: 9, serial: 3 });
+        pending.send_all_again();
+        assert_eq!(take(&mut pending, at(10), 1), [1]);
+        assert_eq!(take(&mut pending, at(20), 1), [3]);
+        pending.send_old_again(at(115), Duration::from_millis(100));
+        assert_eq!(take(&mut pending, at(115), 1_000), [1]);
+        assert_eq!(pending.len(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_sent_keeps_its_turn() {
+        let mut pending = pending();
+        pending.add(Instant::ZERO, wanted("a")).unwrap();
+        pending.add(Instant::ZERO, wanted("b")).unwrap();
+        let items = pending.take(Instant::ZERO, 1, None);
+        pending.put_back(&items);
+        assert_eq!(take(&mut pending, Instant::ZERO, 1_000), [1, 2]);
+    }
+}

@@ -1,0 +1,111 @@
+//! How a replica is run, and how it stands.
+
+use std::fmt;
+
+use stubborn_core::limits::Limits;
+use stubborn_core::time::{Duration, Instant};
+
+use crate::replication::{self, Members, Status};
+
+/// How a replica is run. The same on every replica of a group.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How consensus is run; its times are in ticks.
+    pub consensus: replication::Settings,
+    /// How long a tick takes.
+    pub tick: Duration,
+    /// What the group holds for its clients at most. Part of the replicated state's behaviour: it
+    /// must be the same on every replica.
+    pub limits: Limits,
+    /// Entries after which a snapshot is taken.
+    pub snapshot_entries: u64,
+    /// Bytes of entries after which a snapshot is taken.
+    pub snapshot_bytes: u64,
+    /// Bytes of commands that are put into one entry, unless one alone is larger.
+    pub entry_bytes: usize,
+    /// Commands of its own clients that a replica holds until they are applied, at most.
+    pub pending: usize,
+    /// Bytes of them, at most. A leader holds as many of other replicas' that consensus does not
+    /// take yet.
+    pub pending_bytes: usize,
+    /// How long a command is waited for before the leader is told of it again, and how long a read
+    /// is before it is asked about again.
+    pub patience: Duration,
+    /// How long an idle leader lets the log's time stand still while there are sessions.
+    pub time_every: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            consensus: replication::Settings::default(),
+            tick: Duration::from_millis(10),
+            limits: Limits::default(),
+            snapshot_entries: 100_000,
+            snapshot_bytes: 64 << 20,
+            entry_bytes: 32 << 10,
+            pending: 65_536,
+            pending_bytes: 64 << 20,
+            patience: Duration::from_millis(300),
+            time_every: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a replica stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its part in consensus.
+    pub consensus: Status,
+    /// The members, as of the last entry that it has applied.
+    pub members: Members,
+    /// The last entry that it has applied.
+    pub applied: u64,
+    /// The log's time.
+    pub time: Instant,
+    /// Sessions that the group remembers.
+    pub sessions: usize,
+    /// Commands of its own clients that are not applied.
+    pub pending: usize,
+    /// Reads that are not answered.
+    pub reads: usize,
+    /// The last entry that is in its snapshot.
+    pub snapshot: u64,
+}
+
+/// Why a replica has stopped for good: what it has must be looked at before it starts again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk holds what no replica can start from.
+    Start(String),
+    /// A machine panicked while it applied an entry.
+    Panicked {
+        /// The entry.
+        index: u64,
+        /// What it said.
+        what: String,
+    },
+    /// A snapshot cannot be taken over.
+    Snapshot(String),
+    /// The group counts on entries that this replica has promised to keep and does not have: its
+    /// disk has lost them. It has to join as a new one.
+    LostDisk,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(why) => f.write_str(why),
+            Self::Panicked { index, what } => {
+                write!(f, "the state machine panicked at entry {index}: {what}")
+            }
+            Self::Snapshot(why) => write!(f, "the snapshot cannot be taken over: {why}"),
+            Self::LostDisk => f.write_str(
+                "the disk has lost entries that this replica had promised to keep: let it join the \
+                 group as a new one",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}

@@ -1,0 +1,151 @@
+//! What every replica of a group has alike: sessions, machines, and the log's time. It changes by
+//! entries of the log alone, so that what a call changed and the record that it ran are one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use stubborn_core::limits::Limits;
+use stubborn_core::node::{SessionCommand, SessionTable, Told};
+use stubborn_core::service::{Answer, Applied, Call, Encoded, Machines, MethodId};
+use stubborn_core::time::Instant;
+use stubborn_core::wire::{Reader, varint};
+
+use super::Fault;
+use super::entry::{Item, Record, What, decode_sessions};
+
+const VERSION: u8 = 1;
+
+#[derive(Debug)]
+pub(super) struct State {
+    table: SessionTable,
+    machines: Machines,
+    /// The log has said with which table the group begins.
+    founded: bool,
+}
+
+impl State {
+    /// That of a new group.
+    pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
+        Self { table: SessionTable::new(group, limits), machines, founded: false }
+    }
+
+    /// What the first entry of the log is to say, if it has not been said: limits are part of the
+    /// table, so all replicas begin with that of the first leader.
+    pub(super) fn founding(&self) -> Option<What> {
+        (!self.founded).then(|| {
+            let mut table = Vec::new();
+            self.table.encode(&mut table);
+            What::Founding(table.into())
+        })
+    }
+
+    /// Does what an entry says, and returns what clients are to be told. What panics is caught, so
+    /// that the replica can stop in order; the state is not used any more then.
+    pub(super) fn apply(&mut self, index: u64, record: &Record) -> Result<Vec<Told>, Fault> {
+        let applied = catch_unwind(AssertUnwindSafe(|| self.apply_record(index, record)));
+        applied.map_err(|panic| Fault::Panicked { index, what: panic_text(&*panic) })
+    }
+
+    fn apply_record(&mut self, index: u64, record: &Record) -> Vec<Told> {
+        // A leader's clock does not go back, and the table's time not either.
+        self.table.advance(record.time);
+        let mut told = Vec::new();
+        for Item { origin, what } in &record.items {
+            match what {
+                What::Command(bytes) => {
+                    let Ok(command) = SessionCommand::decode(bytes.clone()) else { continue };
+                    let time = self.table.time();
+                    let (at, machines) = (Applied { index, time }, &mut self.machines);
+                    let run =
+                        |method, call: Call<Encoded>| machines.apply(&at, method, call.message());
+                    self.table.apply(time, origin.life, &command, run, &mut told);
+                }
+                What::Renewal(sessions) => {
+                    let time = self.table.time();
+                    self.table.renew(time, &decode_sessions(sessions));
+                }
+                What::Founding(table) => self.found(table),
+            }
+        }
+        told
+    }
+
+    fn found(&mut self, table: &Bytes) {
+        if std::mem::replace(&mut self.founded, true) {
+            return;
+        }
+        if let Ok(table) = SessionTable::decode(table)
+            && table.group() == self.table.group()
+        {
+            let time = self.table.time();
+            self.table = table;
+            self.table.advance(time);
+        }
+    }
+
+    /// Answers a read.
+    pub(super) fn query(&self, method: MethodId, request: &Encoded) -> Answer {
+        self.machines.query(method, request)
+    }
+
+    pub(super) fn table(&self) -> &SessionTable {
+        &self.table
+    }
+
+    pub(super) fn machines(&self) -> &Machines {
+        &self.machines
+    }
+
+    pub(super) fn time(&self) -> Instant {
+        self.table.time()
+    }
+
+    /// All of it, the same on every replica that has applied the same entries: a version (one byte),
+    /// whether the group is founded (one byte), then the sessions and the machines, each behind their
+    /// length.
+    pub(super) fn encode(&self) -> Bytes {
+        let (mut table, machines) = (Vec::new(), self.machines.snapshot());
+        self.table.encode(&mut table);
+        let mut out = Vec::with_capacity(table.len() + machines.len() + 32);
+        out.push(VERSION);
+        out.push(u8::from(self.founded));
+        varint::encode(table.len() as u64, &mut out);
+        out.extend_from_slice(&table);
+        varint::encode(machines.len() as u64, &mut out);
+        out.extend_from_slice(&machines);
+        out.into()
+    }
+
+    /// Takes the state of a snapshot in the place of its own.
+    pub(super) fn restore(&mut self, bytes: &Bytes) -> Result<(), Fault> {
+        let unsound = |what: &str| Fault::Snapshot(what.to_owned());
+        let mut reader = Reader::new(bytes);
+        let torn = |_| Fault::Snapshot("it ends too early".to_owned());
+        if reader.u8().map_err(torn)? != VERSION {
+            return Err(unsound("it was written by a later version"));
+        }
+        let founded = reader.u8().map_err(torn)? != 0;
+        let table = reader.length_prefixed().map_err(torn)?;
+        let machines = reader.length_prefixed().map_err(torn)?;
+        if !reader.is_empty() {
+            return Err(unsound("something is left over"));
+        }
+        let table =
+            SessionTable::decode(table).map_err(|_| unsound("its sessions are malformed"))?;
+        if table.group() != self.table.group() {
+            return Err(Fault::Snapshot(format!("it is of the group {:x}", table.group())));
+        }
+        let restored = catch_unwind(AssertUnwindSafe(|| self.machines.restore(machines)));
+        restored
+            .map_err(|panic| Fault::Snapshot(panic_text(&*panic)))?
+            .map_err(|error| Fault::Snapshot(error.to_string()))?;
+        (self.table, self.founded) = (table, founded);
+        Ok(())
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}
