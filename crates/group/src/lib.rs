@@ -5,5 +5,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod node;
 pub mod replica;
 pub mod replication;

@@ -196,10 +196,14 @@ impl Replica {
     /// # Errors
     /// If the replica holds as many as it may: the command comes back, and its client is to send it
     /// again later ([`SessionCommand::push_back`]).
-    pub fn command(&mut self, now: Instant, command: SessionCommand) -> Result<(), SessionCommand> {
-        match self.pending.add(now, Wanted::Command(command)) {
-            Err((Full, Wanted::Command(command))) => Err(command),
-            Ok(()) | Err(_) => Ok(()),
+    pub fn command(
+        &mut self,
+        now: Instant,
+        command: SessionCommand,
+    ) -> Result<(), Box<SessionCommand>> {
+        match self.pending.add(now, Wanted::Command(command)).map_err(|wanted| *wanted) {
+            Err(Wanted::Command(command)) => Err(Box::new(command)),
+            Ok(()) | Err(Wanted::Renewal(_)) => Ok(()),
         }
     }
 
@@ -210,7 +214,7 @@ impl Replica {
     /// If the replica holds as many commands as it may: say so later.
     pub fn renew(&mut self, now: Instant, sessions: &[SessionId]) -> Result<(), Full> {
         let renewal = Wanted::Renewal(encode_sessions(sessions));
-        self.pending.add(now, renewal).map_err(|(full, _)| full)
+        self.pending.add(now, renewal).map_err(|_| Full)
     }
 
     /// How often the sessions that are connected to this replica are to be renewed.
@@ -283,6 +287,11 @@ impl Replica {
     /// it to.
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.consensus.status().leader
     }
 
     /// How the replica stands.

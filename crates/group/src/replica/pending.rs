@@ -73,10 +73,10 @@ impl Pending {
         }
     }
 
-    pub(super) fn add(&mut self, now: Instant, wanted: Wanted) -> Result<(), (Full, Wanted)> {
+    pub(super) fn add(&mut self, now: Instant, wanted: Wanted) -> Result<(), Box<Wanted>> {
         let size = wanted.size();
         if self.items.len() >= self.most || self.bytes + size > self.most_bytes {
-            return Err((Full, wanted));
+            return Err(Box::new(wanted));
         }
         self.bytes += size;
         self.next += 1;

@@ -1,0 +1,68 @@
+//! What a node of a group is made with, and what it tells its driver.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use stubborn_core::node::{Event, NodeConfig};
+use stubborn_core::transport::crypto::{ClientTls, ServerTls};
+
+use crate::replica::Settings;
+use crate::replication::NodeId;
+
+/// What a [`GroupNode`](super::GroupNode) is made with.
+#[derive(Clone)]
+pub struct GroupConfig {
+    /// The group's id: drawn when the group was made, the incarnation of all its replicas. Its lowest
+    /// byte must be 0.
+    pub group: u64,
+    /// This node.
+    pub id: NodeId,
+    /// The other members, and whoever else may become one.
+    pub peers: Vec<Peer>,
+    /// The transport below.
+    pub node: NodeConfig,
+    /// Certificates and keys, as a server.
+    pub server: Arc<dyn ServerTls>,
+    /// The same as a client of its peers: with this node's certificate.
+    pub client: Arc<dyn ClientTls>,
+    /// How the replica is run.
+    pub settings: Settings,
+}
+
+impl fmt::Debug for GroupConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupConfig")
+            .field("group", &format_args!("{:x}", self.group))
+            .field("id", &self.id)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Another node of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Which one.
+    pub id: NodeId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// The name that its certificate must bear. No other node's may bear it.
+    pub name: String,
+    /// SHA-256 of the public key info of its certificate. Without it the node is known by the
+    /// certificate that it shows, under its name, where it is.
+    pub identity: Option<[u8; 32]>,
+}
+
+/// What a node of a group tells its driver.
+#[derive(Debug)]
+pub enum GroupEvent {
+    /// Something that the group has no part in: requests of methods that no machine has, and all
+    /// about channels and calls that the driver itself began.
+    Node(Event),
+    /// Who leads, as far as this node knows, has changed.
+    Leader(Option<NodeId>),
+    /// The replica has stopped for good: [`GroupNode::fault`](super::GroupNode::fault) says why. The
+    /// driver ends the process.
+    Stopped,
+}

@@ -1,0 +1,339 @@
+//! A node of a group: one socket, one replica.
+//!
+//! It composes core's [`Node`], which speaks to clients and to the other nodes, and a [`Replica`].
+//! Both the driver over UDP and the simulator drive only this.
+//!
+//! # Driving contract
+//! 1. mutate: [`handle`](GroupNode::handle) for each datagram,
+//!    [`handle_timeout`](GroupNode::handle_timeout) when [`poll_timeout`](GroupNode::poll_timeout) is
+//!    due, [`written`](GroupNode::written) when the disk has writes;
+//! 2. then take out: [`poll_event`](GroupNode::poll_event) until none (this is where the work is
+//!    done), [`poll_write`](GroupNode::poll_write) until none,
+//!    [`poll_transmit`](GroupNode::poll_transmit) until none;
+//! 3. then sleep until there is input, the disk is done, or the timeout is due.
+//!
+//! Writes go to the disk in order, on a thread of their own if need be; those that came together, or
+//! while a sync was under way, are synced together.
+
+mod config;
+mod peers;
+mod pieces;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use stubborn_core::node::{
+    CallKey, ChannelConfig, ChannelKey, Event, IncomingQuery, IncomingRequest, Node, RequestKey,
+    RequestKind, ServerConfig,
+};
+use stubborn_core::random::Random;
+use stubborn_core::service::{Answer, Encoded, Machines, Metadata, MethodId, OutgoingCall, Status};
+use stubborn_core::time::{Duration, Instant, earliest};
+use stubborn_core::transport::endpoint::{Received, Transmit};
+
+use self::peers::{BEAT, Peers, TELL};
+use crate::replica::{Fault, PacketError, Replica, Standing};
+use crate::replication::{Durable, MemberChange, NodeId, Refused, Write};
+
+pub use self::config::{GroupConfig, GroupEvent, Peer};
+
+/// How long a client is asked to wait that comes when the replica has no room for its command.
+const BUSY: Duration = Duration::from_millis(50);
+
+/// One node of a group. See the [module](self) for how to drive it.
+pub struct GroupNode {
+    node: Node,
+    replica: Replica,
+    peers: Peers,
+    /// Reads that wait for their place in the log.
+    reads: BTreeMap<u64, Read>,
+    read_of: BTreeMap<RequestKey, u64>,
+    next_read: u64,
+    renews_at: Instant,
+    leader: Option<NodeId>,
+    events: VecDeque<GroupEvent>,
+    stopped: bool,
+    refused: Option<(NodeId, PacketError)>,
+}
+
+/// What is answered when everything that was committed before is applied.
+#[derive(Debug)]
+enum Read {
+    Call { key: RequestKey, method: MethodId, request: Encoded },
+    Question(Box<IncomingQuery>),
+}
+
+impl GroupNode {
+    /// Starts a node from what its disk holds. `machines` are as a new group has them. `seed` is all
+    /// the randomness it ever gets, and must be new at each start.
+    ///
+    /// # Errors
+    /// If the disk's contents contradict themselves, or are those of other machines.
+    pub fn new(
+        now: Instant,
+        config: GroupConfig,
+        durable: Durable,
+        machines: Machines,
+        seed: [u8; 32],
+    ) -> Result<Self, Fault> {
+        let mut random = Random::from_seed(seed);
+        let name = (config.group, config.id);
+        let settings = config.settings.clone();
+        let replica = Replica::new(now, name, settings, durable, machines, random.bytes())?;
+        let server =
+            ServerConfig { tls: config.server.clone(), incarnation: config.group, group: true };
+        let mut node = Node::new(config.node.clone(), Some(server), random.bytes());
+        let peers = Peers::new(now, &mut node, &config);
+        Ok(Self {
+            node,
+            renews_at: now + replica.renew_every(),
+            replica,
+            peers,
+            reads: BTreeMap::new(),
+            read_of: BTreeMap::new(),
+            next_read: 0,
+            leader: None,
+            events: VecDeque::new(),
+            stopped: false,
+            refused: None,
+        })
+    }
+
+    /// Takes in a datagram. What it brought is acted on with the next
+    /// [`poll_event`](Self::poll_event).
+    pub fn handle(&mut self, now: Instant, datagram: Received) {
+        self.node.handle(now, datagram);
+    }
+
+    /// Lets every timer that is due at `now` fire.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.node.handle_timeout(now);
+        self.replica.handle_timeout(now);
+        if now >= self.renews_at {
+            self.renews_at = now + self.replica.renew_every();
+            let sessions = self.node.attached_sessions();
+            if !sessions.is_empty() {
+                // If there is no room, commands flow, which renew sessions as well.
+                let _ = self.replica.renew(now, &sessions);
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let replica = Some(self.replica.poll_timeout().min(self.renews_at));
+        earliest(self.node.poll_timeout(), replica)
+    }
+
+    /// The disk has all writes up to this number.
+    pub fn written(&mut self, number: u64) {
+        self.replica.written(number);
+    }
+
+    /// Does what is to be done at `now`, and returns the next thing to tell the driver.
+    pub fn poll_event(&mut self, now: Instant) -> Option<GroupEvent> {
+        if self.events.is_empty() && !self.stopped {
+            self.work(now);
+        }
+        self.events.pop_front()
+    }
+
+    /// The next write for the disk, and its number for [`written`](Self::written).
+    pub fn poll_write(&mut self) -> Option<(u64, Write)> {
+        self.replica.poll_write()
+    }
+
+    /// Appends the next datagrams to `buf` and says where they go.
+    pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.node.poll_transmit(now, buf)
+    }
+
+    /// Answers a request that came out as [`GroupEvent::Node`].
+    pub fn answer(&mut self, now: Instant, request: RequestKey, answer: Answer) {
+        self.node.answer(now, request, answer);
+    }
+
+    /// Opens a channel of the driver's own, over this node's socket.
+    pub fn open_channel(&mut self, now: Instant, config: ChannelConfig) -> ChannelKey {
+        self.node.open_channel(now, config)
+    }
+
+    /// Begins a call on a channel of the driver's own; its end comes out as [`GroupEvent::Node`].
+    pub fn call(&mut self, now: Instant, channel: ChannelKey, call: OutgoingCall) -> CallKey {
+        self.node.call(now, channel, call)
+    }
+
+    /// The node below, for reading.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The replica, for reading.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// How the replica stands.
+    pub fn standing(&self) -> Standing {
+        self.replica.standing()
+    }
+
+    /// Why the replica has stopped for good, if it has.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.replica.fault()
+    }
+
+    /// Whose packet was refused last, and why: none of an honest peer is.
+    pub fn refused(&self) -> Option<&(NodeId, PacketError)> {
+        self.refused.as_ref()
+    }
+
+    /// Proposes a change of members.
+    ///
+    /// # Errors
+    /// If this node does not lead, or another change is under way.
+    pub fn change_members(&mut self, change: &MemberChange) -> Result<(), Refused> {
+        self.replica.change_members(change)
+    }
+
+    /// Lets another node lead, if it keeps up: to be done before a leader is shut down.
+    ///
+    /// # Errors
+    /// If this one does not lead.
+    pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
+        self.replica.transfer(to)
+    }
+
+    /// Closes every connection at once, telling the peers: what they are told is in the next
+    /// transmits.
+    pub fn close(&mut self, now: Instant) {
+        self.node.close(now);
+    }
+}
+
+impl GroupNode {
+    /// Carries between node and replica until neither has anything for the other.
+    fn work(&mut self, now: Instant) {
+        loop {
+            while let Some(event) = self.node.poll_event(now) {
+                self.on_event(now, event);
+            }
+            self.replica.flush(now);
+            self.carry_out(now);
+            if self.node.is_quiet(now) {
+                break;
+            }
+        }
+        let leader = self.replica.leader();
+        if leader != self.leader {
+            self.leader = leader;
+            self.events.push_back(GroupEvent::Leader(leader));
+        }
+        if self.replica.fault().is_some() {
+            self.stopped = true;
+            self.events.push_back(GroupEvent::Stopped);
+        }
+    }
+
+    /// Passes on what the replica has for clients and peers.
+    fn carry_out(&mut self, now: Instant) {
+        while let Some(told) = self.replica.poll_told() {
+            self.node.tell(now, told.client, told.message);
+        }
+        while let Some(read) = self.replica.poll_read() {
+            self.answer_read(now, read);
+        }
+        while let Some(packet) = self.replica.poll_packet() {
+            self.peers.send(now, &mut self.node, packet);
+        }
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Command(command) => {
+                if let Err(command) = self.replica.command(now, command)
+                    && let Some(busy) = command.push_back(BUSY)
+                {
+                    self.node.tell(now, command.client(), busy);
+                }
+            }
+            Event::Request(request) => self.requested(now, request),
+            Event::Query(query) => {
+                let read = Read::Question(Box::new(query));
+                self.begin_read(read);
+            }
+            Event::Cancelled(key) => match self.read_of.remove(&key) {
+                Some(read) => drop(self.reads.remove(&read)),
+                None => self.events.push_back(GroupEvent::Node(Event::Cancelled(key))),
+            },
+            Event::Resolved(key, result) => {
+                if !self.peers.ended(now, &mut self.node, key, result.is_ok()) {
+                    self.events.push_back(GroupEvent::Node(Event::Resolved(key, result)));
+                }
+            }
+            event => self.events.push_back(GroupEvent::Node(event)),
+        }
+    }
+
+    fn requested(&mut self, now: Instant, request: IncomingRequest) {
+        if [TELL.id(), BEAT.id()].contains(&request.method) {
+            return self.told_by_peer(now, request);
+        }
+        let known = self.replica.machines().semantics(request.method).is_some();
+        if !known || request.kind != RequestKind::Read {
+            return self.events.push_back(GroupEvent::Node(Event::Request(request)));
+        }
+        let IncomingRequest { key, method, call, .. } = request;
+        let read = self.begin_read(Read::Call { key, method, request: call.into_message() });
+        self.read_of.insert(key, read);
+    }
+
+    fn begin_read(&mut self, read: Read) -> u64 {
+        self.next_read += 1;
+        self.reads.insert(self.next_read, read);
+        self.replica.read(self.next_read);
+        self.next_read
+    }
+
+    fn answer_read(&mut self, now: Instant, read: u64) {
+        match self.reads.remove(&read) {
+            Some(Read::Call { key, method, request }) => {
+                self.read_of.remove(&key);
+                let answer = self.replica.query(method, &request);
+                self.node.answer(now, key, answer);
+            }
+            Some(Read::Question(query)) => {
+                let finding = self.replica.find(&query);
+                self.node.answer_query(now, query.key, finding);
+            }
+            None => {} // cancelled
+        }
+    }
+
+    /// A node of the group tells something; that it is one, its certificate proves.
+    fn told_by_peer(&mut self, now: Instant, request: IncomingRequest) {
+        let IncomingRequest { key, method, call, .. } = request;
+        let (request, context) = call.into_parts();
+        let identity = context.peer.identity;
+        let from = identity.and_then(|identity| self.peers.find(&self.node, &identity));
+        let answer = match (from, request.verified(method)) {
+            (Some(from), Ok(body)) => {
+                if let Some(packet) = self.peers.heard(from, &body)
+                    && let Err(error) = self.replica.receive(now, from, &packet)
+                {
+                    self.refused = Some((from, error));
+                }
+                Answer::Reply(Encoded::from_body(method, bytes::Bytes::new()), Metadata::new())
+            }
+            (None, _) => Answer::Status(Status::permission_denied("only nodes of the group may")),
+            (_, Err(error)) => Answer::unreadable(error),
+        };
+        self.node.answer(now, key, answer);
+    }
+}
+
+impl fmt::Debug for GroupNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GroupNode({:?})", self.replica)
+    }
+}
