@@ -11,6 +11,7 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use self::outgoing::Outgoing;
 use self::packet::Packet;
@@ -126,7 +127,8 @@ impl Outbox {
 
     /// Queues a message made of `head` and then `body`. Neither is copied until it goes into a packet,
     /// and both are held until the message is acknowledged or given up.
-    pub fn queue(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
+    pub fn queue(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
+        let body = body.into();
         if head.len() as u64 + body.len() as u64 > MAX_MESSAGE {
             return Err(SendError::TooLarge);
         }
@@ -390,14 +392,28 @@ impl Outbox {
     /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever
     /// [`has_pending`](Self::has_pending), [`MIN_ROOM`] is room enough to write something.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
-        if self.credit.is_none() {
-            return;
+        if let Some(end) = self.write_but_end(buf, room, record) {
+            let at = buf.len() - end.len();
+            buf[at..].copy_from_slice(&end);
         }
-        let packet = &mut Packet::new(buf, room, record);
+    }
+
+    /// The same, but where all of `room` is used, the last bytes may be left out: they are returned,
+    /// and as many zeros stand in their place. Whoever encrypts them reads them where they are, and so
+    /// saves a copy.
+    pub fn write_but_end(
+        &mut self,
+        buf: &mut Vec<u8>,
+        room: usize,
+        record: &mut Vec<SentFrame>,
+    ) -> Option<Bytes> {
+        self.credit?;
+        let packet = &mut Packet::new(buf, room, record).leaving_end();
         self.write_resets(packet);
         self.write_lost(packet);
         self.write_fresh(packet);
         self.write_blocked(packet);
+        packet.left.take()
     }
 
     /// Like [`write`](Self::write), but MESSAGE frames only: what a 0-RTT packet may carry.
