@@ -9,7 +9,6 @@ use rustls::quic::Suite;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use crate::ConfigError;
-use crate::material::carrying_keys;
 
 /// Cryptography, randomness and time. The default is aws-lc-rs and the system's clock.
 #[derive(Clone)]
@@ -25,10 +24,9 @@ impl Environment {
     /// An environment that repeats itself as far as `provider` and `time` do: for the simulator. No
     /// session is resumed in it.
     ///
-    /// `provider` must have the suite `TLS13_AES_128_GCM_SHA256`. Packets are protected by aws-lc-rs
-    /// whatever it has for that.
+    /// `provider` must have the suite `TLS13_AES_128_GCM_SHA256` with QUIC keys.
     pub fn deterministic(provider: Arc<CryptoProvider>, time: Arc<dyn TimeProvider>) -> Self {
-        Self { provider: carrying_keys(&provider), time, resumption: false }
+        Self { provider, time, resumption: false }
     }
 
     /// The suite of Initial packets (RFC 9001 §5.2).
@@ -47,7 +45,7 @@ impl Environment {
 impl Default for Environment {
     fn default() -> Self {
         Self {
-            provider: carrying_keys(&rustls::crypto::aws_lc_rs::default_provider()),
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             time: Arc::new(DefaultTimeProvider),
             resumption: true,
         }

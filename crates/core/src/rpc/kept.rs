@@ -1,7 +1,6 @@
 //! Replies as slots keep them.
 
 use bytes::Bytes;
-use stubborn_rope::Rope;
 
 use super::codec::Writer;
 use crate::session::KeptReply;
@@ -10,41 +9,31 @@ use crate::session::KeptReply;
 /// small reply then costs no allocation and no memory beside the slot's.
 const SMALL: usize = 94;
 
-/// A reply as a slot keeps it: everything but the body encoded, then the body.
+/// A reply as a slot keeps it: everything but the body encoded, then the body. It owns its memory.
 #[derive(Clone, Debug)]
 pub(crate) enum Kept {
     Small { len: u8, bytes: [u8; SMALL] },
-    Large { head: Bytes, body: Rope },
+    Large { head: Bytes, body: Bytes },
 }
 
 impl Kept {
-    /// A body in several pieces is no copy: it lies in memory of the handler, perhaps in a part of a
-    /// request. Such a one is copied if it has at most `owned` bytes, since it may be kept for long.
-    pub(crate) fn new(head: &[u8], body: &Rope, owned: usize) -> Self {
+    pub(crate) fn new(head: &[u8], body: &Bytes) -> Self {
         let len = head.len() + body.len();
         if len > SMALL {
-            let mut body = body.clone();
-            if body.len() <= owned {
-                body = body.into_bytes().into();
-            }
-            return Self::Large { head: Bytes::copy_from_slice(head), body };
+            return Self::Large { head: Bytes::copy_from_slice(head), body: body.clone() };
         }
         let mut bytes = [0; SMALL];
         bytes[..head.len()].copy_from_slice(head);
-        let mut at = head.len();
-        for piece in body.pieces() {
-            bytes[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
-        }
+        bytes[head.len()..len].copy_from_slice(body);
         Self::Small { len: len as u8, bytes }
     }
 
     /// Writes all but the body that is returned.
-    pub(crate) fn write(&self, w: &mut Writer<'_>) -> Rope {
+    pub(crate) fn write(&self, w: &mut Writer<'_>) -> Bytes {
         match self {
             Self::Small { len, bytes } => {
                 w.raw(&bytes[..usize::from(*len)]);
-                Rope::EMPTY
+                Bytes::new()
             }
             Self::Large { head, body } => {
                 w.raw(head);
@@ -54,10 +43,10 @@ impl Kept {
     }
 
     /// The same as owned bytes.
-    pub(crate) fn parts(&self) -> (Bytes, Rope) {
+    pub(crate) fn parts(&self) -> (Bytes, Bytes) {
         match self {
             Self::Small { len, bytes } => {
-                (Bytes::copy_from_slice(&bytes[..usize::from(*len)]), Rope::EMPTY)
+                (Bytes::copy_from_slice(&bytes[..usize::from(*len)]), Bytes::new())
             }
             Self::Large { head, body } => (head.clone(), body.clone()),
         }

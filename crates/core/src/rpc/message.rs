@@ -3,8 +3,7 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
-use stubborn_rope::Rope;
+use bytes::{Buf, Bytes};
 
 use super::codec::{Malformed, MessageBuffer, Reader, Writer};
 use super::kept::Kept;
@@ -39,7 +38,7 @@ pub(crate) struct RequestPayload {
     pub(crate) deadline: Option<Duration>,
     pub(crate) digest: u64,
     pub(crate) metadata: Metadata,
-    pub(crate) body: Rope,
+    pub(crate) body: Bytes,
 }
 
 /// The same in the hands of its call: sent without a copy of its own.
@@ -49,7 +48,7 @@ pub(crate) struct PayloadRef<'a> {
     pub(crate) deadline: Option<Duration>,
     pub(crate) digest: u64,
     pub(crate) metadata: &'a Metadata,
-    pub(crate) body: &'a Rope,
+    pub(crate) body: &'a Bytes,
 }
 
 /// What a server sends.
@@ -123,12 +122,12 @@ pub(crate) struct ReplyPayload {
     pub(crate) digest: u64,
     pub(crate) status: Option<Status>,
     pub(crate) metadata: Metadata,
-    pub(crate) body: Rope,
+    pub(crate) body: Bytes,
 }
 
 /// The first bytes of an encoded message, and the body that follows them uncopied. A short body is
 /// copied to the first bytes instead.
-pub(crate) type Parts = (Bytes, Rope);
+pub(crate) type Parts = (Bytes, Bytes);
 
 const OPEN: u8 = 0x01;
 const ATTACH: u8 = 0x02;
@@ -161,7 +160,7 @@ const SESSION_BUSY: u8 = 0x50;
 
 impl ToServer {
     pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
-        let mut body = Rope::EMPTY;
+        let mut body = Bytes::new();
         let mut w = buffer.writer();
         match self {
             Self::Open { nonce, slots } => {
@@ -267,7 +266,7 @@ impl PayloadRef<'_> {
 }
 
 impl RequestPayload {
-    fn encode(self, w: &mut Writer<'_>) -> Rope {
+    fn encode(self, w: &mut Writer<'_>) -> Bytes {
         self.borrow().encode_head(w);
         self.body
     }
@@ -288,14 +287,14 @@ impl RequestPayload {
             deadline: r.duration()?,
             digest: r.fixed64()?,
             metadata: r.metadata()?,
-            body: r.rest().into(),
+            body: r.rest(),
         })
     }
 }
 
 impl ToClient {
     pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
-        let mut body = Rope::EMPTY;
+        let mut body = Bytes::new();
         let mut w = buffer.writer();
         match self {
             Self::Opened { nonce, opened } => {
@@ -450,14 +449,14 @@ impl ToClient {
 }
 
 impl ReplyPayload {
-    /// The reply as a slot keeps it: in memory of its own if it has at most `owned` bytes.
-    pub(crate) fn to_kept(&self, owned: usize, buffer: &mut MessageBuffer) -> Kept {
+    /// The reply as a slot keeps it. The body must own its memory.
+    pub(crate) fn to_kept(&self, buffer: &mut MessageBuffer) -> Kept {
         let mut w = buffer.writer();
         self.encode_head(&mut w);
-        Kept::new(w.written(), &self.body, owned)
+        Kept::new(w.written(), &self.body)
     }
 
-    fn encode(self, w: &mut Writer<'_>) -> Rope {
+    fn encode(self, w: &mut Writer<'_>) -> Bytes {
         self.encode_head(w);
         self.body
     }
@@ -496,7 +495,7 @@ impl ReplyPayload {
                 .with_details(details)
                 .with_metadata(metadata.clone())
         });
-        Ok(Self { digest, status, metadata, body: r.rest().into() })
+        Ok(Self { digest, status, metadata, body: r.rest() })
     }
 }
 
@@ -545,7 +544,7 @@ pub(crate) fn join((head, body): Parts) -> Bytes {
     }
     let mut whole = Vec::with_capacity(head.len() + body.len());
     whole.extend_from_slice(&head);
-    body.pieces().iter().for_each(|piece| whole.extend_from_slice(piece));
+    whole.extend_from_slice(body.chunk());
     whole.into()
 }
 

@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use prost::Message;
-use stubborn_rope::Rope;
 
 use super::method::MethodId;
 
@@ -11,7 +10,7 @@ use super::method::MethodId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// The message as encoded.
-    pub body: Rope,
+    pub body: Bytes,
     /// [`MethodId::digest`] of the body.
     pub digest: u64,
 }
@@ -37,18 +36,13 @@ impl core::fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {}
 
 impl Encoded {
-    /// Encodes a request or reply of `method`. Large fields of type `Bytes` are not copied.
+    /// Encodes a request or reply of `method`.
     pub fn new<M: Message>(method: MethodId, message: &M) -> Self {
-        Self::from_rope(method, Rope::encode(message))
+        Self::from_body(method, message.encode_to_vec().into())
     }
 
     /// Takes bytes that are encoded already.
     pub fn from_body(method: MethodId, body: Bytes) -> Self {
-        Self::from_rope(method, body.into())
-    }
-
-    /// The same with bytes in several pieces.
-    pub fn from_rope(method: MethodId, body: Rope) -> Self {
         Self { digest: method.digest(&body), body }
     }
 
@@ -66,7 +60,7 @@ impl Encoded {
     /// If the bytes changed on their way.
     pub fn verified(&self, method: MethodId) -> Result<Bytes, DecodeError> {
         if method.digest(&self.body) == self.digest {
-            Ok(self.body.clone().into_bytes())
+            Ok(self.body.clone())
         } else {
             Err(DecodeError::Digest)
         }
@@ -82,7 +76,7 @@ mod tests {
         let id = MethodId::of("a.B/C");
         let good = Encoded::from_body(id, Bytes::from_static(b"\x08\x01"));
         assert!(good.verified(id).is_ok());
-        let bad = Encoded { body: Bytes::from_static(b"\x08\x03").into(), ..good.clone() };
+        let bad = Encoded { body: Bytes::from_static(b"\x08\x03"), ..good.clone() };
         assert_eq!(bad.verified(id), Err(DecodeError::Digest));
         assert_eq!(good.verified(MethodId::of("a.B/D")), Err(DecodeError::Digest));
     }

@@ -524,14 +524,12 @@ impl<T> SentPackets<T> {
     fn find_lost(&mut self, now: Instant, rtt: &RttEstimator, out: &mut Settled<T>) {
         self.loss_time = None;
         let Some(largest_acked) = self.largest_acked else { return };
-        let delay = rtt.loss_delay();
-        let threshold = self.reordering.packet_threshold(now, rtt);
-        let span = rtt.probe_timeout_base() * PERSISTENT_CONGESTION_THRESHOLD;
         let mut index = self.unsettled;
         while let Some(entry) = self.entries.get(index).filter(|e| e.number <= largest_acked) {
             let number = entry.number;
             if let State::Outstanding(packet) = &entry.state {
-                let overdue = packet.time + delay;
+                let overdue = packet.time + rtt.loss_delay();
+                let threshold = self.reordering.packet_threshold(now, rtt);
                 if overdue > now && number + threshold > largest_acked {
                     self.loss_time = earliest(self.loss_time, Some(overdue));
                 } else {
@@ -549,7 +547,7 @@ impl<T> SentPackets<T> {
             }
             index += 1;
         }
-        let persistent = self.advance_with_runs(span, rtt);
+        let persistent = self.advance_with_runs(rtt);
         if let Some(missing) = &mut out.missing {
             missing.persistent = persistent;
         }
@@ -557,8 +555,8 @@ impl<T> SentPackets<T> {
     }
 
     /// Moves `unsettled` on, and follows the runs of losses that it passes: true if one of them
-    /// spans more than `span` (RFC 9002 §7.6.2).
-    fn advance_with_runs(&mut self, span: Duration, rtt: &RttEstimator) -> bool {
+    /// spans more than three probe timeouts (RFC 9002 §7.6.2).
+    fn advance_with_runs(&mut self, rtt: &RttEstimator) -> bool {
         let mut persistent = false;
         while let Some(entry) = self.entries.get(self.unsettled) {
             match &entry.state {
@@ -566,6 +564,7 @@ impl<T> SentPackets<T> {
                 State::Acked => self.losing_since = None,
                 State::Lost { sent, ack_eliciting: true, counted: true, .. } => {
                     // Before the first sample the span itself is only guessed.
+                    let span = rtt.probe_timeout_base() * PERSISTENT_CONGESTION_THRESHOLD;
                     let sampled = rtt.first_sample().is_some_and(|first| *sent > first);
                     match self.losing_since {
                         Some(since) if sent.since(since) > span => {
@@ -614,12 +613,11 @@ impl<T> SentPackets<T> {
     /// Drops settled entries from the front. A lost one stays for two probe timeouts (RFC 9002
     /// §A.4 keeps lost packets for a while), unless room is short.
     fn forget_front(&mut self, now: Instant, rtt: &RttEstimator) {
-        let keep = rtt.probe_timeout_base() * 2;
         while self.unsettled > 0
             && let Some(front) = self.entries.front()
         {
             if let State::Lost { declared, .. } = front.state
-                && now.since(declared) < keep
+                && now.since(declared) < rtt.probe_timeout_base() * 2
                 && self.entries.len() < MAX_TRACKED / 2
             {
                 break;

@@ -108,6 +108,12 @@ impl Interval {
     }
 
     fn bytes_in(&self, time: Duration) -> u64 {
+        // Nearly always small enough for a short division.
+        if let Ok(nanos) = u64::try_from(time.as_nanos())
+            && let Some(product) = self.window.checked_mul(nanos)
+        {
+            return product / self.nanos;
+        }
         let bytes = u128::from(self.window) * time.as_nanos() / u128::from(self.nanos);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }

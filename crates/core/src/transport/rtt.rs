@@ -30,6 +30,10 @@ pub struct RttEstimator {
     /// must not draw a probe on every call.
     peer_delay: Duration,
     first_sample: Option<Instant>,
+    /// What [`probe_timeout_base`](Self::probe_timeout_base) and [`loss_delay`](Self::loss_delay) give:
+    /// they are asked for with each packet, and change with samples only.
+    timeout_base: Duration,
+    loss_delay: Duration,
 }
 
 impl Default for RttEstimator {
@@ -53,7 +57,7 @@ impl RttEstimator {
     /// over the same path measured (RFC 9002 §6.2.2); the first sample replaces it.
     pub fn new(initial: Duration) -> Self {
         let initial = initial.clamp(GRANULARITY, Duration::from_secs(10));
-        Self {
+        let mut made = Self {
             smoothed: initial,
             variance: initial / 2,
             latest: initial,
@@ -62,13 +66,22 @@ impl RttEstimator {
             samples: 0,
             peer_delay: Duration::ZERO,
             first_sample: None,
-        }
+            timeout_base: Duration::ZERO,
+            loss_delay: Duration::ZERO,
+        };
+        made.derive();
+        made
     }
 
     /// Takes in a sample: the time from sending the largest newly acknowledged packet to its
     /// acknowledgement, and the delay that the peer reports to have made (zero for the Initial
     /// space, where it cannot be trusted; RFC 9002 §5.3).
     pub fn update(&mut self, now: Instant, ack_delay: Duration, sample: Duration) {
+        self.take(now, ack_delay, sample);
+        self.derive();
+    }
+
+    fn take(&mut self, now: Instant, ack_delay: Duration, sample: Duration) {
         self.latest = sample;
         self.latest_path = sample;
         self.samples += 1;
@@ -86,6 +99,13 @@ impl RttEstimator {
         self.latest_path = adjusted;
         self.variance = self.variance * 3 / 4 + self.smoothed.abs_diff(adjusted) / 4;
         self.smoothed = self.smoothed * 7 / 8 + adjusted / 8;
+    }
+
+    fn derive(&mut self) {
+        self.timeout_base =
+            (self.smoothed + (self.variance * 4).max(GRANULARITY) + self.peer_delay)
+                .min(MAX_PROBE_TIMEOUT_BASE);
+        self.loss_delay = (self.smoothed.max(self.latest) * 9 / 8).max(GRANULARITY);
     }
 
     /// The moving average of the samples, the peer's delays taken off.
@@ -132,14 +152,13 @@ impl RttEstimator {
     /// The probe timeout without back-off: `srtt + max(4 * rttvar, 1 ms)` (RFC 9002 §6.2.1), plus
     /// the delay that the peer has lately been making; at most three seconds.
     pub fn probe_timeout_base(&self) -> Duration {
-        (self.smoothed + (self.variance * 4).max(GRANULARITY) + self.peer_delay)
-            .min(MAX_PROBE_TIMEOUT_BASE)
+        self.timeout_base
     }
 
     /// How long after a later packet was acknowledged a packet may still be on its way: 9/8 of the
     /// larger of smoothed and latest (RFC 9002 §6.1.2).
     pub fn loss_delay(&self) -> Duration {
-        (self.smoothed.max(self.latest) * 9 / 8).max(GRANULARITY)
+        self.loss_delay
     }
 }
 

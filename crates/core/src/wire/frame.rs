@@ -215,27 +215,37 @@ impl<'a> Frames<'a> {
         Self { rest: Reader::new(payload), packet, sender, done: false }
     }
 
-    /// What most frames are, first and by the shortest way; `None` for any other.
+    /// The next frame if it is MESSAGE in a 1-RTT packet, as most are: the same as the iterator gives,
+    /// by a shorter way. `None` for any other, which stays, and at the end.
+    ///
+    /// # Errors
+    /// As of the iterator.
     #[inline]
-    fn message(&mut self) -> Option<Result<Frame<'a>, FrameError>> {
+    pub fn next_message(&mut self) -> Result<Option<Message<'a>>, FrameError> {
         use frame_type::*;
-        let ty = self.rest.peek().map(u64::from)?;
-        if self.packet != PacketType::OneRtt || !(MESSAGE..=MESSAGE_LAST).contains(&ty) {
-            return None;
+        let Some(first) = self.rest.peek() else { return Ok(None) };
+        let ty = u64::from(first);
+        if !(MESSAGE..=MESSAGE_LAST).contains(&ty) || self.packet != PacketType::OneRtt {
+            return Ok(None);
         }
         self.rest.skip_one();
-        let message = Message::decode(ty, &mut self.rest);
-        Some(match message {
-            Err(Malformed) => Err(FrameError::encoding(ty, "malformed")),
-            // Within memory, and so within 2^62, if it starts at 0.
-            Ok(message) if message.offset == 0 => Ok(Frame::Message(message)),
-            Ok(message) => Frame::Message(message).check(ty).map(|()| Frame::Message(message)),
-        })
+        let Ok(message) = Message::decode(ty, &mut self.rest) else {
+            self.done = true;
+            return Err(FrameError::encoding(ty, "malformed"));
+        };
+        // Within memory, and so within 2^62, if it starts at 0.
+        if message.offset > 0 {
+            let checked = Frame::Message(message).check(ty);
+            self.done = checked.is_err();
+            checked?;
+        }
+        self.done |= self.rest.is_empty();
+        Ok(Some(message))
     }
 
     fn decode(&mut self) -> Result<Frame<'a>, FrameError> {
-        if let Some(message) = self.message() {
-            return message;
+        if let Some(message) = self.next_message()? {
+            return Ok(Frame::Message(message));
         }
         let ty = self.rest.frame_type()?;
         if !may_stand(ty, self.packet, self.sender) {

@@ -28,12 +28,26 @@ pub const fn size(value: u64) -> usize {
 /// If `value` is above [`MAX`].
 #[inline]
 pub fn encode(value: u64, out: &mut Vec<u8>) {
-    match size(value) {
-        1 => out.push(value as u8),
-        2 => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
-        4 => out.extend_from_slice(&(value as u32 | 0x8000_0000).to_be_bytes()),
-        _ => out.extend_from_slice(&(value | 0xc000_0000_0000_0000).to_be_bytes()),
+    if value < 0x40 {
+        out.push(value as u8);
+        return;
     }
+    // Bytes of a fixed number cost less to append than of one that is not known.
+    let (bytes, size) = to_bytes(value);
+    let end = out.len() + size;
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
+}
+
+/// The encoding of `value` and how many of the bytes belong to it; the others are zero.
+///
+/// # Panics
+/// As [`encode`].
+#[inline]
+pub const fn to_bytes(value: u64) -> ([u8; MAX_SIZE], usize) {
+    let size = size(value);
+    let length = (size.trailing_zeros() as u64) << 62;
+    (((value << (64 - 8 * size)) | length).to_be_bytes(), size)
 }
 
 /// The value at the front of `bytes` and what follows it; `None` when `bytes` ends within it.
@@ -101,6 +115,8 @@ mod tests {
             let mut out = Vec::new();
             encode(value, &mut out);
             prop_assert_eq!(out.len(), size(value));
+            let (bytes, length) = to_bytes(value);
+            prop_assert_eq!(&bytes[..length], &out[..]);
             out.extend_from_slice(&tail);
             prop_assert_eq!(decode(&out), Some((value, &tail[..])));
         }

@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use stubborn_rope::Rope;
 
 use super::command::{Attaching, Said, SessionCommand};
 use super::message::{ClientMessage, Content};
@@ -333,9 +332,8 @@ impl Origin {
 fn own_memory(answer: Answer) -> Answer {
     match answer {
         Answer::Reply(Encoded { body, digest }, metadata) => {
-            let body = body.into_bytes();
             let body = if body.is_unique() { body } else { Bytes::copy_from_slice(&body) };
-            Answer::Reply(Encoded { body: body.into(), digest }, metadata)
+            Answer::Reply(Encoded { body, digest }, metadata)
         }
         other => other,
     }
@@ -360,11 +358,11 @@ impl ImageOf for Kept {
     fn write(&self, out: &mut Vec<u8>) {
         let (head, body) = self.parts();
         out.extend_from_slice(&head);
-        body.pieces().iter().for_each(|piece| out.extend_from_slice(piece));
+        out.extend_from_slice(&body);
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let kept = Self::new(bytes, &Rope::EMPTY, 0);
+        let kept = Self::new(bytes, &Bytes::new());
         ReplyPayload::from_kept(&kept).ok().map(|_| kept)
     }
 }

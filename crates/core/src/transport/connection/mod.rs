@@ -23,7 +23,6 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use bytes::Bytes;
-use stubborn_rope::Rope;
 
 use super::crypto::TlsSession;
 use super::endpoint::EndpointConfig;
@@ -139,7 +138,7 @@ impl Connection {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub fn send(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
+    pub fn send(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }
@@ -372,7 +371,7 @@ impl Connection {
     }
 
     fn bytes_in_flight(&self) -> u64 {
-        self.spaces.iter().map(|s| s.sent.bytes_in_flight()).sum()
+        self.spaces.bytes_in_flight()
     }
 
     /// Tells the user that there is something to read, once until they have heard.

@@ -202,7 +202,20 @@ impl Connection {
         let newest =
             self.spaces[space.index()].received.largest().is_none_or(|l| packet.number > l);
         let mut seen = Seen::default();
-        for frame in Frames::new(&packet.payload, packet.packet_type, self.side.peer()) {
+        let mut frames = Frames::new(&packet.payload, packet.packet_type, self.side.peer());
+        loop {
+            // What most packets are made of, by the shortest way.
+            if let Some(first) = frames.next_message()? {
+                (seen.ack_eliciting, seen.beyond_probing) = (true, true);
+                self.inbox.begin_packet();
+                let mut next = Some(first);
+                while let Some(m) = next {
+                    let data = packet.payload.slice_ref(m.data);
+                    self.inbox.on_message(m.id, m.offset, data, m.end)?;
+                    next = frames.next_message()?;
+                }
+            }
+            let Some(frame) = frames.next() else { break };
             let frame = frame?;
             seen.ack_eliciting |= frame.is_ack_eliciting();
             seen.beyond_probing |= !frame.is_probing();
@@ -275,6 +288,7 @@ impl Connection {
             Frame::Ack(ack) => self.on_ack(now, space, &ack, with)?,
             Frame::Crypto { offset, data } => self.on_crypto(space, offset, data)?,
             Frame::Message(m) => {
+                self.inbox.begin_packet();
                 let data = packet.payload.slice_ref(m.data);
                 self.inbox.on_message(m.id, m.offset, data, m.end)?;
             }

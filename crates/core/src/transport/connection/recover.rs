@@ -1,5 +1,6 @@
 //! Acknowledgements, losses, probe timeouts, and the timers of a connection (RFC 9002).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::super::loss::Settled;
@@ -20,7 +21,8 @@ pub(super) struct Recovery {
     pub(super) probe: ProbeTimeout,
     /// The space that the probes due go out in.
     pub(super) probe_space: Space,
-    settled: Settled<Contents>,
+    /// Empty between uses; kept for its memory.
+    settled: Option<Box<Settled<Contents>>>,
     spare_records: Vec<Vec<SentFrame>>,
     /// Nothing came since the last ack-eliciting packet: sending one more does not postpone the idle
     /// timeout (RFC 9000 §10.1).
@@ -33,6 +35,8 @@ pub(super) struct Recovery {
     /// When the probe timeout last expired. The next one counts from here if its probes could not be
     /// sent at once.
     last_expired: Instant,
+    /// The last batch left nothing behind.
+    pub(super) sent_all: bool,
     /// Sending stopped for want of data, not of window.
     pub(super) app_limited: bool,
 }
@@ -42,20 +46,21 @@ impl Recovery {
         Self {
             probe: ProbeTimeout::new(),
             probe_space: Space::Initial,
-            settled: Settled::new(),
+            settled: None,
             spare_records: Vec::new(),
             sent_since_received: false,
             key_update_wanted: false,
             last_sent: now,
             last_received: now,
             last_expired: Instant::ZERO,
+            sent_all: false,
             app_limited: true,
         }
     }
 
     /// Gives back the memory that is only kept to be used again.
     pub(super) fn shrink(&mut self) {
-        self.settled = Settled::new();
+        self.settled = None;
         self.spare_records = Vec::new();
     }
 
@@ -87,7 +92,7 @@ impl Connection {
             Space::Initial => Duration::ZERO,
             _ => Duration::from_micros(ack.delay),
         };
-        let mut settled = core::mem::take(&mut self.recovery.settled);
+        let mut settled = self.recovery.settled.take().unwrap_or_default();
         let taken = self.spaces[space.index()].sent.on_ack(
             now,
             ack.ranges(),
@@ -115,7 +120,7 @@ impl Connection {
             self.recovery.probe.on_acked();
         }
         self.settle(now, space, &mut settled, congested);
-        self.recovery.settled = settled;
+        self.recovery.settled = Some(settled);
         self.set_recovery_timer();
         Ok(())
     }
@@ -207,8 +212,7 @@ impl Connection {
         if !self.state.is_open() {
             return;
         }
-        let loss = self.spaces.iter().filter_map(|s| s.sent.loss_time()).min();
-        let at = loss.or_else(|| self.probe_deadline().map(|(at, _)| at));
+        let at = self.spaces.loss_time().or_else(|| self.probe_deadline().map(|(at, _)| at));
         self.timers.set_or_stop(Timer::LossDetection, at);
     }
 
@@ -217,6 +221,12 @@ impl Connection {
         // RFC 9002 §6.2.2.1: who may not send until more has come does not wait for a timeout.
         if self.may_not_send() {
             return None;
+        }
+        if self.spaces.is_data_only() && self.handshake.is_confirmed() {
+            let sent = &self.spaces[Space::Data.index()].sent;
+            let last = sent.last_eliciting_sent().filter(|_| sent.has_eliciting())?;
+            let last = last.max(self.recovery.last_expired);
+            return Some((self.recovery.probe.deadline(&self.path.rtt, last), Space::Data));
         }
         let mut first = None;
         for space in Space::ALL {
@@ -257,10 +267,10 @@ impl Connection {
             .into_iter()
             .find(|space| self.spaces[space.index()].sent.loss_time().is_some_and(|at| at <= now));
         if let Some(space) = overdue {
-            let mut settled = core::mem::take(&mut self.recovery.settled);
+            let mut settled = self.recovery.settled.take().unwrap_or_default();
             self.spaces[space.index()].sent.detect_lost(now, &self.path.rtt, &mut settled);
             self.settle(now, space, &mut settled, false);
-            self.recovery.settled = settled;
+            self.recovery.settled = Some(settled);
         } else if let Some((at, space)) = self.probe_deadline()
             && at <= now
         {
@@ -299,7 +309,11 @@ impl Connection {
 
     /// Somebody waits, or the path shows life: probe now rather than at the end of a back-off.
     pub(super) fn probe_early(&mut self, now: Instant) {
-        if !self.state.is_open() || !self.spaces.iter().any(|s| s.sent.has_eliciting()) {
+        // Without a back-off there is nothing to bring forward.
+        if self.recovery.probe.backoff() == 0
+            || !self.state.is_open()
+            || !self.spaces.iter().any(|s| s.sent.has_eliciting())
+        {
             return;
         }
         if self.recovery.probe.prompt(now, &self.path.rtt) {

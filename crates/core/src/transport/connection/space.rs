@@ -10,6 +10,7 @@ use super::super::loss::SentPackets;
 use super::super::message::SentFrame;
 use super::Space;
 use super::crypto_stream::{CryptoIn, CryptoOut};
+use crate::time::Instant;
 
 /// What a packet carried, kept until it is acknowledged or lost.
 #[derive(Debug, Default)]
@@ -86,9 +87,47 @@ impl Spaces {
         Self { handshake: None, data: PacketSpace::new() }
     }
 
+    #[cold]
+    fn handshake_mut(&mut self, index: usize) -> &mut PacketSpace {
+        let new = || Box::new([PacketSpace::new(), PacketSpace::new()]);
+        &mut self.handshake.get_or_insert_with(new)[index]
+    }
+
+    /// True once the spaces of the handshake are forgotten, and only packets of Data matter.
+    #[inline]
+    pub(super) fn is_data_only(&self) -> bool {
+        self.handshake.is_none()
+    }
+
     /// Forgets the spaces of the handshake.
     pub(super) fn end_handshake(&mut self) {
         self.handshake = None;
+    }
+
+    /// Bytes that count against the congestion window.
+    #[inline]
+    pub(super) fn bytes_in_flight(&self) -> u64 {
+        let handshake = self
+            .handshake
+            .as_ref()
+            .map_or(0, |both| both.iter().map(|s| s.sent.bytes_in_flight()).sum());
+        handshake + self.data.sent.bytes_in_flight()
+    }
+
+    /// When the first packet is lost because of time alone.
+    #[inline]
+    pub(super) fn loss_time(&self) -> Option<Instant> {
+        match &self.handshake {
+            None => self.data.sent.loss_time(),
+            Some(_) => self.iter().filter_map(|s| s.sent.loss_time()).min(),
+        }
+    }
+
+    /// True if the table of sent packets of one of them is full.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.data.sent.is_full()
+            || self.handshake.as_ref().is_some_and(|both| both.iter().any(|s| s.sent.is_full()))
     }
 
     /// Those that take memory.
@@ -104,6 +143,7 @@ impl Spaces {
 impl Index<usize> for Spaces {
     type Output = PacketSpace;
 
+    #[inline]
     fn index(&self, index: usize) -> &PacketSpace {
         match &self.handshake {
             _ if index == Space::Data.index() => &self.data,
@@ -114,11 +154,11 @@ impl Index<usize> for Spaces {
 }
 
 impl IndexMut<usize> for Spaces {
+    #[inline]
     fn index_mut(&mut self, index: usize) -> &mut PacketSpace {
         if index == Space::Data.index() {
             return &mut self.data;
         }
-        let new = || Box::new([PacketSpace::new(), PacketSpace::new()]);
-        &mut self.handshake.get_or_insert_with(new)[index]
+        self.handshake_mut(index)
     }
 }

@@ -57,6 +57,7 @@ impl Connection {
         now: Instant,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
+        self.recovery.sent_all = false;
         match &self.state {
             State::Handshaking | State::Established => {}
             State::Closing(closing) if closing.due => return self.transmit_close(now, buf),
@@ -73,6 +74,11 @@ impl Connection {
             .or_else(|| self.transmit_challenge(now, buf))
             .or_else(|| self.transmit_mtu_probe(now, buf))
             .or_else(|| self.transmit_batch(now, buf))
+    }
+
+    /// True if the batch that [`poll_transmit`](Self::poll_transmit) has just given was all there is.
+    pub(in super::super) fn has_sent_all(&self) -> bool {
+        self.recovery.sent_all
     }
 
     /// Begins a key update when one is due and allowed (RFC 9001 §6).
@@ -120,11 +126,16 @@ impl Connection {
                 *left = left.saturating_sub(written as u64);
             }
             if written < size {
+                // Most often that was all, and whoever drives need not ask again.
+                self.recovery.sent_all = permit == Permit::All && !self.has_anything_to_send();
                 break;
             }
         }
         if count == 0 {
             return None;
+        }
+        if self.recovery.sent_all {
+            self.recovery.app_limited = self.has_window(size);
         }
         self.after_sending(count);
         let segment = (count > 1).then_some(size);
@@ -172,8 +183,7 @@ impl Connection {
 
     /// True if the congestion window has room for so many bytes.
     fn has_window(&self, limit: usize) -> bool {
-        self.bytes_in_flight() + limit as u64 <= self.window()
-            && !self.spaces.iter().any(|s| s.sent.is_full())
+        self.bytes_in_flight() + limit as u64 <= self.window() && !self.spaces.is_full()
     }
 
     /// Asks congestion control and, once a batch, the pacer.

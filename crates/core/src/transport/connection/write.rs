@@ -2,8 +2,6 @@
 
 use alloc::vec::Vec;
 
-use bytes::Bytes;
-
 use super::super::ecn::Ecn;
 use super::super::loss::SentPacket;
 use super::close::CloseReason;
@@ -39,8 +37,6 @@ pub(super) struct Draft {
     pub(super) tag_len: usize,
     pub(super) contents: Contents,
     ack_eliciting: bool,
-    /// What belongs at the end of a full packet in place of zeros.
-    end: Option<Bytes>,
 }
 
 impl Draft {
@@ -68,7 +64,8 @@ impl Connection {
         let start = buf.len();
         let end = start + limit;
         let mut pad = false;
-        for space in Space::ALL {
+        let spaces = if self.spaces.is_data_only() { &[Space::Data][..] } else { &Space::ALL };
+        for &space in spaces {
             // What is padded for its Initial packet is full; 1-RTT packets get their own datagram.
             if (space == Space::Data && pad) || (buf.len() > start && end - buf.len() < MIN_PACKET)
             {
@@ -130,6 +127,9 @@ impl Connection {
 
     /// True if there is something that congestion control and pacing may then let out.
     pub(super) fn has_anything_to_send(&self) -> bool {
+        if self.spaces.is_data_only() {
+            return self.has_keys(Space::Data) && self.wants_to_send(Space::Data, Permit::All);
+        }
         Space::ALL
             .into_iter()
             .any(|space| self.has_keys(space) && self.wants_to_send(space, Permit::All))
@@ -185,7 +185,7 @@ impl Connection {
         let written = number - u64::from(reused);
         let writer = PacketWriter::begin(&header, written, s.sent.largest_acked(), buf);
         let contents = Contents { messages: self.recovery.record(), ..Contents::default() };
-        Some(Draft { writer, space, tag_len, contents, ack_eliciting: false, end: None })
+        Some(Draft { writer, space, tag_len, contents, ack_eliciting: false })
     }
 
     fn abandon_packet(&mut self, draft: Draft, buf: &mut Vec<u8>) {
@@ -215,7 +215,7 @@ impl Connection {
                 let room = draft.room(end, buf);
                 self.inbox.write(buf, room, &mut draft.contents.messages);
                 let room = draft.room(end, buf);
-                draft.end = self.outbox.write_but_end(buf, room, &mut draft.contents.messages);
+                self.outbox.write(buf, room, &mut draft.contents.messages);
                 self.write_copies(draft, buf, end);
             }
             draft.ack_eliciting |= buf.len() > before;
@@ -406,15 +406,14 @@ impl Connection {
 
     /// Encrypts the packet and remembers it.
     fn seal_packet(&mut self, now: Instant, draft: Draft, buf: &mut Vec<u8>, flags: Flags) {
-        let Draft { writer, space, contents, ack_eliciting, end, .. } = draft;
-        let end = end.as_deref().unwrap_or_default();
+        let Draft { writer, space, contents, ack_eliciting, .. } = draft;
         let s = &mut self.spaces[space.index()];
         let planted = cfg!(feature = "planted-reused-number");
         let number = if planted { s.sent.next_number() - 1 } else { writer.number() };
         let size = match (&mut self.data_keys, &s.keys) {
             (Some(keys), _) if space == Space::Data => {
                 let (header_key, packet_key) = keys.local();
-                let size = writer.finish_with_end(header_key, packet_key, end, buf);
+                let size = writer.finish(header_key, packet_key, buf);
                 keys.on_sealed(number);
                 size
             }

@@ -26,6 +26,7 @@ mod accept;
 mod config;
 mod reset;
 mod table;
+mod timeouts;
 
 /// Answers to datagrams that belong to no connection, waiting to be sent. When full, further ones
 /// go unanswered: whoever asked will ask again.
@@ -237,7 +238,12 @@ impl Endpoint {
                 continue;
             };
             if let Some(transmit) = connection.poll_transmit(now, buf) {
-                self.table.send_again_later();
+                if connection.has_sent_all() {
+                    self.table.touch(slot);
+                    self.table.sent_all();
+                } else {
+                    self.table.send_again_later();
+                }
                 return Some(transmit);
             }
             self.table.touch(slot);

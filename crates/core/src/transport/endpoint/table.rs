@@ -1,7 +1,7 @@
 //! Where the connections of an endpoint are kept, how they are found, and which need attention.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -9,6 +9,7 @@ use super::super::ConnectionId;
 use super::super::cid;
 use super::super::connection::{Connection, IdChange};
 use super::ConnectionHandle;
+use super::timeouts::Timeouts;
 use crate::time::Instant;
 
 /// Reset tokens compared with one datagram at most, one for each connection to its sender. Further
@@ -18,7 +19,6 @@ const TOKENS_PER_ADDRESS: usize = 1_024;
 struct Slot {
     generation: u32,
     connection: Option<Box<Connection>>,
-    timeout: Option<Instant>,
     in_to_send: bool,
     in_to_tell: bool,
 }
@@ -33,7 +33,7 @@ pub(super) struct Table {
     /// Ids of another length than ours: what a client made up for its first packet.
     by_foreign_id: BTreeMap<ConnectionId, u32>,
     by_token: BTreeMap<SocketAddr, Vec<([u8; 16], u32)>>,
-    timeouts: BTreeSet<(Instant, u32)>,
+    timeouts: Timeouts,
     to_send: VecDeque<u32>,
     to_tell: VecDeque<u32>,
 }
@@ -74,7 +74,6 @@ impl Table {
             self.slots.push(Slot {
                 generation: 0,
                 connection: None,
-                timeout: None,
                 in_to_send: false,
                 in_to_tell: false,
             });
@@ -145,17 +144,8 @@ impl Table {
     }
 
     fn index_timeout(&mut self, slot: u32) {
-        let s = &mut self.slots[slot as usize];
-        let timeout = s.connection.as_ref().and_then(|c| c.poll_timeout());
-        if timeout == s.timeout {
-            return;
-        }
-        if let Some(old) = core::mem::replace(&mut s.timeout, timeout) {
-            self.timeouts.remove(&(old, slot));
-        }
-        if let Some(new) = timeout {
-            self.timeouts.insert((new, slot));
-        }
+        let connection = self.slots[slot as usize].connection.as_ref();
+        self.timeouts.set(slot, connection.and_then(|c| c.poll_timeout()));
     }
 
     /// The connection that may have something to tell.
@@ -182,9 +172,7 @@ impl Table {
         let s = &mut self.slots[slot as usize];
         s.connection = None;
         s.generation = s.generation.wrapping_add(1);
-        if let Some(old) = s.timeout.take() {
-            self.timeouts.remove(&(old, slot));
-        }
+        self.timeouts.set(slot, None);
         if core::mem::take(&mut s.in_to_send) {
             self.to_send.retain(|queued| *queued != slot);
         }
@@ -193,17 +181,16 @@ impl Table {
 
     /// The earliest timeout.
     pub(super) fn earliest(&self) -> Option<Instant> {
-        self.timeouts.first().map(|(at, _)| *at)
+        self.timeouts.first().map(|(at, _)| at)
     }
 
     /// Takes out a connection whose timeout is due.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<u32> {
-        let (at, slot) = *self.timeouts.first()?;
+        let (at, slot) = self.timeouts.first()?;
         if at > now {
             return None;
         }
-        self.timeouts.pop_first();
-        self.slots[slot as usize].timeout = None;
+        self.timeouts.set(slot, None);
         Some(slot)
     }
 

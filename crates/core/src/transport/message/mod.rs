@@ -29,6 +29,13 @@ pub enum SentFrame {
         /// Bytes, plus one if the frame says that the message ends.
         length: u32,
     },
+    /// MESSAGE frames with all of short messages whose ids follow one another. Of the outbox.
+    Run {
+        /// The first of the messages.
+        first: MessageId,
+        /// How many.
+        count: u32,
+    },
     /// MESSAGE, sent again while an earlier packet with the same bytes may still arrive. If this one
     /// is lost, nothing follows: the earlier one answers for the bytes.
     Copy {

@@ -1,6 +1,7 @@
 //! The messages under way, by id.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use core::ops::Range;
 
 /// Values under ids that are given out in order and taken back in nearly that order.
 ///
@@ -26,6 +27,7 @@ impl<T> MessageTable<T> {
     }
 
     /// The id that the next pushed value gets.
+    #[inline]
     pub(crate) fn next_id(&self) -> u64 {
         self.base + self.recent.len() as u64
     }
@@ -36,6 +38,7 @@ impl<T> MessageTable<T> {
     }
 
     /// Adds a value under the next id.
+    #[inline]
     pub(crate) fn push(&mut self, value: T) -> u64 {
         let id = self.next_id();
         self.recent.push_back(Some(value));
@@ -45,6 +48,7 @@ impl<T> MessageTable<T> {
     }
 
     /// Uses up the next id for a value that has ended before it was added.
+    #[inline]
     pub(crate) fn skip(&mut self) {
         if self.recent.is_empty() {
             self.base += 1;
@@ -93,12 +97,37 @@ impl<T> MessageTable<T> {
         let Some(place) = place.filter(|place| place.is_some()) else { return false };
         *place = None;
         self.recent_live -= 1;
-        while let Some(None) = self.recent.front() {
-            self.recent.pop_front();
-            self.base += 1;
-        }
-        self.compact();
+        self.trim();
         true
+    }
+
+    /// The places of a run of ids, up to the first that is not among the recent ones.
+    #[inline]
+    pub(crate) fn recent_mut(&mut self, ids: Range<u64>) -> impl Iterator<Item = &mut Option<T>> {
+        let len = self.recent.len();
+        let index = |id: u64| usize::try_from(id - self.base).map_or(len, |index| index.min(len));
+        let range = if ids.start < self.base { 0..0 } else { index(ids.start)..index(ids.end) };
+        self.recent.range_mut(range)
+    }
+
+    /// Shows each live value of a run of ids to `ends`, and ends those for which it is true.
+    #[inline]
+    pub(crate) fn end_run(&mut self, ids: Range<u64>, mut ends: impl FnMut(u64, &mut T) -> bool) {
+        for id in ids.start..ids.end.min(self.base) {
+            if self.old.get_mut(&id).is_some_and(|value| ends(id, value)) {
+                self.old.remove(&id);
+            }
+        }
+        let ids = ids.start.max(self.base)..ids.end.max(self.base);
+        let mut ended = 0;
+        for (id, place) in (ids.start..).zip(self.recent_mut(ids)) {
+            if place.as_mut().is_some_and(|value| ends(id, value)) {
+                *place = None;
+                ended += 1;
+            }
+        }
+        self.recent_live -= ended;
+        self.trim();
     }
 
     /// All live values, in the order of their ids.
@@ -113,6 +142,17 @@ impl<T> MessageTable<T> {
         self.recent.shrink_to_fit();
     }
 
+    /// Keeps the window short after values have ended.
+    #[inline]
+    fn trim(&mut self) {
+        while let Some(None) = self.recent.front() {
+            self.recent.pop_front();
+            self.base += 1;
+        }
+        self.compact();
+    }
+
+    #[inline]
     fn compact(&mut self) {
         while self.recent.len() > SHORT && self.recent.len() > 4 * self.recent_live {
             self.retire_front();
@@ -152,7 +192,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_map_and_stays_in_proportion(steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>()), 1..600)) {
+        fn behaves_like_a_map_and_stays_in_proportion(steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 1..600)) {
             let mut table = MessageTable::new();
             let mut model = BTreeMap::new();
             for (step, pick) in steps {
@@ -161,6 +201,17 @@ mod tests {
                     model.insert(id, id * 3);
                 } else if step == 2 {
                     table.skip();
+                } else if step == 5 && table.next_id() > 0 {
+                    let first = pick.index(table.next_id() as usize) as u64;
+                    let ids = first..first + 5;
+                    let mut shown = Vec::new();
+                    table.end_run(ids.clone(), |id, value| {
+                        shown.push((id, *value));
+                        id % 3 != 0
+                    });
+                    let live = model.range(ids.clone()).map(|(id, value)| (*id, *value));
+                    prop_assert_eq!(shown, live.collect::<Vec<_>>());
+                    model.retain(|id, _| !ids.contains(id) || id % 3 == 0);
                 } else if table.next_id() > 0 {
                     let id = pick.index(table.next_id() as usize) as u64;
                     if step == 3 {

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 const LARGE: usize = 16 << 10;
 
 /// Shorter pieces that a connection may hold as slices of receive buffers, each of which may pin up
-/// to 64 KiB. Further ones are copied.
+/// to 64 KiB. Further ones are copied. Whole messages that came in one packet count as one.
 const MAX_SLICES: usize = 256;
 
 /// Copied neighbours are merged up to this many bytes.
@@ -46,7 +46,29 @@ impl Held {
         }
     }
 
+    /// Keeps a message that came in one piece, as [`take`](Self::take) does. If `pinned`, the slice
+    /// that counts for its receive buffer stops to: this one does from now on. Returns whether it
+    /// counts.
+    #[inline]
+    pub(super) fn take_whole(&mut self, data: Bytes, pinned: bool) -> (Bytes, bool) {
+        self.pieces += 1;
+        if !pinned && (data.len() >= LARGE || self.slices >= MAX_SLICES) {
+            let large = data.len() >= LARGE;
+            return (if large { data } else { Bytes::copy_from_slice(&data) }, false);
+        }
+        self.slices += usize::from(!pinned);
+        (data, true)
+    }
+
+    /// Ends what [`take_whole`](Self::take_whole) began for a message that counted, or did not.
+    #[inline]
+    pub(super) fn give_back_whole(&mut self, counts: bool) {
+        self.pieces -= 1;
+        self.slices -= usize::from(counts);
+    }
+
     /// Whether the pieces are within their bound.
+    #[inline]
     pub(super) fn check(&self) -> Result<(), TooManyPieces> {
         (self.pieces <= self.max_pieces).then_some(()).ok_or(TooManyPieces)
     }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use self::assembly::{Held, Piece};
+use self::assembly::Held;
 use self::incoming::{Incoming, Stage};
 use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
@@ -44,6 +44,15 @@ pub enum Chunk {
     Ended,
 }
 
+/// A message that came in one piece.
+#[derive(Debug)]
+struct Whole {
+    id: u64,
+    data: Bytes,
+    /// It is the one that counts as a slice for all that came in its packet.
+    pins: bool,
+}
+
 /// The messages that the peer sends on a connection.
 ///
 /// A connection holds at most `limits.receive_window` bytes not yet read, `limits.open_messages`
@@ -74,7 +83,9 @@ pub struct Inbox {
     grants: VecDeque<u64>,
     stops: VecDeque<u64>,
     /// Messages that came in one piece and that nobody has taken. They have no place in `messages`.
-    whole: VecDeque<(u64, Piece)>,
+    whole: VecDeque<Whole>,
+    /// The newest of `whole` came in the packet that is being read.
+    in_packet: bool,
     /// Messages not yet accepted of which something can be read; accepted ones that were blocked.
     new: VecDeque<u64>,
     readable: VecDeque<u64>,
@@ -103,6 +114,7 @@ impl Inbox {
             grants: VecDeque::new(),
             stops: VecDeque::new(),
             whole: VecDeque::new(),
+            in_packet: false,
             new: VecDeque::new(),
             readable: VecDeque::new(),
         }
@@ -117,10 +129,17 @@ impl Inbox {
         }
     }
 
+    /// A packet begins: what comes now is of another receive buffer.
+    #[inline]
+    pub fn begin_packet(&mut self) {
+        self.in_packet = false;
+    }
+
     /// MESSAGE. Late copies, also of ended messages, are ignored.
     ///
     /// # Errors
     /// More than was granted, or contradictory ends: the connection cannot go on.
+    #[inline]
     pub fn on_message(
         &mut self,
         id: u64,
@@ -131,6 +150,16 @@ impl Inbox {
         if fin && offset == 0 && id >= self.messages.next_id() && self.is_granted(id, data.len()) {
             return self.on_whole(id, data);
         }
+        self.on_part(id, offset, data, fin)
+    }
+
+    fn on_part(
+        &mut self,
+        id: u64,
+        offset: u64,
+        data: Bytes,
+        fin: bool,
+    ) -> Result<(), TransportError> {
         self.open_up_to(id, frame_type::MESSAGE)?;
         let Some(message) = self.messages.get_mut(id) else { return Ok(()) };
         let end = offset.saturating_add(data.len() as u64);
@@ -157,7 +186,11 @@ impl Inbox {
             self.open_up_to(id - 1, frame_type::MESSAGE)?;
         }
         self.messages.skip();
-        self.whole.push_back((id, self.held.take(data)));
+        let pinned = self.in_packet
+            && self.whole.back_mut().is_some_and(|last| core::mem::take(&mut last.pins));
+        let (data, pins) = self.held.take_whole(data, pinned);
+        self.whole.push_back(Whole { id, data, pins });
+        self.in_packet = true;
         self.held.check().map_err(|_| too_many_pieces())
     }
 
@@ -192,18 +225,21 @@ impl Inbox {
 
     /// Takes the next message that came in one piece. One that was [accepted](Self::accept) before
     /// does not come here.
+    #[inline]
     pub fn take_whole(&mut self) -> Option<(MessageId, Bytes)> {
-        let (id, piece) = self.whole.pop_front()?;
-        self.held.give_back(&piece);
-        self.consumed += piece.len();
+        let Whole { id, data, pins } = self.whole.pop_front()?;
+        self.held.give_back_whole(pins);
+        self.consumed += data.len() as u64;
         self.ended += 1;
-        Some((MessageId(id), piece.into_bytes()))
+        Some((MessageId(id), data))
     }
 
     /// The next message of which nobody has read yet and something can be: those that came in one
     /// piece, then the others in the order in which they became so.
     pub fn accept(&mut self) -> Option<MessageId> {
-        if let Some((id, piece)) = self.whole.pop_front() {
+        if let Some(Whole { id, data, pins }) = self.whole.pop_front() {
+            self.held.give_back_whole(pins);
+            let piece = self.held.take(data);
             self.messages.put_back(id, Incoming::whole(piece, self.message_window));
             return Some(MessageId(id));
         }
@@ -311,9 +347,13 @@ impl Inbox {
 
     /// True if [`write`](Self::write) has something for a packet.
     pub fn has_pending(&self) -> bool {
-        self.data_to_announce().is_some()
-            || self.messages_to_announce().is_some()
-            || self.stops.iter().any(|id| self.messages.get(*id).is_some_and(Incoming::is_stopped))
+        if self.data_to_announce().is_some() || self.messages_to_announce().is_some() {
+            return true;
+        }
+        if self.stops.is_empty() && self.grants.is_empty() {
+            return false;
+        }
+        self.stops.iter().any(|id| self.messages.get(*id).is_some_and(Incoming::is_stopped))
             || self.grants.iter().any(|id| self.messages.get(*id).is_some_and(Incoming::is_growing))
     }
 
@@ -321,6 +361,9 @@ impl Inbox {
     /// bytes to `buf`, and adds to `record` what they are. Credit is announced when a
     /// quarter (bytes of the connection) or half of it was used up, not for each message.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
+        if !self.has_pending() {
+            return;
+        }
         let end = buf.len() + room;
         let mut put = |frame: Frame<'_>, sent: SentFrame| {
             let fits = buf.len() + frame.size() <= end;

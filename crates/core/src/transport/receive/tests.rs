@@ -71,6 +71,26 @@ fn what_comes_whole_is_bounded_like_all_else() {
 }
 
 #[test]
+fn messages_of_one_packet_hold_its_buffer_once_and_those_of_too_many_packets_are_copied() {
+    let mut inbox = Inbox::new(&Limits::default());
+    let packet = bytes(20);
+    let is_slice = |data: &Bytes| packet.as_ptr_range().contains(&data.as_ptr());
+    for id in 0..300 {
+        inbox.begin_packet();
+        inbox.on_message(2 * id, 0, packet.slice(..10), true).unwrap();
+        inbox.on_message(2 * id + 1, 0, packet.slice(10..), true).unwrap();
+    }
+    for id in 0..600 {
+        let (taken, data) = inbox.take_whole().unwrap();
+        assert_eq!((taken.0, is_slice(&data)), (id, id < 512), "{id}");
+    }
+    inbox.begin_packet();
+    inbox.on_message(600, 0, packet.clone(), true).unwrap();
+    let (_, data) = inbox.take_whole().unwrap();
+    assert!(is_slice(&data), "the buffers before it were given back");
+}
+
+#[test]
 fn an_empty_message_is_delivered() {
     let mut inbox = Inbox::new(&Limits::default());
     inbox.on_message(0, 0, Bytes::new(), true).unwrap();

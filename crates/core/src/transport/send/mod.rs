@@ -3,19 +3,22 @@
 
 mod outgoing;
 mod packet;
+mod short;
 #[cfg(test)]
 mod tests;
 mod turns;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use bytes::Bytes;
-use stubborn_rope::Rope;
 
 use self::outgoing::Outgoing;
 use self::packet::Packet;
-use self::turns::{Allowance, Turns};
+use self::short::{Frames, Message};
+use self::turns::{Allowance, TURN, Turns};
 use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
 use super::{Code, TransportError};
@@ -70,12 +73,14 @@ pub enum OutboxEvent {
 /// The messages that this side sends on a connection.
 ///
 /// Messages take turns of about one packet, lost ranges go before new ones, and short messages share
-/// packets. Payload is copied once, into the packet. An outbox is bounded by `limits.queued_messages`
+/// packets. Payload is copied into the packet, that of short messages also before. An outbox is bounded by `limits.queued_messages`
 /// (messages not yet acknowledged) and `limits.send_window` (bytes sent and not acknowledged). Nothing
 /// is written before [`on_peer_credit`](Self::on_peer_credit).
 #[derive(Debug)]
 pub struct Outbox {
-    messages: MessageTable<Outgoing>,
+    messages: MessageTable<Message>,
+    /// Of the short ones among them.
+    frames: Frames,
     max_queued: usize,
     send_window: u64,
     /// What the peer granted; `None` before anything is known of it.
@@ -107,6 +112,7 @@ impl Outbox {
     pub fn new(limits: &Limits) -> Self {
         Self {
             messages: MessageTable::new(),
+            frames: Frames::default(),
             max_queued: limits.queued_messages,
             send_window: limits.send_window,
             credit: None,
@@ -125,16 +131,12 @@ impl Outbox {
         }
     }
 
-    /// Queues a message made of `head` and then `body`. Neither is copied until it goes into a packet,
-    /// and both are held until the message is acknowledged or given up.
-    pub fn queue(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
-        let body = body.into();
-        if head.len() as u64 + body.len() as u64 > MAX_MESSAGE {
-            return Err(SendError::TooLarge);
-        }
-        if self.is_full() {
-            self.refused = true;
-            return Err(SendError::Full);
+    /// Queues a message made of `head` and then `body`. If it is longer than about a packet, both are
+    /// held until it is acknowledged or given up.
+    pub fn queue(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
+        self.check_room(head.len(), body.len())?;
+        if let Some(id) = self.queue_short(&head, &body) {
+            return Ok(id);
         }
         let granted = self.credit.map_or(0, |c| c.message_data);
         let mut message = Outgoing::new(head, body, granted);
@@ -143,8 +145,49 @@ impl Outbox {
             self.admitted += 1;
             self.turns.push(id, &mut message);
         }
-        self.messages.push(message);
+        self.messages.push(Message::Other(Box::new(message)));
         Ok(MessageId(id))
+    }
+
+    /// As [`queue`](Self::queue), of bytes that the caller keeps.
+    pub fn queue_copied(&mut self, head: &[u8], body: &[u8]) -> Result<MessageId, SendError> {
+        self.check_room(head.len(), body.len())?;
+        match self.queue_short(head, body) {
+            Some(id) => Ok(id),
+            None => self.queue(Bytes::copy_from_slice(head), Bytes::copy_from_slice(body)),
+        }
+    }
+
+    #[inline]
+    fn check_room(&mut self, head: usize, body: usize) -> Result<(), SendError> {
+        if head as u64 + body as u64 > MAX_MESSAGE {
+            return Err(SendError::TooLarge);
+        }
+        if self.is_full() {
+            self.refused = true;
+            return Err(SendError::Full);
+        }
+        Ok(())
+    }
+
+    /// Queues a message that is short and that the peer lets us send whole; `None` if it is not.
+    #[inline]
+    fn queue_short(&mut self, head: &[u8], body: &[u8]) -> Option<MessageId> {
+        let size = head.len() as u64 + body.len() as u64;
+        let credit = self.credit.as_ref()?;
+        let id = self.messages.next_id();
+        let may = id == self.admitted && id < credit.messages;
+        if !may || size > TURN.min(credit.message_data) {
+            return None;
+        }
+        self.admitted += 1;
+        self.turns.push_short(id, size);
+        let short = self.frames.push(id, head, body);
+        self.messages.push(Message::Short(short));
+        if self.frames.is_wasteful() {
+            self.unpack_all();
+        }
+        Some(MessageId(id))
     }
 
     /// Asks for [`OutboxEvent::Acked`] of a message that has not ended.
@@ -166,18 +209,19 @@ impl Outbox {
     /// If `code` is above 2^62 - 1: a varint cannot carry it.
     pub fn reset(&mut self, id: MessageId, code: u64) -> bool {
         assert!(code <= varint::MAX, "a reset code that no varint carries");
-        let Some(message) = self.messages.get_mut(id.0) else {
+        let Some(message) = self.unpack(id.0) else {
             return self.ever_fully_sent(id);
         };
         if message.reset.is_none() {
-            self.in_flight -= message.bytes_in_flight();
+            let in_flight = message.bytes_in_flight();
             message.give_up(code);
+            self.in_flight -= in_flight;
             self.turns.forget(id.0);
             if id.0 < self.admitted {
                 self.resets.push_back(id.0);
             }
         }
-        message.fully_sent()
+        self.ever_fully_sent(id)
     }
 
     /// True if every byte of the message was in a packet at least once. If not, the peer cannot have
@@ -195,6 +239,7 @@ impl Outbox {
     /// Gives back room that nothing is in.
     pub fn shrink(&mut self) {
         self.messages.shrink();
+        self.frames.shrink();
         self.turns.shrink();
         self.lost.shrink_to_fit();
         self.resets.shrink_to_fit();
@@ -233,7 +278,7 @@ impl Outbox {
         self.turns.set_window(known.data);
         let mut freed = Vec::new();
         for (id, message) in self.messages.iter_mut() {
-            if message.grant(message_data) {
+            if message.other_mut().is_some_and(|m| m.grant(message_data)) {
                 freed.push(id);
             }
         }
@@ -253,7 +298,8 @@ impl Outbox {
         self.lost.clear();
         self.resets.clear();
         (self.told_data_blocked, self.told_messages_blocked) = (None, None);
-        for (_, message) in self.messages.iter_mut() {
+        self.unpack_all();
+        for message in self.messages.iter_mut().filter_map(|(_, message)| message.other_mut()) {
             message.rewind(0);
         }
     }
@@ -270,7 +316,7 @@ impl Outbox {
     /// The message was never opened (RFC 9000 §19.10).
     pub fn on_max_message_data(&mut self, id: u64, value: u64) -> Result<(), TransportError> {
         self.check_opened(id, frame_type::MAX_MESSAGE_DATA)?;
-        if self.messages.get_mut(id).is_some_and(|m| m.grant(value)) {
+        if self.other_mut(id).is_some_and(|m| m.grant(value)) {
             self.take_turns(id);
         }
         Ok(())
@@ -289,7 +335,7 @@ impl Outbox {
     /// The message was never opened (RFC 9000 §19.5).
     pub fn on_stop(&mut self, id: u64, code: u64) -> Result<(), TransportError> {
         self.check_opened(id, frame_type::STOP_MESSAGE)?;
-        if self.messages.get(id).is_some_and(|m| m.reset.is_none()) {
+        if self.messages.get(id).is_some_and(|m| !m.is_reset()) {
             self.reset(MessageId(id), code);
             self.events.push_back(OutboxEvent::Stopped { id: MessageId(id), code });
         }
@@ -299,35 +345,54 @@ impl Outbox {
     /// A packet with this frame was acknowledged.
     pub fn on_acked(&mut self, frame: &SentFrame) {
         match *frame {
+            SentFrame::Run { first, count } => {
+                self.on_acked_run(first.0..first.0 + u64::from(count), None);
+            }
             SentFrame::Data { id, start, length } | SentFrame::Copy { id, start, length } => {
-                let Some(message) = self.messages.get_mut(id.0) else { return };
-                if message.reset.is_some() {
-                    return;
-                }
-                self.in_flight -= message.on_acked(start..start + u64::from(length));
-                if message.fully_acked() {
-                    if self.told_acked.contains(&id.0) {
-                        self.events.push_back(OutboxEvent::Acked(id));
-                    }
-                    self.end(id);
-                }
+                let range = start..start + u64::from(length);
+                self.on_acked_run(id.0..id.0 + 1, Some(range));
             }
             SentFrame::Reset(id) => self.end(id),
             _ => {}
         }
     }
 
+    /// These positions of messages, or all of each, have arrived.
+    fn on_acked_run(&mut self, ids: Range<u64>, range: Option<Range<u64>>) {
+        let Self { messages, frames, told_acked, events, in_flight, .. } = self;
+        messages.end_run(ids, |id, message| {
+            let ended = match message {
+                // A short one is in its packet whole, and so is every copy.
+                Message::Short(short) => {
+                    *in_flight -= short.size();
+                    frames.end(short);
+                    true
+                }
+                Message::Other(other) if other.reset.is_some() => false,
+                Message::Other(other) => {
+                    *in_flight -= other.on_acked(range.clone().unwrap_or(0..u64::MAX));
+                    other.fully_acked()
+                }
+            };
+            if ended && !told_acked.is_empty() && told_acked.remove(&id) {
+                events.push_back(OutboxEvent::Acked(MessageId(id)));
+            }
+            ended
+        });
+        frames.tidy();
+        self.tell_writable();
+    }
+
     /// A packet with this frame was lost.
     pub fn on_lost(&mut self, frame: &SentFrame) {
         match *frame {
-            SentFrame::Data { id, start, length } => {
-                let Some(message) = self.messages.get_mut(id.0) else { return };
-                if message.reset.is_none()
-                    && message.on_lost(start..start + u64::from(length))
-                    && !core::mem::replace(&mut message.in_lost, true)
-                {
-                    self.lost.push_back(id.0);
+            SentFrame::Run { first, count } => {
+                for id in first.0..first.0 + u64::from(count) {
+                    self.on_lost_part(id, None);
                 }
+            }
+            SentFrame::Data { id, start, length } => {
+                self.on_lost_part(id.0, Some(start..start + u64::from(length)));
             }
             SentFrame::Reset(id) if self.messages.get(id.0).is_some() => {
                 self.resets.push_back(id.0);
@@ -342,9 +407,21 @@ impl Outbox {
         }
     }
 
+    /// These positions of a message, or all, have to be sent again unless they have arrived.
+    fn on_lost_part(&mut self, id: u64, range: Option<Range<u64>>) {
+        let Some(message) = self.unpack(id) else { return };
+        let range = range.unwrap_or(0..message.size() + 1);
+        if message.reset.is_none()
+            && message.on_lost(range)
+            && !core::mem::replace(&mut message.in_lost, true)
+        {
+            self.lost.push_back(id);
+        }
+    }
+
     /// True if [`write`](Self::write) has something for a packet.
     pub fn has_pending(&self) -> bool {
-        if self.credit.is_none() {
+        if self.credit.is_none() || self.has_nothing_queued() {
             return false;
         }
         self.has_pending_data()
@@ -353,9 +430,18 @@ impl Outbox {
             || self.messages_blocked().is_some()
     }
 
+    /// The cheap answer, right most of the time when there is nothing to send.
+    #[inline]
+    fn has_nothing_queued(&self) -> bool {
+        self.turns.is_empty()
+            && self.lost.is_empty()
+            && self.resets.is_empty()
+            && self.admitted == self.messages.next_id()
+    }
+
     /// True if [`write_data`](Self::write_data) has something for a packet.
     pub fn has_pending_data(&self) -> bool {
-        self.lost.iter().any(|id| self.messages.get(*id).is_some_and(|m| m.first_lost().is_some()))
+        self.lost.iter().any(|id| self.other(*id).is_some_and(|m| m.first_lost().is_some()))
             || self.turns.next(&self.messages, self.allowance()).is_some()
     }
 
@@ -367,13 +453,17 @@ impl Outbox {
         let new = self.allowance().bytes();
         // Most often short ones are all that waits, and nothing holds them up.
         let (short, bytes) = self.turns.short();
-        let short = bytes + short as u64 * HEADER;
+        let short = bytes + short * HEADER;
         let only_short = self.lost.is_empty() && self.turns.next_of_short().is_some();
         if short.min(new) >= ENOUGH || (only_short && bytes <= new) {
             return short.min(ENOUGH);
         }
-        let waiting =
-            self.lost.iter().chain(self.turns.iter()).filter_map(|id| self.messages.get(*id));
+        let waiting = self
+            .lost
+            .iter()
+            .copied()
+            .chain(self.turns.iter())
+            .filter_map(|id| self.messages.get(id));
         let mut sum = 0;
         for message in waiting {
             sum += message.bytes_waiting(new);
@@ -392,28 +482,14 @@ impl Outbox {
     /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever
     /// [`has_pending`](Self::has_pending), [`MIN_ROOM`] is room enough to write something.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
-        if let Some(end) = self.write_but_end(buf, room, record) {
-            let at = buf.len() - end.len();
-            buf[at..].copy_from_slice(&end);
+        if self.credit.is_none() || self.has_nothing_queued() {
+            return;
         }
-    }
-
-    /// The same, but where all of `room` is used, the last bytes may be left out: they are returned,
-    /// and as many zeros stand in their place. Whoever encrypts them reads them where they are, and so
-    /// saves a copy.
-    pub fn write_but_end(
-        &mut self,
-        buf: &mut Vec<u8>,
-        room: usize,
-        record: &mut Vec<SentFrame>,
-    ) -> Option<Bytes> {
-        self.credit?;
-        let packet = &mut Packet::new(buf, room, record).leaving_end();
+        let packet = &mut Packet::new(buf, room, record);
         self.write_resets(packet);
         self.write_lost(packet);
         self.write_fresh(packet);
         self.write_blocked(packet);
-        packet.left.take()
     }
 
     /// Like [`write`](Self::write), but MESSAGE frames only: what a 0-RTT packet may carry.
@@ -435,12 +511,24 @@ impl Outbox {
     ) -> usize {
         let packet = &mut Packet::new(buf, room, record);
         for (done, frame) in frames.iter().enumerate() {
-            let SentFrame::Data { id, start, length } = *frame else { continue };
-            let Some(message) = self.messages.get(id.0).filter(|m| m.reset.is_none()) else {
-                continue;
+            let (ids, range) = match *frame {
+                SentFrame::Run { first, count } => (first.0..first.0 + u64::from(count), None),
+                SentFrame::Data { id, start, length } => {
+                    (id.0..id.0 + 1, Some(start..start + u64::from(length)))
+                }
+                _ => continue,
             };
-            if !packet.copy(id.0, message, start..start + u64::from(length)) {
-                return done;
+            for id in ids {
+                let fits = match self.messages.get(id) {
+                    Some(Message::Short(short)) => packet.copy_short(id, short, &self.frames),
+                    Some(Message::Other(other)) if other.reset.is_none() => {
+                        packet.copy(id, other, range.clone().unwrap_or(0..other.size() + 1))
+                    }
+                    _ => true,
+                };
+                if !fits {
+                    return done;
+                }
             }
         }
         frames.len()
@@ -448,17 +536,17 @@ impl Outbox {
 
     /// True if a copy of one of these frames could still be of use.
     pub fn is_worth_copying(&self, frames: &[SentFrame]) -> bool {
-        frames.iter().any(|frame| match frame {
-            SentFrame::Data { id, .. } => {
-                self.messages.get(id.0).is_some_and(|m| m.reset.is_none())
-            }
+        let lives = |id: u64| self.messages.get(id).is_some_and(|m| !m.is_reset());
+        frames.iter().any(|frame| match *frame {
+            SentFrame::Run { first, count } => (first.0..first.0 + u64::from(count)).any(lives),
+            SentFrame::Data { id, .. } => lives(id.0),
             _ => false,
         })
     }
 
     fn write_resets(&mut self, packet: &mut Packet<'_>) {
         while let Some(&id) = self.resets.front() {
-            if let Some(message) = self.messages.get(id)
+            if let Some(message) = self.other(id)
                 && let Some(code) = message.reset
             {
                 let frame = Frame::ResetMessage { id, code, final_size: message.bytes_sent() };
@@ -473,7 +561,7 @@ impl Outbox {
 
     fn write_lost(&mut self, packet: &mut Packet<'_>) {
         while let Some(&id) = self.lost.front() {
-            if let Some(message) = self.messages.get_mut(id) {
+            if let Some(message) = self.messages.get_mut(id).and_then(Message::other_mut) {
                 while let Some(range) = message.first_lost() {
                     let start = range.start;
                     let Some(end) = packet.data(id, message, range) else { return };
@@ -492,7 +580,13 @@ impl Outbox {
             let Some((id, range)) = self.turns.next(&self.messages, self.allowance()) else {
                 return;
             };
-            let Some(message) = self.messages.get_mut(id) else { return };
+            // A short one stays what it is if it does not get its turn in this packet.
+            if let Some(Message::Short(short)) = self.messages.get(id)
+                && packet.part(id, range.start, range.end.min(short.size())).is_none()
+            {
+                return;
+            }
+            let Some(message) = self.unpack(id) else { return };
             let start = range.start;
             let Some(end) = packet.data(id, message, range) else { return };
             message.on_fresh_sent(end);
@@ -500,26 +594,112 @@ impl Outbox {
             self.data_sent += bytes;
             self.in_flight += bytes;
             self.opened = self.opened.max(id + 1);
+            let Some(Message::Other(message)) = self.messages.get(id) else { return };
             self.turns.on_sent(id, message, start..end, bytes);
         }
     }
 
     /// Short messages that nothing holds up, one after the other: what most packets are made of.
     fn write_short(&mut self, packet: &mut Packet<'_>) {
-        let mut allowance = self.allowance().bytes();
-        while let Some(id) = self.turns.next_of_short() {
-            let Some(message) = self.messages.get_mut(id).filter(|m| m.is_whole()) else { break };
-            let size = message.size();
-            if size > allowance || !packet.whole(id, message) {
+        while let Some(ids) = self.turns.next_of_short() {
+            let first = ids.start;
+            if !self.write_run(packet, ids) && !self.write_whole(packet, first) {
                 break;
             }
-            message.on_whole_sent();
-            self.turns.pop_short(message);
-            allowance -= size;
-            self.data_sent += size;
-            self.in_flight += size;
-            self.opened = self.opened.max(id + 1);
         }
+    }
+
+    /// Those of `ids` whose frames lie one behind the other, as far as they fit. False if the first
+    /// does not, or is none of these.
+    fn write_run(&mut self, packet: &mut Packet<'_>, ids: Range<u64>) -> bool {
+        let (room, allowance) = (packet.room() as u64, self.allowance().bytes());
+        let (first, mut count, mut bytes) = (ids.start, 0, 0);
+        let mut run = 0..0;
+        for message in self.messages.recent_mut(ids) {
+            let Some(Message::Short(short)) = message else { break };
+            let frame = short.frame();
+            if count == 0 {
+                run = frame.start..frame.start;
+            }
+            let fits = frame.end - run.start <= room && bytes + short.size() <= allowance;
+            if frame.start != run.end || !fits {
+                break;
+            }
+            short.sent = true;
+            run.end = frame.end;
+            bytes += short.size();
+            count += 1;
+        }
+        if count == 0 {
+            return false;
+        }
+        packet.run(first, count, self.frames.get(run));
+        self.on_short_sent(first, u64::from(count), bytes);
+        true
+    }
+
+    /// The first of the short messages, if nothing of it was sent and all of it fits.
+    fn write_whole(&mut self, packet: &mut Packet<'_>, id: u64) -> bool {
+        let allowance = self.allowance().bytes();
+        let Some(message) = self.messages.get_mut(id) else { return false };
+        let size = message.size();
+        if size > allowance {
+            return false;
+        }
+        match message {
+            Message::Short(short) => {
+                let frame = self.frames.get(short.frame());
+                if short.sent || frame.len() > packet.room() {
+                    return false;
+                }
+                short.sent = true;
+                packet.run(id, 1, frame);
+            }
+            Message::Other(other) => {
+                if !other.is_whole() || !packet.whole(id, other) {
+                    return false;
+                }
+                other.on_whole_sent();
+                other.in_turns = false;
+            }
+        }
+        self.on_short_sent(id, 1, size);
+        true
+    }
+
+    #[inline]
+    fn on_short_sent(&mut self, first: u64, count: u64, bytes: u64) {
+        self.turns.pop_short(count, bytes);
+        self.data_sent += bytes;
+        self.in_flight += bytes;
+        self.opened = self.opened.max(first + count);
+    }
+
+    /// The message, if it has not ended and is no short one to which nothing has happened.
+    fn other(&self, id: u64) -> Option<&Outgoing> {
+        self.messages.get(id).and_then(Message::other)
+    }
+
+    fn other_mut(&mut self, id: u64) -> Option<&mut Outgoing> {
+        self.messages.get_mut(id).and_then(Message::other_mut)
+    }
+
+    /// The message, if it has not ended, as one to which anything may happen.
+    fn unpack(&mut self, id: u64) -> Option<&mut Outgoing> {
+        let granted = self.credit.map_or(0, |c| c.message_data);
+        let other = self.messages.get_mut(id)?.unpack(granted, &mut self.frames);
+        self.frames.tidy();
+        Some(other)
+    }
+
+    /// Makes all messages such, so that the frames of short ones take no memory.
+    #[cold]
+    fn unpack_all(&mut self) {
+        let granted = self.credit.map_or(0, |c| c.message_data);
+        for (_, message) in self.messages.iter_mut() {
+            message.unpack(granted, &mut self.frames);
+        }
+        self.frames.tidy();
     }
 
     fn write_blocked(&mut self, packet: &mut Packet<'_>) {
@@ -566,7 +746,7 @@ impl Outbox {
         while self.admitted < credit.messages.min(self.messages.next_id()) {
             let id = self.admitted;
             self.admitted += 1;
-            match self.messages.get(id).map(|m| m.reset.is_some()) {
+            match self.messages.get(id).map(Message::is_reset) {
                 Some(true) => self.resets.push_back(id),
                 Some(false) => self.take_turns(id),
                 None => {}
@@ -577,7 +757,7 @@ impl Outbox {
     /// Queues a message for its turn, once it is admitted.
     fn take_turns(&mut self, id: u64) {
         if id < self.admitted
-            && let Some(message) = self.messages.get_mut(id)
+            && let Some(message) = self.messages.get_mut(id).and_then(Message::other_mut)
         {
             self.turns.push(id, message);
         }
@@ -588,6 +768,11 @@ impl Outbox {
         if !self.told_acked.is_empty() {
             self.told_acked.remove(&id.0);
         }
+        self.tell_writable();
+    }
+
+    #[inline]
+    fn tell_writable(&mut self) {
         if self.refused && self.messages.len() < self.max_queued {
             self.refused = false;
             self.events.push_back(OutboxEvent::Writable);

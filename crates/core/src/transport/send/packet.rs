@@ -3,17 +3,13 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use bytes::Bytes;
-
 use super::outgoing::Outgoing;
+use super::short::{Frames, Short};
 use crate::transport::message::{MessageId, SentFrame};
 use crate::wire::frame::{Frame, MessageHeader};
 
 /// A fragment shorter than this is not worth its header, unless it is the rest.
 const MIN_FRAGMENT: usize = 16;
-
-/// From so many bytes on, the end of a packet is left to whoever seals it.
-const MIN_END: usize = 1 << 10;
 
 pub(super) struct Packet<'a> {
     buf: &'a mut Vec<u8>,
@@ -22,23 +18,14 @@ pub(super) struct Packet<'a> {
     /// The room that there was at first: about what the next packet will have.
     capacity: usize,
     record: &'a mut Vec<SentFrame>,
-    /// Whether the end of the packet may be left out.
-    leaves_end: bool,
-    /// What was left out.
-    pub(super) left: Option<Bytes>,
 }
 
 impl<'a> Packet<'a> {
     pub(super) fn new(buf: &'a mut Vec<u8>, room: usize, record: &'a mut Vec<SentFrame>) -> Self {
-        Self { end: buf.len() + room, capacity: room, buf, record, leaves_end: false, left: None }
+        Self { end: buf.len() + room, capacity: room, buf, record }
     }
 
-    /// One whose last bytes may be [`left`](Self::left) out: zeros stand in their place.
-    pub(super) fn leaving_end(self) -> Self {
-        Self { leaves_end: true, ..self }
-    }
-
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.end - self.buf.len()
     }
 
@@ -46,15 +33,40 @@ impl<'a> Packet<'a> {
     /// after it; `None` if it is better to wait for the next packet.
     pub(super) fn data(&mut self, id: u64, message: &Outgoing, range: Range<u64>) -> Option<u64> {
         let start = range.start;
-        let wanted = usize::try_from(message.bytes_in(&range)).unwrap_or(usize::MAX);
+        let length = self.part(id, start, message.bytes_in(&range))?;
         let mut header = MessageHeader { id, offset: start, end: false };
-        let length = header.room(self.room())?.min(wanted);
-        if length < wanted && !self.worth_splitting(&header, length, wanted) {
-            return None;
-        }
         let length = self.frame(&mut header, message, &range, length);
         self.record.push(SentFrame::Data { id: MessageId(id), start, length });
         Some(start + u64::from(length))
+    }
+
+    /// How many of the `wanted` bytes of a message from `start` on fit; `None` if it is better to wait
+    /// for the next packet.
+    pub(super) fn part(&self, id: u64, start: u64, wanted: u64) -> Option<usize> {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let header = MessageHeader { id, offset: start, end: false };
+        let length = header.room(self.room())?.min(wanted);
+        (length == wanted || self.worth_splitting(&header, length, wanted)).then_some(length)
+    }
+
+    /// Writes the frames of `count` messages from `first` on, which fit.
+    #[inline]
+    pub(super) fn run(&mut self, first: u64, count: u32, frames: &[u8]) {
+        debug_assert!(frames.len() <= self.room());
+        self.buf.extend_from_slice(frames);
+        self.record.push(SentFrame::Run { first: MessageId(first), count });
+    }
+
+    /// Writes the frame of a short message a second time; false if it does not fit.
+    pub(super) fn copy_short(&mut self, id: u64, short: &Short, frames: &Frames) -> bool {
+        let frame = frames.get(short.frame());
+        if frame.len() > self.room() {
+            return false;
+        }
+        self.buf.extend_from_slice(frame);
+        let length = short.positions().end as u32;
+        self.record.push(SentFrame::Copy { id: MessageId(id), start: 0, length });
+        true
     }
 
     /// Writes a second MESSAGE frame with all of `range`; false if it does not fit.
@@ -80,9 +92,7 @@ impl<'a> Packet<'a> {
     ) -> u32 {
         header.end = message.ends_with(range, length);
         header.encode(Some(length), self.buf);
-        let fills = self.buf.len() + length == self.end;
-        let least = if self.leaves_end && fills { MIN_END } else { usize::MAX };
-        self.left = message.copy_but_end(range.start, length, least, self.buf);
+        message.copy(range.start, length, self.buf);
         debug_assert!(self.buf.len() <= self.end);
         let positions = length as u64 + u64::from(header.end);
         // A packet is at most 64 KiB.

@@ -289,7 +289,7 @@ fn rejected_early_data_goes_out_again_under_the_new_credit() {
     }
     let (mut buf, mut record) = (Vec::new(), Vec::new());
     outbox.write_data(&mut buf, 1200, &mut record);
-    assert_eq!(record.len(), 2);
+    assert_eq!(record, [SentFrame::Run { first: MessageId(0), count: 2 }]);
     outbox.reset(MessageId(1), 3);
     outbox.on_early_data_rejected();
     assert!(!outbox.ever_fully_sent(MessageId(0)) && !outbox.has_pending());
@@ -316,6 +316,74 @@ fn steady_short_messages_allocate_no_queue_space() {
         assert_eq!(outbox.poll_event(), None, "nobody asked to be told");
     }
     assert!(outbox.turns.capacity() <= 8 && outbox.events.capacity() <= 8);
+}
+
+#[test]
+fn short_messages_of_a_lost_packet_are_sent_again_if_they_have_not_ended() {
+    let mut outbox = outbox(PLENTY);
+    for _ in 0..4 {
+        queue(&mut outbox, 100);
+    }
+    let packet = write(&mut outbox, 1200);
+    assert_eq!(packet.record, [SentFrame::Run { first: MessageId(0), count: 4 }]);
+    outbox.reset(MessageId(2), 5);
+    settle(&mut outbox, &packet, false);
+    assert_eq!(outbox.in_flight(), 300);
+    let again = write(&mut outbox, 1200);
+    assert_eq!(again.ids(), [0, 1, 3]);
+    settle(&mut outbox, &packet, true);
+    settle(&mut outbox, &again, true);
+    assert!(outbox.is_empty() && outbox.in_flight() == 0 && outbox.frames.held() == 0);
+}
+
+#[test]
+fn a_short_message_is_cut_in_two_where_a_packet_has_much_room_left() {
+    let mut outbox = outbox(PLENTY);
+    for _ in 0..3 {
+        queue(&mut outbox, 500);
+    }
+    let first = write(&mut outbox, 1452);
+    assert_eq!(first.ids(), [0, 1, 2]);
+    let second = write(&mut outbox, 1452);
+    assert_eq!(second.ids(), [2]);
+    settle(&mut outbox, &second, true);
+    settle(&mut outbox, &first, true);
+    assert!(outbox.is_empty() && outbox.in_flight() == 0);
+}
+
+#[test]
+fn copies_of_short_messages_leave_out_those_that_have_ended() {
+    let mut outbox = outbox(PLENTY);
+    for _ in 0..3 {
+        queue(&mut outbox, 50);
+    }
+    let packet = write(&mut outbox, 1200);
+    outbox.reset(MessageId(1), 5);
+    assert!(outbox.is_worth_copying(&packet.record));
+    let (mut buf, mut record) = (Vec::new(), Vec::new());
+    assert_eq!(outbox.write_copies(&packet.record, &mut buf, 60, &mut record), 0, "no room");
+    let (mut buf, mut record) = (Vec::new(), Vec::new());
+    assert_eq!(outbox.write_copies(&packet.record, &mut buf, 1200, &mut record), 1);
+    let copies = Written { buf, record };
+    assert_eq!(copies.ids(), [0, 2]);
+    settle(&mut outbox, &copies, true);
+    assert!(!outbox.is_worth_copying(&packet.record));
+    assert_eq!(outbox.in_flight(), 0);
+}
+
+#[test]
+fn a_short_message_that_is_not_acknowledged_does_not_hold_the_memory_of_later_ones() {
+    let mut outbox = outbox(PLENTY);
+    queue(&mut outbox, 100);
+    let stuck = write(&mut outbox, 1200);
+    for _ in 0..10_000 {
+        queue(&mut outbox, 100);
+        let packet = write(&mut outbox, 1200);
+        settle(&mut outbox, &packet, true);
+        assert!(outbox.frames.held() < 70_000, "{} bytes", outbox.frames.held());
+    }
+    settle(&mut outbox, &stuck, true);
+    assert!(outbox.is_empty() && outbox.in_flight() == 0 && outbox.frames.held() == 0);
 }
 
 #[test]

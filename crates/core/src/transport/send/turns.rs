@@ -4,11 +4,12 @@ use alloc::collections::{BTreeSet, VecDeque};
 use core::ops::Range;
 
 use super::outgoing::Outgoing;
+use super::short::Message;
 use crate::transport::message::table::MessageTable;
 
 /// Bytes that a message sends before the next one has its turn: what any packet has room for. A longer
 /// message is a long one.
-const TURN: u64 = 1000;
+pub(super) const TURN: u64 = 1000;
 
 /// How many new bytes may be sent: what is left of the peer's credit for the connection, and of our
 /// own send window.
@@ -41,7 +42,10 @@ impl Allowance {
 /// of all others could use up the credit that it needs to end.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    short: VecDeque<u64>,
+    /// As runs of ids.
+    short: VecDeque<Range<u64>>,
+    /// Messages in `short`.
+    short_count: u64,
     /// Bytes of the messages in `short`, in all.
     short_bytes: u64,
     long: VecDeque<u64>,
@@ -66,27 +70,50 @@ impl Turns {
             if is_long(message) {
                 self.long.push_back(id);
             } else {
-                self.short_bytes += message.size();
-                self.short.push_back(id);
+                self.push_short(id, message.size());
             }
         }
     }
 
-    /// The message that sends next if all that wait are short ones.
-    pub(super) fn next_of_short(&self) -> Option<u64> {
-        if self.long.is_empty() { self.short.front().copied() } else { None }
+    /// Queues a short message that is not queued.
+    #[inline]
+    pub(super) fn push_short(&mut self, id: u64, size: u64) {
+        self.short_count += 1;
+        self.short_bytes += size;
+        match self.short.back_mut() {
+            Some(run) if run.end == id => run.end += 1,
+            _ => self.short.push_back(id..id + 1),
+        }
     }
 
-    /// The message that [`next_of_short`](Self::next_of_short) named wants no turn any more.
-    pub(super) fn pop_short(&mut self, message: &mut Outgoing) {
-        self.short.pop_front();
-        self.short_bytes -= message.size();
-        message.in_turns = false;
+    /// The messages that send next if all that wait are short ones.
+    #[inline]
+    pub(super) fn next_of_short(&self) -> Option<Range<u64>> {
+        if self.long.is_empty() { self.short.front().cloned() } else { None }
+    }
+
+    /// The first `count` short messages, of so many bytes, want no turn any more. They are of the first
+    /// run.
+    #[inline]
+    pub(super) fn pop_short(&mut self, count: u64, bytes: u64) {
+        let Some(run) = self.short.front_mut() else { return };
+        run.start += count;
+        debug_assert!(run.start <= run.end);
+        if run.is_empty() {
+            self.short.pop_front();
+        }
+        self.short_count -= count;
+        self.short_bytes -= bytes;
     }
 
     /// The number and the bytes of short messages that have not been sent whole.
-    pub(super) fn short(&self) -> (usize, u64) {
-        (self.short.len(), self.short_bytes)
+    pub(super) fn short(&self) -> (u64, u64) {
+        (self.short_count, self.short_bytes)
+    }
+
+    /// True if no message is queued.
+    pub(super) fn is_empty(&self) -> bool {
+        self.short.is_empty() && self.long.is_empty()
     }
 
     /// True if a long message is queued.
@@ -97,7 +124,7 @@ impl Turns {
     /// The message that sends next and the positions that it may send.
     pub(super) fn next(
         &self,
-        messages: &MessageTable<Outgoing>,
+        messages: &MessageTable<Message>,
         allowance: Allowance,
     ) -> Option<(u64, Range<u64>)> {
         if self.long_first {
@@ -109,19 +136,20 @@ impl Turns {
 
     fn next_short(
         &self,
-        messages: &MessageTable<Outgoing>,
+        messages: &MessageTable<Message>,
         allowance: Allowance,
     ) -> Option<(u64, Range<u64>)> {
-        let (id, message) = first_waiting(&self.short, messages)?;
+        let ids = self.short.iter().flat_map(Range::clone);
+        let (id, message) = first_waiting(ids, messages)?;
         Some((id, message.fresh(allowance.bytes())?))
     }
 
     fn next_long(
         &self,
-        messages: &MessageTable<Outgoing>,
+        messages: &MessageTable<Message>,
         allowance: Allowance,
     ) -> Option<(u64, Range<u64>)> {
-        let (front, message) = first_waiting(&self.long, messages)?;
+        let (front, message) = first_waiting(self.long.iter().copied(), messages)?;
         if let Some(range) = message.fresh(allowance.keeping(self.reserve).bytes()) {
             return Some((front, range));
         }
@@ -149,20 +177,28 @@ impl Turns {
     }
 
     /// Takes messages out that came to the front and want no turn any more.
-    pub(super) fn tidy(&mut self, messages: &mut MessageTable<Outgoing>) {
-        while let Some(&id) = self.short.front() {
-            match messages.get_mut(id) {
+    pub(super) fn tidy(&mut self, messages: &mut MessageTable<Message>) {
+        while let Some(id) = self.short.front().map(|run| run.start) {
+            let size = match messages.get_mut(id) {
                 Some(message) if message.wants_turn() => break,
-                Some(message) => self.pop_short(message),
-                None => {
-                    self.short.pop_front();
+                Some(message) => {
+                    if let Some(other) = message.other_mut() {
+                        other.in_turns = false;
+                    }
+                    message.size()
                 }
-            }
+                None => 0,
+            };
+            self.pop_short(1, size);
         }
         while let Some(id) = self.long.front() {
             match messages.get_mut(*id) {
                 Some(message) if message.wants_turn() => break,
-                Some(message) => message.in_turns = false,
+                Some(message) => {
+                    if let Some(other) = message.other_mut() {
+                        other.in_turns = false;
+                    }
+                }
                 None => {}
             }
             self.long.pop_front();
@@ -187,8 +223,8 @@ impl Turns {
         *self = Self { reserve: self.reserve, ..Self::default() };
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &u64> {
-        self.short.iter().chain(&self.long)
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        self.short.iter().flat_map(Range::clone).chain(self.long.iter().copied())
     }
 
     #[cfg(test)]
@@ -201,10 +237,10 @@ fn is_long(message: &Outgoing) -> bool {
     message.size() > TURN
 }
 
-fn first_waiting<'a>(
-    queue: &VecDeque<u64>,
-    messages: &'a MessageTable<Outgoing>,
-) -> Option<(u64, &'a Outgoing)> {
-    let mut queued = queue.iter().filter_map(|id| Some((*id, messages.get(*id)?)));
+fn first_waiting(
+    queue: impl Iterator<Item = u64>,
+    messages: &MessageTable<Message>,
+) -> Option<(u64, &Message)> {
+    let mut queued = queue.filter_map(|id| Some((id, messages.get(id)?)));
     queued.find(|(_, message)| message.wants_turn())
 }

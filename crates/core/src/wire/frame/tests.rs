@@ -26,6 +26,16 @@ fn kind(payload: &[u8]) -> FrameErrorKind {
 }
 
 #[test]
+fn the_header_of_a_whole_message_is_what_any_header_is() {
+    for (id, length) in [(0, 0), (63, 64), (64, 63), (70_000, 20_000), (1 << 40, 5)] {
+        let (mut whole, mut any) = (Vec::new(), Vec::new());
+        MessageHeader::encode_whole(id, length, &mut whole);
+        MessageHeader { id, offset: 0, end: true }.encode(Some(length), &mut any);
+        assert_eq!(whole, any);
+    }
+}
+
+#[test]
 fn a_packet_without_frames_is_a_violation() {
     assert_eq!(kind(&[]), FrameErrorKind::Violation);
 }
