@@ -122,6 +122,12 @@ impl Error {
         self
     }
 
+    /// The same where the command has printed its own JSON object.
+    #[must_use]
+    pub(crate) fn printed_if(self, printed: bool) -> Self {
+        if printed { self.printed() } else { self }
+    }
+
     /// Whether the JSON object of the command was printed already.
     pub(crate) fn is_printed(&self) -> bool {
         self.printed
@@ -180,11 +186,20 @@ impl From<ConnectError> for Error {
             }
             ConnectErrorKind::Refused(why) if why.contains("certificate") => {
                 let message = format!("cannot connect to {}: {why}", error.address());
-                Self::new(Exit::Connect, message).with_hint(
-                    "use the address with ?pin= that the server printed, or name its certificate \
-                     with --ca FILE, or its key with --pin FINGERPRINT; `stubborn ping --insecure \
-                     ADDR` shows the fingerprint: compare it with the server's own",
-                )
+                let hint = match why.contains("sent no certificate") {
+                    true => {
+                        "it lets in only who has a certificate of its authority: name the folder of \
+                         the cluster with --data DIR or $STUBBORN_DATA, or a certificate with \
+                         --cert FILE --key FILE"
+                    }
+                    false => {
+                        "use the address with ?pin= that the server printed, or name its \
+                         certificate with --ca FILE, or its key with --pin FINGERPRINT, or the \
+                         folder of its cluster with --data DIR; `stubborn ping --insecure ADDR` \
+                         shows the fingerprint: compare it with the server's own"
+                    }
+                };
+                Self::new(Exit::Connect, message).with_hint(hint)
             }
             _ => Self::new(Exit::Connect, error.to_string()),
         }

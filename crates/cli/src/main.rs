@@ -3,7 +3,9 @@
 //! One file per command in [`commands`]; what all of them need is here beside it: arguments that
 //! every command takes ([`cli`]), errors and exit codes ([`error`]), printing ([`output`]).
 
+mod child;
 mod cli;
+mod cluster;
 mod commands;
 #[cfg(test)]
 mod docs;

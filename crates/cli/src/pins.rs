@@ -1,5 +1,6 @@
-//! Keys that servers of this machine leave for programs of the same user: an address of the
-//! loopback interface is then enough to reach them, as safely as with the pin in the address.
+//! What servers of this machine leave for programs of the same user: their key, or the folder of
+//! their cluster with a client's certificate. An address of the loopback interface is then enough to
+//! reach them, as safely as with the pin in the address.
 //!
 //! A file for each address, in a directory that belongs to the user and that nobody else may enter.
 //! Whoever could put a wrong key there can run programs as the user anyway; so what is found there
@@ -14,7 +15,7 @@ use stubborn::Fingerprint;
 
 use crate::private;
 
-/// A key that was left; it is removed when this is dropped.
+/// What was left; it is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Left {
     path: PathBuf,
@@ -32,25 +33,42 @@ pub(crate) fn find(address: &str) -> Option<Fingerprint> {
     find_in(&directory()?, address)
 }
 
+/// Leaves the folder of the cluster of which a node listens on `local`.
+pub(crate) fn leave_folder(local: SocketAddr, folder: &Path) -> Option<Left> {
+    write_in(&directory()?, local, "cluster", fs::canonicalize(folder).ok()?.to_str()?)
+}
+
+/// The folder of the cluster of which a node of this user listens on the address HOST:PORT.
+pub(crate) fn find_folder(address: &str) -> Option<PathBuf> {
+    read_in(&directory()?, address, "cluster").map(PathBuf::from)
+}
+
 fn leave_in(directory: &Path, local: SocketAddr, pin: Fingerprint) -> Option<Left> {
-    let path = directory.join(name(local)?);
+    write_in(directory, local, "pin", &pin.to_string())
+}
+
+fn find_in(directory: &Path, address: &str) -> Option<Fingerprint> {
+    read_in(directory, address, "pin")?.parse().ok()
+}
+
+fn write_in(directory: &Path, local: SocketAddr, kind: &str, text: &str) -> Option<Left> {
+    let path = directory.join(name(local, kind)?);
     private::make_directory(directory).ok()?;
     if !private::is_private(directory) {
         return None;
     }
-    let text = pin.to_string();
     // Under another name first, so that nobody reads half a key.
     let new = directory.join(format!(".{}", std::process::id()));
-    let written = private::write(&new, &text).and_then(|()| fs::rename(&new, &path));
-    written.ok().map(|()| Left { path, text })
+    let written = private::write(&new, text).and_then(|()| fs::rename(&new, &path));
+    written.ok().map(|()| Left { path, text: text.to_owned() })
 }
 
-fn find_in(directory: &Path, address: &str) -> Option<Fingerprint> {
-    let path = directory.join(name(parse(address)?)?);
+fn read_in(directory: &Path, address: &str, kind: &str) -> Option<String> {
+    let path = directory.join(name(parse(address)?, kind)?);
     if !private::is_private(directory) || !private::is_private(&path) {
         return None;
     }
-    fs::read_to_string(path).ok()?.parse().ok()
+    fs::read_to_string(path).ok()
 }
 
 impl Drop for Left {
@@ -72,13 +90,13 @@ fn parse(address: &str) -> Option<SocketAddr> {
 }
 
 /// The file for an address; none for one that other machines could have.
-fn name(address: SocketAddr) -> Option<String> {
-    let kind = match address.ip() {
+fn name(address: SocketAddr, kind: &str) -> Option<String> {
+    let host = match address.ip() {
         ip if !ip.is_loopback() => return None,
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(_) => "v6".to_owned(),
     };
-    Some(format!("{kind}-{}.pin", address.port()))
+    Some(format!("{host}-{}.{kind}", address.port()))
 }
 
 /// `$XDG_RUNTIME_DIR/stubborn`, else one in the directory for temporary files.

@@ -1,10 +1,11 @@
 //! Reaching a server: the arguments of every command that does, and the way there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Trust};
 
+use crate::cluster::{self, Credentials, DEFAULT_FOLDER, Folder};
 use crate::error::Error;
 use crate::pins;
 
@@ -14,6 +15,13 @@ pub(crate) struct Remote {
     /// The server: HOST:PORT, or `stubborn://HOST:PORT[,HOST:PORT][?name=NAME][&pin=FINGERPRINT]`.
     pub(crate) addr: String,
 
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Whether to believe a server, and who to be to it.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Access {
     /// Trust certificates that this PEM file holds or has signed; without it $STUBBORN_CA, else the
     /// system's authorities.
     #[arg(long, value_name = "FILE")]
@@ -39,9 +47,26 @@ pub(crate) struct Remote {
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
+    /// The folder of the cluster, as `stubborn up` has made it: with the client's certificate, and
+    /// the authority to trust. Without it $STUBBORN_DATA; not needed for a cluster that this user
+    /// runs on this machine.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["ca", "pin", "insecure", "cert"])]
+    pub(crate) data: Option<PathBuf>,
+
     /// How long an attempt to connect to one address may take.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     connect_timeout: Duration,
+}
+
+/// A service on a cluster: like [`Remote`], but the folder of the cluster may say where it is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Cluster {
+    /// The nodes: HOST:PORT[,HOST:PORT]. Without it, those that the folder of the cluster names.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) addr: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 /// A connection on an endpoint of its own.
@@ -56,21 +81,82 @@ impl Remote {
         &self,
         settings: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
     ) -> Result<Link, Error> {
-        let endpoint = ClientEndpoint::new()
-            .map_err(|error| Error::internal(format!("no UDP socket: {error}")))?;
-        let connection = settings(self.builder()?.endpoint(&endpoint)).open().await?;
-        Ok(Link { endpoint, connection })
+        self.access.connect_with(&self.addr, settings).await
     }
 
     /// Connects.
     pub(crate) async fn connect(&self) -> Result<Link, Error> {
         self.connect_with(|builder| builder).await
     }
+}
 
-    fn builder(&self) -> Result<ChannelBuilder, Error> {
-        let mut builder =
-            ChannelBuilder::new(self.addr.as_str()).attempt_timeout(self.connect_timeout);
-        if let Some(trust) = self.trust()? {
+impl Cluster {
+    /// Where the cluster is.
+    ///
+    /// # Errors
+    /// If neither an address nor a folder says so.
+    pub(crate) fn address(&self) -> Result<String, Error> {
+        if let Some(addr) = &self.addr {
+            return Ok(addr.clone());
+        }
+        let named = self.access.folder();
+        let folder = named.unwrap_or_else(|| Folder::at(Path::new(DEFAULT_FOLDER)));
+        let nodes = folder.nodes()?;
+        let Some(first) = nodes.first() else {
+            let message = format!("{} is no folder of a cluster", folder.path().display());
+            return Err(Error::usage(message).with_hint(
+                "start one with `stubborn up`, or name its folder with --data DIR, or its nodes \
+                 with --addr HOST:PORT,HOST:PORT",
+            ));
+        };
+        let addresses: Vec<_> = first.members.iter().map(|m| m.address.as_str()).collect();
+        Ok(addresses.join(","))
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(&self) -> Result<Link, Error> {
+        let mut access = self.access.clone();
+        if self.addr.is_none() && access.folder().is_none() {
+            access.data = Some(DEFAULT_FOLDER.into());
+        }
+        access.connect_with(&self.address()?, |builder| builder).await
+    }
+}
+
+impl Access {
+    /// As the folder of a cluster says.
+    pub(crate) fn of_folder(folder: &Path) -> Self {
+        Self {
+            ca: None,
+            pin: None,
+            insecure: false,
+            name: None,
+            cert: None,
+            key: None,
+            data: Some(folder.to_owned()),
+            connect_timeout: Duration::from_secs(3),
+        }
+    }
+
+    /// Connects to this address, with further settings.
+    pub(crate) async fn connect_with(
+        &self,
+        addr: &str,
+        settings: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
+    ) -> Result<Link, Error> {
+        let endpoint = ClientEndpoint::new()
+            .map_err(|error| Error::internal(format!("no UDP socket: {error}")))?;
+        let connection = settings(self.builder(addr)?.endpoint(&endpoint)).open().await?;
+        Ok(Link { endpoint, connection })
+    }
+
+    /// A channel to this address.
+    pub(crate) fn builder(&self, addr: &str) -> Result<ChannelBuilder, Error> {
+        let mut builder = ChannelBuilder::new(addr).attempt_timeout(self.connect_timeout);
+        if let Some(folder) = self.folder().or_else(|| self.left_folder(addr)) {
+            let Credentials { identity, trust } = folder.credentials()?;
+            builder = builder.trust(trust).identity(identity).server_name(cluster::NAME);
+        } else if let Some(trust) = self.trust(addr)? {
             builder = builder.trust(trust);
         }
         if let Some(name) = &self.name {
@@ -82,7 +168,30 @@ impl Remote {
         Ok(builder)
     }
 
-    fn trust(&self) -> Result<Option<Trust>, Error> {
+    /// The folder of the cluster that was named.
+    pub(crate) fn folder(&self) -> Option<Folder> {
+        if let Some(data) = &self.data {
+            return Some(Folder::at(data));
+        }
+        let otherwise = self.says_otherwise();
+        variable("STUBBORN_DATA").filter(|_| !otherwise).map(|data| Folder::at(Path::new(&data)))
+    }
+
+    /// The folder that a node of this user on this machine has left a note of.
+    fn left_folder(&self, addr: &str) -> Option<Folder> {
+        if self.says_otherwise() || addr.contains("pin=") {
+            return None;
+        }
+        let first = addr.split([',', '?']).next()?;
+        Some(Folder::at(&pins::find_folder(first)?))
+    }
+
+    /// Whether another way to trust or to be trusted was chosen.
+    fn says_otherwise(&self) -> bool {
+        self.insecure || self.pin.is_some() || self.ca.is_some() || self.cert.is_some()
+    }
+
+    fn trust(&self, addr: &str) -> Result<Option<Trust>, Error> {
         if self.insecure {
             return Ok(Some(Trust::insecure()));
         }
@@ -92,7 +201,7 @@ impl Remote {
         if let Some(ca) = &self.ca {
             return Ok(Some(Trust::pem_file(ca)?));
         }
-        if self.addr.contains("pin=") {
+        if addr.contains("pin=") {
             return Ok(None);
         }
         if let Some(pin) = variable("STUBBORN_PIN") {
@@ -102,7 +211,7 @@ impl Remote {
         }
         match variable("STUBBORN_CA") {
             Some(file) => Ok(Some(Trust::pem_file(PathBuf::from(file))?)),
-            None => Ok(pins::find(&self.addr).map(Trust::key)),
+            None => Ok(pins::find(addr).map(Trust::key)),
         }
     }
 }

@@ -15,3 +15,19 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Res
         .map_err(|e| Error::internal(format!("cannot start: {e}")))?;
     runtime.block_on(future)
 }
+
+/// Waits for Ctrl-C, or for being told to end.
+pub(crate) async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

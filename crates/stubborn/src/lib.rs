@@ -18,15 +18,20 @@ pub mod datagram;
 pub mod deadline;
 mod driver;
 mod generated;
+pub mod group;
 pub mod kv;
 mod macros;
 pub mod naming;
 pub mod reflection;
+#[cfg(feature = "replica")]
+pub mod replica;
 pub mod security;
 pub mod server;
 
 pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
 pub use driver::ChannelStatus;
+#[cfg(feature = "replica")]
+pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
 pub use security::{Authority, Fingerprint, Identity, SecurityError, Trust};
 pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, WorkerStats};
 pub use stubborn_core::limits::Limits;

@@ -13,9 +13,12 @@ struct Description {
     services: Vec<&'static ServiceDescriptor>,
 }
 
-/// Adds the service, which describes what the registry holds so far and itself.
-pub(crate) fn add(registry: &mut Registry) -> Result<(), RegisterError> {
-    let mut services: Vec<_> = registry.descriptors().collect();
+/// Adds the service, which describes what the registry holds so far, `more`, and itself.
+pub(crate) fn add(
+    registry: &mut Registry,
+    more: impl IntoIterator<Item = &'static ServiceDescriptor>,
+) -> Result<(), RegisterError> {
+    let mut services: Vec<_> = registry.descriptors().chain(more).collect();
     services.push(&REFLECTION_DESCRIPTOR);
     services.sort_by_key(|descriptor| descriptor.name);
     registry.add(Arc::new(ReflectionServer::new(Description { services })))
@@ -48,7 +51,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_describes_its_services_and_itself() {
         let mut registry = Registry::new();
-        add(&mut registry).unwrap();
+        add(&mut registry, []).unwrap();
         let name = REFLECTION_DESCRIPTOR.name;
         let itself = Description { services: registry.descriptors().collect() };
         let list = itself.list_services(Call::new(ListServicesRequest {}, Default::default()));

@@ -6,12 +6,16 @@ mod completions;
 mod demo;
 mod describe;
 mod r#gen;
+mod kv;
 mod ls;
 mod new;
+mod node;
 mod outcome;
 mod ping;
 mod sim;
+mod status;
 mod udp;
+mod up;
 
 use std::io::Read;
 use std::path::Path;
@@ -31,6 +35,10 @@ pub(crate) enum Command {
     Outcome(outcome::Args),
     Ping(ping::Args),
     Udp(udp::Args),
+    Up(up::Args),
+    Node(node::Args),
+    Status(status::Args),
+    Kv(kv::Args),
     Demo(demo::Args),
     Bench(bench::Args),
     Sim(sim::Args),
@@ -48,6 +56,10 @@ impl Command {
             Self::Outcome(args) => outcome::run(args, out),
             Self::Ping(args) => ping::run(args, out),
             Self::Udp(args) => udp::run(args, out),
+            Self::Up(args) => up::run(args, out),
+            Self::Node(args) => node::run(args, out),
+            Self::Status(args) => status::run(args, out),
+            Self::Kv(args) => kv::run(args, out),
             Self::Demo(args) => demo::run(args, out),
             Self::Bench(args) => bench::run(args, out),
             Self::Sim(args) => sim::run(args, out),

@@ -51,6 +51,7 @@ struct Settings {
     backoff: Option<(Duration, Duration)>,
     attempt_timeout: Option<Duration>,
     resume: Option<SessionTicket>,
+    reads_only: bool,
 }
 
 impl ChannelBuilder {
@@ -147,6 +148,14 @@ impl ChannelBuilder {
         self
     }
 
+    /// Carries reads and `maybe` calls only. The server then keeps no session for this channel, and a
+    /// group need not agree on one: it can be asked how it stands even when it cannot agree on
+    /// anything. [`open`](Self::open) and [`connect`](Self::connect) do not wait then.
+    pub fn reads_only(mut self) -> Self {
+        self.settings.reads_only = true;
+        self
+    }
+
     /// Opens the channel and waits until a server has answered.
     ///
     /// # Errors
@@ -167,6 +176,9 @@ impl ChannelBuilder {
     /// # Panics
     /// As [`connect`](Self::connect).
     pub async fn open(self) -> Result<Connection, ConnectError> {
+        if self.settings.reads_only {
+            return self.open_now().await;
+        }
         let text = self.address.clone();
         let failed = |kind| ConnectError::new(text.clone(), kind);
         let wait = self.settings.wait_for_ready;
@@ -249,6 +261,7 @@ impl Settings {
         }
         set(&mut config.attempt_timeout, self.attempt_timeout);
         config.resume = self.resume;
+        config.session = !self.reads_only;
     }
 }
 

@@ -37,6 +37,8 @@ use tokio::task::JoinHandle;
 pub(crate) use clock::NodeClock;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
+#[cfg(feature = "replica")]
+pub(crate) use timer::Timer;
 pub(crate) use waiters::{Waiter, WaiterKey};
 pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
@@ -45,6 +47,7 @@ use handler::Handler;
 use outgoing::Outgoing;
 use patience::Patience;
 use tasks::Tasks;
+#[cfg(not(feature = "replica"))]
 use timer::Timer;
 use workers::Member;
 

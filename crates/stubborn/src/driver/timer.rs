@@ -11,14 +11,14 @@ use super::clock::NodeClock;
 
 /// The node's timer. Moving a timer costs more than a wake-up too many now and then, so one that
 /// fires early is left to fire.
-pub(super) struct Timer {
+pub(crate) struct Timer {
     clock: NodeClock,
     sleep: Pin<Box<Sleep>>,
     armed: Option<Instant>,
 }
 
 impl Timer {
-    pub(super) fn new(clock: NodeClock) -> Self {
+    pub(crate) fn new(clock: NodeClock) -> Self {
         let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
         Self { clock, sleep, armed: None }
     }
@@ -29,7 +29,7 @@ impl Timer {
     }
 
     /// Ready when the node's timers are due. Else the task is woken by then, perhaps earlier.
-    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+    pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
         let Some(at) = at else { return Poll::Pending };
         loop {
             if self.armed.is_none_or(|armed| armed > at) {

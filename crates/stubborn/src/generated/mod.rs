@@ -3,6 +3,13 @@
 /// Package `stubborn`.
 #[allow(clippy::all, dead_code, unreachable_pub)]
 pub mod stubborn {
+    /// Package `stubborn.group`.
+    pub mod group {
+        /// Package `stubborn.group.v1`.
+        pub mod v1 {
+            include!("stubborn.group.v1.rs");
+        }
+    }
     /// Package `stubborn.kv`.
     pub mod kv {
         /// Package `stubborn.kv.v1`.

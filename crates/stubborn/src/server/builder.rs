@@ -222,7 +222,7 @@ impl ServerBuilder {
             registry.add(Arc::clone(service))?;
         }
         if self.reflection {
-            crate::reflection::add(&mut registry)?;
+            crate::reflection::add(&mut registry, [])?;
         }
         Ok(registry)
     }
@@ -240,7 +240,7 @@ impl ServerBuilder {
     }
 }
 
-async fn resolve(address: &str) -> Result<SocketAddr, ServeError> {
+pub(crate) async fn resolve(address: &str) -> Result<SocketAddr, ServeError> {
     let failed = |error| ServeError::Address(address.to_owned(), error);
     let mut found = tokio::net::lookup_host(address).await.map_err(failed)?;
     let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");

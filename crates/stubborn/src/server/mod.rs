@@ -5,6 +5,8 @@ mod error;
 mod handle;
 mod share;
 
+#[cfg(feature = "replica")]
+pub(crate) use builder::resolve;
 pub use builder::{Server, ServerBuilder};
 pub use error::ServeError;
 pub use handle::{DrainReport, ServerHandle, WorkerStats};

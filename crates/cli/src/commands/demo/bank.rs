@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stubborn::{Call, Identity, Server, Status};
 
-use super::child;
 use super::ledger::{self, Ledger, Transfer};
+use crate::child;
 use crate::error::Error;
 use crate::stubs::bank::v1::{
     BalanceReply, BalanceRequest, Bank, BankServer, Heartbeat, TransferReply, TransferRequest,

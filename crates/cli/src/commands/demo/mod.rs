@@ -6,7 +6,6 @@
 
 mod bank;
 mod check;
-mod child;
 mod client;
 mod dice;
 mod ledger;
@@ -24,11 +23,11 @@ use stubborn::client::ConnectionStats;
 use stubborn::{ChannelBuilder, Identity};
 use tokio::sync::watch;
 
+use crate::child::Child;
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 use crate::stubs::bank::v1::BankClient;
-use crate::task::block_on;
-use child::Child;
+use crate::task::{block_on, interrupted};
 use client::Journal;
 use relay::{Counters, Faults};
 use report::{Latency, Report, grouped};
@@ -337,20 +336,4 @@ fn print_run(args: &Args, journal: &Journal, out: &Output) {
     let count = grouped(journal.records.len() as u64);
     let seconds = journal.took.as_secs_f64();
     out.line(format_args!("{}  [{bar}] {count}  {seconds:.1} s", title(args)));
-}
-
-/// Waits for Ctrl-C, or for being told to end.
-async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use stubborn::datagram::{Datagrams, DatagramsExt, UdpEndpoint};
 use tokio::task::AbortHandle;
 
-use super::child;
 use super::dice::Dice;
 use super::percent::Percent;
+use crate::child;
 use crate::error::Error;
 
 /// Clients that are carried for at once; a further one takes the place of the one that was silent

@@ -1,5 +1,5 @@
-//! Processes of the demo: each says on standard output where it listens, and ends when its standard
-//! input ends, so that none outlives the demo, however that ends.
+//! Processes that this program starts of itself: each says on standard output where it listens, and
+//! ends when its standard input ends, so that none outlives its parent, however that ends.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -11,9 +11,9 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use crate::error::Error;
 
-/// A process that the demo started; it is killed when this is dropped.
+/// A process that was started; it is killed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     what: &'static str,
     process: tokio::process::Child,
     stdin: Option<ChildStdin>,
@@ -23,7 +23,7 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts this program with other arguments and waits until it says where it listens.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         what: &'static str,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, Error> {
@@ -48,17 +48,17 @@ impl Child {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Its number; 0 when it has ended.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id().unwrap_or(0)
     }
 
     /// Waits until it ends by itself, which it should not.
-    pub(super) async fn ended(&mut self) -> Error {
+    pub(crate) async fn ended(&mut self) -> Error {
         let how = match self.process.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
@@ -67,12 +67,12 @@ impl Child {
     }
 
     /// Kills it (SIGKILL) and waits until it is gone.
-    pub(super) async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let _ = self.process.kill().await;
     }
 
     /// Lets it end, and returns the last line that it printed.
-    pub(super) async fn finish(mut self) -> Option<String> {
+    pub(crate) async fn finish(mut self) -> Option<String> {
         drop(self.stdin.take());
         let mut last = None;
         while let Ok(Some(line)) = self.lines.next_line().await {
@@ -84,18 +84,18 @@ impl Child {
 }
 
 /// In a child: tells the parent where it listens.
-pub(super) fn ready(address: SocketAddr) {
+pub(crate) fn ready(address: SocketAddr) {
     say(&address.to_string());
 }
 
 /// In a child: prints a line for the parent, which may be gone.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// In a child: waits until the parent has closed this process's standard input, or is gone.
-pub(super) async fn parent_gone() {
+pub(crate) async fn parent_gone() {
     let (gone, wait) = tokio::sync::oneshot::channel::<()>();
     // A thread of its own: a pipe's end cannot be awaited everywhere.
     std::thread::spawn(move || {

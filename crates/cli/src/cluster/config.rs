@@ -1,0 +1,333 @@
+//! The configuration file of a node: lines of `name = value`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use stubborn::Fingerprint;
+
+use crate::error::Error;
+
+/// What `stubborn node --print-config` prints.
+pub(crate) const EXAMPLE: &str = "\
+# A node of a replicated cluster: stubborn node --config FILE
+#
+# Lines are `name = value`; what follows a # is a comment. Paths are relative to this file.
+# `stubborn up --prepare a.example:7400,b.example:7400,c.example:7400 --data DIR` writes such a file
+# for each node, with certificates that fit; copy each DIR/node-N to its machine.
+
+# What tells this group from every other: 14 hex digits that are drawn at random when the group is
+# made (for example with: openssl rand -hex 7), then 00. The same at all of its nodes.
+group = 0123456789abcd00
+
+# Which member this node is. A node that has lost its disk never comes back under its number.
+node = 1
+
+# The UDP address to listen on.
+listen = 0.0.0.0:7400
+
+# The folder with the log and the snapshots.
+data = data
+
+# The node's certificate and key, and the authority that has signed those of all nodes and clients.
+# The certificate of node 1 bears the name node-1.stubborn, and also node.stubborn, by which clients
+# know all nodes.
+certificate = node.crt
+key = node.key
+authority = authority.crt
+
+# Who may call: `certificate` (whoever has one of that authority) or `anybody`.
+clients = certificate
+
+# The members with which the group begins: number, address, and the fingerprint of the node's key
+# (`stubborn ping` shows it). The same lines, in any order, at every node.
+member = 1 a.example:7400 0000000000000000000000000000000000000000000000000000000000000001
+member = 2 b.example:7400 0000000000000000000000000000000000000000000000000000000000000002
+member = 3 c.example:7400 0000000000000000000000000000000000000000000000000000000000000003
+";
+
+/// Members that a group may begin with.
+const MEMBERS: std::ops::RangeInclusive<usize> = 1..=7;
+
+/// What a node is started with. Paths are as they stand in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeConfig {
+    pub(crate) group: u64,
+    pub(crate) node: u64,
+    pub(crate) listen: String,
+    pub(crate) data: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) authority: PathBuf,
+    pub(crate) clients: Admission,
+    /// Sorted by number.
+    pub(crate) members: Vec<Member>,
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Whoever has a certificate of the authority.
+    Certificate,
+    Anybody,
+}
+
+/// A member of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) number: u64,
+    /// HOST:PORT
+    pub(crate) address: String,
+    pub(crate) key: Fingerprint,
+}
+
+/// What the lines of a file have said so far.
+#[derive(Default)]
+struct Fields {
+    group: Option<u64>,
+    node: Option<u64>,
+    listen: Option<String>,
+    data: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    authority: Option<PathBuf>,
+    clients: Option<Admission>,
+    members: Vec<Member>,
+}
+
+impl NodeConfig {
+    /// Reads a file; its paths are made those that this process can open.
+    ///
+    /// # Errors
+    /// If it cannot be read; the error names the line.
+    pub(crate) fn load(path: &Path) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            Error::usage(format!("cannot read {}: {error}", path.display()))
+                .with_hint("`stubborn node --print-config` prints a file to begin with")
+        })?;
+        let mut config = Self::parse(&text)
+            .map_err(|(line, why)| match line {
+                Some(line) => format!("{}:{line}: {why}", path.display()),
+                None => format!("{}: {why}", path.display()),
+            })
+            .map_err(|why| {
+                Error::usage(why).with_hint("`stubborn node --print-config` explains every line")
+            })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let paths =
+            [&mut config.data, &mut config.certificate, &mut config.key, &mut config.authority];
+        for path in paths {
+            *path = base.join(&*path);
+        }
+        Ok(config)
+    }
+
+    /// # Errors
+    /// What is wrong, and in which line if it is one.
+    fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
+        let mut fields = Fields::default();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if !line.is_empty() {
+                fields.take(line).map_err(|why| (Some(index + 1), why))?;
+            }
+        }
+        fields.finish().map_err(|why| (None, why))
+    }
+
+    /// The text of the file.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = String::from(
+            "# A node of a replicated cluster: stubborn node --config FILE\n\
+             # `stubborn node --print-config` explains every line.\n",
+        );
+        let Self { group, node, listen, clients, .. } = self;
+        let _ = writeln!(out, "group = {group:016x}\nnode = {node}\nlisten = {listen}");
+        let paths = [
+            ("data", &self.data),
+            ("certificate", &self.certificate),
+            ("key", &self.key),
+            ("authority", &self.authority),
+        ];
+        for (name, path) in paths {
+            let _ = writeln!(out, "{name} = {}", path.display());
+        }
+        let clients = match clients {
+            Admission::Certificate => "certificate",
+            Admission::Anybody => "anybody",
+        };
+        let _ = writeln!(out, "clients = {clients}");
+        for Member { number, address, key } in &self.members {
+            let _ = writeln!(out, "member = {number} {address} {key}");
+        }
+        out
+    }
+
+    /// This node among the members.
+    #[cfg(test)]
+    pub(crate) fn own(&self) -> &Member {
+        let own = self.members.iter().find(|member| member.number == self.node);
+        own.expect("checked when it was read")
+    }
+}
+
+impl Fields {
+    fn take(&mut self, line: &str) -> Result<(), String> {
+        let (name, value) = line.split_once('=').ok_or("expected `name = value`")?;
+        let (name, value) = (name.trim(), value.trim());
+        if value.is_empty() {
+            return Err(format!("{name} has no value"));
+        }
+        let path = || PathBuf::from(value);
+        match name {
+            "group" => once(&mut self.group, name, group(value)?),
+            "node" => once(&mut self.node, name, number(value)?),
+            "listen" => once(&mut self.listen, name, value.to_owned()),
+            "data" => once(&mut self.data, name, path()),
+            "certificate" => once(&mut self.certificate, name, path()),
+            "key" => once(&mut self.key, name, path()),
+            "authority" => once(&mut self.authority, name, path()),
+            "clients" => once(&mut self.clients, name, admission(value)?),
+            "member" => {
+                self.members.push(member(value)?);
+                Ok(())
+            }
+            _ => Err(format!("there is no setting {name:?}")),
+        }
+    }
+
+    fn finish(mut self) -> Result<NodeConfig, String> {
+        self.members.sort_by_key(|member| member.number);
+        let numbers: BTreeSet<_> = self.members.iter().map(|member| member.number).collect();
+        let keys: BTreeSet<_> = self.members.iter().map(|member| member.key.0).collect();
+        if numbers.len() != self.members.len() || keys.len() != self.members.len() {
+            return Err("two members have the same number or the same key".into());
+        }
+        if !MEMBERS.contains(&self.members.len()) {
+            return Err(format!(
+                "a group begins with {} to {} members, each in a line `member = ...`",
+                MEMBERS.start(),
+                MEMBERS.end()
+            ));
+        }
+        let node = self.node.ok_or_else(|| missing("node"))?;
+        if !numbers.contains(&node) {
+            return Err(format!("no member has the number of this node, {node}"));
+        }
+        Ok(NodeConfig {
+            group: self.group.ok_or_else(|| missing("group"))?,
+            node,
+            listen: self.listen.ok_or_else(|| missing("listen"))?,
+            data: self.data.ok_or_else(|| missing("data"))?,
+            certificate: self.certificate.ok_or_else(|| missing("certificate"))?,
+            key: self.key.ok_or_else(|| missing("key"))?,
+            authority: self.authority.ok_or_else(|| missing("authority"))?,
+            clients: self.clients.unwrap_or(Admission::Certificate),
+            members: self.members,
+        })
+    }
+}
+
+fn once<T>(field: &mut Option<T>, name: &str, value: T) -> Result<(), String> {
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(format!("{name} is set twice")),
+    }
+}
+
+fn missing(name: &str) -> String {
+    format!("{name} is not set")
+}
+
+fn group(text: &str) -> Result<u64, String> {
+    let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let sound = |group: &u64| digits && *group != 0 && group & 0xff == 0;
+    let group = u64::from_str_radix(text, 16).ok().filter(sound);
+    group.ok_or_else(|| {
+        format!("{text:?} is no group: expected 16 hex digits, the last two 00, not all of them 0")
+    })
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("{text:?} is no number of a node: expected 1, 2, 3, ..."))
+}
+
+fn admission(text: &str) -> Result<Admission, String> {
+    match text {
+        "certificate" => Ok(Admission::Certificate),
+        "anybody" => Ok(Admission::Anybody),
+        _ => Err(format!("clients is `certificate` or `anybody`, not {text:?}")),
+    }
+}
+
+fn member(text: &str) -> Result<Member, String> {
+    let mut words = text.split_whitespace();
+    let (Some(node), Some(address), Some(key), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err("a member is `NUMBER HOST:PORT FINGERPRINT`".into());
+    };
+    if !address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    }) {
+        return Err(format!("{address:?} is no address: expected HOST:PORT"));
+    }
+    let key = key.parse().map_err(|error| format!("{error}"))?;
+    Ok(Member { number: number(node)?, address: address.to_owned(), key })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_configuration_and_survives_being_written() {
+        let config = NodeConfig::parse(EXAMPLE).unwrap();
+        assert_eq!((config.node, config.members.len()), (1, 3));
+        assert_eq!(config.own().address, "a.example:7400");
+        assert_eq!(NodeConfig::parse(&config.to_text()), Ok(config));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        let with = |from: &str, to: &str| {
+            let text = EXAMPLE.replace(from, to);
+            assert_ne!(text, EXAMPLE, "{from}");
+            NodeConfig::parse(&text).unwrap_err()
+        };
+        for (from, to, why) in [
+            ("node = 1", "node = 0", "is no number of a node"),
+            ("node = 1", "node = 4", "no member has the number of this node"),
+            ("node = 1", "node = 1\nnode = 1", "node is set twice"),
+            ("node = 1", "", "node is not set"),
+            ("node = 1", "node", "expected `name = value`"),
+            ("node = 1", "node =", "node has no value"),
+            ("clients = certificate", "clients = all", "`certificate` or `anybody`"),
+            ("group = 01", "group = ", "is no group"),
+            ("cd00", "cdef", "the last two 00"),
+            ("listen =", "lisen =", "no setting \"lisen\""),
+            ("member = 2 ", "member = 1 ", "the same number or the same key"),
+            ("member = 2 b.example:7400", "member = 2 b.example", "is no address"),
+            ("member = 2 b.example:7400", "member = 2", "a member is `NUMBER"),
+        ] {
+            let (_, said) = with(from, to);
+            assert!(said.contains(why), "{from} -> {to}: {said}");
+        }
+        assert_eq!(with("node = 1", "nod = 1").0, Some(12));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.conf");
+        fs::write(&path, EXAMPLE).unwrap();
+        let config = NodeConfig::load(&path).unwrap();
+        assert_eq!(config.key, folder.path().join("node.key"));
+        fs::write(&path, "x = 1").unwrap();
+        let error = NodeConfig::load(&path).unwrap_err();
+        assert!(error.message().contains("node.conf:1: there is no setting"), "{error}");
+        assert!(error.hint().is_some());
+    }
+}

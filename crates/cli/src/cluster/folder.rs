@@ -1,0 +1,225 @@
+//! The folder of a cluster: its authority, a client's certificate, and a folder for each node.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use stubborn::{Authority, Identity, Trust};
+
+use super::config::{Admission, Member, NodeConfig};
+use crate::error::Error;
+use crate::private;
+
+/// The name that the certificates of all nodes bear, whatever their addresses are.
+pub(crate) const NAME: &str = "node.stubborn";
+
+/// Where a cluster is kept unless another folder is named.
+pub(crate) const DEFAULT_FOLDER: &str = "stubborn-data";
+
+/// The folder of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder(PathBuf);
+
+/// What it takes to call a cluster.
+pub(crate) struct Credentials {
+    pub(crate) identity: Identity,
+    pub(crate) trust: Trust,
+}
+
+impl Folder {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Whether a cluster was made here.
+    pub(crate) fn holds_cluster(&self) -> bool {
+        self.config(1).exists()
+    }
+
+    /// The configuration file of a node.
+    pub(crate) fn config(&self, node: u64) -> PathBuf {
+        self.0.join(format!("node-{node}")).join("node.conf")
+    }
+
+    /// The configurations of the nodes that are here, by number.
+    pub(crate) fn nodes(&self) -> Result<Vec<NodeConfig>, Error> {
+        let configs = (1..).map(|node| self.config(node)).take_while(|config| config.exists());
+        configs.map(|config| NodeConfig::load(&config)).collect()
+    }
+
+    /// Makes authority, certificates and a folder for each node. `members` are the addresses at
+    /// which others reach the nodes; each listens on that address, or on all with `everywhere`.
+    ///
+    /// # Errors
+    /// If something is there already or cannot be written.
+    pub(crate) fn make(
+        &self,
+        members: &[String],
+        everywhere: bool,
+        clients: Admission,
+    ) -> Result<(), Error> {
+        private::make_directory(&self.0).map_err(|e| Error::io("make the folder", &self.0, &e))?;
+        let authority = Authority::generate()?;
+        let mut identities = Vec::new();
+        for (index, address) in members.iter().enumerate() {
+            identities.push(authority.issue_node(names(index + 1, address))?);
+        }
+        let group = draw_group()?;
+        let members: Result<Vec<Member>, Error> = (1..)
+            .zip(members.iter().zip(&identities))
+            .map(|(number, (address, identity))| {
+                let key = identity.fingerprint()?;
+                Ok(Member { number, address: address.clone(), key })
+            })
+            .collect();
+        let members = members?;
+        for (member, identity) in members.iter().zip(&identities) {
+            let config = NodeConfig {
+                group,
+                node: member.number,
+                listen: listen(&member.address, everywhere),
+                data: "data".into(),
+                certificate: "node.crt".into(),
+                key: "node.key".into(),
+                authority: "authority.crt".into(),
+                clients,
+                members: members.clone(),
+            };
+            self.make_node(&config, identity, &authority)?;
+        }
+        let client = authority.issue_client("client")?;
+        write(&self.0.join("client.crt"), client.certificate_pem())?;
+        write(&self.0.join("client.key"), client.key_pem())?;
+        write(&self.0.join("authority.crt"), authority.certificate_pem())?;
+        write(&self.0.join("authority.key"), authority.key_pem())
+    }
+
+    fn make_node(
+        &self,
+        config: &NodeConfig,
+        identity: &Identity,
+        authority: &Authority,
+    ) -> Result<(), Error> {
+        let path = self.config(config.node);
+        let folder = path.parent().unwrap_or(&self.0);
+        private::make_directory(folder).map_err(|e| Error::io("make the folder", folder, &e))?;
+        write(&folder.join("node.crt"), identity.certificate_pem())?;
+        write(&folder.join("node.key"), identity.key_pem())?;
+        write(&folder.join("authority.crt"), authority.certificate_pem())?;
+        write(&path, &config.to_text())
+    }
+
+    /// The client's certificate, and the authority of the nodes.
+    ///
+    /// # Errors
+    /// If the folder is none of a cluster.
+    pub(crate) fn credentials(&self) -> Result<Credentials, Error> {
+        let file = |name: &str| self.0.join(name);
+        if !file("client.crt").exists() {
+            let message = format!("{} is no folder of a cluster", self.0.display());
+            return Err(Error::usage(message).with_hint(
+                "name the one that `stubborn up` has made, which has a client.crt, with --data DIR \
+                 or $STUBBORN_DATA",
+            ));
+        }
+        Ok(Credentials {
+            identity: Identity::from_pem_files(file("client.crt"), file("client.key"))?,
+            trust: Trust::pem_file(file("authority.crt"))?,
+        })
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    private::write(path, text).map_err(|e| Error::io("write", path, &e))
+}
+
+/// The names in the certificate of a node.
+fn names(number: usize, address: &str) -> Vec<String> {
+    let mut names = vec![format!("node-{number}.stubborn"), NAME.to_owned(), "localhost".into()];
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    for name in [host, "127.0.0.1", "::1"] {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// Where a node listens that others reach at this address.
+fn listen(address: &str, everywhere: bool) -> String {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, "7400"));
+    let is_ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    match is_ip {
+        Ok(_) if !everywhere => address.to_owned(),
+        Ok(IpAddr::V6(_)) => format!("[::]:{port}"),
+        _ => format!("0.0.0.0:{port}"),
+    }
+}
+
+fn draw_group() -> Result<u64, Error> {
+    loop {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes)
+            .map_err(|e| Error::internal(format!("the system gives no entropy: {e}")))?;
+        // The last byte is left free: in incarnations it tells workers of a server from each other.
+        let group = u64::from_be_bytes(bytes) & !0xff;
+        if group != 0 {
+            return Ok(group);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_folder_has_a_configuration_for_each_node_and_a_certificate_for_clients() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::at(&home.path().join("cluster"));
+        assert!(!folder.holds_cluster() && folder.credentials().is_err());
+        let members = addresses(&["127.0.0.1:7400", "127.0.0.1:7401", "b.example:7402"]);
+        folder.make(&members, false, Admission::Certificate).unwrap();
+        let nodes = folder.nodes().unwrap();
+        assert!(folder.holds_cluster() && folder.credentials().is_ok());
+        assert_eq!(nodes.len(), 3);
+        assert!(nodes.iter().all(|node| node.group == nodes[0].group));
+        assert_eq!(nodes[1].listen, "127.0.0.1:7401");
+        assert_eq!(nodes[2].listen, "0.0.0.0:7402");
+        for node in &nodes {
+            let own = Identity::from_pem_files(&node.certificate, &node.key).unwrap();
+            assert_eq!(own.fingerprint().unwrap(), node.own().key);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn keys_are_for_their_user_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::at(&home.path().join("cluster"));
+        folder.make(&addresses(&["[::1]:7400"]), false, Admission::Certificate).unwrap();
+        for key in ["authority.key", "client.key", "node-1/node.key"] {
+            let mode = fs::metadata(folder.path().join(key)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_node_listens_where_others_reach_it_or_everywhere() {
+        assert_eq!(listen("10.0.0.1:7400", false), "10.0.0.1:7400");
+        assert_eq!(listen("10.0.0.1:7400", true), "0.0.0.0:7400");
+        assert_eq!(listen("[2001:db8::1]:7400", true), "[::]:7400");
+        assert_eq!(listen("a.example:7400", false), "0.0.0.0:7400");
+    }
+}

@@ -1,0 +1,8 @@
+//! A cluster on disk: what `stubborn up` makes, a node is started from, and a client finds its
+//! certificate in.
+
+mod config;
+mod folder;
+
+pub(crate) use config::{Admission, EXAMPLE, NodeConfig};
+pub(crate) use folder::{Credentials, DEFAULT_FOLDER, Folder, NAME};

@@ -1,0 +1,208 @@
+//! `stubborn kv`: keys and values of a cluster, from the shell.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use stubborn::kv::compare_and_swap_request::Expected;
+use stubborn::kv::{
+    CompareAndSwapRequest, DeleteRequest, GetRequest, KvClient, ListRequest, Pair, PutRequest,
+};
+
+use crate::error::{Error, Exit};
+use crate::output::Output;
+use crate::remote::Cluster;
+use crate::task::block_on;
+
+/// Read and change keys and values of a cluster: what `stubborn up` and `stubborn node` serve.
+///
+/// A change runs exactly once, whatever fails; a read sees every change that ended before it began.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    cluster: Cluster,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Give a key a value.
+    Put {
+        /// The key.
+        key: String,
+        /// The value; `-` reads standard input, `@FILE` a file.
+        value: String,
+    },
+    /// Print the value of a key.
+    Get {
+        /// The key.
+        key: String,
+    },
+    /// Take a key away.
+    Delete {
+        /// The key.
+        key: String,
+    },
+    /// Change a key if it is as expected.
+    Cas {
+        /// The key.
+        key: String,
+        /// Its value from then on; `-` reads standard input, `@FILE` a file.
+        #[arg(required_unless_present = "delete")]
+        value: Option<String>,
+        /// Take it away instead.
+        #[arg(long, conflicts_with = "value")]
+        delete: bool,
+        /// Expect this revision; 0: that the key is not there.
+        #[arg(long, value_name = "N", required_unless_present = "expect")]
+        revision: Option<u64>,
+        /// Expect this value.
+        #[arg(long, value_name = "VALUE", conflicts_with = "revision")]
+        expect: Option<String>,
+    },
+    /// List keys.
+    List {
+        /// What they begin with.
+        #[arg(default_value = "")]
+        prefix: String,
+        /// List no more than this many.
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
+}
+
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    let request = read(args.command)?;
+    block_on(async {
+        let link = args.cluster.connect().await?;
+        let client = KvClient::new(link.connection.channel());
+        let done = perform(&client, request, out).await;
+        // A call that is pending keeps its session.
+        if done.as_ref().err().is_none_or(|error| error.exit() != Exit::Unknown) {
+            drop(client);
+            link.close().await;
+        }
+        done
+    })
+}
+
+enum Request {
+    Put(PutRequest),
+    Get(GetRequest),
+    Delete(DeleteRequest),
+    Swap(CompareAndSwapRequest),
+    List { prefix: String, limit: usize },
+}
+
+fn read(command: Command) -> Result<Request, Error> {
+    Ok(match command {
+        Command::Put { key, value } => Request::Put(PutRequest { key, value: bytes(&value)? }),
+        Command::Get { key } => Request::Get(GetRequest { key }),
+        Command::Delete { key } => Request::Delete(DeleteRequest { key }),
+        Command::Cas { key, value, delete: _, revision, expect } => {
+            let expected = match (revision, expect) {
+                (Some(revision), _) => Some(Expected::Revision(revision)),
+                (None, expect) => expect.map(|value| Expected::Value(value.into())),
+            };
+            let swap = value.as_deref().map(bytes).transpose()?;
+            Request::Swap(CompareAndSwapRequest { key, expected, swap })
+        }
+        Command::List { prefix, limit } => {
+            Request::List { prefix, limit: limit.unwrap_or(usize::MAX) }
+        }
+    })
+}
+
+fn bytes(argument: &str) -> Result<Bytes, Error> {
+    match argument.strip_prefix('@') {
+        _ if argument == "-" => Ok(super::read_stdin()?.into()),
+        Some(file) => match std::fs::read(file) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => Err(Error::usage(format!("cannot read {file}: {error}"))),
+        },
+        None => Ok(Bytes::copy_from_slice(argument.as_bytes())),
+    }
+}
+
+async fn perform(client: &KvClient, request: Request, out: &Output) -> Result<(), Error> {
+    match request {
+        Request::Put(request) => {
+            let reply = client.put(request).await?;
+            out.line(format_args!("revision {}", reply.revision));
+            out.json(&json!({ "revision": reply.revision, "previous": reply.previous }));
+        }
+        Request::Get(request) => {
+            let key = request.key.clone();
+            let reply = client.get(request).await?;
+            let Some(pair) = reply.pair else {
+                return Err(Error::new(Exit::Failed, format!("there is no key {key:?}"))
+                    .with("revision", reply.revision));
+            };
+            out.line(String::from_utf8_lossy(&pair.value));
+            out.json(&shown(&pair));
+        }
+        Request::Delete(request) => {
+            let reply = client.delete(request).await?;
+            out.line(match reply.previous {
+                0 => "it was not there".to_owned(),
+                _ => format!("revision {}", reply.revision),
+            });
+            out.json(&json!({ "revision": reply.revision, "previous": reply.previous }));
+        }
+        Request::Swap(request) => return swap(client, request, out).await,
+        Request::List { prefix, limit } => return list(client, prefix, limit, out).await,
+    }
+    Ok(())
+}
+
+async fn swap(
+    client: &KvClient,
+    request: CompareAndSwapRequest,
+    out: &Output,
+) -> Result<(), Error> {
+    let reply = client.compare_and_swap(request).await?;
+    out.json(&json!({ "swapped": reply.swapped, "revision": reply.revision }));
+    if reply.swapped {
+        out.line(format_args!("revision {}", reply.revision));
+        return Ok(());
+    }
+    let is = match reply.revision {
+        0 => "it is not there".to_owned(),
+        revision => format!("its revision is {revision}"),
+    };
+    Err(Error::new(Exit::Failed, format!("the key is not as expected: {is}")).printed())
+}
+
+async fn list(client: &KvClient, prefix: String, limit: usize, out: &Output) -> Result<(), Error> {
+    let (mut pairs, mut after, mut left) = (Vec::new(), String::new(), limit);
+    let mut revision;
+    loop {
+        let page = u32::try_from(left).unwrap_or(0).min(1_000);
+        let request = ListRequest { prefix: prefix.clone(), after, limit: page, keys_only: false };
+        let reply = client.list(request).await?;
+        revision = reply.revision;
+        left -= reply.pairs.len().min(left);
+        for pair in reply.pairs {
+            out.line(format_args!("{}\t{}", pair.key, String::from_utf8_lossy(&pair.value)));
+            if out.is_json() {
+                pairs.push(shown(&pair));
+            }
+        }
+        after = reply.next;
+        if after.is_empty() || left == 0 {
+            break;
+        }
+    }
+    out.json(&json!({ "pairs": pairs, "revision": revision, "more": !after.is_empty() }));
+    Ok(())
+}
+
+/// A value that is text is shown as it is, another one as an array of bytes.
+fn shown(pair: &Pair) -> Value {
+    let value = match std::str::from_utf8(&pair.value) {
+        Ok(text) => json!(text),
+        Err(_) => json!(pair.value.to_vec()),
+    };
+    let Pair { key, revision, created, .. } = pair;
+    json!({ "key": key, "value": value, "revision": revision, "created": created })
+}

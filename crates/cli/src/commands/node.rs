@@ -1,0 +1,102 @@
+//! `stubborn node`
+
+use std::path::PathBuf;
+
+use stubborn::{Identity, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle, Trust, kv};
+
+use crate::child;
+use crate::cluster::{Admission, EXAMPLE, Folder, NodeConfig};
+use crate::error::Error;
+use crate::output::Output;
+use crate::pins;
+use crate::task::{block_on, interrupted};
+
+/// Run one node of a replicated cluster, which serves `stubborn.kv.v1.Kv`.
+///
+/// `stubborn up` runs all nodes of a cluster on this machine; `stubborn up --prepare` makes the
+/// folders of nodes for other machines.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The node's configuration file.
+    #[arg(long, value_name = "FILE", required_unless_present = "print_config")]
+    config: Option<PathBuf>,
+
+    /// Print a configuration file with an explanation of every line, and do nothing.
+    #[arg(long)]
+    print_config: bool,
+
+    /// Make the node's data folder: for its first start in a new group, and for no other. A node
+    /// that has lost its disk must not come back under its number.
+    #[arg(long)]
+    create: bool,
+
+    /// Say on standard output where it listens, and end when standard input does.
+    #[arg(long, hide = true)]
+    child: bool,
+}
+
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    if args.print_config {
+        out.print(EXAMPLE);
+        return Ok(());
+    }
+    let Some(path) = args.config else {
+        return Err(Error::usage("no configuration file is named").with_hint("use --config FILE"));
+    };
+    let config = NodeConfig::load(&path)?;
+    block_on(async {
+        let node = start(&config, args.create).await?;
+        // The folder of the cluster is the one above the node's.
+        let folder = path.parent().and_then(|node| node.parent()).map(Folder::at);
+        let folder = folder.filter(|folder| folder.credentials().is_ok());
+        let _left = folder.and_then(|folder| pins::leave_folder(node.local_addr(), folder.path()));
+        if args.child {
+            child::ready(node.local_addr());
+            return ended(node.until(child::parent_gone()).await);
+        }
+        let (number, address) = (config.node, node.local_addr());
+        out.line(format_args!("node {number} on {address} (Ctrl-C stops it)"));
+        out.json(&serde_json::json!({ "node": number, "address": address.to_string() }));
+        ended(node.until(interrupted()).await)
+    })
+}
+
+async fn start(config: &NodeConfig, create: bool) -> Result<ReplicaHandle, Error> {
+    let builder = builder(config)?.create(create);
+    builder.machine(kv::KvReplica::new(kv::Store::new())).start().await.map_err(Error::from)
+}
+
+/// A replica as its configuration file says.
+pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
+    let mut builder = Replica::open(&config.data)
+        .group(config.group)
+        .node(config.node)
+        .listen(&config.listen)
+        .identity(Identity::from_pem_files(&config.certificate, &config.key)?)
+        .authority(Trust::pem_file(&config.authority)?);
+    for member in &config.members {
+        builder = builder.member(member.number, member.address.as_str(), member.key);
+    }
+    Ok(match config.clients {
+        Admission::Certificate => builder,
+        Admission::Anybody => builder.anybody_may_call(),
+    })
+}
+
+fn ended(how: Result<(), ReplicaError>) -> Result<(), Error> {
+    how.map_err(|error| Error::internal(error.to_string()))
+}
+
+impl From<ReplicaError> for Error {
+    fn from(error: ReplicaError) -> Self {
+        let message = error.to_string();
+        match error {
+            ReplicaError::NoNode(_) => Error::usage(message).with_hint(
+                "for the first start of a node in a new group, and only then: stubborn node \
+                 --config FILE --create",
+            ),
+            ReplicaError::Settings(_) | ReplicaError::Member(..) => Error::usage(message),
+            _ => Error::internal(message),
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! `stubborn up`
+
+use std::ffi::OsString;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{node, status};
+use crate::child::Child;
+use crate::cluster::{Admission, DEFAULT_FOLDER, Folder, NodeConfig};
+use crate::error::{Error, Exit};
+use crate::output::{Output, Style};
+use crate::task::{block_on, interrupted};
+
+/// How long the nodes may take to agree on a leader.
+const ELECTION: Duration = Duration::from_secs(15);
+
+/// Start a replicated cluster on this machine, each node a process, with a service of keys and
+/// values.
+///
+/// The first time it makes a folder with a certificate authority, a certificate for each node and one
+/// for clients; later it starts the nodes that the folder holds. Nodes accept only each other and
+/// clients with a certificate of that authority. Ctrl-C stops all of them; what they hold stays.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many nodes a new cluster has. Without it 3.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=7))]
+    nodes: Option<u16>,
+
+    /// The folder of the cluster.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_FOLDER)]
+    data: PathBuf,
+
+    /// Where the first node of a new cluster listens; each further one takes the next port. Port 0
+    /// takes free ones. Without it 127.0.0.1:7400.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    /// Let anybody call a new cluster, also without a certificate.
+    #[arg(long)]
+    anybody: bool,
+
+    /// Only make the folders of a cluster on other machines, one of which has each of these
+    /// addresses: copy DIR/node-N to machine N, and start it there with `stubborn node`.
+    #[arg(long, value_name = "ADDR,ADDR,...", value_delimiter = ',', conflicts_with_all = ["nodes", "listen"])]
+    prepare: Vec<String>,
+}
+
+pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    let folder = Folder::at(&args.data);
+    if !args.prepare.is_empty() {
+        return prepare(&args, &folder, out);
+    }
+    let configs = open(&args, &folder)?;
+    block_on(async {
+        let mut nodes = Vec::new();
+        for config in configs {
+            nodes.push(Node::start(&folder, config).await?);
+        }
+        let leader = tokio::select! {
+            leader = wait_for_leader(&folder) => leader?,
+            () = interrupted() => None,
+        };
+        introduce(&folder, &nodes, leader, out);
+        watch(nodes, out).await
+    })
+}
+
+fn admission(args: &Args) -> Admission {
+    if args.anybody { Admission::Anybody } else { Admission::Certificate }
+}
+
+fn prepare(args: &Args, folder: &Folder, out: &Output) -> Result<(), Error> {
+    if folder.holds_cluster() {
+        let message = format!("{} holds a cluster already", folder.path().display());
+        return Err(Error::usage(message).with_hint("name another folder with --data DIR"));
+    }
+    folder.make(&args.prepare, true, admission(args))?;
+    for config in folder.nodes()? {
+        node::builder(&config)?.make_folder()?;
+    }
+    let shown = folder.path().display();
+    out.line(format_args!("made a group of {} nodes in {shown}", args.prepare.len()));
+    for (index, address) in args.prepare.iter().enumerate() {
+        let node = index + 1;
+        out.line(format_args!(
+            "  copy {shown}/node-{node} to the machine of {address}, then there:"
+        ));
+        out.line(format_args!("    stubborn node --config node-{node}/node.conf"));
+    }
+    out.line(format_args!(
+        "clients need {shown}/client.crt, client.key and authority.crt: keep authority.key apart"
+    ));
+    out.json(&json!({ "data": shown.to_string(), "nodes": args.prepare }));
+    Ok(())
+}
+
+/// The nodes that the folder holds, or new ones.
+fn open(args: &Args, folder: &Folder) -> Result<Vec<NodeConfig>, Error> {
+    if !folder.holds_cluster() {
+        let count = args.nodes.unwrap_or(3);
+        let listen = args.listen.unwrap_or_else(|| ([127, 0, 0, 1], 7400).into());
+        folder.make(&addresses(listen, count)?, false, admission(args))?;
+        let configs = folder.nodes()?;
+        for config in &configs {
+            node::builder(config)?.make_folder()?;
+        }
+        return Ok(configs);
+    }
+    let configs = folder.nodes()?;
+    let holds = |what: String| {
+        let message = format!("{} holds a cluster {what}", folder.path().display());
+        Err(Error::usage(message).with_hint(
+            "leave the option out to start what it holds, or name another folder with --data DIR",
+        ))
+    };
+    if args.nodes.is_some_and(|nodes| usize::from(nodes) != configs.len()) {
+        return holds(format!("of {} nodes", configs.len()));
+    }
+    let first = configs.first().map(|config| config.listen.as_str()).unwrap_or_default();
+    if args.listen.is_some_and(|listen| listen.port() != 0 && listen.to_string() != first) {
+        return holds(format!("whose first node listens on {first}"));
+    }
+    Ok(configs)
+}
+
+fn addresses(first: SocketAddr, count: u16) -> Result<Vec<String>, Error> {
+    if first.port() != 0 {
+        let last = first.port().checked_add(count - 1);
+        let last = last.ok_or_else(|| Error::usage("the ports of the nodes go beyond 65535"))?;
+        let ports = first.port()..=last;
+        return Ok(ports.map(|port| SocketAddr::new(first.ip(), port).to_string()).collect());
+    }
+    // All are bound before the first is given back, so that none comes twice.
+    let sockets: Result<Vec<_>, _> = (0..count).map(|_| UdpSocket::bind(first)).collect();
+    let addresses = sockets.and_then(|sockets| {
+        sockets.iter().map(|socket| Ok(socket.local_addr()?.to_string())).collect()
+    });
+    addresses.map_err(|e| Error::usage(format!("cannot listen on {first}: {e}")))
+}
+
+/// A node of the cluster in a process of its own.
+struct Node {
+    number: u64,
+    config: PathBuf,
+    process: Child,
+}
+
+impl Node {
+    async fn start(folder: &Folder, config: NodeConfig) -> Result<Self, Error> {
+        let path = folder.config(config.node);
+        let args: [OsString; 4] =
+            ["node".into(), "--child".into(), "--config".into(), path.clone().into()];
+        let process = Child::start("node", args).await.map_err(|error| {
+            Error::internal(format!("node {}: {error}", config.node)).with_hint(format!(
+                "what it said stands above; alone it is started with: stubborn node --config {}",
+                path.display()
+            ))
+        })?;
+        Ok(Self { number: config.node, config: path, process })
+    }
+}
+
+/// The number of the leader, once a majority knows one. None if that takes too long.
+async fn wait_for_leader(folder: &Folder) -> Result<Option<u64>, Error> {
+    let until = Instant::now() + ELECTION;
+    while Instant::now() < until {
+        let found = status::ask_folder(folder, Duration::from_millis(500)).await?;
+        if let Some(leader) = status::leader(&found) {
+            return Ok(Some(leader));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(None)
+}
+
+fn introduce(folder: &Folder, nodes: &[Node], leader: Option<u64>, out: &Output) {
+    let data = folder.path().display();
+    out.line(format_args!("a cluster of {} nodes in {data}", nodes.len()));
+    for node in nodes {
+        let leads = if leader == Some(node.number) { ", leads" } else { "" };
+        let (number, address) = (node.number, node.process.address());
+        out.line(format_args!("  node {number} on {address} (pid {}{leads})", node.process.pid()));
+    }
+    if leader.is_none() {
+        out.warn("the nodes have not agreed on a leader yet: no call is answered until they have");
+    }
+    let option = match folder.path() == Path::new(DEFAULT_FOLDER) {
+        true => String::new(),
+        false => format!(" --data {data}"),
+    };
+    let first = nodes.first().map(|node| node.process.address().to_string()).unwrap_or_default();
+    out.line("use it from another terminal:");
+    for command in [
+        format!("stubborn kv{option} put greeting hello"),
+        format!("stubborn kv{option} get greeting"),
+        format!("stubborn status{option}"),
+        format!("stubborn describe {first} stubborn.kv.v1.Kv"),
+    ] {
+        out.line(format_args!("  {}", out.paint(Style::Strong, command)));
+    }
+    out.line("Ctrl-C stops all nodes; what they hold stays.");
+    let addresses: Vec<_> = nodes.iter().map(|node| node.process.address().to_string()).collect();
+    let shown = nodes.iter().map(|node| {
+        json!({
+            "node": node.number,
+            "address": node.process.address().to_string(),
+            "pid": node.process.pid(),
+            "config": node.config.display().to_string(),
+        })
+    });
+    out.json(&json!({
+        "data": data.to_string(),
+        "address": addresses.join(","),
+        "leader": leader,
+        "nodes": shown.collect::<Vec<_>>(),
+    }));
+}
+
+/// Tells which nodes end, until all have, or until it is to stop them. None is started again
+/// silently: why it has ended is to be seen first.
+async fn watch(nodes: Vec<Node>, out: &Output) -> Result<(), Error> {
+    let mut running = nodes;
+    let stop = interrupted();
+    tokio::pin!(stop);
+    while !running.is_empty() {
+        let (ended, at) = tokio::select! {
+            ended = first_to_end(&mut running) => ended,
+            () = &mut stop => break,
+        };
+        let node = running.swap_remove(at);
+        out.warn(format_args!(
+            "node {}: {ended}; {} others run. Start it again with: stubborn node --config {}",
+            node.number,
+            running.len(),
+            node.config.display()
+        ));
+    }
+    if running.is_empty() {
+        return Err(Error::new(Exit::Internal, "all nodes have ended")
+            .with_hint("start them again with: stubborn up")
+            .printed_if(out.is_json()));
+    }
+    out.line("stopping");
+    let ends = running.into_iter().map(|node| tokio::spawn(node.process.finish()));
+    for end in ends.collect::<Vec<_>>() {
+        let _ = end.await;
+    }
+    Ok(())
+}
+
+/// The first that ends by itself, and its place.
+async fn first_to_end(nodes: &mut [Node]) -> (Error, usize) {
+    let mut waits: Vec<_> = nodes.iter_mut().map(|node| Box::pin(node.process.ended())).collect();
+    std::future::poll_fn(|cx| {
+        for (at, wait) in waits.iter_mut().enumerate() {
+            if let std::task::Poll::Ready(error) = wait.as_mut().poll(cx) {
+                return std::task::Poll::Ready((error, at));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_listen_on_ports_in_a_row_or_on_free_ones() {
+        let first: SocketAddr = "127.0.0.1:7400".parse().unwrap();
+        assert_eq!(addresses(first, 2).unwrap(), ["127.0.0.1:7400", "127.0.0.1:7401"]);
+        assert!(addresses("127.0.0.1:65535".parse().unwrap(), 2).is_err());
+        let free = addresses("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert!(free[0] != free[1] && free[1] != free[2] && free[0] != free[2]);
+    }
+}

@@ -1,0 +1,167 @@
+//! `stubborn up` and what is used with it: real processes, killed with SIGKILL.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn stubborn(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stubborn"));
+    command.args(args).stdin(Stdio::null()).env_remove("STUBBORN_DATA");
+    command
+}
+
+/// A cluster that runs until this is dropped.
+struct Cluster {
+    up: Child,
+    told: Value,
+    data: PathBuf,
+}
+
+impl Cluster {
+    /// Starts the cluster that the folder holds, or a new one.
+    fn up(data: &Path, more: &[&str]) -> Self {
+        let folder = data.to_str().unwrap();
+        let mut up = stubborn(&[&["up", "--json", "--data", folder], more].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap_or_default();
+        assert!(told["leader"].as_u64().is_some(), "{line}");
+        Self { up, told, data: data.to_owned() }
+    }
+
+    fn leader(&self) -> usize {
+        self.told["leader"].as_u64().unwrap() as usize
+    }
+
+    fn address(&self, node: usize) -> &str {
+        self.told["nodes"][node - 1]["address"].as_str().unwrap()
+    }
+
+    fn kill(&self, node: usize) {
+        let pid = self.told["nodes"][node - 1]["pid"].to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    }
+
+    /// Runs `stubborn COMMAND --data DIR ARGS`.
+    fn run(&self, command: &str, args: &[&str]) -> Output {
+        let data = self.data.to_str().unwrap();
+        stubborn(&[&[command, "--data", data], args].concat()).output().unwrap()
+    }
+
+    fn succeed(&self, command: &str, args: &[&str]) -> String {
+        let output = self.run(command, args);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command} {args:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn stop(mut self) {
+        let pid = self.up.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert!(self.up.wait().unwrap().success());
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Its nodes end with it.
+        let _ = self.up.kill();
+        let _ = self.up.wait();
+    }
+}
+
+#[test]
+fn values_outlive_the_leader_and_then_all_nodes_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(cluster.succeed("kv", &["put", "a", "1"]), "revision 1\n");
+    cluster.kill(cluster.leader());
+    assert_eq!(cluster.succeed("kv", &["put", "a", "2"]), "revision 2\n");
+    assert_eq!(cluster.succeed("kv", &["get", "a"]), "2\n");
+    for node in (1..=3).filter(|node| *node != cluster.leader()) {
+        cluster.kill(node);
+    }
+    drop(cluster);
+    let cluster = Cluster::up(&data, &[]);
+    assert_eq!(cluster.succeed("kv", &["get", "a"]), "2\n");
+    assert_eq!(cluster.succeed("kv", &["cas", "a", "3", "--revision", "2"]), "revision 3\n");
+    assert_eq!(cluster.run("kv", &["cas", "a", "4", "--revision", "2"]).status.code(), Some(1));
+    assert_eq!(cluster.succeed("kv", &["list"]), "a\t3\n");
+    cluster.stop();
+}
+
+#[test]
+fn only_who_has_a_certificate_may_call_and_who_has_none_is_told_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0", "--nodes", "1"]);
+    let authority = data.join("authority.crt");
+    let args = ["ls", cluster.address(1), "--ca", authority.to_str().unwrap()];
+    let output = stubborn(&args).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{errors}");
+    assert!(errors.contains("--data DIR"), "{errors}");
+    let services = cluster.succeed("ls", &[cluster.address(1)]);
+    assert!(services.contains("stubborn.kv.v1.Kv"), "{services}");
+    // The node has left a note for programs of its user.
+    let noted = stubborn(&["ls", cluster.address(1)]).output().unwrap();
+    assert!(noted.status.success());
+    cluster.stop();
+}
+
+#[test]
+fn the_status_names_every_node_also_those_that_do_not_answer() {
+    let home = tempfile::tempdir().unwrap();
+    let cluster = Cluster::up(&home.path().join("cluster"), &["--listen", "127.0.0.1:0"]);
+    let follower = (1..=3).find(|node| *node != cluster.leader()).unwrap();
+    cluster.kill(follower);
+    let told: Value = serde_json::from_str(&cluster.succeed("status", &["--json"])).unwrap();
+    let nodes = told["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 3);
+    assert_eq!(nodes[follower - 1]["reachable"], false);
+    let leader = &nodes[cluster.leader() - 1];
+    assert_eq!((&leader["reachable"], &leader["sessions"]), (&true.into(), &0.into()));
+    let table = cluster.succeed("status", &[]);
+    assert!(table.contains("unreachable") && table.contains("leader"), "{table}");
+    cluster.stop();
+}
+
+#[test]
+fn a_node_that_has_lost_its_folder_does_not_start_again_by_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    Cluster::up(&data, &["--listen", "127.0.0.1:0", "--nodes", "1"]).stop();
+    std::fs::remove_dir_all(data.join("node-1/data")).unwrap();
+    let config = data.join("node-1/node.conf");
+    let output = stubborn(&["node", "--config", config.to_str().unwrap()]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("holds no node") && errors.contains("--create"), "{errors}");
+}
+
+#[test]
+fn folders_for_other_machines_are_prepared_and_not_overwritten() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let prepare = || {
+        let folder = data.to_str().unwrap();
+        stubborn(&["up", "--prepare", "a.example:7400,b.example:7400", "--data", folder])
+            .output()
+            .unwrap()
+    };
+    let output = prepare();
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("copy") && text.contains("stubborn node --config"), "{text}");
+    assert!(data.join("node-2/data/identity").exists());
+    assert_eq!(prepare().status.code(), Some(2));
+}

@@ -1,0 +1,364 @@
+//! What a replica is made of.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use stubborn_core::service::{Machine, Machines, Registry, ServiceDescriptor};
+use stubborn_group::replication::{Durable, Members, NodeId};
+use stubborn_store::{Error, Folder, Options, Store};
+use stubborn_tls::{ClientCertificates, TlsServer};
+
+use super::error::ReplicaError;
+use super::handle::{Control, ReplicaHandle};
+use super::{driver, handle};
+use crate::naming::{Address, resolve};
+use crate::security::{Fingerprint, Identity, Trust};
+use crate::server::ServeError;
+
+/// How long the name of a member is looked up again until it is found.
+const RESOLVE: Duration = Duration::from_secs(60);
+
+/// A replica of a group: a state machine whose calls run exactly once, whatever fails, as long as a
+/// majority of the members is there.
+///
+/// ```no_run
+/// # use stubborn::{Authority, Fingerprint, Identity, kv};
+/// # async fn example(keys: [Fingerprint; 3]) -> Result<(), Box<dyn std::error::Error>> {
+/// use stubborn::{Replica, Trust};
+///
+/// Replica::open("data/")
+///     .group(0x5eed_0000_0000_0100)
+///     .node(1)
+///     .listen("0.0.0.0:7400")
+///     .identity(Identity::from_pem_files("node.crt", "node.key")?)
+///     .authority(Trust::pem_file("authority.crt")?)
+///     .member(1, "a.example:7400", keys[0])
+///     .member(2, "b.example:7400", keys[1])
+///     .member(3, "c.example:7400", keys[2])
+///     .machine(kv::KvReplica::new(kv::Store::new()))
+///     .run()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub enum Replica {}
+
+impl Replica {
+    /// A replica that keeps its log and its snapshots in this folder.
+    pub fn open(folder: impl AsRef<Path>) -> ReplicaBuilder {
+        ReplicaBuilder {
+            folder: folder.as_ref().to_owned(),
+            create: false,
+            group: None,
+            node: None,
+            listen: None,
+            identity: None,
+            authority: None,
+            anybody: false,
+            members: Vec::new(),
+            machines: Machines::new(),
+            refused: None,
+        }
+    }
+}
+
+/// A replica that is not started yet.
+#[must_use = "a replica does nothing before it is started"]
+pub struct ReplicaBuilder {
+    folder: PathBuf,
+    create: bool,
+    group: Option<u64>,
+    node: Option<u64>,
+    listen: Option<String>,
+    identity: Option<Identity>,
+    authority: Option<Trust>,
+    anybody: bool,
+    members: Vec<Member>,
+    machines: Machines,
+    refused: Option<ReplicaError>,
+}
+
+struct Member {
+    node: u64,
+    address: String,
+    key: Fingerprint,
+}
+
+/// A member as the driver knows it.
+pub(super) struct Peer {
+    pub(super) node: NodeId,
+    pub(super) address: SocketAddr,
+    pub(super) key: Fingerprint,
+}
+
+/// What a replica's thread starts with.
+pub(super) struct Plan {
+    pub(super) group: u64,
+    pub(super) node: NodeId,
+    pub(super) listen: SocketAddr,
+    pub(super) identity: Identity,
+    pub(super) authority: Trust,
+    pub(super) tls: TlsServer,
+    pub(super) peers: Vec<Peer>,
+    pub(super) machines: Machines,
+    pub(super) store: Store,
+    pub(super) durable: Durable,
+    pub(super) registry: Registry,
+    pub(super) control: Arc<Control>,
+}
+
+impl ReplicaBuilder {
+    /// What tells this group from every other: drawn at random when the group is made, the same at all
+    /// of its members. Not 0, but its lowest byte is. Required.
+    pub fn group(mut self, group: u64) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Which member this node is. Required. A node that has lost its disk never comes back under its
+    /// number.
+    pub fn node(mut self, number: u64) -> Self {
+        self.node = Some(number);
+        self
+    }
+
+    /// The UDP address to listen on, for example `0.0.0.0:7400`. Required.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        self.listen = Some(address.to_string());
+        self
+    }
+
+    /// The node's certificate and key. Required.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Who signs the certificates of the members and of those who may call. Required.
+    pub fn authority(mut self, authority: Trust) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
+    /// Lets anybody call, also without a certificate. Members are still known by their keys.
+    pub fn anybody_may_call(mut self) -> Self {
+        self.anybody = true;
+        self
+    }
+
+    /// A member with which the group begins, this node included: its number, HOST:PORT, and the
+    /// fingerprint of its key. Its certificate bears the name `node-NUMBER.stubborn`. The same at
+    /// every node.
+    pub fn member(mut self, node: u64, address: impl Into<String>, key: Fingerprint) -> Self {
+        self.members.push(Member { node, address: address.into(), key });
+        self
+    }
+
+    /// Adds a state machine: what the generator emitted, around the user's own, in the state that a
+    /// new group begins with. The same ones in the same order at every node.
+    pub fn machine(mut self, machine: impl Machine) -> Self {
+        if let Err(error) = self.machines.add(Box::new(machine)) {
+            self.refused.get_or_insert(error.into());
+        }
+        self
+    }
+
+    /// Makes the folder if it holds no node: for the first start of a node in a new group, and for no
+    /// other. A node that has lost its disk has forgotten what it promised to the others; started
+    /// anew under its number it could break the promises of the whole group.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Makes the folder of a node in a new group, and nothing else.
+    ///
+    /// # Errors
+    /// If the folder holds a node already, or cannot be written.
+    pub fn make_folder(self) -> Result<(), ReplicaError> {
+        let (group, node) = self.who()?;
+        let medium = self.medium(true)?;
+        let made = self.made(medium, group, node)?;
+        made.close().map_err(|error| self.of_folder(&error))
+    }
+
+    /// Starts the replica, on a thread of its own.
+    ///
+    /// # Errors
+    /// If a setting is missing, the folder is not that of this node, it is damaged or in use, or the
+    /// address is taken.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(mut self) -> Result<ReplicaHandle, ReplicaError> {
+        if let Some(refused) = self.refused.take() {
+            return Err(refused);
+        }
+        let (group, node) = self.who()?;
+        if self.machines.descriptors().next().is_none() {
+            return Err(missing("a state machine: .machine(BankReplica::new(ledger))"));
+        }
+        let listen = self.listen.clone().ok_or_else(|| missing(".listen(\"0.0.0.0:7400\")"))?;
+        let listen = crate::server::resolve(&listen).await?;
+        let (tls, peers) = (self.tls()?, self.peers(node).await?);
+        let (store, durable) = self.store(group, node)?;
+        let control = Arc::<Control>::default();
+        let registry = self.registry(&control)?;
+        let plan = Plan {
+            group,
+            node,
+            listen,
+            identity: self.identity.ok_or(ServeError::NoIdentity)?,
+            authority: self.authority.ok_or(ServeError::ClientTrust)?,
+            tls,
+            peers,
+            machines: self.machines,
+            store,
+            durable,
+            registry,
+            control,
+        };
+        driver::start(plan).await
+    }
+
+    /// Runs the replica until it has to end.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); and when the disk fails or the node cannot go on.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn run(self) -> Result<(), ReplicaError> {
+        self.start().await?.ended().await
+    }
+
+    fn who(&self) -> Result<(u64, NodeId), ReplicaError> {
+        let group = self.group.filter(|group| *group != 0 && group & 0xff == 0);
+        let group = group.ok_or_else(|| missing(".group(..), a number whose lowest byte is 0"))?;
+        let node = self.node.and_then(NodeId::new);
+        let node = node.ok_or_else(|| missing(".node(NUMBER), a number other than 0"))?;
+        let numbers: BTreeSet<_> = self.members.iter().map(|member| member.node).collect();
+        let keys: BTreeSet<_> = self.members.iter().map(|member| member.key.0).collect();
+        if numbers.len() != self.members.len() || keys.len() != self.members.len() {
+            let why = "two members of the group have the same number or the same key";
+            return Err(ReplicaError::Settings(why.into()));
+        }
+        if !numbers.contains(&node.get()) || numbers.contains(&0) {
+            let why = format!("no member of the group has the number of this node, {}", node.get());
+            return Err(ReplicaError::Settings(why));
+        }
+        Ok((group, node))
+    }
+
+    fn tls(&self) -> Result<TlsServer, ReplicaError> {
+        let identity = self.identity.as_ref().ok_or(ServeError::NoIdentity)?;
+        let roots = match &self.authority {
+            Some(trust) => Some(trust.roots()?.ok_or(ServeError::ClientTrust)?),
+            None => None,
+        };
+        let clients = match (roots, self.anybody) {
+            (Some(roots), false) => ClientCertificates::Required(roots),
+            (Some(roots), true) => ClientCertificates::Optional(roots),
+            (None, _) => {
+                return Err(missing(".authority(..), who signs the certificates of the members"));
+            }
+        };
+        let builder = TlsServer::builder(identity.tls.clone()).client_certificates(clients);
+        Ok(builder.build().map_err(crate::security::SecurityError::from)?)
+    }
+
+    /// The other members. Their names may not be known yet, on machines that start together.
+    async fn peers(&self, own: NodeId) -> Result<Vec<Peer>, ReplicaError> {
+        let mut peers = Vec::new();
+        for member in self.members.iter().filter(|member| member.node != own.get()) {
+            let node = NodeId::new(member.node).expect("checked");
+            let address = look_up(&member.address).await?;
+            peers.push(Peer { node, address, key: member.key });
+        }
+        Ok(peers)
+    }
+
+    fn medium(&self, make: bool) -> Result<Arc<Folder>, ReplicaError> {
+        let folder = if make { Folder::make(&self.folder) } else { Folder::at(&self.folder) };
+        folder.map(Arc::new).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => ReplicaError::NoNode(self.folder.clone()),
+            _ => ReplicaError::Folder(self.folder.clone(), error.to_string()),
+        })
+    }
+
+    fn store(&self, group: u64, node: NodeId) -> Result<(Store, Durable), ReplicaError> {
+        let medium = self.medium(self.create)?;
+        let opened = Store::open_as(medium.clone(), Options::default(), group, node.get());
+        let (store, recovered) = match opened {
+            Err(Error::NoNode) if self.create => {
+                self.made(medium.clone(), group, node)?
+                    .close()
+                    .map_err(|error| self.of_folder(&error))?;
+                Store::open_as(medium, Options::default(), group, node.get())
+            }
+            opened => opened,
+        }
+        .map_err(|error| self.of_folder(&error))?;
+        let durable = store.durable(recovered).map_err(|error| self.of_folder(&error))?;
+        Ok((store, durable))
+    }
+
+    fn made(&self, medium: Arc<Folder>, group: u64, node: NodeId) -> Result<Store, ReplicaError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let identity = stubborn_store::Identity { group, node, created: now };
+        let members = self.members.iter().filter_map(|member| NodeId::new(member.node));
+        let new = Durable::new_group(Members::of(members));
+        Store::create(medium, identity, &new, Options::default())
+            .map_err(|error| self.of_folder(&error))
+    }
+
+    fn of_folder(&self, error: &Error) -> ReplicaError {
+        match error {
+            Error::NoNode => ReplicaError::NoNode(self.folder.clone()),
+            other => ReplicaError::Folder(self.folder.clone(), other.to_string()),
+        }
+    }
+
+    /// What is not replicated: reflection and the node's own status.
+    fn registry(&self, control: &Arc<Control>) -> Result<Registry, ReplicaError> {
+        let mut registry = Registry::new();
+        let board = handle::Board(Arc::clone(control));
+        registry.add(Arc::new(crate::group::GroupServer::new(board)))?;
+        let machines: Vec<&'static ServiceDescriptor> = self.machines.descriptors().collect();
+        crate::reflection::add(&mut registry, machines)?;
+        Ok(registry)
+    }
+}
+
+impl fmt::Debug for ReplicaBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaBuilder")
+            .field("folder", &self.folder)
+            .field("node", &self.node)
+            .field("listen", &self.listen)
+            .field("machines", &self.machines)
+            .finish_non_exhaustive()
+    }
+}
+
+fn missing(what: &str) -> ReplicaError {
+    ReplicaError::Settings(format!("a replica needs {what}"))
+}
+
+async fn look_up(text: &str) -> Result<SocketAddr, ReplicaError> {
+    let unknown = |error| ReplicaError::Member(text.to_owned(), error);
+    let address: Address =
+        text.parse().map_err(|error| unknown(std::io::Error::other(format!("{error}"))))?;
+    let until = tokio::time::Instant::now() + RESOLVE;
+    loop {
+        match resolve(&address).await {
+            Ok(found) => return Ok(found[0]),
+            Err(error) if tokio::time::Instant::now() >= until => return Err(unknown(error)),
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Drives a node of a group over a real socket and a real disk: one task, on a thread of its own.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::thread;
+
+use stubborn_core::limits::MAX_DATAGRAM;
+use stubborn_core::node::{Event, IncomingRequest, NodeConfig};
+use stubborn_core::service::{Answer, Clock, Registry, Status};
+use stubborn_core::time::{Duration, Instant};
+use stubborn_core::transport::endpoint::{EndpointConfig, Received, Transmit};
+use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
+use stubborn_group::replica::Settings;
+use stubborn_group::replication::Role;
+use tokio::sync::{oneshot, watch};
+
+use super::builder::Plan;
+use super::disk::{Disk, Progress};
+use super::error::ReplicaError;
+use super::handle::{Control, ReplicaHandle};
+use crate::datagram::{ReceiveBuffers, Socket, bind_group};
+use crate::driver::{NodeClock, Timer};
+use crate::group::{Role as ToldRole, StatusReply};
+use crate::security::Trust;
+use crate::server::ServeError;
+
+/// Receives per system call.
+const BATCH: usize = 32;
+
+/// Rounds of receiving and sending before other tasks of the thread get their turn.
+const ROUNDS: usize = 16;
+
+/// Bytes taken from the node before they are sent.
+const FILL: usize = 128 << 10;
+
+/// How old what `status` tells may be.
+const FRESH: Duration = Duration::from_millis(20);
+
+/// The name that the certificate of a member bears.
+pub(super) fn member_name(node: u64) -> String {
+    format!("node-{node}.stubborn")
+}
+
+/// Starts a replica's thread, and waits until it listens.
+pub(super) async fn start(plan: Plan) -> Result<ReplicaHandle, ReplicaError> {
+    let control = Arc::clone(&plan.control);
+    let (report, ready) = oneshot::channel();
+    let (end, ended) = watch::channel(false);
+    let told = Arc::clone(&control);
+    thread::Builder::new()
+        .name(format!("stubborn-node-{}", plan.node.get()))
+        .spawn(move || {
+            // Told last, after everything that the thread held is gone, also when it panics.
+            let _end = End(end, told);
+            run(plan, report);
+        })
+        .map_err(ServeError::Worker)?;
+    let local = ready.await.map_err(|_| ReplicaError::Stopped("its thread panicked".into()))??;
+    Ok(ReplicaHandle { control, local, ended })
+}
+
+struct End(watch::Sender<bool>, Arc<Control>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let why = "it panicked (its message stands above)";
+            self.1.fail(ReplicaError::Stopped(why.into()));
+        }
+        self.0.send_replace(true);
+    }
+}
+
+fn run(plan: Plan, report: oneshot::Sender<Result<std::net::SocketAddr, ReplicaError>>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(report.send(Err(ServeError::Worker(error).into()))),
+    };
+    let driver = {
+        let _context = runtime.enter();
+        match Driver::new(plan) {
+            Ok(driver) => driver,
+            Err(error) => return drop(report.send(Err(error))),
+        }
+    };
+    let control = Arc::clone(&driver.control);
+    let _ = report.send(Ok(driver.socket.local_addr()));
+    if let Err(error) = runtime.block_on(driver) {
+        control.fail(error);
+    }
+}
+
+struct Driver {
+    node: GroupNode,
+    clock: NodeClock,
+    socket: Socket,
+    buffers: ReceiveBuffers,
+    received: Vec<Received>,
+    outgoing: Outgoing,
+    timer: Timer,
+    disk: Option<Disk>,
+    /// What is durable, as far as the node knows.
+    progress: Progress,
+    registry: Registry,
+    requests: Vec<IncomingRequest>,
+    control: Arc<Control>,
+    describes: Describes,
+    /// When `status` has to be told anew.
+    stale_at: Instant,
+}
+
+/// What `status` tells that never changes.
+struct Describes {
+    group: u64,
+    node: u64,
+    services: Vec<String>,
+}
+
+impl Driver {
+    /// Must be called in the runtime that is to drive the socket.
+    fn new(plan: Plan) -> Result<Self, ReplicaError> {
+        let Plan { group, node: id, listen, identity, tls, peers, machines, .. } = plan;
+        let taken = |error| ServeError::Bind(listen.to_string(), error);
+        let mut bound = bind_group(listen, 1, false).map_err(taken)?;
+        let socket = bound.sockets.pop().expect("a group has a socket");
+        let socket = Socket::from_std(socket).map_err(taken)?;
+        let endpoint = EndpointConfig {
+            max_segments: socket.max_segments(),
+            max_udp_payload: socket.max_udp_payload(),
+            max_probe: MAX_DATAGRAM,
+            ..EndpointConfig::default()
+        };
+        let describes = Describes {
+            group,
+            node: id.get(),
+            services: machines.descriptors().map(|d| d.name.to_owned()).collect(),
+        };
+        let peers = peers.into_iter().map(|peer| Peer {
+            id: peer.node,
+            address: peer.address,
+            name: member_name(peer.node.get()),
+            identity: Some(peer.key.0),
+        });
+        let config = GroupConfig {
+            group,
+            id,
+            peers: peers.collect(),
+            node: NodeConfig { endpoint },
+            server: Arc::new(tls),
+            client: Trust::client(&plan.authority, Some(&identity))?,
+            settings: Settings::default(),
+        };
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
+        let clock = NodeClock::start();
+        let node = GroupNode::new(clock.now(), config, plan.durable, machines, seed)
+            .map_err(|fault| ReplicaError::Stopped(fault.to_string()))?;
+        let disk = Disk::start(plan.store).map_err(ServeError::Worker)?;
+        Ok(Self {
+            node,
+            clock,
+            socket,
+            buffers: ReceiveBuffers::new(BATCH),
+            received: Vec::new(),
+            outgoing: Outgoing::default(),
+            timer: Timer::new(clock),
+            disk: Some(disk),
+            progress: Progress::default(),
+            registry: plan.registry,
+            requests: Vec::new(),
+            control: plan.control,
+            describes,
+            stale_at: Instant::ZERO,
+        })
+    }
+}
+
+impl Future for Driver {
+    type Output = Result<(), ReplicaError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        for _ in 0..ROUNDS {
+            if this.control.is_stopped(cx.waker()) {
+                return Poll::Ready(this.leave());
+            }
+            let received = this.receive(cx);
+            this.note_written(cx.waker())?;
+            this.digest()?;
+            let flushed = this.outgoing.poll_flush(cx, this.clock, &mut this.node, &this.socket);
+            if received {
+                continue;
+            }
+            let at = this.node.poll_timeout();
+            // With a full socket, timers that want to send more have to wait.
+            if flushed.is_pending() && at.is_some_and(|at| at <= this.clock.now()) {
+                return Poll::Pending;
+            }
+            if this.timer.poll_due(cx, at).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Driver {
+    /// Takes a batch from the socket. False if nothing had come.
+    fn receive(&mut self, cx: &mut Context<'_>) -> bool {
+        let received = &mut self.received;
+        let polled = self.socket.poll_receive(cx, &mut self.buffers, |chunk| {
+            let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
+            chunk.for_each(|data| received.push(Received { from, local, ecn, data }));
+        });
+        // A socket that fails for good goes silent, as a dead network does.
+        matches!(polled, Poll::Ready(Ok(_)))
+    }
+
+    /// Tells the node what is durable.
+    fn note_written(&mut self, waker: &Waker) -> Result<(), ReplicaError> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        let progress = disk.progress(waker);
+        if let Some(why) = progress.failed {
+            return Err(ReplicaError::Disk(why));
+        }
+        if progress.written > self.progress.written {
+            self.node.written(progress.written);
+        }
+        self.progress = progress;
+        Ok(())
+    }
+
+    /// Lets the node work: input, timers, events, writes.
+    fn digest(&mut self) -> Result<(), ReplicaError> {
+        let now = self.clock.now();
+        for datagram in self.received.drain(..) {
+            self.node.handle(now, datagram);
+        }
+        if self.node.poll_timeout().is_some_and(|at| at <= now) {
+            self.node.handle_timeout(now);
+        }
+        loop {
+            while let Some(event) = self.node.poll_event(now) {
+                match event {
+                    GroupEvent::Node(Event::Request(request)) => self.requests.push(request),
+                    // Nothing else begins calls or channels, and local answers are ready at once.
+                    GroupEvent::Node(_) => {}
+                    GroupEvent::Leader(_) => self.stale_at = now,
+                    GroupEvent::Stopped => return Err(self.stopped()),
+                }
+            }
+            if self.requests.is_empty() {
+                break;
+            }
+            self.serve(now);
+        }
+        while let Some((number, write)) = self.node.poll_write() {
+            if let Some(disk) = &self.disk {
+                disk.write(number, write);
+            }
+        }
+        if now >= self.stale_at {
+            self.stale_at = now + FRESH;
+            self.control.stands(self.standing());
+        }
+        Ok(())
+    }
+
+    fn stopped(&self) -> ReplicaError {
+        let fault = self.node.fault().map(ToString::to_string);
+        ReplicaError::Stopped(fault.unwrap_or_else(|| "it does not say why".into()))
+    }
+
+    /// Answers what is not replicated: reflection and status.
+    fn serve(&mut self, now: Instant) {
+        self.control.stands(self.standing());
+        for request in self.requests.drain(..) {
+            let IncomingRequest { key, method, kind, call, .. } = request;
+            let (message, mut context) = call.into_parts();
+            context.clock = Clock::standing(now);
+            let call = crate::Call::new(message, context);
+            let answer = match self.registry.dispatch(method, kind, call) {
+                Err(answer) => answer,
+                Ok(mut handling) => {
+                    match handling.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                        Poll::Ready(answer) => answer,
+                        Poll::Pending => {
+                            Answer::Status(Status::internal("a local answer is not ready"))
+                        }
+                    }
+                }
+            };
+            self.node.answer(now, key, answer);
+        }
+    }
+
+    fn standing(&self) -> StatusReply {
+        let standing = self.node.standing();
+        let status = standing.consensus;
+        let millis = |at: Instant| at.as_nanos() / 1_000_000;
+        let role = match status.role {
+            Role::Follower => ToldRole::Follower,
+            Role::Candidate => ToldRole::Candidate,
+            Role::Leader => ToldRole::Leader,
+        };
+        StatusReply {
+            group: self.describes.group,
+            node: self.describes.node,
+            role: role.into(),
+            leader: status.leader.map_or(0, |leader| leader.get()),
+            term: status.term,
+            last: status.last.index,
+            committed: status.committed,
+            applied: standing.applied,
+            snapshot: standing.snapshot,
+            sessions: standing.sessions as u64,
+            pending: standing.pending as u64,
+            log_time_ms: millis(standing.time),
+            uptime_ms: millis(self.clock.now()),
+            voters: standing.members.voters.iter().map(|node| node.get()).collect(),
+            learners: standing.members.learners.iter().map(|node| node.get()).collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            services: self.describes.services.clone(),
+            syncs: self.progress.syncs,
+            writes: self.progress.writes,
+        }
+    }
+
+    /// Tells peers and clients, and closes the disk.
+    fn leave(&mut self) -> Result<(), ReplicaError> {
+        let now = self.clock.now();
+        self.node.close(now);
+        let cx = &mut Context::from_waker(Waker::noop());
+        // What a full socket does not take now is lost: the others learn it by their timers.
+        let _ = self.outgoing.poll_flush(cx, self.clock, &mut self.node, &self.socket);
+        let failed = self.disk.take().and_then(|disk| disk.finish().failed);
+        failed.map_or(Ok(()), |why| Err(ReplicaError::Disk(why)))
+    }
+}
+
+/// Datagrams on their way from the node to its socket.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    queue: VecDeque<Transmit>,
+    /// How many bytes at the front of `bytes` are sent.
+    sent: usize,
+}
+
+impl Outgoing {
+    /// Sends all that the node has to send. Pending if the socket is full; the task is woken when
+    /// there is room.
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: NodeClock,
+        node: &mut GroupNode,
+        socket: &Socket,
+    ) -> Poll<()> {
+        loop {
+            while let Some(transmit) = self.queue.front() {
+                let contents = &self.bytes[self.sent..self.sent + transmit.size];
+                match socket.try_send(transmit, contents) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        // Where it cannot be waited for, the next timer tries again.
+                        if !matches!(socket.poll_send_ready(cx), Poll::Ready(Ok(()))) {
+                            return Poll::Pending;
+                        }
+                    }
+                    // Refused by the system (too large, no route): lost like any other datagram.
+                    Ok(()) | Err(_) => {
+                        self.sent += transmit.size;
+                        self.queue.pop_front();
+                    }
+                }
+            }
+            self.bytes.clear();
+            self.sent = 0;
+            let now = clock.now();
+            while self.bytes.len() < FILL {
+                match node.poll_transmit(now, &mut self.bytes) {
+                    Some(transmit) => self.queue.push_back(transmit),
+                    None => break,
+                }
+            }
+            if self.queue.is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

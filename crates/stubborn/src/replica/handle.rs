@@ -1,0 +1,145 @@
+//! A replica that runs.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use tokio::sync::watch;
+
+use super::error::ReplicaError;
+use crate::generated::stubborn::group::v1::{Group, StatusReply, StatusRequest};
+use crate::{Call, Status};
+
+/// A replica that runs, on a thread of its own. Dropping it stops the replica: what it has promised
+/// is on the disk.
+pub struct ReplicaHandle {
+    pub(super) control: Arc<Control>,
+    pub(super) local: SocketAddr,
+    /// Set when the thread has ended: nothing of the replica is left then.
+    pub(super) ended: watch::Receiver<bool>,
+}
+
+/// What the handle and the thread share.
+#[derive(Default)]
+pub(super) struct Control {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stop: bool,
+    driver: Option<Waker>,
+    standing: StatusReply,
+    failure: Option<ReplicaError>,
+}
+
+impl ReplicaHandle {
+    /// The address that the replica listens on, with the port that the system chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// How the replica stands.
+    pub fn status(&self) -> StatusReply {
+        self.control.standing()
+    }
+
+    /// Ready when the replica has ended without being asked to, or was stopped.
+    ///
+    /// # Errors
+    /// Why it has ended.
+    pub async fn ended(&self) -> Result<(), ReplicaError> {
+        let mut ended = self.ended.clone();
+        let _ = ended.wait_for(|ended| *ended).await;
+        self.control.lock().failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Stops the replica: its peers and clients are told, its disk is synced and closed.
+    ///
+    /// # Errors
+    /// If the replica had ended before, why.
+    pub async fn stop(self) -> Result<(), ReplicaError> {
+        self.control.stop();
+        self.ended().await
+    }
+
+    /// Runs until `shutdown` is ready, then stops.
+    ///
+    /// # Errors
+    /// At once when the replica ends without being asked to.
+    pub async fn until(self, shutdown: impl Future<Output = ()>) -> Result<(), ReplicaError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut ended = Box::pin(self.ended());
+        let early = std::future::poll_fn(|cx| match ended.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => shutdown.as_mut().poll(cx).map(|()| None),
+        })
+        .await;
+        drop(ended);
+        match early {
+            Some(result) => result,
+            None => self.stop().await,
+        }
+    }
+}
+
+impl Drop for ReplicaHandle {
+    fn drop(&mut self) {
+        self.control.stop();
+    }
+}
+
+impl fmt::Debug for ReplicaHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaHandle").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        let mut state = self.lock();
+        state.stop = true;
+        let driver = state.driver.take();
+        drop(state);
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Whether the driver is to stop; it is woken when that changes.
+    pub(super) fn is_stopped(&self, driver: &Waker) -> bool {
+        let mut state = self.lock();
+        match &mut state.driver {
+            Some(known) => known.clone_from(driver),
+            none => *none = Some(driver.clone()),
+        }
+        state.stop
+    }
+
+    pub(super) fn fail(&self, failure: ReplicaError) {
+        self.lock().failure.get_or_insert(failure);
+    }
+
+    pub(super) fn stands(&self, standing: StatusReply) {
+        self.lock().standing = standing;
+    }
+
+    fn standing(&self) -> StatusReply {
+        self.lock().standing.clone()
+    }
+}
+
+/// Answers `stubborn status`.
+pub(super) struct Board(pub(super) Arc<Control>);
+
+impl Group for Board {
+    async fn status(&self, _: Call<StatusRequest>) -> Result<StatusReply, Status> {
+        Ok(self.0.standing())
+    }
+}

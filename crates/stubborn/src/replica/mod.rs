@@ -1,0 +1,15 @@
+//! Replicated services: a replica is a state machine, a log that it shares with the other members of
+//! its group, and the node that clients and members reach it by.
+//!
+//! A call runs exactly once, whatever fails short of a majority, and clients may talk to any member:
+//! they name several addresses and need to know nothing else.
+
+mod builder;
+mod disk;
+mod driver;
+mod error;
+mod handle;
+
+pub use builder::{Replica, ReplicaBuilder};
+pub use error::ReplicaError;
+pub use handle::ReplicaHandle;
