@@ -9,6 +9,7 @@ use rustls::quic::Suite;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use crate::ConfigError;
+use crate::material::carrying_keys;
 
 /// Cryptography, randomness and time. The default is aws-lc-rs and the system's clock.
 #[derive(Clone)]
@@ -24,9 +25,10 @@ impl Environment {
     /// An environment that repeats itself as far as `provider` and `time` do: for the simulator. No
     /// session is resumed in it.
     ///
-    /// `provider` must have the suite `TLS13_AES_128_GCM_SHA256` with QUIC keys.
+    /// `provider` must have the suite `TLS13_AES_128_GCM_SHA256`. Packets are protected by aws-lc-rs
+    /// whatever it has for that.
     pub fn deterministic(provider: Arc<CryptoProvider>, time: Arc<dyn TimeProvider>) -> Self {
-        Self { provider, time, resumption: false }
+        Self { provider: carrying_keys(&provider), time, resumption: false }
     }
 
     /// The suite of Initial packets (RFC 9001 §5.2).
@@ -45,7 +47,7 @@ impl Environment {
 impl Default for Environment {
     fn default() -> Self {
         Self {
-            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            provider: carrying_keys(&rustls::crypto::aws_lc_rs::default_provider()),
             time: Arc::new(DefaultTimeProvider),
             resumption: true,
         }

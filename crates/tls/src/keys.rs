@@ -1,11 +1,16 @@
 //! Packet protection keys in the shape that core asks for.
 
+use std::sync::OnceLock;
+
+use aws_lc_rs::aead::quic::HeaderProtectionKey;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::quic::{self, Version};
 use stubborn_core::transport::crypto::{
     DirectionalKeys, HeaderKey, Keys, OpenError, PacketKey, RETRY_TAG_LENGTH,
 };
 use stubborn_core::transport::{ConnectionId, Side};
+
+use crate::material::{IV_LENGTH, Material};
 
 /// Our versions use the salts and labels of QUIC version 1 (docs/protocol.md section 1).
 pub(crate) const LABELS: Version = Version::V1;
@@ -46,23 +51,55 @@ pub(crate) fn keys(keys: quic::Keys) -> Keys {
 }
 
 pub(crate) fn directional(keys: quic::DirectionalKeys) -> DirectionalKeys {
-    DirectionalKeys { header: Box::new(Header(keys.header)), packet: packet(keys.packet) }
+    let header =
+        Header { material: Material::of_header_key(&*keys.header), cipher: OnceLock::new() };
+    DirectionalKeys { header: Box::new(header), packet: packet(keys.packet) }
 }
 
 pub(crate) fn packet(key: Box<dyn quic::PacketKey>) -> Box<dyn PacketKey> {
-    Box::new(Packet(key))
+    Box::new(Packet { material: Material::of_packet_key(&*key), cipher: OnceLock::new() })
 }
 
-struct Packet(Box<dyn quic::PacketKey>);
+/// A key and what the cipher makes of it, which takes ten times as much memory: made when it is
+/// needed, dropped when the connection rests.
+struct Packet {
+    material: Material,
+    cipher: OnceLock<LessSafeKey>,
+}
+
+impl Packet {
+    fn cipher(&self) -> &LessSafeKey {
+        self.cipher.get_or_init(|| {
+            let key = UnboundKey::new(self.material.protection.packet, self.material.key());
+            LessSafeKey::new(key.expect("a key of the length that the algorithm has"))
+        })
+    }
+
+    /// RFC 9001 §5.3.
+    fn nonce(&self, packet_number: u64) -> Nonce {
+        let mut nonce = self.material.iv;
+        let number = packet_number.to_be_bytes();
+        nonce[IV_LENGTH - number.len()..].iter_mut().zip(number).for_each(|(n, p)| *n ^= p);
+        Nonce::assume_unique_for_key(nonce)
+    }
+}
 
 impl PacketKey for Packet {
     fn seal(&self, packet_number: u64, header: &[u8], payload: &mut [u8]) {
-        let (plaintext, tag) = payload.split_at_mut(payload.len() - self.0.tag_len());
+        let (plaintext, tag) = payload.split_at_mut(payload.len() - self.tag_len());
         let made = self
-            .0
-            .encrypt_in_place(packet_number, header, plaintext)
+            .cipher()
+            .seal_in_place_separate_tag(self.nonce(packet_number), Aad::from(header), plaintext)
             .expect("a packet is far below the AEAD's size limit");
         tag.copy_from_slice(made.as_ref());
+    }
+
+    fn seal_with_end(&self, packet_number: u64, header: &[u8], payload: &mut [u8], end: &[u8]) {
+        let (begin, sealed) = payload.split_at_mut(payload.len() - self.tag_len() - end.len());
+        let (nonce, header) = (self.nonce(packet_number), Aad::from(header));
+        self.cipher()
+            .seal_in_place_scatter(nonce, header, begin, end, sealed)
+            .expect("a packet is far below the AEAD's size limit");
     }
 
     fn open(
@@ -71,40 +108,80 @@ impl PacketKey for Packet {
         header: &[u8],
         payload: &mut [u8],
     ) -> Result<usize, OpenError> {
-        let plaintext =
-            self.0.decrypt_in_place(packet_number, header, payload).map_err(|_| OpenError)?;
+        let plaintext = self
+            .cipher()
+            .open_in_place(self.nonce(packet_number), Aad::from(header), payload)
+            .map_err(|_| OpenError)?;
         Ok(plaintext.len())
     }
 
     fn tag_len(&self) -> usize {
-        self.0.tag_len()
+        self.material.protection.packet.tag_len()
     }
 
     fn confidentiality_limit(&self) -> u64 {
-        self.0.confidentiality_limit()
+        self.material.protection.confidentiality_limit
     }
 
     fn integrity_limit(&self) -> u64 {
-        self.0.integrity_limit()
+        self.material.protection.integrity_limit
+    }
+
+    fn rest(&mut self) {
+        self.cipher.take();
     }
 }
 
-struct Header(Box<dyn quic::HeaderProtectionKey>);
+/// The same for headers.
+struct Header {
+    material: Material,
+    cipher: OnceLock<HeaderProtectionKey>,
+}
+
+/// The bits of the first byte that are masked in packets with long headers, and in others
+/// (RFC 9001 §5.4.1).
+const LONG_BITS: u8 = 0x0f;
+const SHORT_BITS: u8 = 0x1f;
+
+impl Header {
+    fn mask(&self, sample: &[u8]) -> [u8; 5] {
+        let cipher = self.cipher.get_or_init(|| {
+            HeaderProtectionKey::new(self.material.protection.header, self.material.key())
+                .expect("a key of the length that the algorithm has")
+        });
+        cipher.new_mask(sample).expect("the sample has the length that was asked for")
+    }
+}
+
+/// Masks or unmasks the first byte.
+fn mask_first(first: &mut u8, mask: u8) {
+    *first ^= mask & if *first & 0x80 == 0 { SHORT_BITS } else { LONG_BITS };
+}
+
+fn mask_number(number: &mut [u8], mask: &[u8]) {
+    number.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+}
 
 impl HeaderKey for Header {
     fn protect(&self, sample: &[u8], first: &mut u8, packet_number: &mut [u8]) {
-        self.0
-            .encrypt_in_place(sample, first, packet_number)
-            .expect("the sample has the length that was asked for");
+        assert!((1..=4).contains(&packet_number.len()), "a packet number of 1 to 4 bytes");
+        let mask = self.mask(sample);
+        mask_first(first, mask[0]);
+        mask_number(packet_number, &mask[1..]);
     }
 
     fn unprotect(&self, sample: &[u8], first: &mut u8, packet_number: &mut [u8]) {
-        self.0
-            .decrypt_in_place(sample, first, packet_number)
-            .expect("the sample has the length that was asked for");
+        let mask = self.mask(sample);
+        mask_first(first, mask[0]);
+        let length = usize::from(*first & 0x03) + 1;
+        mask_number(&mut packet_number[..length], &mask[1..]);
     }
 
     fn sample_len(&self) -> usize {
-        self.0.sample_len()
+        self.material.protection.header.sample_len()
+    }
+
+    fn rest(&mut self) {
+        self.cipher.take();
     }
 }

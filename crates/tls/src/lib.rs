@@ -13,6 +13,7 @@ mod environment;
 mod error;
 mod identity;
 mod keys;
+mod material;
 mod secret;
 mod self_signed;
 mod server;

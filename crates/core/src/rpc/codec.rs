@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
+use stubborn_rope::Rope;
 
 use crate::service::{MAX_METADATA, Metadata};
 use crate::session::{SessionId, SlotPosition};
@@ -50,24 +51,29 @@ impl MessageBuffer {
     }
 
     /// The message that was written, with the body that follows it.
-    pub(crate) fn finish(&mut self, body: Bytes) -> (Bytes, Bytes) {
-        if body.len() <= COPIED { (self.page(&body), Bytes::new()) } else { (self.page(&[]), body) }
+    pub(crate) fn finish(&mut self, body: Rope) -> (Bytes, Rope) {
+        match body.len() <= COPIED {
+            true => (self.page(&body), Rope::EMPTY),
+            false => (self.page(&Rope::EMPTY), body),
+        }
     }
 
     /// The same with a body that its owner keeps.
-    pub(crate) fn finish_ref(&mut self, body: &Bytes) -> (Bytes, Bytes) {
-        let copied = body.len() <= COPIED;
-        if copied { (self.page(body), Bytes::new()) } else { (self.page(&[]), body.clone()) }
+    pub(crate) fn finish_ref(&mut self, body: &Rope) -> (Bytes, Rope) {
+        match body.len() <= COPIED {
+            true => (self.page(body), Rope::EMPTY),
+            false => (self.page(&Rope::EMPTY), body.clone()),
+        }
     }
 
     /// What was written and then `tail`, in a page.
-    fn page(&mut self, tail: &[u8]) -> Bytes {
+    fn page(&mut self, tail: &Rope) -> Bytes {
         let size = self.draft.len() + tail.len();
         if self.page.capacity() < size {
             self.page.reserve(size.max(PAGE));
         }
         self.page.extend_from_slice(&self.draft);
-        self.page.extend_from_slice(tail);
+        tail.pieces().iter().for_each(|piece| self.page.extend_from_slice(piece));
         self.page.split().freeze()
     }
 }

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
-use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use super::codec::MessageBuffer;
 use super::kept::Kept;
@@ -193,7 +193,7 @@ impl<C: Copy + Eq> Desk<C> {
                 return Some((connection, message.encode(buffer)));
             }
         };
-        let kept = reply.to_kept(buffer);
+        let kept = reply.to_kept(self.sessions.limits().kept_reply, buffer);
         let completion = self.sessions.complete(now, attachment, slot, sequence, &kept)?;
         Some((completion.connection?, ToClient::kept_reply(slot, sequence, &kept, buffer)))
     }
@@ -243,7 +243,7 @@ impl ReplyPayload {
 
     fn of_status(status: Status) -> Self {
         let metadata = status.metadata().clone();
-        Self { digest: 0, status: Some(status), metadata, body: Bytes::new() }
+        Self { digest: 0, status: Some(status), metadata, body: Rope::EMPTY }
     }
 }
 

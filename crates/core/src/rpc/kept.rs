@@ -1,6 +1,7 @@
 //! Replies as slots keep them.
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use super::codec::Writer;
 use crate::session::KeptReply;
@@ -9,31 +10,41 @@ use crate::session::KeptReply;
 /// small reply then costs no allocation and no memory beside the slot's.
 const SMALL: usize = 94;
 
-/// A reply as a slot keeps it: everything but the body encoded, then the body. It owns its memory.
+/// A reply as a slot keeps it: everything but the body encoded, then the body.
 #[derive(Clone, Debug)]
 pub(crate) enum Kept {
     Small { len: u8, bytes: [u8; SMALL] },
-    Large { head: Bytes, body: Bytes },
+    Large { head: Bytes, body: Rope },
 }
 
 impl Kept {
-    pub(crate) fn new(head: &[u8], body: &Bytes) -> Self {
+    /// A body in several pieces is no copy: it lies in memory of the handler, perhaps in a part of a
+    /// request. Such a one is copied if it has at most `owned` bytes, since it may be kept for long.
+    pub(crate) fn new(head: &[u8], body: &Rope, owned: usize) -> Self {
         let len = head.len() + body.len();
         if len > SMALL {
-            return Self::Large { head: Bytes::copy_from_slice(head), body: body.clone() };
+            let mut body = body.clone();
+            if body.len() <= owned {
+                body = body.into_bytes().into();
+            }
+            return Self::Large { head: Bytes::copy_from_slice(head), body };
         }
         let mut bytes = [0; SMALL];
         bytes[..head.len()].copy_from_slice(head);
-        bytes[head.len()..len].copy_from_slice(body);
+        let mut at = head.len();
+        for piece in body.pieces() {
+            bytes[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
         Self::Small { len: len as u8, bytes }
     }
 
     /// Writes all but the body that is returned.
-    pub(crate) fn write(&self, w: &mut Writer<'_>) -> Bytes {
+    pub(crate) fn write(&self, w: &mut Writer<'_>) -> Rope {
         match self {
             Self::Small { len, bytes } => {
                 w.raw(&bytes[..usize::from(*len)]);
-                Bytes::new()
+                Rope::EMPTY
             }
             Self::Large { head, body } => {
                 w.raw(head);
@@ -43,10 +54,10 @@ impl Kept {
     }
 
     /// The same as owned bytes.
-    pub(crate) fn parts(&self) -> (Bytes, Bytes) {
+    pub(crate) fn parts(&self) -> (Bytes, Rope) {
         match self {
             Self::Small { len, bytes } => {
-                (Bytes::copy_from_slice(&bytes[..usize::from(*len)]), Bytes::new())
+                (Bytes::copy_from_slice(&bytes[..usize::from(*len)]), Rope::EMPTY)
             }
             Self::Large { head, body } => (head.clone(), body.clone()),
         }

@@ -3,7 +3,8 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use super::codec::{Malformed, MessageBuffer, Reader, Writer};
 use super::kept::Kept;
@@ -38,7 +39,7 @@ pub(crate) struct RequestPayload {
     pub(crate) deadline: Option<Duration>,
     pub(crate) digest: u64,
     pub(crate) metadata: Metadata,
-    pub(crate) body: Bytes,
+    pub(crate) body: Rope,
 }
 
 /// The same in the hands of its call: sent without a copy of its own.
@@ -48,7 +49,7 @@ pub(crate) struct PayloadRef<'a> {
     pub(crate) deadline: Option<Duration>,
     pub(crate) digest: u64,
     pub(crate) metadata: &'a Metadata,
-    pub(crate) body: &'a Bytes,
+    pub(crate) body: &'a Rope,
 }
 
 /// What a server sends.
@@ -122,12 +123,12 @@ pub(crate) struct ReplyPayload {
     pub(crate) digest: u64,
     pub(crate) status: Option<Status>,
     pub(crate) metadata: Metadata,
-    pub(crate) body: Bytes,
+    pub(crate) body: Rope,
 }
 
 /// The first bytes of an encoded message, and the body that follows them uncopied. A short body is
 /// copied to the first bytes instead.
-pub(crate) type Parts = (Bytes, Bytes);
+pub(crate) type Parts = (Bytes, Rope);
 
 const OPEN: u8 = 0x01;
 const ATTACH: u8 = 0x02;
@@ -160,7 +161,7 @@ const SESSION_BUSY: u8 = 0x50;
 
 impl ToServer {
     pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
-        let mut body = Bytes::new();
+        let mut body = Rope::EMPTY;
         let mut w = buffer.writer();
         match self {
             Self::Open { nonce, slots } => {
@@ -266,7 +267,7 @@ impl PayloadRef<'_> {
 }
 
 impl RequestPayload {
-    fn encode(self, w: &mut Writer<'_>) -> Bytes {
+    fn encode(self, w: &mut Writer<'_>) -> Rope {
         self.borrow().encode_head(w);
         self.body
     }
@@ -287,14 +288,14 @@ impl RequestPayload {
             deadline: r.duration()?,
             digest: r.fixed64()?,
             metadata: r.metadata()?,
-            body: r.rest(),
+            body: r.rest().into(),
         })
     }
 }
 
 impl ToClient {
     pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
-        let mut body = Bytes::new();
+        let mut body = Rope::EMPTY;
         let mut w = buffer.writer();
         match self {
             Self::Opened { nonce, opened } => {
@@ -449,14 +450,14 @@ impl ToClient {
 }
 
 impl ReplyPayload {
-    /// The reply as a slot keeps it. The body must own its memory.
-    pub(crate) fn to_kept(&self, buffer: &mut MessageBuffer) -> Kept {
+    /// The reply as a slot keeps it: in memory of its own if it has at most `owned` bytes.
+    pub(crate) fn to_kept(&self, owned: usize, buffer: &mut MessageBuffer) -> Kept {
         let mut w = buffer.writer();
         self.encode_head(&mut w);
-        Kept::new(w.written(), &self.body)
+        Kept::new(w.written(), &self.body, owned)
     }
 
-    fn encode(self, w: &mut Writer<'_>) -> Bytes {
+    fn encode(self, w: &mut Writer<'_>) -> Rope {
         self.encode_head(w);
         self.body
     }
@@ -495,7 +496,7 @@ impl ReplyPayload {
                 .with_details(details)
                 .with_metadata(metadata.clone())
         });
-        Ok(Self { digest, status, metadata, body: r.rest() })
+        Ok(Self { digest, status, metadata, body: r.rest().into() })
     }
 }
 
@@ -544,7 +545,7 @@ pub(crate) fn join((head, body): Parts) -> Bytes {
     }
     let mut whole = Vec::with_capacity(head.len() + body.len());
     whole.extend_from_slice(&head);
-    whole.extend_from_slice(body.chunk());
+    body.pieces().iter().for_each(|piece| whole.extend_from_slice(piece));
     whole.into()
 }
 

@@ -42,7 +42,7 @@ fn request() -> impl Strategy<Value = RequestPayload> {
             deadline: deadline.map(Duration::from_micros),
             digest,
             metadata,
-            body,
+            body: body.into(),
         },
     )
 }
@@ -55,7 +55,7 @@ fn reply() -> impl Strategy<Value = ReplyPayload> {
                 .with_details(details)
                 .with_metadata(metadata.clone())
         });
-        ReplyPayload { digest, status, metadata, body }
+        ReplyPayload { digest, status, metadata, body: body.into() }
     })
 }
 
@@ -148,9 +148,9 @@ fn a_status_of_ok_still_says_that_the_handler_failed() {
         digest: 0,
         status: Some(Status::new(Code::Ok, String::from("odd"))),
         metadata: Metadata::new(),
-        body: Bytes::new(),
+        body: Rope::EMPTY,
     };
-    let read = ReplyPayload::from_kept(&reply.to_kept(&mut MessageBuffer::default())).unwrap();
+    let read = ReplyPayload::from_kept(&reply.to_kept(0, &mut MessageBuffer::default())).unwrap();
     assert_eq!(read.status.map(|status| status.code()), Some(Code::Unknown));
 }
 

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use stubborn_rope::Rope;
 
 use super::method::MethodId;
 
@@ -10,7 +11,7 @@ use super::method::MethodId;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// The message as encoded.
-    pub body: Bytes,
+    pub body: Rope,
     /// [`MethodId::digest`] of the body.
     pub digest: u64,
 }
@@ -36,13 +37,18 @@ impl core::fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {}
 
 impl Encoded {
-    /// Encodes a request or reply of `method`.
+    /// Encodes a request or reply of `method`. Large fields of type `Bytes` are not copied.
     pub fn new<M: Message>(method: MethodId, message: &M) -> Self {
-        Self::from_body(method, message.encode_to_vec().into())
+        Self::from_rope(method, Rope::encode(message))
     }
 
     /// Takes bytes that are encoded already.
     pub fn from_body(method: MethodId, body: Bytes) -> Self {
+        Self::from_rope(method, body.into())
+    }
+
+    /// The same with bytes in several pieces.
+    pub fn from_rope(method: MethodId, body: Rope) -> Self {
         Self { digest: method.digest(&body), body }
     }
 
@@ -60,7 +66,7 @@ impl Encoded {
     /// If the bytes changed on their way.
     pub fn verified(&self, method: MethodId) -> Result<Bytes, DecodeError> {
         if method.digest(&self.body) == self.digest {
-            Ok(self.body.clone())
+            Ok(self.body.clone().into_bytes())
         } else {
             Err(DecodeError::Digest)
         }
@@ -76,7 +82,7 @@ mod tests {
         let id = MethodId::of("a.B/C");
         let good = Encoded::from_body(id, Bytes::from_static(b"\x08\x01"));
         assert!(good.verified(id).is_ok());
-        let bad = Encoded { body: Bytes::from_static(b"\x08\x03"), ..good.clone() };
+        let bad = Encoded { body: Bytes::from_static(b"\x08\x03").into(), ..good.clone() };
         assert_eq!(bad.verified(id), Err(DecodeError::Digest));
         assert_eq!(good.verified(MethodId::of("a.B/D")), Err(DecodeError::Digest));
     }

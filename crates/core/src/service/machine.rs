@@ -254,7 +254,7 @@ mod tests {
         }
 
         fn apply(&mut self, _: &Applied, _: usize, request: &Encoded) -> Answer {
-            self.1.extend_from_slice(&request.body);
+            self.1.extend_from_slice(&request.body.clone().into_bytes());
             Answer::Reply(request.clone(), Metadata::new())
         }
 
@@ -304,7 +304,7 @@ mod tests {
 
     fn read(machines: &Machines) -> Bytes {
         match machines.query(MethodId::of("a.Notes/Read"), &Encoded::default()) {
-            Answer::Reply(reply, _) => reply.body,
+            Answer::Reply(reply, _) => reply.body.into_bytes(),
             answer => panic!("{answer:?}"),
         }
     }

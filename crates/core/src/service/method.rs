@@ -4,6 +4,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use core::fmt;
 
+use stubborn_rope::Rope;
 use xxhash_rust::const_xxh3;
 use xxhash_rust::xxh3;
 
@@ -56,8 +57,13 @@ impl MethodId {
 
     /// The digest of `body` as a request or reply of this method: the end-to-end checksum that the
     /// sending stub makes and the receiving stub checks, and by which a false retry is told.
-    pub fn digest(self, body: &[u8]) -> u64 {
-        xxh3::xxh3_64_with_seed(body, self.0)
+    pub fn digest(self, body: &Rope) -> u64 {
+        if let [whole] = body.pieces() {
+            return xxh3::xxh3_64_with_seed(whole, self.0);
+        }
+        let mut digest = xxh3::Xxh3::with_seed(self.0);
+        body.pieces().iter().for_each(|piece| digest.update(piece));
+        digest.digest()
     }
 }
 
@@ -122,6 +128,8 @@ pub struct ServiceDescriptor {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]
@@ -134,6 +142,17 @@ mod tests {
 
     #[test]
     fn the_digest_of_one_body_differs_between_methods() {
-        assert_ne!(MethodId::of("a.B/C").digest(b"x"), MethodId::of("a.B/D").digest(b"x"));
+        let body = Rope::from(Bytes::from_static(b"x"));
+        assert_ne!(MethodId::of("a.B/C").digest(&body), MethodId::of("a.B/D").digest(&body));
+    }
+
+    #[test]
+    fn the_digest_of_a_body_is_the_same_however_it_is_cut() {
+        let whole: Bytes = (0..70_000u32).map(|n| (n * 7 + n / 251) as u8).collect();
+        let id = MethodId::of("a.B/C");
+        for cut in [1, 5, 255, 256, 257, 1_024, 65_535, 69_999] {
+            let pieces = [whole.slice(..cut), whole.slice(cut..)].into_iter().collect();
+            assert_eq!(id.digest(&pieces), id.digest(&whole.clone().into()), "at {cut}");
+        }
     }
 }

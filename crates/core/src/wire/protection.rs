@@ -23,6 +23,17 @@ pub trait PacketKey: Send + Sync {
     /// If `payload` is shorter than the tag.
     fn seal(&self, packet_number: u64, header: &[u8], payload: &mut [u8]);
 
+    /// The same with a plaintext whose last bytes are `end`: what stands in their place in `payload`
+    /// is overwritten. Saves a copy where the cipher can read and write different memory.
+    ///
+    /// # Panics
+    /// If `payload` is shorter than `end` and the tag.
+    fn seal_with_end(&self, packet_number: u64, header: &[u8], payload: &mut [u8], end: &[u8]) {
+        let upto = payload.len() - self.tag_len();
+        payload[upto - end.len()..upto].copy_from_slice(end);
+        self.seal(packet_number, header, payload);
+    }
+
     /// Decrypts `payload`, which ends with the tag, in place and returns the length of the plaintext
     /// at its front.
     ///
@@ -34,6 +45,9 @@ pub trait PacketKey: Send + Sync {
         header: &[u8],
         payload: &mut [u8],
     ) -> Result<usize, OpenError>;
+
+    /// Gives back memory that is made anew when the key is used next: the connection rests.
+    fn rest(&mut self) {}
 
     /// Bytes of the tag.
     fn tag_len(&self) -> usize;
@@ -59,6 +73,9 @@ pub trait HeaderKey: Send + Sync {
     /// # Panics
     /// As [`HeaderKey::protect`].
     fn unprotect(&self, sample: &[u8], first: &mut u8, packet_number: &mut [u8]);
+
+    /// As [`PacketKey::rest`].
+    fn rest(&mut self) {}
 
     /// Bytes of ciphertext that the mask is made from.
     fn sample_len(&self) -> usize;

@@ -83,7 +83,9 @@ fn the_id_is_known_before_anything_is_sent_and_asks_for_the_outcome_later() {
     assert!(world.ran.is_empty());
     let call = world.call_with(&ECHO, Bytes::from_static(b"x"), None, Some(id));
     world.result(call).unwrap();
-    assert!(matches!(world.outcome(id), CallState::Replied(reply) if reply.reply.body == "x"));
+    assert!(
+        matches!(world.outcome(id), CallState::Replied(reply) if reply.reply.body.clone().into_bytes() == "x")
+    );
 }
 
 #[test]

@@ -97,7 +97,9 @@ fn an_outcome_can_be_asked_for_on_a_connection_to_another_worker() {
         world.open_channel();
         echo(&mut world);
         let found = world.outcome_with(id, Some(ticket.clone()));
-        assert!(matches!(found, CallState::Replied(reply) if reply.reply.body == "kept"));
+        assert!(
+            matches!(found, CallState::Replied(reply) if reply.reply.body.clone().into_bytes() == "kept")
+        );
     }
     let asked: Vec<_> = world.ran_at.iter().skip(1).copied().collect();
     assert!(asked.contains(&SERVER) && asked.contains(&SPARE), "both workers were asked");

@@ -309,7 +309,7 @@ impl World {
             self.run_until(millis, |w| w.results.contains_key(&key)),
             "call not resolved within {millis} ms of {began:?}"
         );
-        self.results.remove(&key).unwrap().map(|reply| reply.reply.body)
+        self.results.remove(&key).unwrap().map(|reply| reply.reply.body.into_bytes())
     }
 
     /// Runs until `done`, or for so many virtual milliseconds. Returns whether it was done.

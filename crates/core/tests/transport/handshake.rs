@@ -429,7 +429,7 @@ fn the_first_byte_of_an_endpoints_ids_names_its_worker() {
     let mut pair = Pair::with(20, config(), server);
     pair.record = true;
     let (client, _) = pair.established();
-    pair.client(client).send(Default::default(), Default::default()).unwrap();
+    pair.client(client).send(Bytes::new(), Bytes::new()).unwrap();
     pair.run_for(SECOND);
     let short: Vec<_> = pair.hosts[CLIENT].sent.iter().filter(|f| f.data[0] & 0x80 == 0).collect();
     assert!(!short.is_empty() && short.iter().all(|f| f.data[1] == 5));
@@ -440,7 +440,7 @@ fn packets_with_early_data_are_dropped() {
     let mut pair = Pair::new(21);
     pair.record = true;
     let (client, server) = pair.established();
-    pair.client(client).send(Default::default(), Default::default()).unwrap();
+    pair.client(client).send(Bytes::new(), Bytes::new()).unwrap();
     pair.run_for(SECOND);
     let mut early = pair.hosts[CLIENT].sent[0].clone();
     // The type of the client's first Initial packet becomes 0-RTT; both are addressed alike.

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use super::command::{Attaching, Said, SessionCommand};
 use super::message::{ClientMessage, Content};
@@ -332,8 +333,9 @@ impl Origin {
 fn own_memory(answer: Answer) -> Answer {
     match answer {
         Answer::Reply(Encoded { body, digest }, metadata) => {
+            let body = body.into_bytes();
             let body = if body.is_unique() { body } else { Bytes::copy_from_slice(&body) };
-            Answer::Reply(Encoded { body, digest }, metadata)
+            Answer::Reply(Encoded { body: body.into(), digest }, metadata)
         }
         other => other,
     }
@@ -358,11 +360,11 @@ impl ImageOf for Kept {
     fn write(&self, out: &mut Vec<u8>) {
         let (head, body) = self.parts();
         out.extend_from_slice(&head);
-        out.extend_from_slice(&body);
+        body.pieces().iter().for_each(|piece| out.extend_from_slice(piece));
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let kept = Self::new(bytes, &Bytes::new());
+        let kept = Self::new(bytes, &Rope::EMPTY, 0);
         ReplyPayload::from_kept(&kept).ok().map(|_| kept)
     }
 }

@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use super::crypto::TlsSession;
 use super::endpoint::EndpointConfig;
@@ -138,7 +139,7 @@ impl Connection {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub fn send(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
+    pub fn send(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }

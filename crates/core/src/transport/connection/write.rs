@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
 use super::super::ecn::Ecn;
 use super::super::loss::SentPacket;
 use super::close::CloseReason;
@@ -37,6 +39,8 @@ pub(super) struct Draft {
     pub(super) tag_len: usize,
     pub(super) contents: Contents,
     ack_eliciting: bool,
+    /// What belongs at the end of a full packet in place of zeros.
+    end: Option<Bytes>,
 }
 
 impl Draft {
@@ -185,7 +189,7 @@ impl Connection {
         let written = number - u64::from(reused);
         let writer = PacketWriter::begin(&header, written, s.sent.largest_acked(), buf);
         let contents = Contents { messages: self.recovery.record(), ..Contents::default() };
-        Some(Draft { writer, space, tag_len, contents, ack_eliciting: false })
+        Some(Draft { writer, space, tag_len, contents, ack_eliciting: false, end: None })
     }
 
     fn abandon_packet(&mut self, draft: Draft, buf: &mut Vec<u8>) {
@@ -215,7 +219,7 @@ impl Connection {
                 let room = draft.room(end, buf);
                 self.inbox.write(buf, room, &mut draft.contents.messages);
                 let room = draft.room(end, buf);
-                self.outbox.write(buf, room, &mut draft.contents.messages);
+                draft.end = self.outbox.write_but_end(buf, room, &mut draft.contents.messages);
                 self.write_copies(draft, buf, end);
             }
             draft.ack_eliciting |= buf.len() > before;
@@ -406,14 +410,15 @@ impl Connection {
 
     /// Encrypts the packet and remembers it.
     fn seal_packet(&mut self, now: Instant, draft: Draft, buf: &mut Vec<u8>, flags: Flags) {
-        let Draft { writer, space, contents, ack_eliciting, .. } = draft;
+        let Draft { writer, space, contents, ack_eliciting, end, .. } = draft;
+        let end = end.as_deref().unwrap_or_default();
         let s = &mut self.spaces[space.index()];
         let planted = cfg!(feature = "planted-reused-number");
         let number = if planted { s.sent.next_number() - 1 } else { writer.number() };
         let size = match (&mut self.data_keys, &s.keys) {
             (Some(keys), _) if space == Space::Data => {
                 let (header_key, packet_key) = keys.local();
-                let size = writer.finish(header_key, packet_key, buf);
+                let size = writer.finish_with_end(header_key, packet_key, end, buf);
                 keys.on_sealed(number);
                 size
             }

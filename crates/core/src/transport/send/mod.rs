@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use self::outgoing::Outgoing;
 use self::packet::Packet;
@@ -131,11 +132,15 @@ impl Outbox {
         }
     }
 
-    /// Queues a message made of `head` and then `body`. If it is longer than about a packet, both are
-    /// held until it is acknowledged or given up.
-    pub fn queue(&mut self, head: Bytes, body: Bytes) -> Result<MessageId, SendError> {
+    /// Queues a message made of `head` and then `body`. If it is longer than about a packet, neither is
+    /// copied until it goes into a packet, and both are held until it is acknowledged or given up.
+    pub fn queue(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
+        let body = body.into();
         self.check_room(head.len(), body.len())?;
-        if let Some(id) = self.queue_short(&head, &body) {
+        // In several pieces are long ones only.
+        if let [body] = body.pieces()
+            && let Some(id) = self.queue_short(&head, body)
+        {
             return Ok(id);
         }
         let granted = self.credit.map_or(0, |c| c.message_data);
@@ -482,14 +487,30 @@ impl Outbox {
     /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever
     /// [`has_pending`](Self::has_pending), [`MIN_ROOM`] is room enough to write something.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
-        if self.credit.is_none() || self.has_nothing_queued() {
-            return;
+        if let Some(end) = self.write_but_end(buf, room, record) {
+            let at = buf.len() - end.len();
+            buf[at..].copy_from_slice(&end);
         }
-        let packet = &mut Packet::new(buf, room, record);
+    }
+
+    /// The same, but where all of `room` is used, the last bytes may be left out: they are returned,
+    /// and as many zeros stand in their place. Whoever encrypts them reads them where they are, and so
+    /// saves a copy.
+    pub fn write_but_end(
+        &mut self,
+        buf: &mut Vec<u8>,
+        room: usize,
+        record: &mut Vec<SentFrame>,
+    ) -> Option<Bytes> {
+        if self.credit.is_none() || self.has_nothing_queued() {
+            return None;
+        }
+        let packet = &mut Packet::new(buf, room, record).leaving_end();
         self.write_resets(packet);
         self.write_lost(packet);
         self.write_fresh(packet);
         self.write_blocked(packet);
+        packet.left.take()
     }
 
     /// Like [`write`](Self::write), but MESSAGE frames only: what a 0-RTT packet may carry.

@@ -8,13 +8,14 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use crate::transport::ranges::RangeSet;
 
 #[derive(Debug)]
 pub(super) struct Outgoing {
     head: Bytes,
-    body: Bytes,
+    body: Rope,
     /// Bytes of head and body. Stays when a reset drops them.
     size: u64,
     /// Positions below were in a packet at least once.
@@ -42,7 +43,7 @@ struct Gaps {
 }
 
 impl Outgoing {
-    pub(super) fn new(head: Bytes, body: Bytes, granted: u64) -> Self {
+    pub(super) fn new(head: Bytes, body: Rope, granted: u64) -> Self {
         let size = head.len() as u64 + body.len() as u64;
         Self {
             head,
@@ -192,7 +193,7 @@ impl Outgoing {
     /// Gives the message up and drops its bytes. What was sent of it stays known.
     pub(super) fn give_up(&mut self, code: u64) {
         self.reset = Some(code);
-        (self.head, self.body) = (Bytes::new(), Bytes::new());
+        (self.head, self.body) = (Bytes::new(), Rope::EMPTY);
         self.gaps = None;
     }
 
@@ -205,20 +206,41 @@ impl Outgoing {
 
     /// Appends `length` bytes from `start` on.
     pub(super) fn copy(&self, start: u64, length: usize, out: &mut Vec<u8>) {
+        let end = self.copy_but_end(start, length, usize::MAX, out);
+        debug_assert!(end.is_none());
+    }
+
+    /// The same, but where they end with at least `least` bytes of one piece, zeros are appended in
+    /// place of these, and they are returned.
+    pub(super) fn copy_but_end(
+        &self,
+        start: u64,
+        length: usize,
+        least: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Bytes> {
         // Positions below `size` fit usize: the bytes are in memory.
         let (start, head) = (start as usize, self.head.len());
-        if start == 0 && length == head + self.body.len() {
-            out.extend_from_slice(&self.head);
-            out.extend_from_slice(&self.body);
-            return;
-        }
         let end = start + length;
         if start < head {
             out.extend_from_slice(&self.head[start..end.min(head)]);
         }
-        if end > head {
-            out.extend_from_slice(&self.body[start.max(head) - head..end - head]);
+        if end <= head {
+            return None;
         }
+        let mut last = None;
+        for next in self.body.slices(start.max(head) - head..end - head) {
+            if let Some((piece, part)) = last.replace(next) {
+                out.extend_from_slice(&Bytes::as_ref(piece)[part]);
+            }
+        }
+        let (piece, part) = last?;
+        if part.len() < least {
+            out.extend_from_slice(&piece[part]);
+            return None;
+        }
+        out.resize(out.len() + part.len(), 0);
+        Some(piece.slice(part))
     }
 
     /// True if a frame of `range` that holds `length` bytes also carries the end mark.

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use bytes::Bytes;
+
 use super::outgoing::Outgoing;
 use super::short::{Frames, Short};
 use crate::transport::message::{MessageId, SentFrame};
@@ -11,6 +13,9 @@ use crate::wire::frame::{Frame, MessageHeader};
 /// A fragment shorter than this is not worth its header, unless it is the rest.
 const MIN_FRAGMENT: usize = 16;
 
+/// From so many bytes on, the end of a packet is left to whoever seals it.
+const MIN_END: usize = 1 << 10;
+
 pub(super) struct Packet<'a> {
     buf: &'a mut Vec<u8>,
     /// Where `buf` has to end.
@@ -18,11 +23,20 @@ pub(super) struct Packet<'a> {
     /// The room that there was at first: about what the next packet will have.
     capacity: usize,
     record: &'a mut Vec<SentFrame>,
+    /// Whether the end of the packet may be left out.
+    leaves_end: bool,
+    /// What was left out.
+    pub(super) left: Option<Bytes>,
 }
 
 impl<'a> Packet<'a> {
     pub(super) fn new(buf: &'a mut Vec<u8>, room: usize, record: &'a mut Vec<SentFrame>) -> Self {
-        Self { end: buf.len() + room, capacity: room, buf, record }
+        Self { end: buf.len() + room, capacity: room, buf, record, leaves_end: false, left: None }
+    }
+
+    /// One whose last bytes may be [`left`](Self::left) out: zeros stand in their place.
+    pub(super) fn leaving_end(self) -> Self {
+        Self { leaves_end: true, ..self }
     }
 
     pub(super) fn room(&self) -> usize {
@@ -92,7 +106,9 @@ impl<'a> Packet<'a> {
     ) -> u32 {
         header.end = message.ends_with(range, length);
         header.encode(Some(length), self.buf);
-        message.copy(range.start, length, self.buf);
+        let fills = self.buf.len() + length == self.end;
+        let least = if self.leaves_end && fills { MIN_END } else { usize::MAX };
+        self.left = message.copy_but_end(range.start, length, least, self.buf);
         debug_assert!(self.buf.len() <= self.end);
         let positions = length as u64 + u64::from(header.end);
         // A packet is at most 64 KiB.

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use bytes::Bytes;
+use stubborn_rope::Rope;
 
 use super::outgoing::Outgoing;
 use crate::transport::ranges::RangeSet;
@@ -125,7 +126,7 @@ impl Message {
     pub(super) fn unpack(&mut self, granted: u64, frames: &mut Frames) -> &mut Outgoing {
         if let Self::Short(short) = self {
             let bytes = Bytes::copy_from_slice(frames.message(short));
-            let mut other = Outgoing::new(bytes, Bytes::new(), granted.max(short.size()));
+            let mut other = Outgoing::new(bytes, Rope::EMPTY, granted.max(short.size()));
             // It waits for its turn until it is sent.
             other.in_turns = !short.sent;
             if short.sent {

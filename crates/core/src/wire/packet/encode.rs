@@ -169,10 +169,25 @@ impl PacketWriter {
         packet_key: &dyn PacketKey,
         out: &mut Vec<u8>,
     ) -> usize {
+        self.finish_with_end(header_key, packet_key, &[], out)
+    }
+
+    /// The same where the last bytes of the last frame are `end`, and not what `out` ends with.
+    ///
+    /// # Panics
+    /// Also if that frame is shorter, or the packet so short that it has to be padded.
+    pub fn finish_with_end(
+        self,
+        header_key: &dyn HeaderKey,
+        packet_key: &dyn PacketKey,
+        end: &[u8],
+        out: &mut Vec<u8>,
+    ) -> usize {
         assert!(out.len() > self.payload_at, "a packet without frames");
         let sample_at = self.number_at + 4;
         // The sample must lie within the packet, so a tiny payload is padded (RFC 9001 §5.4.2).
         let least = sample_at + key_sample_excess(header_key, packet_key);
+        assert!(end.is_empty() || out.len() >= least, "a short packet with an end of its own");
         out.resize(out.len().max(least) + packet_key.tag_len(), 0);
         if self.long {
             let length = out.len() - self.number_at;
@@ -182,7 +197,10 @@ impl PacketWriter {
         }
         let packet = &mut out[self.start..];
         let (header, payload) = packet.split_at_mut(self.payload_at - self.start);
-        packet_key.seal(self.number, header, payload);
+        match end {
+            [] => packet_key.seal(self.number, header, payload),
+            end => packet_key.seal_with_end(self.number, header, payload, end),
+        }
 
         let number_at = self.number_at - self.start;
         let (head, sample) = packet.split_at_mut(number_at + 4);

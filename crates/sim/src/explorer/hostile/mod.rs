@@ -152,7 +152,7 @@ impl Hostile {
         message.push(0); // no deadline
         message.extend(encoded.digest.to_be_bytes());
         message.push(0); // no metadata
-        message.extend_from_slice(&encoded.body);
+        message.extend_from_slice(&encoded.body.into_bytes());
         Request { slot, sequence, token, message: message.into(), verdict: None }
     }
 
