@@ -41,7 +41,12 @@ pub(crate) fn node_id(reader: &mut Reader<'_>) -> Result<Option<NodeId>, Malform
 }
 
 pub(crate) fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
-    Ok(Position { index: number(reader)?, term: number(reader)? })
+    Ok(Position { index: count(reader)?, term: count(reader)? })
+}
+
+/// A number that counts something: what is added to it never overflows.
+pub(crate) fn count(reader: &mut Reader<'_>) -> Result<u64, Malformed> {
+    number(reader).and_then(|number| if number < 1 << 62 { Ok(number) } else { Err(Malformed) })
 }
 
 pub(crate) fn members(reader: &mut Reader<'_>) -> Result<Members, Malformed> {

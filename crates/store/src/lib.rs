@@ -42,6 +42,7 @@
 //! synced. Assumed of a real one: that it keeps what it said it had synced, and that a write that is
 //! interrupted leaves each sector of 512 bytes either as it was or as it was to be.
 
+pub mod backup;
 mod error;
 mod fields;
 mod folder;
@@ -58,6 +59,7 @@ pub mod simulated;
 mod snapshot;
 mod store;
 mod sum;
+mod survey;
 
 pub use error::{Damage, Error};
 pub use folder::Folder;
@@ -66,3 +68,4 @@ pub use log::Options;
 pub use medium::{Medium, MediumFile};
 pub use snapshot::{FinishedSnapshot, SnapshotInfo, SnapshotReader, SnapshotWriter};
 pub use store::{Recovered, Store};
+pub use survey::{Progress, SegmentSurvey, Survey, survey, verify};

@@ -81,18 +81,19 @@ pub(crate) struct PieceReader<R> {
     /// The length and the bytes of the last piece.
     piece: Vec<u8>,
     length: u64,
+    position: u64,
     all: Box<Xxh3>,
 }
 
 impl<R: Read> PieceReader<R> {
     pub(crate) fn new(input: R, salt: Salt) -> Self {
         let all = Box::new(Xxh3::new());
-        Self { input, salt, piece: Vec::new(), length: 0, all }
+        Self { input, salt, piece: Vec::new(), length: 0, position: 0, all }
     }
 
-    /// What it reads from.
-    pub(crate) fn input(&self) -> &R {
-        &self.input
+    /// Bytes of the stream that were read in whole pieces.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
     /// Reads on: to the next piece, or to the end. [`io::ErrorKind::InvalidData`] if what is there
@@ -117,6 +118,7 @@ impl<R: Read> PieceReader<R> {
         if self.salt.sum(self.length, &self.piece).to_be_bytes() != sum {
             return Err(io::ErrorKind::InvalidData.into());
         }
+        self.position += (HEADER + size) as u64;
         if u32::from_be_bytes(length) != END {
             self.length += size as u64;
             self.all.update(&self.piece[4..]);
@@ -133,6 +135,11 @@ impl<R: Read> PieceReader<R> {
     /// The piece that was read last.
     pub(crate) fn piece(&self) -> &[u8] {
         self.piece.get(4..).unwrap_or_default()
+    }
+
+    /// What it reads from.
+    pub(crate) fn into_inner(self) -> R {
+        self.input
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> io::Result<()> {

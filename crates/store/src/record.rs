@@ -18,7 +18,7 @@ use stubborn_core::wire::{Malformed, Reader};
 use stubborn_group::replication::{Ballot, Entry, EntryKind, NodeId, Position};
 
 use crate::Identity;
-use crate::fields::{flag, node_id, number, position, put, put_position};
+use crate::fields::{count, flag, node_id, number, position, put, put_position};
 use crate::sum::Salt;
 
 /// Where the first batch of a segment stands.
@@ -263,8 +263,8 @@ impl Head {
     fn fields(reader: &mut Reader<'_>, identity: Identity) -> Result<Self, Malformed> {
         let head = Self {
             identity,
-            segment: number(reader)?,
-            batch: number(reader)?,
+            segment: count(reader)?,
+            batch: count(reader)?,
             run: reader.u32()?,
             ballot: ballot(reader)?,
             snapshot: snapshot(reader)?,
@@ -344,7 +344,7 @@ fn put_ballot(out: &mut Vec<u8>, ballot: &Ballot) {
 }
 
 fn ballot(reader: &mut Reader<'_>) -> Result<Ballot, Malformed> {
-    Ok(Ballot { term: number(reader)?, vote: node_id(reader)?, committed: number(reader)? })
+    Ok(Ballot { term: count(reader)?, vote: node_id(reader)?, committed: count(reader)? })
 }
 
 fn put_snapshot(out: &mut Vec<u8>, snapshot: &SnapshotRef) {

@@ -23,7 +23,8 @@ pub(crate) fn name(number: u64) -> String {
 
 /// The number in the name of a segment's file.
 pub(crate) fn number(file: &str) -> Option<u64> {
-    let number = file.strip_prefix(PREFIX)?.parse().ok()?;
+    let number: u32 = file.strip_prefix(PREFIX)?.parse().ok()?;
+    let number = u64::from(number);
     (name(number) == file).then_some(number)
 }
 

@@ -244,9 +244,11 @@ impl FileContents {
         self.unsynced.push((offset, bytes.to_vec()));
     }
 
+    /// What an earlier sync has failed to bring to the disk is not tried again.
     fn sync(&mut self) {
-        self.durable.clone_from(&self.seen);
-        self.unsynced.clear();
+        for (offset, bytes) in std::mem::take(&mut self.unsynced) {
+            put_at(&mut self.durable, offset, &bytes);
+        }
     }
 
     fn lose_power(&mut self, sort: u64, random: &mut Random) {
@@ -365,7 +367,10 @@ impl Medium for SimulatedDisk {
         }
     }
 
-    fn lock(&self, _name: &str) -> io::Result<Option<Box<dyn Any + Send>>> {
+    fn lock(&self, name: &str) -> io::Result<Option<Box<dyn Any + Send>>> {
+        if self.open(name).is_err() {
+            self.put(name, &[]);
+        }
         let mut contents = SimulatedDisk::lock(self);
         if std::mem::replace(&mut contents.locked, true) {
             return Ok(None);

@@ -35,7 +35,7 @@ pub(crate) fn name(index: u64) -> String {
 
 /// The last entry in the snapshot of this name.
 pub(crate) fn index(file: &str) -> Option<u64> {
-    let index = file.strip_prefix(PREFIX)?.parse().ok()?;
+    let index: u64 = file.strip_prefix(PREFIX)?.parse().ok()?;
     (name(index) == file).then_some(index)
 }
 
@@ -105,6 +105,11 @@ impl SnapshotWriter {
         self.pieces.write(bytes).doing("write", &self.aside)
     }
 
+    /// Where the snapshot stands in the log.
+    pub fn at(&self) -> Position {
+        self.at
+    }
+
     /// All bytes are there: syncs them.
     ///
     /// # Errors
@@ -136,6 +141,8 @@ pub struct SnapshotReader {
     file: String,
     info: SnapshotInfo,
     expected: SnapshotRef,
+    /// Bytes before the pieces.
+    head: u64,
     pieces: PieceReader<Stream>,
 }
 
@@ -159,8 +166,8 @@ impl SnapshotReader {
         }
         let info = SnapshotInfo { at, members, length: expected.length };
         let salt = Salt::snapshot(identity, at.index);
-        let pieces = PieceReader::new(stream, salt);
-        Ok(Self { file, info, expected, pieces })
+        let head = stream.offset;
+        Ok(Self { file, info, expected, head, pieces: PieceReader::new(stream, salt) })
     }
 
     /// What is in it.
@@ -174,7 +181,7 @@ impl SnapshotReader {
     /// If they cannot be read, or are not what was written.
     pub fn next_piece(&mut self) -> Result<Option<&[u8]>, Error> {
         let what = || format!("the snapshot of entry {}", self.expected.at.index);
-        let offset = self.pieces.input().offset;
+        let offset = self.head + self.pieces.position();
         let whole = match self.pieces.advance() {
             Ok(None) => None,
             Ok(Some(whole)) => Some(whole),

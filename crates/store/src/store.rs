@@ -15,7 +15,7 @@ use crate::snapshot::{self, FinishedSnapshot, SnapshotReader, SnapshotWriter};
 use crate::{Identity, SnapshotInfo, identity};
 
 /// The file that keeps a second process out.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// A folder that is open. Blocking: a driver calls it on a thread of its own.
 ///
@@ -67,7 +67,10 @@ impl Store {
         let Snapshot { at, members, data } = &durable.snapshot;
         let mut snapshot = new.snapshot(*at, members.clone())?;
         snapshot.write(data)?;
-        new.finish(snapshot.finish()?, durable.ballot, &durable.entries, options)
+        new.finish(snapshot.finish()?, options, |store| {
+            let (entries, ballot) = (durable.entries.clone(), Some(durable.ballot));
+            store.append(&[Write { entries, ballot, ..Write::default() }])
+        })
     }
 
     /// Opens a node's folder, and cuts off what a crash has left half written.
@@ -134,8 +137,9 @@ impl Store {
         &self.identity
     }
 
-    /// Writes in order, with one sync for all of them if any has to be synced. Snapshots in them are
-    /// installed: they take the place of the whole log.
+    /// Writes in order, with one sync for all of them if any has to be synced. Snapshots in them take
+    /// syncs of their own. To write a large one while the log goes on, see
+    /// [`begin_snapshot`](Self::begin_snapshot).
     ///
     /// # Errors
     /// Of the disk. Then the store is unusable.
@@ -302,16 +306,25 @@ impl Store {
     }
 
     fn append_all(&mut self, writes: &[Write]) -> Result<(), Error> {
-        let mut begin = 0;
-        for (place, write) in writes.iter().enumerate() {
-            if let Some(snapshot) = &write.snapshot {
-                self.append_plain(&writes[begin..place])?;
-                begin = place + 1;
-                let finished = self.write_aside(snapshot)?;
-                self.install_then(&finished, write)?;
+        let mut rest = writes;
+        while let Some(place) = rest.iter().position(has_snapshot) {
+            let (before, from) = rest.split_at(place);
+            let (write, after) = from.split_first().expect("it was found");
+            self.append_plain(before)?;
+            match &write.snapshot {
+                Some(snapshot) => {
+                    let finished = self.write_aside(snapshot)?;
+                    self.install_then(&finished, write)?;
+                }
+                None => self.append_plain(std::slice::from_ref(write))?,
             }
+            if let Some(snapshot) = &write.compact {
+                let finished = self.write_aside(snapshot)?;
+                self.compact_to(&finished)?;
+            }
+            rest = after;
         }
-        self.append_plain(&writes[begin..])
+        self.append_plain(rest)
     }
 
     /// Several writes without snapshots, in one batch unless they are large.
@@ -329,7 +342,7 @@ impl Store {
             let count = rest.iter().take_while(fits).count().max(1);
             let (now, later) = rest.split_at(count);
             rest = later;
-            if now.iter().all(Write::is_empty) {
+            if now.iter().all(|write| write.entries.is_empty() && write.ballot.is_none()) {
                 continue;
             }
             self.append_batch(None, now, None)?;
@@ -416,6 +429,10 @@ impl Store {
     }
 }
 
+fn has_snapshot(write: &Write) -> bool {
+    write.snapshot.is_some() || write.compact.is_some()
+}
+
 /// What could not be read again must not be written: that is a bug of the caller.
 fn check_order(tip: &Tip, entries: &[Entry]) {
     let Some(first) = entries.first().map(|entry| entry.at.index) else { return };
@@ -465,17 +482,17 @@ impl NewFolder {
         SnapshotWriter::begin(self.medium.clone(), &self.identity, at, members)
     }
 
+    /// `fill` writes what comes after the snapshot.
     pub(crate) fn finish(
         self,
         snapshot: FinishedSnapshot,
-        ballot: Ballot,
-        entries: &[Entry],
         options: Options,
+        fill: impl FnOnce(&mut Store) -> Result<(), Error>,
     ) -> Result<Store, Error> {
         let Self { medium, identity, lock } = self;
         let FinishedSnapshot { aside, info, reference } = snapshot;
         medium.rename(&aside, &snapshot::name(info.at.index)).doing("rename", &aside)?;
-        let tip = Tip { ballot, snapshot: reference, last: info.at };
+        let tip = Tip { ballot: Ballot::default(), snapshot: reference, last: info.at };
         let log = Log::create(medium.clone(), identity, options, &tip)?;
         let mut store = Store {
             medium,
@@ -487,8 +504,8 @@ impl NewFolder {
             failed: None,
             _lock: lock,
         };
-        let write = Write { entries: entries.to_vec(), must_sync: true, ..Write::default() };
-        store.write(&[write])?;
+        fill(&mut store)?;
+        store.sync()?;
         store.medium.sync_names().doing("sync", "the folder")?;
         Identity::finish(&*store.medium)?;
         Ok(store)

@@ -25,6 +25,11 @@ impl Salt {
         Self(0)
     }
 
+    /// For one stream of several in a file.
+    pub(crate) const fn stream(number: u64) -> Self {
+        Self(number << 56)
+    }
+
     fn of(identity: &Identity, kind: u64, number: u64) -> Self {
         let fields = [identity.group, identity.node.get(), kind, number];
         let mut bytes = [0; 32];

@@ -39,24 +39,24 @@ fn fail_everywhere(seeds: std::ops::Range<u64>, fault: Fault, loss: Loss) {
 
 #[test]
 fn what_was_acknowledged_survives_kill_at_every_operation() {
-    fail_everywhere(0..4, Fault::Crash, Loss::Nothing);
+    fail_everywhere(0..3, Fault::Crash, Loss::Nothing);
 }
 
 #[test]
 fn what_was_acknowledged_survives_loss_of_power_at_every_operation() {
-    fail_everywhere(4..10, Fault::Crash, Loss::Power);
+    fail_everywhere(4..8, Fault::Crash, Loss::Power);
 }
 
 #[test]
 fn a_disk_that_fills_up_at_any_operation_costs_nothing_that_was_acknowledged() {
-    fail_everywhere(10..13, Fault::Full, Loss::Nothing);
-    fail_everywhere(13..15, Fault::Full, Loss::Power);
+    fail_everywhere(10..12, Fault::Full, Loss::Nothing);
+    fail_everywhere(13..14, Fault::Full, Loss::Power);
 }
 
 #[test]
 fn an_operation_that_fails_anywhere_costs_nothing_that_was_acknowledged() {
-    fail_everywhere(15..18, Fault::Fails, Loss::Nothing);
-    fail_everywhere(18..20, Fault::Fails, Loss::Power);
+    fail_everywhere(15..17, Fault::Fails, Loss::Nothing);
+    fail_everywhere(18..19, Fault::Fails, Loss::Power);
 }
 
 #[test]
@@ -75,6 +75,7 @@ fn a_crash_at_every_operation_of_recovery_costs_nothing_either() {
             if recovered.is_ok() {
                 break;
             }
+            assert!(further < 1_000, "seed {seed}: {recovered:?}");
         }
         trial.recover();
         trial.run(5).expect("it goes on");
@@ -112,4 +113,42 @@ fn a_crash_at_every_operation_of_making_a_folder_leaves_none_or_a_whole_one() {
             }
         }
     }
+}
+
+#[test]
+fn what_stands_behind_a_torn_write_never_comes_back() {
+    use bytes::Bytes;
+    use std::sync::Arc;
+    use stubborn_group::replication::{Ballot, Entry, EntryKind, Position, Write};
+    use stubborn_store::Store;
+    use stubborn_store::simulated::SimulatedDisk;
+
+    let entry = |index, size| {
+        let at = Position { index, term: 1 };
+        let entry = Entry { at, kind: EntryKind::Command, data: Bytes::from(vec![9; size]) };
+        Write { entries: vec![entry], ..Write::default() }
+    };
+    let disk = SimulatedDisk::new(common::random(1));
+    let medium = Arc::new(disk.clone());
+    let (identity, new_group) = (common::identity(), common::new_group());
+    let mut store =
+        Store::create(medium.clone(), identity, &new_group, common::OPTIONS).expect("made");
+    // Two writes of 104 bytes each and a ballot, of which none is synced.
+    let late = Ballot { term: 9, vote: None, committed: 0 };
+    for write in [entry(1, 43), entry(2, 43), Write { ballot: Some(late), ..Write::default() }] {
+        store.append(&[write]).expect("written");
+    }
+    drop(store);
+    let (name, mut log) =
+        disk.files().into_iter().find(|(name, _)| name == "log-0000000001").expect("it");
+    let first = log.windows(43).position(|bytes| bytes == [9; 43]).expect("the first entry");
+    log[first] = 0;
+    disk.put(&name, &log);
+    let (mut store, recovered) = Store::open(medium.clone(), common::OPTIONS).expect("opened");
+    assert!(recovered.torn && recovered.entries.is_empty());
+    // The batch that tells of the opening, of 48 bytes, and this one end where the ballot stands.
+    store.append(&[entry(1, 99)]).expect("written");
+    drop(store);
+    let (_, recovered) = Store::open(medium, common::OPTIONS).expect("opened");
+    assert_eq!((recovered.entries.len(), recovered.ballot.term), (1, 0));
 }

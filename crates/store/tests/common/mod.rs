@@ -65,6 +65,10 @@ impl Script {
                 let snapshot = self.own_snapshot();
                 compact(&mut self.state, snapshot.clone());
                 states.push(self.state.clone());
+                if self.random.chance(0.5) {
+                    let write = Write { compact: Some(snapshot), ..Write::default() };
+                    return (Step::Write(vec![write]), states);
+                }
                 Step::Compact(snapshot)
             }
             2 => Step::Reopen,
