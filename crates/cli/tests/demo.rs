@@ -115,3 +115,17 @@ fn a_share_that_is_none_is_refused_with_an_explanation() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("between 0 and 100"));
 }
+
+#[test]
+fn replicas_of_a_bank_execute_each_transfer_once_and_agree_over_a_bad_network() {
+    let report = demo(&["--replicated", "--calls", "200", "--concurrency", "16"]);
+    for key in ["calls", "executed", "effects"] {
+        assert_eq!(count(&report, key), 200, "{key} in {report}");
+    }
+    for key in ["not_executed", "unknown", "duplicates", "lost", "wrong", "client_restarts"] {
+        assert_eq!(count(&report, key), 0, "{key} in {report}");
+    }
+    assert_eq!(report["replicas_agree"], true, "{report}");
+    assert!(report["longest_gap_ms"].as_f64().is_some_and(|gap| gap > 0.0), "{report}");
+    assert!(report["failovers"].as_u64().is_some(), "{report}");
+}

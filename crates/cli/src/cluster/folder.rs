@@ -19,6 +19,30 @@ pub(crate) const DEFAULT_FOLDER: &str = "stubborn-data";
 #[derive(Clone, Debug)]
 pub(crate) struct Folder(PathBuf);
 
+/// Where a node is: the address at which others reach it, and the one on which it listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) address: String,
+    pub(crate) listen: String,
+}
+
+impl Place {
+    /// A node of this machine.
+    pub(crate) fn here(address: String) -> Self {
+        Self { listen: address.clone(), address }
+    }
+
+    /// A node of another machine: it listens on all of that machine's addresses.
+    pub(crate) fn elsewhere(address: String) -> Self {
+        let (host, port) = address.rsplit_once(':').unwrap_or((&address, "7400"));
+        let listen = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            Ok(IpAddr::V6(_)) => format!("[::]:{port}"),
+            _ => format!("0.0.0.0:{port}"),
+        };
+        Self { listen, address }
+    }
+}
+
 /// What it takes to call a cluster.
 pub(crate) struct Credentials {
     pub(crate) identity: Identity,
@@ -50,37 +74,31 @@ impl Folder {
         configs.map(|config| NodeConfig::load(&config)).collect()
     }
 
-    /// Makes authority, certificates and a folder for each node. `members` are the addresses at
-    /// which others reach the nodes; each listens on that address, or on all with `everywhere`.
+    /// Makes authority, certificates and a folder for each node.
     ///
     /// # Errors
     /// If something is there already or cannot be written.
-    pub(crate) fn make(
-        &self,
-        members: &[String],
-        everywhere: bool,
-        clients: Admission,
-    ) -> Result<(), Error> {
+    pub(crate) fn make(&self, places: &[Place], clients: Admission) -> Result<(), Error> {
         private::make_directory(&self.0).map_err(|e| Error::io("make the folder", &self.0, &e))?;
         let authority = Authority::generate()?;
         let mut identities = Vec::new();
-        for (index, address) in members.iter().enumerate() {
-            identities.push(authority.issue_node(names(index + 1, address))?);
+        for (index, place) in places.iter().enumerate() {
+            identities.push(authority.issue_node(names(index + 1, &place.address))?);
         }
         let group = draw_group()?;
         let members: Result<Vec<Member>, Error> = (1..)
-            .zip(members.iter().zip(&identities))
-            .map(|(number, (address, identity))| {
+            .zip(places.iter().zip(&identities))
+            .map(|(number, (place, identity))| {
                 let key = identity.fingerprint()?;
-                Ok(Member { number, address: address.clone(), key })
+                Ok(Member { number, address: place.address.clone(), key })
             })
             .collect();
         let members = members?;
-        for (member, identity) in members.iter().zip(&identities) {
+        for ((member, identity), place) in members.iter().zip(&identities).zip(places) {
             let config = NodeConfig {
                 group,
                 node: member.number,
-                listen: listen(&member.address, everywhere),
+                listen: place.listen.clone(),
                 data: "data".into(),
                 certificate: "node.crt".into(),
                 key: "node.key".into(),
@@ -149,17 +167,6 @@ fn names(number: usize, address: &str) -> Vec<String> {
     names
 }
 
-/// Where a node listens that others reach at this address.
-fn listen(address: &str, everywhere: bool) -> String {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "7400"));
-    let is_ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    match is_ip {
-        Ok(_) if !everywhere => address.to_owned(),
-        Ok(IpAddr::V6(_)) => format!("[::]:{port}"),
-        _ => format!("0.0.0.0:{port}"),
-    }
-}
-
 fn draw_group() -> Result<u64, Error> {
     loop {
         let mut bytes = [0; 8];
@@ -179,8 +186,8 @@ mod tests {
 
     use super::*;
 
-    fn addresses(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|text| (*text).to_owned()).collect()
+    fn places(texts: &[&str]) -> Vec<Place> {
+        texts.iter().map(|text| Place::here((*text).to_owned())).collect()
     }
 
     #[test]
@@ -188,8 +195,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let folder = Folder::at(&home.path().join("cluster"));
         assert!(!folder.holds_cluster() && folder.credentials().is_err());
-        let members = addresses(&["127.0.0.1:7400", "127.0.0.1:7401", "b.example:7402"]);
-        folder.make(&members, false, Admission::Certificate).unwrap();
+        let mut places = places(&["127.0.0.1:7400", "127.0.0.1:7401"]);
+        places.push(Place::elsewhere("b.example:7402".into()));
+        folder.make(&places, Admission::Certificate).unwrap();
         let nodes = folder.nodes().unwrap();
         assert!(folder.holds_cluster() && folder.credentials().is_ok());
         assert_eq!(nodes.len(), 3);
@@ -208,7 +216,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         let folder = Folder::at(&home.path().join("cluster"));
-        folder.make(&addresses(&["[::1]:7400"]), false, Admission::Certificate).unwrap();
+        folder.make(&places(&["[::1]:7400"]), Admission::Certificate).unwrap();
         for key in ["authority.key", "client.key", "node-1/node.key"] {
             let mode = fs::metadata(folder.path().join(key)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{key}");
@@ -216,10 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_listens_where_others_reach_it_or_everywhere() {
-        assert_eq!(listen("10.0.0.1:7400", false), "10.0.0.1:7400");
-        assert_eq!(listen("10.0.0.1:7400", true), "0.0.0.0:7400");
-        assert_eq!(listen("[2001:db8::1]:7400", true), "[::]:7400");
-        assert_eq!(listen("a.example:7400", false), "0.0.0.0:7400");
+    fn a_node_of_another_machine_listens_on_all_of_its_addresses() {
+        let listens = |address: &str| Place::elsewhere(address.into()).listen;
+        assert_eq!(listens("10.0.0.1:7400"), "0.0.0.0:7400");
+        assert_eq!(listens("[2001:db8::1]:7400"), "[::]:7400");
+        assert_eq!(listens("a.example:7401"), "0.0.0.0:7401");
     }
 }

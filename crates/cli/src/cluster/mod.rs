@@ -5,4 +5,4 @@ mod config;
 mod folder;
 
 pub(crate) use config::{Admission, EXAMPLE, NodeConfig};
-pub(crate) use folder::{Credentials, DEFAULT_FOLDER, Folder, NAME};
+pub(crate) use folder::{Credentials, DEFAULT_FOLDER, Folder, NAME, Place};

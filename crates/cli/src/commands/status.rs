@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 /// A node, and what it said, or why it said nothing.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     address: String,
     number: Option<u64>,
     said: Result<StatusReply, Error>,
@@ -76,7 +76,11 @@ pub(super) async fn ask_folder(folder: &Folder, wait: Duration) -> Result<Vec<As
 }
 
 /// Asks these nodes, all at once.
-async fn ask(nodes: Vec<(Option<u64>, String)>, access: &Access, wait: Duration) -> Vec<Asked> {
+pub(super) async fn ask(
+    nodes: Vec<(Option<u64>, String)>,
+    access: &Access,
+    wait: Duration,
+) -> Vec<Asked> {
     let asked = nodes.into_iter().map(|(number, address)| {
         let access = access.clone();
         tokio::spawn(async move {
@@ -116,6 +120,11 @@ pub(super) fn leader(found: &[Asked]) -> Option<u64> {
     let follows = |reply: &&&StatusReply| reply.term == latest.term && reply.leader == leader.node;
     let followers = said.iter().filter(follows).count();
     (2 * followers > leader.voters.len()).then_some(leader.node)
+}
+
+/// Whether every node answers and has applied all that any of them knows to be committed.
+pub(super) fn are_level(found: &[Asked]) -> bool {
+    found.iter().all(|asked| asked.said.as_ref().is_ok_and(|reply| lag(found, reply) == 0))
 }
 
 /// What is known where no leader is; nothing if no node has answered.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{node, status};
 use crate::child::Child;
-use crate::cluster::{Admission, DEFAULT_FOLDER, Folder, NodeConfig};
+use crate::cluster::{Admission, DEFAULT_FOLDER, Folder, NodeConfig, Place};
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 use crate::task::{block_on, interrupted};
@@ -77,7 +77,8 @@ fn prepare(args: &Args, folder: &Folder, out: &Output) -> Result<(), Error> {
         let message = format!("{} holds a cluster already", folder.path().display());
         return Err(Error::usage(message).with_hint("name another folder with --data DIR"));
     }
-    folder.make(&args.prepare, true, admission(args))?;
+    let places: Vec<_> = args.prepare.iter().cloned().map(Place::elsewhere).collect();
+    folder.make(&places, admission(args))?;
     for config in folder.nodes()? {
         node::builder(&config)?.make_folder()?;
     }
@@ -102,7 +103,8 @@ fn open(args: &Args, folder: &Folder) -> Result<Vec<NodeConfig>, Error> {
     if !folder.holds_cluster() {
         let count = args.nodes.unwrap_or(3);
         let listen = args.listen.unwrap_or_else(|| ([127, 0, 0, 1], 7400).into());
-        folder.make(&addresses(listen, count)?, false, admission(args))?;
+        let places: Vec<_> = addresses(listen, count)?.into_iter().map(Place::here).collect();
+        folder.make(&places, admission(args))?;
         let configs = folder.nodes()?;
         for config in &configs {
             node::builder(config)?.make_folder()?;
@@ -126,7 +128,8 @@ fn open(args: &Args, folder: &Folder) -> Result<Vec<NodeConfig>, Error> {
     Ok(configs)
 }
 
-fn addresses(first: SocketAddr, count: u16) -> Result<Vec<String>, Error> {
+/// Addresses for so many nodes of this machine.
+pub(super) fn addresses(first: SocketAddr, count: u16) -> Result<Vec<String>, Error> {
     if first.port() != 0 {
         let last = first.port().checked_add(count - 1);
         let last = last.ok_or_else(|| Error::usage("the ports of the nodes go beyond 65535"))?;

@@ -72,18 +72,10 @@ impl Teller {
 impl Bank for Teller {
     async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
         let TransferRequest { from, to, cents, reference } = call.into_message();
-        if cents <= 0 {
-            return Err(Status::invalid_argument("a transfer moves more than nothing"));
-        }
+        let transfer = Transfer { reference, from, to, cents };
         let mut books = self.books();
         let Books { balances, ledger } = &mut *books;
-        let (Some(&available), true) = (balances.get(&from), balances.contains_key(&to)) else {
-            return Err(Status::not_found("no such account"));
-        };
-        if available < cents {
-            return Err(Status::failed_precondition("not enough money"));
-        }
-        let transfer = Transfer { reference, from, to, cents };
+        ledger::check(balances, &transfer)?;
         ledger.append(&transfer).map_err(|e| Status::internal(format!("the ledger: {e}")))?;
         ledger::apply(balances, &transfer);
         Ok(TransferReply { from_cents: balances[&transfer.from] })

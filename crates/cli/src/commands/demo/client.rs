@@ -49,6 +49,8 @@ pub(super) struct Record {
 pub(super) struct Journal {
     pub(super) records: Vec<Record>,
     pub(super) took: Duration,
+    /// The longest time in which no call ended.
+    pub(super) longest_gap: Duration,
 }
 
 /// What a run shares between its workers.
@@ -58,6 +60,9 @@ struct Run {
     next: Cell<u64>,
     calls: u64,
     records: RefCell<Vec<Record>>,
+    /// When a call ended last, and the longest time in which none did.
+    last_end: Cell<Instant>,
+    longest_gap: Cell<Duration>,
     done: watch::Sender<u64>,
 }
 
@@ -71,8 +76,10 @@ pub(super) async fn run(
 ) -> Result<Journal, Error> {
     let dice = RefCell::new(Dice::new(seed));
     let (next, records) = (Cell::new(1), RefCell::default());
-    let run = Rc::new(Run { bank, dice, next, calls, records, done });
     let started = Instant::now();
+    let (last_end, longest_gap) = (Cell::new(started), Cell::new(Duration::ZERO));
+    let run = Run { bank, dice, next, calls, records, last_end, longest_gap, done };
+    let run = Rc::new(run);
     let tasks = LocalSet::new();
     let workers: Vec<_> =
         (0..concurrency.min(calls)).map(|_| tasks.spawn_local(Rc::clone(&run).work())).collect();
@@ -80,7 +87,8 @@ pub(super) async fn run(
     for worker in workers {
         worker.await.map_err(|e| Error::internal(format!("a worker of the demo failed: {e}")))?;
     }
-    Ok(Journal { records: run.records.take(), took: started.elapsed() })
+    let (took, longest_gap) = (started.elapsed(), run.longest_gap.get());
+    Ok(Journal { records: run.records.take(), took, longest_gap })
 }
 
 /// Asks the bank for every balance.
@@ -99,7 +107,9 @@ impl Run {
         while let Some(transfer) = self.draw() {
             let started = Instant::now();
             let told = self.transfer(&transfer).await;
-            let took = started.elapsed();
+            let now = Instant::now();
+            let (took, gap) = (now - started, now - self.last_end.replace(now));
+            self.longest_gap.set(gap.max(self.longest_gap.get()));
             self.records.borrow_mut().push(Record { transfer, told, took });
             self.done.send_modify(|done| *done += 1);
         }

@@ -8,6 +8,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use stubborn::Status;
+
 /// Accounts of the bank.
 pub(super) const ACCOUNTS: u64 = 16;
 
@@ -63,13 +65,40 @@ impl Ledger {
     /// Writes a transfer down. When this returns, the record outlives the process (not the machine:
     /// the demo kills processes only).
     pub(super) fn append(&mut self, transfer: &Transfer) -> io::Result<()> {
-        let Transfer { reference, from, to, cents } = transfer;
-        let record = format!("{reference:>15} {from:<15} {to:<15} {cents:>15}\n");
-        if record.len() != RECORD {
-            return Err(io::Error::other("the transfer does not fit into a record"));
-        }
-        self.0.write_all(record.as_bytes())
+        self.0.write_all(to_record(transfer)?.as_bytes())
     }
+}
+
+/// A transfer as it is written down.
+///
+/// # Errors
+/// If it does not fit into a record.
+pub(super) fn to_record(transfer: &Transfer) -> io::Result<String> {
+    let Transfer { reference, from, to, cents } = transfer;
+    let record = format!("{reference:>15} {from:<15} {to:<15} {cents:>15}\n");
+    if record.len() != RECORD {
+        return Err(io::Error::other("the transfer does not fit into a record"));
+    }
+    Ok(record)
+}
+
+/// Whether a transfer may be made.
+///
+/// # Errors
+/// What the caller is told if not.
+pub(super) fn check(balances: &BTreeMap<String, i64>, transfer: &Transfer) -> Result<(), Status> {
+    if transfer.cents <= 0 {
+        return Err(Status::invalid_argument("a transfer moves more than nothing"));
+    }
+    let (Some(&available), true) =
+        (balances.get(&transfer.from), balances.contains_key(&transfer.to))
+    else {
+        return Err(Status::not_found("no such account"));
+    };
+    if available < transfer.cents {
+        return Err(Status::failed_precondition("not enough money"));
+    }
+    Ok(())
 }
 
 /// Reads every record, oldest first. A file that does not exist has none.
@@ -82,6 +111,14 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<Transfer>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         opened => opened?.read_to_string(&mut text)?,
     };
+    from_records(&text)
+}
+
+/// Reads records as they are written down.
+///
+/// # Errors
+/// If something is no record.
+pub(super) fn from_records(text: &str) -> io::Result<Vec<Transfer>> {
     text.lines()
         .enumerate()
         .map(|(index, line)| {

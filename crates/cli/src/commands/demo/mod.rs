@@ -9,8 +9,11 @@ mod check;
 mod client;
 mod dice;
 mod ledger;
+mod machine;
 mod percent;
 mod relay;
+mod replica;
+mod replicated;
 mod report;
 
 use std::ffi::OsString;
@@ -66,8 +69,17 @@ pub(crate) struct Args {
     faults: Faults,
 
     /// Also kill the server process four times during the run, and start it again.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "replicated")]
     kill: bool,
+
+    /// Run the bank on one server, which remembers calls in memory. The default.
+    #[arg(long, conflicts_with = "replicated")]
+    single: bool,
+
+    /// Run the bank on three replicas, with the bad network between all of them and the client, and
+    /// kill the leader every few seconds (SIGKILL). Every call runs exactly once.
+    #[arg(long)]
+    replicated: bool,
 
     /// Keep the folder with the ledger file and the certificate.
     #[arg(long)]
@@ -81,12 +93,15 @@ enum Role {
     Bank(bank::Args),
     #[command(hide = true)]
     Relay(relay::Args),
+    #[command(hide = true)]
+    Replica(replica::Args),
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     match args.role {
         Some(Role::Bank(args)) => block_on(bank::run(args)),
         Some(Role::Relay(args)) => block_on(relay::run(args)),
+        Some(Role::Replica(args)) => block_on(replica::run(args)),
         None => perform(&args, out),
     }
 }
@@ -98,8 +113,14 @@ fn perform(args: &Args, out: &Output) -> Result<(), Error> {
         .map_err(|e| Error::internal(format!("cannot make a temporary folder: {e}")))?;
     let performed = compile(folder.path(), out).and_then(|()| {
         block_on(async {
+            let performing = async {
+                match args.replicated {
+                    true => replicated::perform_in(args, folder.path(), out).await,
+                    false => perform_in(args, folder.path(), out).await,
+                }
+            };
             tokio::select! {
-                performed = perform_in(args, folder.path(), out) => performed,
+                performed = performing => performed,
                 () = interrupted() => Err(Error::internal("interrupted")),
             }
         })
@@ -180,7 +201,8 @@ fn report(
     kills: usize,
 ) -> Report {
     let (latency, took) = (Latency::of(journal), journal.took);
-    Report { verdict, latency, took, wire, connection, kills, killing: args.kill }
+    let killing = args.kill;
+    Report { verdict, latency, took, wire, connection, kills, killing, failovers: None }
 }
 
 /// The service's files: they outlive its process.

@@ -71,6 +71,15 @@ pub(super) struct Counters {
 }
 
 impl Counters {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.datagrams += other.datagrams;
+        self.lost += other.lost;
+        self.doubled += other.doubled;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+        self.passed += other.passed;
+    }
+
     pub(super) fn to_json(self) -> Value {
         let Self { datagrams, lost, doubled, reordered, corrupted, passed } = self;
         json!({

@@ -8,6 +8,7 @@ use stubborn::client::ConnectionStats;
 use super::check::Verdict;
 use super::client::Journal;
 use super::relay::Counters;
+use super::replicated::Failovers;
 use crate::output::{Output, Style};
 
 /// All that came out of a run.
@@ -22,6 +23,8 @@ pub(super) struct Report {
     pub(super) kills: usize,
     /// Whether it was asked to be.
     pub(super) killing: bool,
+    /// What a group of replicas went through; `None` of a single server.
+    pub(super) failovers: Option<Failovers>,
 }
 
 /// How long calls took, in microseconds.
@@ -53,7 +56,11 @@ impl Report {
 
     /// What is wrong; empty if all is well.
     pub(super) fn faults(&self) -> Vec<String> {
-        self.verdict.faults(self.killing)
+        let mut faults = self.verdict.faults(self.killing);
+        if self.failovers.is_some_and(|failovers| !failovers.agree) {
+            faults.push("replicas with different ledgers".into());
+        }
+        faults
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -69,7 +76,7 @@ impl Report {
                 "probe_timeouts": stats.probe_timeouts,
             })
         });
-        json!({
+        let mut report = json!({
             "calls": v.calls,
             "executed": v.executed,
             "not_executed": v.not_executed,
@@ -93,7 +100,15 @@ impl Report {
             "resent_by_client": resent,
             "connection": connection,
             "ok": self.faults().is_empty(),
-        })
+        });
+        if let Some(Failovers { count, longest_gap, agree }) = self.failovers {
+            report["failovers"] = count.into();
+            // The client does not crash yet: it has no journal.
+            report["client_restarts"] = 0.into();
+            report["longest_gap_ms"] = (longest_gap.as_micros() as f64 / 1_000.0).into();
+            report["replicas_agree"] = agree.into();
+        }
+        report
     }
 
     /// Prints it for people.
@@ -120,6 +135,17 @@ impl Report {
         row("effects", format!("{effects:<8} duplicates {duplicates}   lost {lost}   {agree}"));
         if self.killing {
             self.print_kills(&row);
+        }
+        if let Some(Failovers { count, longest_gap, agree }) = self.failovers {
+            let gap = milliseconds(longest_gap.as_micros() as f64);
+            let same = if agree { "the same ledger" } else { "different ledgers" };
+            let kills = self.kills;
+            row(
+                "leader killed",
+                format!(
+                    "{kills} times, {count} failovers, longest gap {gap} ms; replicas have {same}"
+                ),
+            );
         }
         let Latency { p50, p99, max } = self.latency;
         let [p50, p99, max] = [p50, p99, max].map(milliseconds);
@@ -203,9 +229,9 @@ mod tests {
             took: Duration::from_micros(micros),
         };
         let records = (1..=100).rev().map(record).collect();
-        let journal = Journal { records, took: Duration::ZERO };
+        let journal = Journal { records, took: Duration::ZERO, longest_gap: Duration::ZERO };
         assert_eq!(Latency::of(&journal), Latency { p50: 50.0, p99: 99.0, max: 100.0 });
-        let empty = Journal { records: Vec::new(), took: Duration::ZERO };
+        let empty = Journal { records: Vec::new(), ..journal };
         assert_eq!(Latency::of(&empty), Latency::default());
     }
 }

@@ -1,0 +1,262 @@
+//! The demo with a group of replicas: three processes, a bad network between all of them and the
+//! client, and the leader killed again and again.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use stubborn::{ChannelBuilder, Connection};
+use tokio::sync::watch;
+
+use super::relay::Counters;
+use super::report::{Latency, Report};
+use super::{Args, check, client, ledger, print_run, show_progress, start_relay};
+use crate::child::Child;
+use crate::cluster::{Admission, Folder, NAME, NodeConfig, Place};
+use crate::commands::{node, status, up};
+use crate::error::{Error, Exit};
+use crate::output::Output;
+use crate::remote::Access;
+use crate::stubs::bank::v1::BankClient;
+
+/// Replicas of the bank.
+const REPLICAS: u16 = 3;
+
+/// How long the group is left alone between two kills of its leader.
+const PEACE: Duration = Duration::from_secs(2);
+
+/// How long a killed replica stays dead.
+const DEATH: Duration = Duration::from_secs(1);
+
+/// How long the group may take to find a leader, or to bring every replica up to date.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a replica has to say how it stands.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// What came of a run beside what a run with a single server has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Failovers {
+    /// How often another replica took over.
+    pub(super) count: usize,
+    /// The longest time in which no call ended.
+    pub(super) longest_gap: Duration,
+    /// Whether all replicas had the same ledger at the end.
+    pub(super) agree: bool,
+}
+
+pub(super) async fn perform_in(args: &Args, folder: &Path, out: &Output) -> Result<Report, Error> {
+    let mut group = Group::start(args, folder).await?;
+    let leader = group.leader().await?;
+    group.introduce(args, leader, out);
+    let connection = group.connect(leader).await?;
+    let bank = BankClient::new(connection.channel());
+
+    let (sender, done) = watch::channel(0);
+    let running = client::run(bank.clone(), args.calls, args.concurrency, args.faults.seed, sender);
+    let mut tally = Tally::default();
+    let journal = tokio::select! {
+        journal = running => journal?,
+        error = group.torment(&mut tally) => return Err(error),
+        never = show_progress(args, done, out) => match never {},
+    };
+    print_run(args, &journal, out);
+    group.restore().await?;
+    group.catch_up().await?;
+    let balances = client::balances(&bank).await?;
+    let stats = connection.stats().map(|(_, stats)| stats);
+    drop((bank, connection));
+    let (wire, ledgers) = group.finish().await?;
+    let agree = ledgers.windows(2).all(|pair| pair[0] == pair[1]);
+    let verdict = check::compare(&journal.records, &ledgers[0], &balances);
+    let failovers = Failovers { count: tally.failovers, longest_gap: journal.longest_gap, agree };
+    let report = Report {
+        verdict,
+        latency: Latency::of(&journal),
+        took: journal.took,
+        wire,
+        connection: stats,
+        kills: tally.kills,
+        killing: false,
+        failovers: Some(failovers),
+    };
+    report.print(out);
+    Ok(report)
+}
+
+#[derive(Default)]
+struct Tally {
+    kills: usize,
+    failovers: usize,
+}
+
+/// The replicas, each behind a bad network of its own.
+struct Group {
+    folder: Folder,
+    configs: Vec<NodeConfig>,
+    relays: Vec<Child>,
+    /// None while a replica is dead.
+    nodes: Vec<Option<Child>>,
+}
+
+impl Group {
+    async fn start(args: &Args, path: &Path) -> Result<Self, Error> {
+        let folder = Folder::at(&path.join("group"));
+        let (mut places, mut relays) = (Vec::new(), Vec::new());
+        for (index, listen) in
+            up::addresses(([127, 0, 0, 1], 0).into(), REPLICAS)?.into_iter().enumerate()
+        {
+            let to = listen.parse().map_err(|_| Error::internal("a free port has no address"))?;
+            let mut faults = args.faults;
+            faults.seed = faults.seed.wrapping_add(index as u64);
+            let relay = start_relay(to, &faults).await?;
+            places.push(Place { address: relay.address().to_string(), listen });
+            relays.push(relay);
+        }
+        folder.make(&places, Admission::Certificate)?;
+        let configs = folder.nodes()?;
+        let mut group = Self { folder, configs, relays, nodes: Vec::new() };
+        for index in 0..group.configs.len() {
+            node::builder(&group.configs[index])?.make_folder()?;
+            let node = group.start_node(index).await?;
+            group.nodes.push(Some(node));
+        }
+        Ok(group)
+    }
+
+    fn ledger(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("ledger-{}", index + 1))
+    }
+
+    async fn start_node(&self, index: usize) -> Result<Child, Error> {
+        let config = self.folder.config(self.configs[index].node);
+        let args: [OsString; 6] = [
+            "demo".into(),
+            "replica".into(),
+            "--config".into(),
+            config.into(),
+            "--ledger".into(),
+            self.ledger(index).into(),
+        ];
+        Child::start("replica", args).await
+    }
+
+    fn introduce(&self, args: &Args, leader: usize, out: &Output) {
+        let super::Faults { loss, duplicate, reorder, corrupt, seed } = args.faults;
+        let pids: Vec<_> = self.nodes.iter().flatten().map(|n| n.pid().to_string()).collect();
+        out.line(format_args!(
+            "bank on {REPLICAS} replicas (pids {}), replica {} leads; link of each: {loss} lost, \
+             {duplicate} doubled, {reorder} reordered, {corrupt} corrupted, each way (seed {seed})",
+            pids.join(", "),
+            leader + 1,
+        ));
+        out.line(format_args!(
+            "the leader is killed (SIGKILL) every {} s and started again {} s later",
+            (PEACE + DEATH).as_secs(),
+            DEATH.as_secs()
+        ));
+    }
+
+    /// Connects the client, to the replica that leads first: it loses its connection with the first
+    /// kill.
+    async fn connect(&self, leader: usize) -> Result<Connection, Error> {
+        let credentials = self.folder.credentials()?;
+        let mut relays: Vec<_> =
+            self.relays.iter().map(|relay| relay.address().to_string()).collect();
+        relays.rotate_left(leader);
+        let opening = ChannelBuilder::new(relays.join(","))
+            .trust(credentials.trust)
+            .identity(credentials.identity)
+            .server_name(NAME)
+            .wait_for_ready(true)
+            .open();
+        let opened = tokio::time::timeout(PATIENCE, opening).await;
+        let opened = opened.map_err(|_| {
+            Error::new(Exit::Connect, "no connection within a minute: is all lost?")
+        })?;
+        opened.map_err(|error| Error::new(Exit::Connect, error.to_string()))
+    }
+
+    /// How the replicas stand, asked past the bad network.
+    async fn ask(&self) -> Vec<status::Asked> {
+        let nodes = self.configs.iter().map(|c| (Some(c.node), c.listen.clone())).collect();
+        status::ask(nodes, &Access::of_folder(self.folder.path()), ANSWER).await
+    }
+
+    /// The place of the replica that leads, once one does.
+    async fn leader(&self) -> Result<usize, Error> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if let Some(leader) = status::leader(&self.ask().await) {
+                let place = self.configs.iter().position(|config| config.node == leader);
+                return place.ok_or_else(|| Error::internal("a stranger leads the group"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(Error::new(Exit::Failed, "the replicas agreed on no leader within a minute"))
+    }
+
+    /// Kills the leader again and again. Returns only when something fails.
+    async fn torment(&mut self, tally: &mut Tally) -> Error {
+        loop {
+            tokio::time::sleep(PEACE).await;
+            if let Err(error) = self.kill_leader(tally).await {
+                return error;
+            }
+        }
+    }
+
+    async fn kill_leader(&mut self, tally: &mut Tally) -> Result<(), Error> {
+        let leader = self.leader().await?;
+        if let Some(mut node) = self.nodes[leader].take() {
+            node.kill().await;
+            tally.kills += 1;
+        }
+        let reborn = Instant::now() + DEATH;
+        if self.leader().await? != leader {
+            tally.failovers += 1;
+        }
+        tokio::time::sleep_until(reborn.into()).await;
+        self.restore().await
+    }
+
+    /// Starts those that are dead.
+    async fn restore(&mut self) -> Result<(), Error> {
+        for index in 0..self.nodes.len() {
+            if self.nodes[index].is_none() {
+                self.nodes[index] = Some(self.start_node(index).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every replica has applied the same.
+    async fn catch_up(&self) -> Result<(), Error> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if status::are_level(&self.ask().await) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(Error::new(Exit::Failed, "a replica did not catch up within a minute"))
+    }
+
+    /// Ends all processes. Returns what the networks did, and each replica's ledger.
+    async fn finish(self) -> Result<(Counters, Vec<Vec<ledger::Transfer>>), Error> {
+        let paths: Vec<_> = (0..self.nodes.len()).map(|index| self.ledger(index)).collect();
+        for node in self.nodes.into_iter().flatten() {
+            node.finish().await;
+        }
+        let mut wire = Counters::default();
+        for relay in self.relays {
+            let line = relay.finish().await;
+            wire.add(&line.and_then(|line| Counters::from_json(&line)).unwrap_or_default());
+        }
+        let ledgers = paths
+            .iter()
+            .map(|path| ledger::read(path).map_err(|e| Error::io("read", path, &e)))
+            .collect::<Result<_, _>>()?;
+        Ok((wire, ledgers))
+    }
+}
