@@ -42,6 +42,8 @@ pub struct ClientSession {
     /// on since.
     unreleased: Vec<u32>,
     returning: Vec<SlotPosition>,
+    /// Answers about calls in flight.
+    answers: u64,
 }
 
 /// How much of a call has been sent.
@@ -131,6 +133,7 @@ impl ClientSession {
             fences,
             unreleased: Vec::new(),
             returning: Vec::new(),
+            answers: 0,
         }
     }
 
@@ -268,10 +271,11 @@ impl ClientSession {
     pub fn answer<R>(&mut self, slot: u32, sequence: u64, answer: &Answer<R>) -> Effect {
         let Some(flight) = self.flight(slot, sequence) else { return Effect::Ignored };
         let abandoned = flight.abandoned;
+        flight.working |= matches!(answer, Answer::Working);
+        self.answers += 1;
         match answer {
             Answer::Working => {
                 // It has started, so that a fence would not be answered otherwise.
-                flight.working = true;
                 self.drop_fence(slot);
                 Effect::Working
             }
@@ -284,6 +288,35 @@ impl ClientSession {
                 Effect::Settled { abandoned }
             }
         }
+    }
+
+    /// How many answers about calls in flight have come.
+    pub fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// The server has pushed a number back without looking at it. Names the call if it is in flight:
+    /// it is to be sent again later, or its [fence](Self::fence_again) is.
+    pub fn pushed_back(&self, slot: u32, sequence: u64) -> Option<CallId> {
+        let call = self.call(slot, sequence);
+        self.progress(call).map(|_| call)
+    }
+
+    /// If the call is being fenced, its fence is handed out again by [`Self::next_fence`], and the
+    /// request need not be sent. Returns whether it is.
+    pub fn fence_again(&mut self, call: CallId) -> bool {
+        let Some(flight) = self.own(call) else { return false };
+        match flight.fence {
+            Fence::None => return false,
+            Fence::Waiting => {}
+            Fence::UnderWay => {
+                flight.fence = Fence::Waiting;
+                self.fences.under_way -= 1;
+                let entry = &mut self.slots[call.slot as usize];
+                self.fences.list(call.slot, &mut entry.in_fences);
+            }
+        }
+        true
     }
 
     /// The server refused the request because another one has its number: this request was not

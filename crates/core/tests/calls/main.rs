@@ -3,6 +3,8 @@
 mod assembly;
 mod failover;
 mod failures;
+mod group;
 mod outcomes;
+mod replicas;
 mod workers;
 mod world;

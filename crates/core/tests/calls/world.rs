@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
+use crate::group::{Group, REPLICAS};
 use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
@@ -35,11 +36,13 @@ pub(crate) const CLIENT: usize = 0;
 pub(crate) const SERVER: usize = 1;
 /// A second server, started only by the tests that need one.
 pub(crate) const SPARE: usize = 2;
+/// A third replica.
+pub(crate) const THIRD: usize = 3;
 
 /// The largest datagram of a client that stalls, in bytes: acknowledgements and keepalives.
 const SIGN_OF_LIFE: usize = 100;
 
-const HOSTS: [usize; 3] = [CLIENT, SERVER, SPARE];
+const HOSTS: [usize; 4] = [CLIENT, SERVER, SPARE, THIRD];
 
 /// What the network does, each way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +55,8 @@ pub(crate) struct Rules {
     pub(crate) astray: bool,
     /// The other client says that it lives, and sends nothing of its messages on.
     pub(crate) stalls: bool,
+    /// Nothing reaches or leaves this host.
+    pub(crate) alone: Option<usize>,
 }
 
 pub(crate) struct World {
@@ -63,8 +68,10 @@ pub(crate) struct World {
     other: Option<ChannelKey>,
     pub(crate) other_results: BTreeMap<CallKey, Result<IncomingReply, CallError>>,
     pub(crate) delay: Duration,
-    random: Random,
-    nodes: [Option<Node>; 3],
+    pub(crate) random: Random,
+    pub(crate) nodes: [Option<Node>; 4],
+    /// What the servers are replicas of, if they are.
+    pub(crate) group: Option<Group>,
     wire: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
     sent: u64,
     pub(crate) channel: ChannelKey,
@@ -117,7 +124,8 @@ impl World {
             other_results: BTreeMap::new(),
             delay: Duration::from_millis(5),
             random,
-            nodes: [Some(client), None, None],
+            nodes: [Some(client), None, None, None],
+            group: None,
             wire: BTreeMap::new(),
             sent: 0,
             channel,
@@ -157,6 +165,23 @@ impl World {
     pub(crate) fn call_from_other(&mut self, method: &Method, body: Bytes) -> CallKey {
         let (now, channel) = (self.now, self.other.expect("a second client"));
         self.node(SPARE).call(now, channel, outgoing(method, body))
+    }
+
+    /// A world whose servers are three replicas of one group.
+    pub(crate) fn with_group(seed: u8) -> Self {
+        let mut world = Self::new(seed);
+        world.make_group();
+        world.set_targets(&REPLICAS);
+        world
+    }
+
+    /// Starts every replica anew, with the memory of a new group.
+    pub(crate) fn make_group(&mut self) {
+        self.incarnation += 256;
+        self.group = Some(Group::new(self.incarnation, &self.limits));
+        for host in REPLICAS {
+            self.start_as(host, self.incarnation, 0);
+        }
     }
 
     pub(crate) fn restart_workers(&mut self) {
@@ -225,15 +250,17 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, host: usize) {
+        if let Some(group) = &self.group {
+            return self.start_as(host, group.table.group(), 0);
+        }
         self.incarnation += 256; // The last byte is the worker.
-
         self.start_as(host, self.incarnation, 0);
     }
 
     fn start_as(&mut self, host: usize, incarnation: u64, worker: u8) {
         let identity = identities().server.identity.clone();
         let tls = TlsServer::builder(identity).build().expect("a server configuration");
-        let server = ServerConfig { tls: Arc::new(tls), incarnation, group: false };
+        let server = ServerConfig { tls: Arc::new(tls), incarnation, group: self.group.is_some() };
         let seed = self.random.bytes();
         let mut config = node_config(&self.limits);
         config.endpoint.worker = worker;
@@ -336,12 +363,23 @@ impl World {
         }
     }
 
+    /// Goes on to the next moment at which something happens.
+    pub(crate) fn step(&mut self) {
+        self.settle();
+        if let Some(at) = self.next_moment() {
+            self.now = self.now.max(at);
+            self.tick();
+            self.settle();
+        }
+    }
+
     pub(crate) fn run(&mut self, millis: u64) {
         self.run_until(millis, |_| false);
     }
 
     fn next_moment(&mut self) -> Option<Instant> {
         let mut next = self.wire.first_key_value().map(|((at, _), _)| *at);
+        next = earliest(next, self.group.as_ref().and_then(Group::next_moment));
         for node in self.nodes.iter_mut().flatten() {
             next = earliest(next, node.poll_timeout());
         }
@@ -361,6 +399,7 @@ impl World {
                 node.handle(now, Received { from, local, ecn: Default::default(), data });
             }
         }
+        self.apply_log();
         for node in self.nodes.iter_mut().flatten() {
             if node.poll_timeout().is_some_and(|at| at <= now) {
                 node.handle_timeout(now);
@@ -409,7 +448,8 @@ impl World {
     fn put_on_wire(&mut self, from: usize, to: usize, datagram: &[u8]) {
         let rules = self.rules;
         let stalled = rules.stalls && from == SPARE && datagram.len() > SIGN_OF_LIFE;
-        if rules.cut || stalled || self.random.chance(rules.loss) {
+        let cut = rules.cut || rules.alone.is_some_and(|host| host == from || host == to);
+        if cut || stalled || self.random.chance(rules.loss) {
             return;
         }
         let from = if self.workers && from == SPARE { SERVER } else { from };
@@ -457,13 +497,18 @@ impl World {
                 self.cancelled += 1;
                 self.slow.retain(|(other, _)| *other != key);
             }
+            Event::Query(query) if self.group.is_some() => {
+                let group = self.group.as_ref().expect("a group");
+                let (now, finding) = (self.now, group.table.query(&query));
+                self.node(host).answer_query(now, query.key, finding);
+            }
             Event::Query(query) => {
                 assert!(self.workers, "a server without workers asks itself");
                 let finding = self.node([SERVER, SPARE][usize::from(query.worker())]).find(&query);
                 let now = self.now;
                 self.node(host).answer_query(now, query.key, finding);
             }
-            Event::Command(_) => panic!("no host is a replica"),
+            Event::Command(command) => self.command(host, command),
             Event::Drained => self.drained = true,
         }
     }

@@ -25,6 +25,24 @@ impl Client {
         if link.sessionless {
             return self.ready(cx, key, handle);
         }
+        let replica =
+            cx.endpoint.connection(handle).is_some_and(|connection| connection.peer_is_replica());
+        if replica {
+            return self.meet_replica(cx, key, handle, incarnation);
+        }
+        self.meet_server(cx, key, handle, incarnation);
+    }
+
+    /// The server keeps sessions of its own.
+    fn meet_server(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        incarnation: u64,
+    ) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.group = None;
         match link.session.as_ref().map(|session| session.slots.id()) {
             Some(id) if id.incarnation == incarnation => {
                 self.found(key);
@@ -37,6 +55,10 @@ impl Client {
                     link.steer = Some(id.steer());
                 }
                 self.fail_attempt(cx, key, "another worker of the server answered".into());
+            }
+            Some(_) if link.session.as_ref().is_some_and(|session| session.group) => {
+                self.other_group(cx, key);
+                self.open(cx, key, handle);
             }
             Some(_) => {
                 if !self.not_here(cx, key, handle) {
@@ -64,7 +86,8 @@ impl Client {
         link.nonce = None;
         let slots = ClientSession::new(opened, cx.limits.slots, cx.limits.background_fences);
         let ticket = SessionTicket { session: opened.session, secret: opened.secret.clone() };
-        let session = link.session.insert(Session::new(slots, ticket));
+        let group = link.group.is_some();
+        let session = link.session.insert(Session { group, ..Session::new(slots, ticket) });
         for change in core::mem::take(&mut link.early_changes) {
             session.slots.slots_changed(&change);
         }
@@ -85,7 +108,7 @@ impl Client {
         handle: ConnectionHandle,
         attached: &Attached,
     ) {
-        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(link) = self.links.get_mut(key).filter(|link| link.uses(handle)) else { return };
         let Some(session) = link.session.as_mut() else { return };
         let Some(calls) = session.slots.attached(attached) else { return };
         // Slots that this settles are free from here on, and the next calls may take them as soon as
@@ -116,6 +139,7 @@ impl Client {
                 Reconciled::Ended(fate) => self.ended(cx, key, occupant, fate),
             }
         }
+        self.arm_release(cx.now, key);
         self.after_answer(key);
     }
 
@@ -173,7 +197,7 @@ impl Client {
         self.send_on_attempt(cx, handle, ToServer::Open { nonce, slots });
     }
 
-    fn attach(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
+    pub(super) fn attach(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
         let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
             return;
         };
@@ -195,13 +219,15 @@ impl Client {
         let (channel, peer) = (link.channel, link.address);
         // What the handshake measured; a connection that ends early leaves nothing better behind.
         link.rtt = cx.endpoint.connection(handle).map(|connection| connection.rtt());
-        link.attempt = None;
+        link.attempt.take_if(|attempt| attempt.handle == handle);
         link.retry_at = None;
         link.silent_since = None;
         link.draining = false;
         link.suspect = false;
         link.backoff = self.channels[channel.0 as usize].config.backoff_min;
-        let before = link.live.replace(Live::new(handle));
+        // In a group a late copy of an attach may attach the live connection again.
+        let again = link.live.as_ref().is_some_and(|live| live.handle == handle);
+        let before = if again { None } else { link.live.replace(Live::new(handle)) };
         let ticket = link.session.as_ref().map(|session| session.ticket.clone());
         if let Some(before) = before {
             self.by_handle.remove(&before.handle);
@@ -220,5 +246,6 @@ impl Client {
         self.after_sending(cx, key);
         self.move_reads(channel);
         self.pump(cx, channel);
+        self.keep_standbys(cx, channel);
     }
 }

@@ -20,6 +20,9 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 impl Client {
     pub(super) fn start_attempt(&mut self, cx: &mut Context<'_>, key: u64) {
+        if self.promote(cx, key) {
+            return;
+        }
         let steer = self.steer(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         debug_assert!(link.attempt.is_none(), "one attempt at a time");
@@ -39,7 +42,7 @@ impl Client {
                     None => config.attempt_timeout,
                 };
                 let gives_up_at = cx.now + patience;
-                link.attempt = Some(Attempt { handle, gives_up_at, yields_at });
+                link.attempt = Some(Attempt { handle, gives_up_at, yields_at, greeted: false });
                 self.by_handle.insert(handle, key);
                 self.set_link_timer(key);
             }
@@ -87,7 +90,9 @@ impl Client {
         key: u64,
         why: Cow<'static, str>,
     ) {
-        self.pass_session_on(key);
+        if !self.fail_over(cx, key) {
+            self.pass_session_on(key);
+        }
         let Some(link) = self.links.get_mut(key) else { return };
         let (channel_key, address) = (link.channel, link.address);
         link.last_error = why;
@@ -110,13 +115,13 @@ impl Client {
     }
 
     pub(super) fn retry(&mut self, cx: &mut Context<'_>, key: u64) {
-        let asked = !self.questions_for(key).is_empty();
+        let asked = !self.questions_for(key).is_empty() || self.wants_standby(key);
         let Some(link) = self.links.get_mut(key) else { return };
         link.retry_at = None;
         let channel = &self.channels[link.channel.0 as usize];
         let is_current = channel.links.get(channel.current) == Some(&key);
         let wanted = asked || link.has_unsettled() || (is_current && channel.wants_server());
-        let idle = link.attempt.is_none();
+        let idle = link.attempt.is_none() && (link.standby.is_none() || link.session.is_some());
         if wanted && idle && (link.live.is_none() || link.silent_since.is_some()) {
             self.start_attempt(cx, key);
         }

@@ -5,11 +5,12 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::replicas::Progress;
 use super::resume::Sought;
 use crate::rpc::SessionTicket;
 use crate::rpc::context::Outgoing;
 use crate::rpc::event::{CallKey, ChannelKey};
-use crate::session::{ClientSession, SlotChange};
+use crate::session::{CallId, ClientSession, SlotChange};
 use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::MessageId;
 use crate::transport::endpoint::ConnectionHandle;
@@ -25,6 +26,10 @@ pub(super) struct Link {
     pub(super) live: Option<Live>,
     pub(super) attempt: Option<Attempt>,
     pub(super) session: Option<Session>,
+    /// The group of the replica that answered here last.
+    pub(super) group: Option<u64>,
+    /// A connection to a replica that nothing is attached to.
+    pub(super) standby: Option<ConnectionHandle>,
     /// The channel keeps no session.
     pub(super) sessionless: bool,
     /// The nonce of an opening that was not answered yet: sent again, it opens no second session.
@@ -38,6 +43,11 @@ pub(super) struct Link {
     pub(super) check_at: Option<Instant>,
     /// When the server last confirmed, or was asked, that the session is this connection's.
     pub(super) confirmed_at: Instant,
+    /// When an opening or attach that was pushed back is made again.
+    pub(super) greet_at: Option<Instant>,
+    /// When numbers that were pushed back are sent again.
+    pub(super) again_at: Option<Instant>,
+    pub(super) progress: Progress,
     /// When outcomes that the server need not keep are released.
     pub(super) release_at: Option<Instant>,
     /// Whether the next server has been given its chance beside this one's attempt.
@@ -66,7 +76,12 @@ pub(super) struct Session {
     pub(super) slots: ClientSession,
     pub(super) ticket: SessionTicket,
     pub(super) occupants: Vec<Occupant>,
-    /// Set for a session of an earlier channel as long as its server has not been found.
+    /// Any replica of one group has it.
+    pub(super) group: bool,
+    /// Numbers that were pushed back and are to be sent again.
+    pub(super) again: Vec<CallId>,
+    /// Set for a session whose server has to be found: of an earlier channel, or of a group that is
+    /// not where it was.
     pub(super) sought: Option<Sought>,
 }
 
@@ -96,6 +111,8 @@ pub(super) struct Attempt {
     pub(super) gives_up_at: Instant,
     /// When the channel's next server gets its chance beside this attempt.
     pub(super) yields_at: Option<Instant>,
+    /// An opening or attach was sent to a replica.
+    pub(super) greeted: bool,
 }
 
 impl Link {
@@ -107,6 +124,8 @@ impl Link {
             yielded: false,
             attempt: None,
             session: None,
+            group: None,
+            standby: None,
             sessionless: false,
             nonce: None,
             early_changes: Vec::new(),
@@ -114,6 +133,9 @@ impl Link {
             retry_at: None,
             check_at: None,
             confirmed_at: Instant::ZERO,
+            greet_at: None,
+            again_at: None,
+            progress: Progress::default(),
             release_at: None,
             linger_until: None,
             steer: None,
@@ -131,6 +153,12 @@ impl Link {
     pub(super) fn is_ready(&self) -> bool {
         let attached = self.session.as_ref().is_some_and(|s| s.slots.is_attached());
         self.live.is_some() && (attached || self.sessionless)
+    }
+
+    /// Whether a connection is the live one, or to become it.
+    pub(super) fn uses(&self, handle: ConnectionHandle) -> bool {
+        self.live.as_ref().is_some_and(|live| live.handle == handle)
+            || self.attempt.as_ref().is_some_and(|attempt| attempt.handle == handle)
     }
 
     /// Whether nothing is under way to its server.
@@ -153,9 +181,8 @@ impl Link {
         let attempt = self.attempt.as_ref().map(|attempt| {
             attempt.yields_at.map_or(attempt.gives_up_at, |at| at.min(attempt.gives_up_at))
         });
-        [self.retry_at, self.check_at, self.release_at, self.linger_until]
-            .into_iter()
-            .fold(attempt, earliest)
+        let times = [self.retry_at, self.check_at, self.release_at, self.linger_until];
+        [self.greet_at, self.again_at].into_iter().chain(times).fold(attempt, earliest)
     }
 
     /// The call that waits for `slot`, which is then nobody's.
@@ -197,6 +224,6 @@ impl Live {
 
 impl Session {
     pub(super) fn new(slots: ClientSession, ticket: SessionTicket) -> Self {
-        Self { slots, ticket, occupants: Vec::new(), sought: None }
+        Self { slots, ticket, occupants: Vec::new(), group: false, again: Vec::new(), sought: None }
     }
 }

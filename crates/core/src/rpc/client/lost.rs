@@ -36,6 +36,8 @@ impl Client {
         {
             link.last_error = why;
             self.live_gone(cx, key, live);
+        } else if link.standby == Some(handle) {
+            self.standby_lost(cx, key);
         }
     }
 
@@ -55,6 +57,9 @@ impl Client {
             session.slots.detached();
         }
         self.requeue(live);
+        if self.fail_over(cx, key) {
+            return;
+        }
         let Some(link) = self.links.get_mut(key) else { return };
         link.silent_since.get_or_insert(cx.now);
         let (channel, unsettled) = (link.channel, link.has_unsettled());
@@ -76,7 +81,7 @@ impl Client {
     }
 
     /// Notes how much of each request was sent, while the connection knows it still.
-    fn note_all_sent(&mut self, cx: &Context<'_>, key: u64) {
+    pub(super) fn note_all_sent(&mut self, cx: &Context<'_>, key: u64) {
         let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
             return;
         };

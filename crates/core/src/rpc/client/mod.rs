@@ -14,6 +14,7 @@ mod link;
 mod lost;
 mod memory;
 mod place;
+mod replicas;
 mod resume;
 mod settle;
 mod timers;
@@ -118,6 +119,7 @@ impl Client {
             self.end_bound(cx, key);
         }
         for link in old {
+            self.rehome(cx, link);
             self.retire(cx, link);
         }
         self.seek_server(cx, key);
@@ -448,7 +450,7 @@ impl Client {
         if said && link.linger_until.is_some_and(|until| until > cx.now) {
             return;
         }
-        if link.sessionless {
+        if link.sessionless || link.session.is_none() {
             return self.remove_link(cx, key);
         }
         let Some(live) = link.live.as_mut().filter(|live| live.goodbye.is_none()) else {
@@ -472,8 +474,8 @@ impl Client {
     fn remove_link(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.remove(key) else { return };
         self.timers.move_link(key, link.timer, None);
-        let handles = link.live.map(|live| live.handle);
-        for handle in handles.into_iter().chain(link.attempt.map(|attempt| attempt.handle)) {
+        let handles = link.live.map(|live| live.handle).into_iter().chain(link.standby);
+        for handle in handles.chain(link.attempt.map(|attempt| attempt.handle)) {
             self.by_handle.remove(&handle);
             cx.close(handle, close_code::DONE, "");
         }

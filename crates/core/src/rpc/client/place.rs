@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::call::{Earlier, Sending, State, Work};
 use super::link::{Link, Live};
+use super::replicas::CHECK_REPLICA_EVERY;
 use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
@@ -454,14 +455,15 @@ impl Client {
         if let Some(live) = &link.live
             && let Some(connection) = cx.endpoint.connection_mut(live.handle)
         {
-            connection.keep_alive(cx.now, unsettled);
+            connection.keep_alive(cx.now, unsettled || link.group.is_some());
             connection.await_answer(cx.now, unsettled || awaited);
             if unsettled {
                 connection.probe(cx.now);
             }
         }
         if unsettled || awaited {
-            link.check_at.get_or_insert(cx.now + CHECK_EVERY);
+            let every = if link.group.is_some() { CHECK_REPLICA_EVERY } else { CHECK_EVERY };
+            link.check_at.get_or_insert(cx.now + every);
         } else {
             link.check_at = None;
         }
@@ -517,7 +519,9 @@ impl Client {
         if let Some(link) = self.links.get_mut(key) {
             let awaited =
                 link.is_shunned() && !self.channels[link.channel.0 as usize].waiting.is_empty();
-            link.check_at = (link.has_unsettled() || awaited).then(|| now + CHECK_EVERY);
+            let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted);
+            let every = if link.group.is_some() { CHECK_REPLICA_EVERY } else { CHECK_EVERY };
+            link.check_at = (link.has_unsettled() || awaited || greets).then(|| now + every);
         }
     }
 

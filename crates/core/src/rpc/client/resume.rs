@@ -9,6 +9,7 @@ use crate::rpc::SessionTicket;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::{CallKey, ChannelKey};
 use crate::session::ClientSession;
+use crate::time::earliest;
 use crate::transport::endpoint::ConnectionHandle;
 
 /// Where the server of a resumed session was looked for, until it is found.
@@ -88,6 +89,16 @@ impl Client {
         }
     }
 
+    /// Another group than that of the session answered at its link. Hands the session to a target
+    /// where it may still be, which is returned.
+    pub(super) fn seek_home(&mut self, key: u64) -> Option<u64> {
+        let session = self.links.get_mut(key)?.session.as_mut()?;
+        session.sought.get_or_insert_default().others.push(key);
+        let next = self.next_home(key, false).or_else(|| self.next_home(key, true))?;
+        self.hand_session(key, next);
+        Some(next)
+    }
+
     fn sought(&mut self, key: u64) -> Option<&mut Sought> {
         self.links.get_mut(key)?.session.as_mut()?.sought.as_mut()
     }
@@ -99,14 +110,19 @@ impl Client {
         let links = &self.channels[link.channel.0 as usize].links;
         let at = links.iter().position(|other| *other == key)?;
         let others = (1..links.len()).map(|step| links[(at + step) % links.len()]);
-        let free = |link: &Link| link.session.is_none() && link.nonce.is_none();
+        let home = link.session.as_ref()?.slots.id().incarnation;
+        let free = |link: &Link| {
+            let connected = link.standby.is_some() || link.live.is_some();
+            let other_group = connected && link.group.is_some_and(|group| group != home);
+            link.session.is_none() && link.nonce.is_none() && !other_group
+        };
         others
             .filter(|other| self.links.get(*other).is_some_and(free))
             .filter(|other| !sought.others.contains(other))
             .find(|other| sought.silent.contains(other) == silent)
     }
 
-    fn hand_session(&mut self, from: u64, to: u64) {
+    pub(super) fn hand_session(&mut self, from: u64, to: u64) {
         let Some(session) = self.links.get_mut(from).and_then(|link| link.session.take()) else {
             return;
         };
@@ -119,16 +135,18 @@ impl Client {
                 *link = to;
             }
         }
-        if let Some(link) = self.links.get_mut(from) {
-            link.steer = None;
-        }
+        let Some(link) = self.links.get_mut(from) else { return };
+        link.steer = None;
+        link.early_changes.clear();
+        let silent_since = link.silent_since.filter(|_| session.group);
         if let Some(link) = self.links.get_mut(to) {
+            link.silent_since = earliest(link.silent_since, silent_since);
             link.steer = Some(session.slots.id().steer());
             link.session = Some(session);
         }
     }
 
-    fn begin_at(&mut self, cx: &mut Context<'_>, key: u64) {
+    pub(super) fn begin_at(&mut self, cx: &mut Context<'_>, key: u64) {
         let idle = self.links.get(key).is_some_and(Link::is_idle);
         if idle {
             self.start_attempt(cx, key);

@@ -68,11 +68,15 @@ impl Client {
             ToClient::Outcome { query, answer } => self.queried(cx, key, query, answer),
             ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
             ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
-            ToClient::Busy { .. } | ToClient::SessionBusy { .. } => {}
+            ToClient::Busy { slot, sequence, after } => {
+                self.pushed_back(cx, key, slot, sequence, after);
+            }
+            ToClient::SessionBusy { after, .. } => self.session_busy(cx, key, handle, after),
             ToClient::Draining => {
                 if let Some(link) = self.links.get_mut(key) {
                     link.draining = true;
                 }
+                self.fail_over(cx, key);
             }
         }
     }

@@ -3,14 +3,12 @@
 use alloc::vec::Vec;
 
 use super::Client;
+use super::replicas::SILENT_PROBES;
 use crate::rpc::context::Context;
 use crate::rpc::event::CallKey;
 use crate::rpc::message::ToServer;
 use crate::service::text;
 use crate::time::{Duration, Instant};
-
-/// Probe timeouts in a row after which a connection counts as silent.
-const SILENT_PROBES: u32 = 3;
 
 /// How often a connection on which calls are in flight is asked whether it has the session still.
 const CONFIRM_EVERY: Duration = Duration::from_secs(2);
@@ -25,11 +23,19 @@ impl Client {
             (due(link.retry_at), due(link.check_at), due(link.linger_until));
         let (release, expired) = (due(link.release_at), due(gives_up));
         let yields = due(link.attempt.as_ref().and_then(|attempt| attempt.yields_at));
+        let (greet, again) = (due(link.greet_at), due(link.again_at));
+        if greet {
+            self.greet_again(cx, key);
+        }
+        if again {
+            self.send_again(cx, key);
+        }
+        let Some(link) = self.links.get_mut(key) else { return };
         if release {
             link.release_at = None;
             self.release(cx, key);
         }
-        if expired {
+        if expired && !self.ask_another(cx, key) {
             self.fail_attempt(cx, key, "no answer in time".into());
         }
         if yields && !expired {
@@ -52,6 +58,9 @@ impl Client {
     /// not leave both sides deep in their back-off.
     fn check_silence(&mut self, cx: &mut Context<'_>, key: u64) {
         self.silence_checked(cx.now, key);
+        if self.leave_if_useless(cx, key) {
+            return;
+        }
         self.confirm_session(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let Some(connection) =
