@@ -22,6 +22,7 @@
 
 mod crypto;
 mod explorer;
+mod groups;
 mod network;
 mod oracle;
 mod replicas;
@@ -31,6 +32,7 @@ pub use explorer::{
     Batch, LossyFigures, LossyWork, Resender, Speed, explore, explore_seeds, measure_lossy,
     measure_speed, simulate,
 };
+pub use groups::{NodeBatch, NodeCounts, explore_node_seeds, simulate_nodes};
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};
 pub use replicas::{GroupBatch, GroupCounts, Sabotage, explore_group_seeds, simulate_group};

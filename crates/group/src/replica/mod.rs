@@ -165,13 +165,14 @@ impl Replica {
     /// Takes a packet of a peer. `from` is who the peer was proved to be.
     ///
     /// # Errors
-    /// If no honest peer says this; then the rest of the packet is not read.
+    /// If something of it is refused: the first of that. The rest is listened to.
     pub fn receive(
         &mut self,
         now: Instant,
         from: NodeId,
         packet: &Bytes,
     ) -> Result<(), PacketError> {
+        let mut result = Ok(());
         for message in message::decode(self.group, packet)? {
             match message {
                 Message::Frame(frame) => {
@@ -179,7 +180,7 @@ impl Replica {
                     if taken == Err(Refusal::CountsOnLostEntries) {
                         self.fault.get_or_insert(Fault::LostDisk);
                     }
-                    taken.map_err(PacketError::Refused)?;
+                    result = result.and(taken.map_err(PacketError::Refused));
                 }
                 Message::Forward(items) => self.gather(items),
                 Message::AskIndex(read) => self.ask_for(now, from, read),
@@ -188,7 +189,7 @@ impl Replica {
                 }
             }
         }
-        Ok(())
+        result
     }
 
     /// Takes a client's message that changes sessions: it goes into the log.

@@ -21,7 +21,8 @@ pub enum Refusal {
     FromItself,
     /// Committed entries would change.
     ContradictsCommitted,
-    /// A follower says that it has entries which were never written.
+    /// A follower says that it has entries which were never written; or this node, when it led, has
+    /// sent them and then lost them with its power before they were synced.
     NeverWritten,
     /// Members that no group can have.
     UnsoundMembers,

@@ -16,6 +16,8 @@ mod wire;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use invariants::History;
+
 use crate::world::{Failure, Report, Settings, run};
 
 /// A mistake that is made on purpose, to see that it is found.

@@ -134,7 +134,9 @@ impl State {
     ) -> Option<T> {
         let plan = &self.channels[index as usize];
         let host = plan.host;
-        let targets = plan.servers.iter().map(|server| self.host(*server).address).collect();
+        let servers = plan.servers.iter().map(|server| self.host(*server).address);
+        let chosen = plan.config.targets.clone();
+        let targets = if chosen.is_empty() { servers.collect() } else { chosen };
         let local = {
             let now = self.now;
             self.host_mut(host).clock.now(now)

@@ -1,12 +1,16 @@
 //! Plain datagrams over the simulated network: the face that real sockets have too.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use stubborn_core::datagram::{Datagram, DatagramError, Datagrams};
 use stubborn_core::limits::MAX_DATAGRAM;
-use stubborn_core::transport::endpoint::Ecn;
+use stubborn_core::time::Instant;
+use stubborn_core::transport::crypto::{ClientTls, ServerTls};
+use stubborn_core::transport::endpoint::{Ecn, EndpointConfig};
 
 use super::{HostId, World};
 
@@ -24,6 +28,53 @@ impl World {
         let id = self.id(host);
         let address = self.state().open_socket(id);
         SimSocket { world: self.clone(), host: id, address }
+    }
+}
+
+impl World {
+    /// An address at a host, which is added if there is none of that name, for
+    /// [`Self::socket_again`].
+    pub(crate) fn address_at(&self, host: &str) -> SocketAddr {
+        self.socket(host).address
+    }
+
+    /// Opens a socket at an address that the host has had before.
+    pub(crate) fn socket_again(&self, host: &str, address: SocketAddr) -> SimSocket {
+        let id = self.id(host);
+        let fresh = super::host::RawSocket::default();
+        self.state().host_mut(id).sockets.insert(address.port(), fresh);
+        SimSocket { world: self.clone(), host: id, address }
+    }
+
+    /// The time that a host's clock shows.
+    pub(crate) fn local_time(&self, host: &str) -> Instant {
+        let id = self.id(host);
+        self.state().local_now(id)
+    }
+
+    /// How long it is, as things are, until a host's clock shows `local`.
+    pub(crate) fn time_until(&self, host: &str, local: Instant) -> Duration {
+        let id = self.id(host);
+        let state = self.state();
+        state.host(id).clock.when(local, state.now).since(state.now)
+    }
+
+    /// What a host brings to handshakes and connections: how its transport is set, and its TLS as a
+    /// server and as a client with a certificate.
+    pub(crate) fn identity_of(
+        &self,
+        host: &str,
+    ) -> (EndpointConfig, Arc<dyn ServerTls>, Arc<dyn ClientTls>) {
+        let id = self.id(host);
+        let state = self.state();
+        let host = state.host(id);
+        let tls = &host.tls;
+        (host.endpoint.clone(), Arc::clone(&tls.server), Arc::clone(&tls.certified))
+    }
+
+    /// Whether there is a host of this name.
+    pub(crate) fn knows(&self, host: &str) -> bool {
+        self.state().names.contains_key(host)
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use replicas::Kind;
 use serde_json::{Value, json};
 use stubborn_sim::{Batch, CallCounts, Failure, Report};
 
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Runs groups of replicas instead of servers: consensus on disks that lose what was not synced
     #[arg(long, conflicts_with = "bench")]
     replicas: bool,
+    /// Runs groups of whole nodes and their clients: replicated services, with exactly once checked
+    #[arg(long, conflicts_with_all = ["bench", "replicas"])]
+    groups: bool,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -48,7 +52,10 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         return bench(out);
     }
     if args.replicas {
-        return replicas::run(&args, out);
+        return replicas::run(Kind::Replicas, &args, out);
+    }
+    if args.groups {
+        return replicas::run(Kind::Groups, &args, out);
     }
     match args.seed {
         Some(seed) => replay(seed, args.trace.as_deref(), out),

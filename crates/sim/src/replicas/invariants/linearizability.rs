@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::Broken;
 
 #[derive(Default)]
-pub(super) struct History {
+pub(crate) struct History {
     /// The largest value that an ended operation saw.
     seen: u64,
     /// The values that commands were answered with.
@@ -17,17 +17,17 @@ pub(super) struct History {
 }
 
 /// An operation under way.
-pub(in crate::replicas) struct Operation {
+pub(crate) struct Operation {
     /// The largest value that was seen before it began.
     before: u64,
 }
 
 impl History {
-    pub(super) fn begin(&self) -> Operation {
+    pub(crate) fn begin(&self) -> Operation {
         Operation { before: self.seen }
     }
 
-    pub(super) fn on_counted(&mut self, operation: &Operation, value: u64) -> Result<(), Broken> {
+    pub(crate) fn on_counted(&mut self, operation: &Operation, value: u64) -> Result<(), Broken> {
         if value <= operation.before {
             let what = format!("a command made {value} after {} was seen", operation.before);
             return Err(("linearizability", what));
@@ -39,7 +39,7 @@ impl History {
         Ok(())
     }
 
-    pub(super) fn on_read(&mut self, operation: &Operation, value: u64) -> Result<(), Broken> {
+    pub(crate) fn on_read(&mut self, operation: &Operation, value: u64) -> Result<(), Broken> {
         if value < operation.before {
             let what = format!("a read saw {value} after {} was seen", operation.before);
             return Err(("linearizability", what));

@@ -9,6 +9,7 @@ use stubborn_group::replication::{Entry, NodeId, Role, Status};
 
 use super::counter::Counter;
 
+pub(crate) use linearizability::History;
 pub(super) use linearizability::Operation;
 
 /// How an invariant was broken: which one, and what was seen.

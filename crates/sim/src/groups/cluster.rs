@@ -1,0 +1,202 @@
+//! What the processes of a group world share: disks, addresses, the judge, the dice.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use stubborn_core::random::Random;
+use stubborn_group::replica::{Settings, Standing};
+use stubborn_group::replication::{Durable, MemberChange, Members, NodeId};
+
+use super::NodeCounts;
+use super::disk::Disk;
+use super::judge::{Broken, Judge};
+use super::ledger::Ledger;
+use super::process::Process;
+use crate::oracle::Violation;
+use crate::world::{World, millis};
+
+/// The group's id: its lowest byte is that of the first and only worker.
+pub(super) const GROUP: u64 = 0x6702_5500;
+
+/// A group and the world it is in. Cheap to clone; clones are the same group.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    pub(super) world: World,
+    pub(super) habits: Habits,
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// How the nodes of a run behave.
+#[derive(Clone, Debug)]
+pub(super) struct Habits {
+    /// How long a sync of the disk takes at most.
+    pub(super) sync: Duration,
+    /// The probability that a node crashes before or after a write or a sync.
+    pub(super) crash: f64,
+    pub(super) settings: Settings,
+}
+
+pub(super) struct Shared {
+    pub(super) random: Random,
+    pub(super) judge: Judge,
+    pub(super) counts: NodeCounts,
+    /// What the leader is to do next.
+    pub(super) order: Option<Order>,
+    /// Nothing goes wrong any more.
+    pub(super) healed: bool,
+    pub(super) clients_done: u64,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    disks: BTreeMap<NodeId, Disk>,
+    /// How each node stood when it last worked, and its ledger when all is quiet.
+    standings: BTreeMap<NodeId, (Standing, Option<Ledger>)>,
+}
+
+/// What an administrator asks of a leader.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    Change(MemberChange),
+    Transfer(NodeId),
+}
+
+impl Cluster {
+    pub(super) fn new(world: World, habits: Habits, random: Random) -> Self {
+        let shared = Shared {
+            random,
+            judge: Judge::default(),
+            counts: NodeCounts::default(),
+            order: None,
+            healed: false,
+            clients_done: 0,
+            addresses: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            standings: BTreeMap::new(),
+        };
+        Self { world, habits, shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives nodes hosts, addresses and disks, and starts them.
+    pub(super) fn start(&self, nodes: &[NodeId], first: &Members) {
+        for id in nodes {
+            let random = self.lock().random.fork();
+            let disk = Disk::new(Durable::new_group(first.clone()), random);
+            let address = self.world.address_at(&host(*id));
+            let mut shared = self.lock();
+            shared.disks.insert(*id, disk);
+            shared.addresses.insert(*id, address);
+        }
+        nodes.iter().for_each(|id| self.spawn(*id));
+    }
+
+    /// Starts a node that was killed.
+    pub(super) fn restart(&self, id: NodeId) {
+        if !self.world.is_alive(&host(id)) {
+            self.world.restart(&host(id));
+            self.spawn(id);
+        }
+    }
+
+    /// Kills a node, and starts it again after a while.
+    pub(super) fn crash(&self, id: NodeId, down: Duration) {
+        self.lock().counts.crashes += 1;
+        self.world.kill(&host(id));
+        let cluster = self.clone();
+        self.world.spawn(async move {
+            cluster.world.sleep(down).await;
+            cluster.restart(id);
+        });
+    }
+
+    fn spawn(&self, id: NodeId) {
+        let disk = self.lock().disks[&id].clone();
+        let process = Process::run(self.clone(), id, disk);
+        self.world.spawn_on(&host(id), process);
+    }
+
+    pub(super) fn address(&self, id: NodeId) -> SocketAddr {
+        self.lock().addresses[&id]
+    }
+
+    pub(super) fn addresses(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.lock().addresses.iter().map(|(id, address)| (*id, *address)).collect()
+    }
+
+    pub(super) fn stand(&self, id: NodeId, standing: Standing, ledger: Option<Ledger>) {
+        self.lock().standings.insert(id, (standing, ledger));
+    }
+
+    /// The ledger that all members have, if they all stand at the same place.
+    pub(super) fn agreed(&self) -> Option<Ledger> {
+        let shared = self.lock();
+        let (first, ledger) =
+            shared.standings.values().max_by_key(|(standing, _)| standing.applied)?;
+        let members = &first.members;
+        let stands = |id| {
+            let other = shared.standings.get(id);
+            other.is_some_and(|(other, others)| other.applied == first.applied && others == ledger)
+        };
+        let settled =
+            !members.is_changing() && members.voters.iter().chain(&members.learners).all(stands);
+        if settled { ledger.clone() } else { None }
+    }
+
+    /// How every node stands, in words.
+    pub(super) fn standings(&self) -> String {
+        let shared = self.lock();
+        let lines = shared.standings.iter().map(|(id, (standing, _))| {
+            let Standing { consensus, applied, pending, reads, sessions, members, .. } = standing;
+            format!(
+                "\n{id}: {:?} of term {}, leader {:?}, log to {}, committed {}, applied {applied}, \
+                 {pending} pending, {reads} reads, {sessions} sessions, voters {:?}",
+                consensus.role,
+                consensus.term,
+                consensus.leader,
+                consensus.last.index,
+                consensus.committed,
+                members.voters
+            )
+        });
+        lines.collect()
+    }
+
+    /// Stops the run if a promise is broken.
+    pub(super) fn judge(&self, verdict: Result<(), Broken>) {
+        if let Err((promise, what)) = verdict {
+            let now = self.world.now();
+            self.world.state().accuse(Err(Violation::new(promise, now, what)));
+        }
+    }
+
+    /// Adds a line to the trace.
+    pub(super) fn note(&self, word: u64, line: impl FnOnce() -> String) {
+        self.world.state().note(word, line);
+    }
+
+    pub(super) fn chance(&self, p: f64) -> bool {
+        self.lock().random.chance(p)
+    }
+
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        self.lock().random.below(bound)
+    }
+
+    /// Loses power between two steps, by chance. Returns whether it did.
+    pub(super) fn crash_maybe(&self, id: NodeId) -> bool {
+        if self.lock().healed || !self.chance(self.habits.crash) {
+            return false;
+        }
+        let down = millis(1 + self.below(1_500));
+        self.crash(id, down);
+        true
+    }
+}
+
+/// The name of a node's host.
+pub(super) fn host(id: NodeId) -> String {
+    format!("node-{}", id.get())
+}

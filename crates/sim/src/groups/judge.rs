@@ -1,0 +1,76 @@
+//! What must hold of a group and its clients, whatever goes wrong.
+
+use std::collections::BTreeMap;
+
+use stubborn_group::replication::NodeId;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::ledger::{Command, Ledger};
+use crate::replicas::History;
+
+/// How a promise was broken: which one, and what was seen.
+pub(super) type Broken = (&'static str, String);
+
+/// Watches a group and its clients from outside.
+#[derive(Default)]
+pub(super) struct Judge {
+    pub(super) history: History,
+    /// What clients were told last.
+    fates: BTreeMap<Command, Fate>,
+    /// The state of the first replica that came to an entry.
+    images: BTreeMap<u64, (NodeId, u64)>,
+}
+
+/// What a client was told of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Counted(u64),
+    NotExecuted,
+}
+
+impl Judge {
+    /// A client was told that its command made the count this.
+    pub(super) fn counted(&mut self, command: Command, count: u64) -> Result<(), Broken> {
+        self.settle(command, Fate::Counted(count))
+    }
+
+    /// A client was told that its command did not run and never will.
+    pub(super) fn not_executed(&mut self, command: Command) -> Result<(), Broken> {
+        self.settle(command, Fate::NotExecuted)
+    }
+
+    fn settle(&mut self, command: Command, fate: Fate) -> Result<(), Broken> {
+        match self.fates.insert(command, fate) {
+            Some(before) if before != fate => {
+                let what = format!("{command:?} ended as {before:?}, then as {fate:?}");
+                Err(("outcomes", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A replica has applied entries up to `index`, and its state is `image`: that of all others
+    /// there, byte for byte.
+    pub(super) fn on_image(&mut self, id: NodeId, index: u64, image: &[u8]) -> Result<(), Broken> {
+        let hash = xxh3_64(image);
+        let (first, known) = *self.images.entry(index).or_insert((id, hash));
+        if known == hash {
+            return Ok(());
+        }
+        let what = format!("{first} and {id} have different states after entry {index}");
+        Err(("state machine safety", what))
+    }
+
+    /// All is quiet, and the replicas have this ledger: what clients were told agrees with it.
+    pub(super) fn at_rest(&self, ledger: &Ledger) -> Result<(), Broken> {
+        for (command, fate) in &self.fates {
+            let fact =
+                ledger.0.get(command).map_or(Fate::NotExecuted, |count| Fate::Counted(*count));
+            if fact != *fate {
+                let what = format!("{command:?} was told {fate:?}, and is {fact:?}");
+                return Err(("acknowledged is true", what));
+            }
+        }
+        Ok(())
+    }
+}

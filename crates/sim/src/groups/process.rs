@@ -1,0 +1,260 @@
+//! The process of a node: the group node that ships, a disk, a socket.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use stubborn_core::datagram::{Datagram, Datagrams};
+use stubborn_core::node::NodeConfig;
+use stubborn_core::time::Instant;
+use stubborn_core::transport::endpoint::{Ecn, Received};
+use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
+use stubborn_group::replica::PacketError;
+use stubborn_group::replication::{NodeId, Refusal};
+
+use super::cluster::{Cluster, GROUP, Order, host};
+use super::disk::Disk;
+use super::ledger::Ledger;
+use crate::world::SimSocket;
+
+/// A node that runs.
+pub(super) struct Process {
+    cluster: Cluster,
+    id: NodeId,
+    disk: Disk,
+    socket: SimSocket,
+    node: GroupNode,
+    /// The sync that is under way: how many writes, up to which number.
+    sync: Option<(Sleep, usize, u64)>,
+    /// The last write that was handed to the disk, and the last that is there for good.
+    written: u64,
+    synced: u64,
+    buffer: Vec<u8>,
+    applied: u64,
+}
+
+/// What wakes the process.
+enum Wake {
+    Came(Datagram),
+    Timeout,
+    Synced,
+}
+
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Between two states of a replica that are compared with those of others: so many entries.
+const COMPARED_EVERY: u64 = 5;
+
+impl Process {
+    pub(super) async fn run(cluster: Cluster, id: NodeId, disk: Disk) {
+        let socket = cluster.world.socket_again(&host(id), cluster.address(id));
+        let now = cluster.world.local_time(&host(id));
+        let seed = cluster.lock().random.bytes();
+        let config = config(&cluster, id);
+        let node = GroupNode::new(now, config, disk.recover(), Ledger::machines(), seed)
+            .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
+        let mut process = Self {
+            cluster,
+            id,
+            disk,
+            socket,
+            node,
+            sync: None,
+            written: 0,
+            synced: 0,
+            buffer: Vec::new(),
+            applied: 0,
+        };
+        let mut alive = true;
+        while alive {
+            alive = process.work();
+            if alive {
+                let wake = process.wait().await;
+                alive = process.on_wake(wake);
+            }
+        }
+        // The host is killed, and this task with it, before it is polled again.
+    }
+
+    fn now(&self) -> Instant {
+        self.cluster.world.local_time(&host(self.id))
+    }
+
+    async fn wait(&mut self) -> Wake {
+        let due = self.node.poll_timeout().expect("a replica ticks");
+        // Clocks are changed under a timer's feet, so none is trusted for long.
+        let until = self.cluster.world.time_until(&host(self.id), due);
+        let mut timer: Sleep =
+            Box::pin(self.cluster.world.sleep(until.min(Duration::from_millis(20))));
+        poll_fn(|cx| {
+            if let Some((sync, ..)) = &mut self.sync
+                && sync.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Wake::Synced);
+            }
+            if let Poll::Ready(Ok(datagram)) = self.socket.poll_recv_from(cx) {
+                return Poll::Ready(Wake::Came(datagram));
+            }
+            timer.as_mut().poll(cx).map(|()| Wake::Timeout)
+        })
+        .await
+    }
+
+    fn on_wake(&mut self, wake: Wake) -> bool {
+        let now = self.now();
+        match wake {
+            Wake::Timeout => {
+                if self.node.poll_timeout().is_some_and(|due| due <= now) {
+                    self.node.handle_timeout(now);
+                }
+                self.take_order();
+                true
+            }
+            Wake::Came(first) => {
+                let mut next = Some(first);
+                while let Some(Datagram { from, data }) = next {
+                    let data = BytesMut::from(&data[..]);
+                    let local = Some(self.socket.local_addr().ip());
+                    self.node.handle(now, Received { from, local, ecn: Ecn::NotEct, data });
+                    let mut cx = Context::from_waker(Waker::noop());
+                    next = match self.socket.poll_recv_from(&mut cx) {
+                        Poll::Ready(Ok(datagram)) => Some(datagram),
+                        _ => None,
+                    };
+                }
+                true
+            }
+            Wake::Synced => {
+                let Some((_, writes, number)) = self.sync.take() else { return true };
+                if self.cluster.crash_maybe(self.id) {
+                    return false;
+                }
+                self.disk.sync(writes);
+                if self.cluster.crash_maybe(self.id) {
+                    return false;
+                }
+                self.synced = number;
+                self.node.written(number);
+                true
+            }
+        }
+    }
+
+    /// Does all that the node wants done; false if the process is dead.
+    fn work(&mut self) -> bool {
+        let now = self.now();
+        while let Some(event) = self.node.poll_event(now) {
+            match event {
+                GroupEvent::Leader(leader) => {
+                    let id = self.id;
+                    self.cluster.note(id.get(), || format!("{id} follows {leader:?}"));
+                }
+                GroupEvent::Stopped => {
+                    let fault = self.node.fault().map(ToString::to_string).unwrap_or_default();
+                    self.cluster.judge(Err(("exactly once", format!("{}: {fault}", self.id))));
+                }
+                GroupEvent::Node(_) => {}
+            }
+        }
+        // What a leader sent before it was synced and lost with its power may be acknowledged to its
+        // next life.
+        let late = PacketError::Refused(Refusal::NeverWritten);
+        if let Some((from, error)) = self.node.refused().filter(|(_, error)| *error != late) {
+            let what = format!("{} refuses {from}: {error}", self.id);
+            self.cluster.judge(Err(("honest peers are listened to", what)));
+        }
+        while let Some((number, write)) = self.node.poll_write() {
+            if self.cluster.crash_maybe(self.id) {
+                return false;
+            }
+            self.cluster.lock().counts.note_write(&write);
+            self.disk.write(write);
+            self.written = number;
+            if self.cluster.crash_maybe(self.id) {
+                return false;
+            }
+        }
+        self.transmit(now);
+        self.start_sync();
+        self.stand();
+        true
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            buffer.clear();
+            let Some(transmit) = self.node.poll_transmit(now, &mut buffer) else { break };
+            let size = transmit.segment.unwrap_or(transmit.size).max(1);
+            for segment in buffer[..transmit.size].chunks(size) {
+                // A simulated socket is always ready.
+                let _ = self.socket.poll_send_to(&mut cx, segment, transmit.to);
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn start_sync(&mut self) {
+        if self.sync.is_none() && self.disk.unsynced() > 0 {
+            let most = u64::try_from(self.cluster.habits.sync.as_micros()).unwrap_or(u64::MAX);
+            let takes = Duration::from_micros(1 + self.cluster.below(most.max(1)));
+            let sleep: Sleep = Box::pin(self.cluster.world.sleep(takes));
+            self.sync = Some((sleep, self.disk.unsynced(), self.written));
+        }
+    }
+
+    fn take_order(&mut self) {
+        let Some(order) = self.cluster.lock().order.take() else { return };
+        let done = match &order {
+            Order::Change(change) => self.node.change_members(change),
+            Order::Transfer(to) => self.node.transfer(*to),
+        };
+        let mut shared = self.cluster.lock();
+        match (done, &order) {
+            (Err(_), _) => shared.order = Some(order), // somebody else's
+            (Ok(()), Order::Change(_)) => shared.counts.member_changes += 1,
+            (Ok(()), Order::Transfer(_)) => shared.counts.transfers += 1,
+        }
+    }
+
+    fn stand(&mut self) {
+        let standing = self.node.standing();
+        let applied = standing.applied;
+        let healed = self.cluster.lock().healed;
+        if applied != self.applied {
+            self.cluster.lock().counts.applied += applied.saturating_sub(self.applied);
+            self.applied = applied;
+            let id = self.id;
+            self.cluster.note(applied, || format!("{id} applied {applied}"));
+            if applied.is_multiple_of(COMPARED_EVERY) || healed {
+                let image = self.node.replica().image();
+                let verdict = self.cluster.lock().judge.on_image(self.id, applied, &image);
+                self.cluster.judge(verdict);
+            }
+        }
+        let ledger = healed.then(|| Ledger::of(self.node.replica().machines()));
+        self.cluster.stand(self.id, standing, ledger);
+    }
+}
+
+fn config(cluster: &Cluster, id: NodeId) -> GroupConfig {
+    let peers = cluster.addresses().into_iter().map(|(id, address)| Peer {
+        id,
+        address,
+        name: host(id),
+        identity: None,
+    });
+    let (endpoint, server, client) = cluster.world.identity_of(&host(id));
+    GroupConfig {
+        group: GROUP,
+        id,
+        peers: peers.collect(),
+        node: NodeConfig { endpoint },
+        server,
+        client,
+        settings: cluster.habits.settings.clone(),
+    }
+}
