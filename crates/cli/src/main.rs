@@ -10,6 +10,7 @@ mod commands;
 #[cfg(test)]
 mod docs;
 mod error;
+mod folders;
 mod output;
 mod pins;
 mod private;

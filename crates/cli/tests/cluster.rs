@@ -165,3 +165,50 @@ fn folders_for_other_machines_are_prepared_and_not_overwritten() {
     assert!(data.join("node-2/data/identity").exists());
     assert_eq!(prepare().status.code(), Some(2));
 }
+
+#[test]
+fn a_backup_becomes_a_new_cluster_and_damage_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(cluster.succeed("kv", &["put", "a", "1"]), "revision 1\n");
+    assert_eq!(cluster.succeed("kv", &["put", "b", "2"]), "revision 2\n");
+    let leader = data.join(format!("node-{}", cluster.leader()));
+    let in_use = stubborn(&["verify", leader.to_str().unwrap()]).output().unwrap();
+    assert_eq!(in_use.status.code(), Some(2));
+    cluster.stop();
+
+    let json = |args: &[&str]| -> Value {
+        let output = stubborn(&[args, &["--json"]].concat()).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let folder = leader.to_str().unwrap();
+    let shown = json(&["inspect", folder]);
+    assert_eq!(shown["nodes"][0]["voters"], serde_json::json!([1, 2, 3]));
+    let checked = json(&["verify", data.to_str().unwrap()]);
+    assert_eq!(checked["nodes"].as_array().map(Vec::len), Some(3), "{checked}");
+    assert!(checked["nodes"].as_array().unwrap().iter().all(|node| node["sound"] == true));
+
+    let file = home.path().join("backup");
+    let made = json(&["backup", folder, file.to_str().unwrap()]);
+    assert_eq!(made["group"], shown["nodes"][0]["group"], "{made}");
+    let second = home.path().join("second");
+    let (file, second_path) = (file.to_str().unwrap(), second.to_str().unwrap());
+    let restored = json(&["restore", file, "--data", second_path, "--listen", "127.0.0.1:0"]);
+    assert_eq!(restored["from_group"], made["group"], "{restored}");
+    assert_ne!(restored["group"], made["group"]);
+    let cluster = Cluster::up(&second, &[]);
+    assert_eq!(cluster.succeed("kv", &["list"]), "a\t1\nb\t2\n");
+    assert_eq!(cluster.succeed("kv", &["put", "b", "3"]), "revision 3\n");
+    cluster.stop();
+
+    // The second entry of the log in its first record.
+    let log = leader.join("data").join("log-0000000001");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[4_096 + 200] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let output = stubborn(&["verify", folder]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("log-0000000001 is damaged at offset 4"), "{errors}");
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stubborn_core::wire::Reader;
+use stubborn_group::replica::refounding;
 use stubborn_group::replication::{
     Ballot, Entry, EntryKind, Members, NodeId, Position, Write as LogWrite,
 };
@@ -180,8 +181,8 @@ pub struct Restored {
 
 /// Makes the folder of a node of a new group from a backup. Every first member of the new group is
 /// restored from the same backup with the same group and members. All entries of the backup count as
-/// committed; those that changed the members of the old group do nothing. Sessions of the old group
-/// are lost: the new one is another incarnation.
+/// committed; those that changed the members of the old group do nothing. A last entry begins the new
+/// group ([`refounding`]): it is another incarnation, and has none of the sessions of the old one.
 ///
 /// # Errors
 /// [`Error::Corrupt`] if the backup is damaged, [`Error::Occupied`] if the folder holds a node; of the
@@ -208,8 +209,12 @@ pub fn restore(
             last = chunk.last().map_or(last, |entry| entry.at);
             store.append(&[LogWrite { entries: chunk, ..LogWrite::default() }])?;
         }
-        let ballot = Ballot { term: last.term, vote: None, committed: last.index };
-        store.append(&[LogWrite { ballot: Some(ballot), ..LogWrite::default() }])
+        // The log of the old group ends here.
+        last = Position { index: last.index + 1, term: last.term.max(1) };
+        let data = refounding(identity.group);
+        let entries = vec![Entry { at: last, kind: EntryKind::Command, data }];
+        let ballot = Some(Ballot { term: last.term, vote: None, committed: last.index });
+        store.append(&[LogWrite { entries, ballot, ..LogWrite::default() }])
     })?;
     store.close()?;
     Ok(Restored { from, last })

@@ -68,4 +68,6 @@ pub use log::Options;
 pub use medium::{Medium, MediumFile};
 pub use snapshot::{FinishedSnapshot, SnapshotInfo, SnapshotReader, SnapshotWriter};
 pub use store::{Recovered, Store};
+/// What is stored: the types that consensus speaks.
+pub use stubborn_group::replication;
 pub use survey::{Progress, SegmentSurvey, Survey, survey, verify};

@@ -50,7 +50,7 @@ fn what_is_restored_is_a_new_group_with_the_same_state_and_entries() {
         assert_eq!(new.snapshot.data, old.snapshot.data);
         assert_eq!(new.snapshot.at, old.snapshot.at);
         assert_eq!(new.snapshot.members, Members::of([node(1)]));
-        assert_eq!(new.entries.len(), old.entries.len());
+        assert_eq!(new.entries.len(), old.entries.len() + 1);
         for (new, old) in new.entries.iter().zip(&old.entries) {
             assert_eq!((new.at, new.kind), (old.at, EntryKind::Command));
             match old.kind {
@@ -59,6 +59,8 @@ fn what_is_restored_is_a_new_group_with_the_same_state_and_entries() {
                 EntryKind::Members => assert!(new.data.is_empty()),
             }
         }
+        let begins = new.entries.last().expect("an entry that begins the new group");
+        assert_eq!(begins.data, stubborn_group::replica::refounding(0xbeef));
         assert_eq!((new.ballot.term, new.ballot.vote), (result.last.term, None));
         assert_eq!(new.ballot.committed, result.last.index);
     }

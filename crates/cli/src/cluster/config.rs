@@ -181,7 +181,7 @@ impl Fields {
         }
         let path = || PathBuf::from(value);
         match name {
-            "group" => once(&mut self.group, name, group(value)?),
+            "group" => once(&mut self.group, name, parse_group(value)?),
             "node" => once(&mut self.node, name, number(value)?),
             "listen" => once(&mut self.listen, name, value.to_owned()),
             "data" => once(&mut self.data, name, path()),
@@ -240,7 +240,8 @@ fn missing(name: &str) -> String {
     format!("{name} is not set")
 }
 
-fn group(text: &str) -> Result<u64, String> {
+/// The number of a group, as it is written in configuration files.
+pub(crate) fn parse_group(text: &str) -> Result<u64, String> {
     let digits = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
     let sound = |group: &u64| digits && *group != 0 && group & 0xff == 0;
     let group = u64::from_str_radix(text, 16).ok().filter(sound);

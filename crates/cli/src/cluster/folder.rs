@@ -167,7 +167,8 @@ fn names(number: usize, address: &str) -> Vec<String> {
     names
 }
 
-fn draw_group() -> Result<u64, Error> {
+/// The number of a new group.
+pub(crate) fn draw_group() -> Result<u64, Error> {
     loop {
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes)

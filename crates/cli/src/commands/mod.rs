@@ -1,21 +1,25 @@
 //! The commands, one file each: its arguments (`Args`) and what it does (`run`).
 
+mod backup;
 mod bench;
 mod call;
 mod completions;
 mod demo;
 mod describe;
 mod r#gen;
+mod inspect;
 mod kv;
 mod ls;
 mod new;
 mod node;
 mod outcome;
 mod ping;
+mod restore;
 mod sim;
 mod status;
 mod udp;
 mod up;
+mod verify;
 
 use std::io::Read;
 use std::path::Path;
@@ -39,6 +43,10 @@ pub(crate) enum Command {
     Node(node::Args),
     Status(status::Args),
     Kv(kv::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Demo(demo::Args),
     Bench(bench::Args),
     Sim(sim::Args),
@@ -60,6 +68,10 @@ impl Command {
             Self::Node(args) => node::run(args, out),
             Self::Status(args) => status::run(args, out),
             Self::Kv(args) => kv::run(args, out),
+            Self::Inspect(args) => inspect::run(args, out),
+            Self::Verify(args) => verify::run(args, out),
+            Self::Backup(args) => backup::run(args, out),
+            Self::Restore(args) => restore::run(args, out),
             Self::Demo(args) => demo::run(args, out),
             Self::Bench(args) => bench::run(args, out),
             Self::Sim(args) => sim::run(args, out),

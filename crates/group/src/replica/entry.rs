@@ -49,12 +49,25 @@ pub(super) enum What {
     Renewal(Bytes),
     /// The group begins with this table of sessions.
     Founding(Bytes),
+    /// What came before was the log of another group, which was restored from a backup: the group
+    /// with this number (8 bytes) begins here.
+    Refounding(Bytes),
+}
+
+/// The entry that ends a log that was restored from a backup of another group.
+pub fn refounding(group: u64) -> Bytes {
+    let what = What::Refounding(Bytes::copy_from_slice(&group.to_be_bytes()));
+    let origin = Origin { life: 0, serial: 0 };
+    Record { time: Instant::ZERO, items: vec![Item { origin, what }] }.encode()
 }
 
 impl What {
     pub(super) fn bytes(&self) -> &Bytes {
         match self {
-            Self::Command(bytes) | Self::Renewal(bytes) | Self::Founding(bytes) => bytes,
+            Self::Command(bytes)
+            | Self::Renewal(bytes)
+            | Self::Founding(bytes)
+            | Self::Refounding(bytes) => bytes,
         }
     }
 
@@ -63,6 +76,7 @@ impl What {
             Self::Command(_) => 1,
             Self::Renewal(_) => 2,
             Self::Founding(_) => 3,
+            Self::Refounding(_) => 4,
         }
     }
 }
@@ -128,6 +142,7 @@ pub(super) fn decode_items(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Vec
             1 => What::Command(data),
             2 => What::Renewal(data),
             3 => What::Founding(data),
+            4 => What::Refounding(data),
             _ => return None,
         };
         items.push(Item { origin, what });

@@ -43,6 +43,7 @@ use crate::replication::{
     Snapshot, Work, Write,
 };
 
+pub use self::entry::refounding;
 pub use self::message::PacketError;
 pub use self::outbox::{Packet, PacketKind};
 pub use self::pending::Full;

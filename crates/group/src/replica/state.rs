@@ -65,6 +65,7 @@ impl State {
                     self.table.renew(time, &decode_sessions(sessions));
                 }
                 What::Founding(table) => self.found(table),
+                What::Refounding(group) => self.found_anew(group),
             }
         }
         told
@@ -74,12 +75,20 @@ impl State {
         if std::mem::replace(&mut self.founded, true) {
             return;
         }
-        if let Ok(table) = SessionTable::decode(table)
-            && table.group() == self.table.group()
-        {
+        // In a log that was restored it is the other group's, until the log says where the new one
+        // begins.
+        if let Ok(table) = SessionTable::decode(table) {
             let time = self.table.time();
             self.table = table;
             self.table.advance(time);
+        }
+    }
+
+    /// What was applied so far is a backup's; its sessions are none of this group's.
+    fn found_anew(&mut self, group: &Bytes) {
+        if let Some(group) = group.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)) {
+            self.table = self.table.of_new_group(group);
+            self.founded = true;
         }
     }
 
@@ -132,9 +141,6 @@ impl State {
         }
         let table =
             SessionTable::decode(table).map_err(|_| unsound("its sessions are malformed"))?;
-        if table.group() != self.table.group() {
-            return Err(Fault::Snapshot(format!("it is of the group {:x}", table.group())));
-        }
         let restored = catch_unwind(AssertUnwindSafe(|| self.machines.restore(machines)));
         restored
             .map_err(|panic| Fault::Snapshot(panic_text(&*panic)))?

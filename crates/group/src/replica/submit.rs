@@ -74,7 +74,7 @@ fn take(item: Item, time: Instant) -> Option<Item> {
             What::Command(bytes.into())
         }
         What::Renewal(sessions) => What::Renewal(sessions),
-        What::Founding(_) => return None,
+        What::Founding(_) | What::Refounding(_) => return None,
     };
     Some(Item { origin, what })
 }

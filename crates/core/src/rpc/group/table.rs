@@ -60,6 +60,14 @@ impl SessionTable {
         Self::with(Sessions::replicated(group, limits))
     }
 
+    /// The table of a new group that goes on with the state of this one, restored from a backup: with
+    /// its limits and its time, and none of its sessions, which are lost.
+    pub fn of_new_group(&self, group: u64) -> Self {
+        let mut table = Self::new(group, &self.limits);
+        table.advance(self.time());
+        table
+    }
+
     /// The id of the group, which is the incarnation of its sessions.
     pub fn group(&self) -> u64 {
         self.desk.sessions.incarnation()
