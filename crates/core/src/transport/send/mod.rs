@@ -446,6 +446,13 @@ impl Outbox {
 
     /// True if [`write_data`](Self::write_data) has something for a packet.
     pub fn has_pending_data(&self) -> bool {
+        // Most often a short message is next.
+        if let Some(next) = self.turns.next_of_short()
+            && let Some(Message::Short(_)) = self.messages.get(next.start)
+            && self.allowance().bytes() > 0
+        {
+            return true;
+        }
         self.lost.iter().any(|id| self.other(*id).is_some_and(|m| m.first_lost().is_some()))
             || self.turns.next(&self.messages, self.allowance()).is_some()
     }
@@ -506,10 +513,16 @@ impl Outbox {
             return None;
         }
         let packet = &mut Packet::new(buf, room, record).leaving_end();
-        self.write_resets(packet);
-        self.write_lost(packet);
+        if !self.resets.is_empty() {
+            self.write_resets(packet);
+        }
+        if !self.lost.is_empty() {
+            self.write_lost(packet);
+        }
         self.write_fresh(packet);
-        self.write_blocked(packet);
+        if !self.has_nothing_queued() {
+            self.write_blocked(packet);
+        }
         packet.left.take()
     }
 
@@ -597,6 +610,9 @@ impl Outbox {
     fn write_fresh(&mut self, packet: &mut Packet<'_>) {
         loop {
             self.write_short(packet);
+            if self.turns.is_empty() {
+                return;
+            }
             self.turns.tidy(&mut self.messages);
             let Some((id, range)) = self.turns.next(&self.messages, self.allowance()) else {
                 return;
