@@ -4,7 +4,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use stubborn_rope::Rope;
 
 use crate::service::{MAX_METADATA, Metadata};
@@ -31,16 +31,14 @@ pub(crate) const MAX_LIST: usize = 65_536;
 /// than to hold and send two pieces.
 const COPIED: usize = 512;
 
-/// Messages share a page of this many bytes. A page is freed once all its messages are acknowledged.
-const PAGE: usize = 16 << 10;
+/// Larger buffers are not kept.
+const KEPT: usize = 16 << 10;
 
-/// Where messages are encoded: without an allocation for each, small ones are slices of one page.
-///
-/// What is kept for long must not be such a slice, as it would hold the whole page.
+/// Where messages are encoded: what one was written into comes [back](Self::take_back) once it is
+/// sent, so that none needs an allocation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MessageBuffer {
     draft: Vec<u8>,
-    page: BytesMut,
 }
 
 impl MessageBuffer {
@@ -51,30 +49,32 @@ impl MessageBuffer {
     }
 
     /// The message that was written, with the body that follows it.
-    pub(crate) fn finish(&mut self, body: Rope) -> (Bytes, Rope) {
+    pub(crate) fn finish(&mut self, body: Rope) -> (Vec<u8>, Rope) {
         match body.len() <= COPIED {
-            true => (self.page(&body), Rope::EMPTY),
-            false => (self.page(&Rope::EMPTY), body),
+            true => (self.with_tail(&body), Rope::EMPTY),
+            false => (core::mem::take(&mut self.draft), body),
         }
     }
 
     /// The same with a body that its owner keeps.
-    pub(crate) fn finish_ref(&mut self, body: &Rope) -> (Bytes, Rope) {
+    pub(crate) fn finish_ref(&mut self, body: &Rope) -> (Vec<u8>, Rope) {
         match body.len() <= COPIED {
-            true => (self.page(body), Rope::EMPTY),
-            false => (self.page(&Rope::EMPTY), body.clone()),
+            true => (self.with_tail(body), Rope::EMPTY),
+            false => (core::mem::take(&mut self.draft), body.clone()),
         }
     }
 
-    /// What was written and then `tail`, in a page.
-    fn page(&mut self, tail: &Rope) -> Bytes {
-        let size = self.draft.len() + tail.len();
-        if self.page.capacity() < size {
-            self.page.reserve(size.max(PAGE));
+    fn with_tail(&mut self, tail: &Rope) -> Vec<u8> {
+        tail.pieces().iter().for_each(|piece| self.draft.extend_from_slice(piece));
+        core::mem::take(&mut self.draft)
+    }
+
+    /// Takes back what a message was written into.
+    #[inline]
+    pub(crate) fn take_back(&mut self, written: Vec<u8>) {
+        if written.capacity() <= KEPT && self.draft.capacity() == 0 {
+            self.draft = written;
         }
-        self.page.extend_from_slice(&self.draft);
-        tail.pieces().iter().for_each(|piece| self.page.extend_from_slice(piece));
-        self.page.split().freeze()
     }
 }
 

@@ -57,18 +57,21 @@ impl Outgoing {
     /// the id if it was taken now.
     pub(crate) fn send(
         &mut self,
-        endpoint: &mut Endpoint,
+        cx: &mut Context<'_>,
         handle: ConnectionHandle,
         parts: Parts,
         tag: u64,
     ) -> Option<MessageId> {
         if self.waiting.is_empty() {
-            let connection = endpoint.connection_mut(handle)?;
+            let connection = cx.endpoint.connection_mut(handle)?;
             // A copy only for a connection that is full.
             if !connection.is_full() {
-                return connection.send(parts.0, parts.1).ok();
+                let (written, body) = parts;
+                let sent = connection.send_written(&written, body);
+                cx.buffer.take_back(written);
+                return sent.ok();
             }
-            match try_send(endpoint, handle, &parts) {
+            match try_send(cx.endpoint, handle, &parts) {
                 Ok(id) => return Some(id),
                 Err(SendError::Full) => {}
                 // A connection that is over reports it as an event; a message that is too large was
@@ -106,8 +109,8 @@ impl Outgoing {
 fn try_send(
     endpoint: &mut Endpoint,
     handle: ConnectionHandle,
-    (head, body): &Parts,
+    (written, body): &Parts,
 ) -> Result<MessageId, SendError> {
     let connection = endpoint.connection_mut(handle).ok_or(SendError::Closed)?;
-    connection.send(head.clone(), body.clone())
+    connection.send_written(written, body.clone())
 }

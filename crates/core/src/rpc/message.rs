@@ -128,7 +128,7 @@ pub(crate) struct ReplyPayload {
 
 /// The first bytes of an encoded message, and the body that follows them uncopied. A short body is
 /// copied to the first bytes instead.
-pub(crate) type Parts = (Bytes, Rope);
+pub(crate) type Parts = (Vec<u8>, Rope);
 
 const OPEN: u8 = 0x01;
 const ATTACH: u8 = 0x02;
@@ -539,12 +539,8 @@ pub(crate) fn session_reference(session: SessionId) -> [u8; 16] {
 }
 
 /// Joins the parts of a message, for a DATAGRAM frame and for tests.
-pub(crate) fn join((head, body): Parts) -> Bytes {
-    if body.is_empty() {
-        return head;
-    }
-    let mut whole = Vec::with_capacity(head.len() + body.len());
-    whole.extend_from_slice(&head);
+pub(crate) fn join((mut whole, body): Parts) -> Bytes {
+    whole.reserve_exact(body.len());
     body.pieces().iter().for_each(|piece| whole.extend_from_slice(piece));
     whole.into()
 }

@@ -502,7 +502,7 @@ impl Server {
 
     fn send_parts(&mut self, cx: &mut Context<'_>, client: u64, parts: Parts) {
         if let Some(client) = self.clients.get_mut(client) {
-            client.outgoing.send(cx.endpoint, client.handle, parts, 0);
+            client.outgoing.send(cx, client.handle, parts, 0);
         }
     }
 }

@@ -206,10 +206,10 @@ impl Client {
     }
 
     fn send_on_attempt(&self, cx: &mut Context<'_>, handle: ConnectionHandle, message: ToServer) {
-        let (head, body) = message.encode(cx.buffer);
+        let (written, body) = message.encode(cx.buffer);
         if let Some(connection) = cx.endpoint.connection_mut(handle) {
             // A connection without room for its first message is over, and says so by an event.
-            let _ = connection.send(head, body);
+            let _ = connection.send_written(&written, body);
         }
     }
 

@@ -456,12 +456,8 @@ impl Client {
         let Some(live) = link.live.as_mut().filter(|live| live.goodbye.is_none()) else {
             return self.remove_link(cx, key);
         };
-        live.goodbye = live.outgoing.send(
-            cx.endpoint,
-            live.handle,
-            ToServer::CloseSession.encode(cx.buffer),
-            0,
-        );
+        let goodbye = ToServer::CloseSession.encode(cx.buffer);
+        live.goodbye = live.outgoing.send(cx, live.handle, goodbye, 0);
         if let Some(goodbye) = live.goodbye
             && let Some(connection) = cx.endpoint.connection_mut(live.handle)
         {

@@ -210,7 +210,7 @@ impl Client {
         };
         let Some(live) = link.live.as_mut() else { return };
         let request = payload.encode_request(id.slot, id.sequence, cx.buffer);
-        let message = live.outgoing.send(cx.endpoint, live.handle, request, key.0);
+        let message = live.outgoing.send(cx, live.handle, request, key.0);
         if let Some(message) = message {
             let connection = live.handle;
             self.handed_over(key, Sending { connection, message });
@@ -253,7 +253,8 @@ impl Client {
             }
             _ => unreachable!("what takes a slot is placed elsewhere"),
         };
-        live.outgoing.send(cx.endpoint, live.handle, message.encode(cx.buffer), key.0);
+        let message = message.encode(cx.buffer);
+        live.outgoing.send(cx, live.handle, message, key.0);
     }
 
     /// Sends a `maybe` call if there is a connection; it resolves at once either way.
@@ -419,7 +420,7 @@ impl Client {
         if let Some(key) = live.reads.remove(&read) {
             live.outgoing.cancel(key.0);
             let cancel = ToServer::CancelRead { read }.encode(cx.buffer);
-            live.outgoing.send(cx.endpoint, live.handle, cancel, u64::MAX);
+            live.outgoing.send(cx, live.handle, cancel, u64::MAX);
         }
     }
 
@@ -480,12 +481,13 @@ impl Client {
         };
         while let Some(fence) = session.slots.next_fence() {
             let fence = ToServer::Fence { slot: fence.slot, sequence: fence.sequence };
-            live.outgoing.send(cx.endpoint, live.handle, fence.encode(cx.buffer), u64::MAX);
+            let fence = fence.encode(cx.buffer);
+            live.outgoing.send(cx, live.handle, fence, u64::MAX);
         }
         let returns = session.slots.take_returns();
         if !returns.is_empty() {
             let returns = ToServer::ReturnSlots(returns).encode(cx.buffer);
-            live.outgoing.send(cx.endpoint, live.handle, returns, u64::MAX);
+            live.outgoing.send(cx, live.handle, returns, u64::MAX);
         }
     }
 
@@ -508,7 +510,7 @@ impl Client {
         let more = releases.len() == RELEASES;
         if !releases.is_empty() {
             let releases = ToServer::Release(releases).encode(cx.buffer);
-            live.outgoing.send(cx.endpoint, live.handle, releases, u64::MAX);
+            live.outgoing.send(cx, live.handle, releases, u64::MAX);
         }
         if more {
             self.arm_release(cx.now, key);

@@ -107,7 +107,8 @@ impl Client {
         link.confirmed_at = cx.now;
         if let Some(live) = link.live.as_mut() {
             let question = ToServer::ReturnSlots(Vec::new());
-            live.outgoing.send(cx.endpoint, live.handle, question.encode(cx.buffer), u64::MAX);
+            let question = question.encode(cx.buffer);
+            live.outgoing.send(cx, live.handle, question, u64::MAX);
         }
     }
 

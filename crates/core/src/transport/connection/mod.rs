@@ -146,6 +146,17 @@ impl Connection {
         self.outbox.queue(head, body)
     }
 
+    /// The same with a head that the caller keeps: it is copied, once if the message is short.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn send_written(&mut self, head: &[u8], body: Rope) -> Result<MessageId, SendError> {
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.outbox.queue_written(head, body)
+    }
+
     /// Asks for [`ConnectionEvent::MessageAcked`] of a message that was just sent.
     pub fn tell_acked(&mut self, id: MessageId) {
         self.outbox.tell_acked(id);

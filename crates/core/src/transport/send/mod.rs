@@ -27,6 +27,9 @@ use crate::limits::{Limits, MAX_MESSAGE};
 use crate::wire::frame::{Frame, frame_type};
 use crate::wire::varint;
 
+/// Places of ended messages that are kept, so that steady sending allocates none.
+const SPARE: usize = 64;
+
 /// Room in a packet with which [`Outbox::write`] always gets on, in bytes.
 pub const MIN_ROOM: usize = 64;
 
@@ -104,6 +107,9 @@ pub struct Outbox {
     told_messages_blocked: Option<u64>,
     /// Messages whose acknowledgement is told: few, since most are answered.
     told_acked: BTreeSet<u64>,
+    /// Of messages that have ended; kept for their memory.
+    #[expect(clippy::vec_box, reason = "they go back into the table of messages as they are")]
+    spare: Vec<Box<Outgoing>>,
     events: VecDeque<OutboxEvent>,
     refused: bool,
 }
@@ -127,6 +133,7 @@ impl Outbox {
             told_data_blocked: None,
             told_messages_blocked: None,
             told_acked: BTreeSet::new(),
+            spare: Vec::new(),
             events: VecDeque::new(),
             refused: false,
         }
@@ -137,12 +144,22 @@ impl Outbox {
     pub fn queue(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
         let body = body.into();
         self.check_room(head.len(), body.len())?;
-        // In several pieces are long ones only.
-        if let [body] = body.pieces()
-            && let Some(id) = self.queue_short(&head, body)
-        {
-            return Ok(id);
-        }
+        Ok(match self.queue_short(&head, &body) {
+            Some(id) => id,
+            None => self.queue_other(head, body),
+        })
+    }
+
+    /// The same with a head that the caller keeps.
+    pub fn queue_written(&mut self, head: &[u8], body: Rope) -> Result<MessageId, SendError> {
+        self.check_room(head.len(), body.len())?;
+        Ok(match self.queue_short(head, &body) {
+            Some(id) => id,
+            None => self.queue_other(Bytes::copy_from_slice(head), body),
+        })
+    }
+
+    fn queue_other(&mut self, head: Bytes, body: Rope) -> MessageId {
         let granted = self.credit.map_or(0, |c| c.message_data);
         let mut message = Outgoing::new(head, body, granted);
         let id = self.messages.next_id();
@@ -150,17 +167,15 @@ impl Outbox {
             self.admitted += 1;
             self.turns.push(id, &mut message);
         }
-        self.messages.push(Message::Other(Box::new(message)));
-        Ok(MessageId(id))
-    }
-
-    /// As [`queue`](Self::queue), of bytes that the caller keeps.
-    pub fn queue_copied(&mut self, head: &[u8], body: &[u8]) -> Result<MessageId, SendError> {
-        self.check_room(head.len(), body.len())?;
-        match self.queue_short(head, body) {
-            Some(id) => Ok(id),
-            None => self.queue(Bytes::copy_from_slice(head), Bytes::copy_from_slice(body)),
-        }
+        let message = match self.spare.pop() {
+            Some(mut place) => {
+                *place = message;
+                place
+            }
+            None => Box::new(message),
+        };
+        self.messages.push(Message::Other(message));
+        MessageId(id)
     }
 
     #[inline]
@@ -177,7 +192,9 @@ impl Outbox {
 
     /// Queues a message that is short and that the peer lets us send whole; `None` if it is not.
     #[inline]
-    fn queue_short(&mut self, head: &[u8], body: &[u8]) -> Option<MessageId> {
+    fn queue_short(&mut self, head: &[u8], body: &Rope) -> Option<MessageId> {
+        // In several pieces are long ones only.
+        let [body] = body.pieces() else { return None };
         let size = head.len() as u64 + body.len() as u64;
         let credit = self.credit.as_ref()?;
         let id = self.messages.next_id();
@@ -246,6 +263,7 @@ impl Outbox {
         self.messages.shrink();
         self.frames.shrink();
         self.turns.shrink();
+        self.spare = Vec::new();
         self.lost.shrink_to_fit();
         self.resets.shrink_to_fit();
         self.events.shrink_to_fit();
@@ -364,7 +382,7 @@ impl Outbox {
 
     /// These positions of messages, or all of each, have arrived.
     fn on_acked_run(&mut self, ids: Range<u64>, range: Option<Range<u64>>) {
-        let Self { messages, frames, told_acked, events, in_flight, .. } = self;
+        let Self { messages, frames, told_acked, spare, events, in_flight, .. } = self;
         messages.end_run(ids, |id, message| {
             let ended = match message {
                 // A short one is in its packet whole, and so is every copy.
@@ -376,7 +394,11 @@ impl Outbox {
                 Message::Other(other) if other.reset.is_some() => false,
                 Message::Other(other) => {
                     *in_flight -= other.on_acked(range.clone().unwrap_or(0..u64::MAX));
-                    other.fully_acked()
+                    let ended = other.fully_acked();
+                    if ended && spare.len() < SPARE {
+                        spare.extend(message.take_place());
+                    }
+                    ended
                 }
             };
             if ended && !told_acked.is_empty() && told_acked.remove(&id) {

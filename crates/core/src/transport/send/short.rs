@@ -122,6 +122,18 @@ impl Message {
         }
     }
 
+    /// Takes the place of one that has ended, and what it holds with it. What is left is to be dropped.
+    pub(super) fn take_place(&mut self) -> Option<Box<Outgoing>> {
+        let none = Short { at: 0, header: 0, size: 0, sent: true };
+        match core::mem::replace(self, Self::Short(none)) {
+            Self::Short(_) => None,
+            Self::Other(mut other) => {
+                *other = Outgoing::new(Bytes::new(), Rope::EMPTY, 0);
+                Some(other)
+            }
+        }
+    }
+
     /// From here on anything may happen to it. `granted`: bytes that the peer lets us send of it.
     pub(super) fn unpack(&mut self, granted: u64, frames: &mut Frames) -> &mut Outgoing {
         if let Self::Short(short) = self {
