@@ -1,5 +1,6 @@
 //! Randomness as an input: one seed per node, from which everything unpredictable is drawn.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use rand_chacha::ChaCha12Rng;
@@ -8,12 +9,26 @@ use rand_core::{Rng, SeedableRng};
 /// A cryptographically strong generator (ChaCha12) that a driver seeds from the operating system's
 /// entropy and the simulator seeds from its one seed.
 #[derive(Clone, Debug)]
-pub struct Random(ChaCha12Rng);
+pub struct Random(State);
+
+#[derive(Clone)]
+enum State {
+    /// The generator with the block that it is at.
+    Awake(Box<ChaCha12Rng>),
+    /// The seed to go on with: what a connection that is idle keeps.
+    Resting([u8; 32]),
+}
+
+impl core::fmt::Debug for State {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("..")
+    }
+}
 
 impl Random {
     /// A generator that yields the same values for the same seed.
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self(ChaCha12Rng::from_seed(seed))
+        Self(State::Resting(seed))
     }
 
     /// A generator with a stream of its own, so that one part's draws do not shift another's.
@@ -21,9 +36,28 @@ impl Random {
         Self::from_seed(self.bytes())
     }
 
+    /// Gives back memory until it is used next. Goes on with another seed, drawn from this one.
+    pub fn rest(&mut self) {
+        if let State::Awake(generator) = &mut self.0 {
+            let mut seed = [0; 32];
+            generator.fill_bytes(&mut seed);
+            self.0 = State::Resting(seed);
+        }
+    }
+
+    fn generator(&mut self) -> &mut ChaCha12Rng {
+        if let State::Resting(seed) = self.0 {
+            self.0 = State::Awake(Box::new(ChaCha12Rng::from_seed(seed)));
+        }
+        match &mut self.0 {
+            State::Awake(generator) => generator,
+            State::Resting(_) => unreachable!("it was woken"),
+        }
+    }
+
     /// Uniform 64 bits.
     pub fn u64(&mut self) -> u64 {
-        self.0.next_u64()
+        self.generator().next_u64()
     }
 
     /// Uniform in `0..bound`.
@@ -54,7 +88,7 @@ impl Random {
 
     /// Fills `out` with random bytes.
     pub fn fill(&mut self, out: &mut [u8]) {
-        self.0.fill_bytes(out);
+        self.generator().fill_bytes(out);
     }
 
     /// An array of random bytes.
@@ -76,6 +110,25 @@ mod tests {
         assert_eq!(a.u64(), b.u64());
         let mut fork = a.fork();
         assert_ne!(fork.u64(), a.u64());
+    }
+
+    #[test]
+    fn a_generator_that_rested_is_small_and_does_not_repeat_itself() {
+        assert!(size_of::<Random>() <= 40);
+        let mut random = Random::from_seed([7; 32]);
+        let mut seen = alloc::vec![random.u64()];
+        for _ in 0..3 {
+            random.rest();
+            random.rest();
+            seen.push(random.u64());
+        }
+        let mut again = Random::from_seed([7; 32]);
+        assert_eq!(again.u64(), seen[0]);
+        again.rest();
+        assert_eq!(again.u64(), seen[1]);
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 4);
     }
 
     #[test]

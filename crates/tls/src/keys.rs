@@ -135,7 +135,7 @@ impl PacketKey for Packet {
 /// The same for headers.
 struct Header {
     material: Material,
-    cipher: OnceLock<HeaderProtectionKey>,
+    cipher: OnceLock<Box<HeaderProtectionKey>>,
 }
 
 /// The bits of the first byte that are masked in packets with long headers, and in others
@@ -146,8 +146,9 @@ const SHORT_BITS: u8 = 0x1f;
 impl Header {
     fn mask(&self, sample: &[u8]) -> [u8; 5] {
         let cipher = self.cipher.get_or_init(|| {
-            HeaderProtectionKey::new(self.material.protection.header, self.material.key())
-                .expect("a key of the length that the algorithm has")
+            let Material { protection, .. } = &self.material;
+            let key = HeaderProtectionKey::new(protection.header, self.material.key());
+            Box::new(key.expect("a key of the length that the algorithm has"))
         });
         cipher.new_mask(sample).expect("the sample has the length that was asked for")
     }

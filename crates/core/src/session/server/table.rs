@@ -164,6 +164,10 @@ impl<R: KeptReply> SlotTable<R> {
     }
 
     fn grow(&mut self, len: usize) {
+        // Most sessions make one call after the other, and need no room for more.
+        if self.entries.capacity() == 0 {
+            self.entries.reserve_exact(len);
+        }
         while self.entries.len() < len {
             self.entries.push(Some(Slot::new(0)));
         }

@@ -8,8 +8,9 @@ use super::super::crypto::RESET_TOKEN_LENGTH;
 use super::super::error::{Code, TransportError};
 use super::super::ranges::RangeSet;
 
-/// Ids of the other side that each side keeps at most: one in use, the rest for changes of path.
-pub(super) const ACTIVE_IDS: u64 = 4;
+/// Ids of the other side that each side keeps at most: one in use, one for a change of path. Each takes
+/// memory at both sides, for as long as the connection lives.
+pub(super) const ACTIVE_IDS: u64 = 2;
 
 /// A stateless reset token.
 pub(super) type ResetToken = [u8; RESET_TOKEN_LENGTH];
@@ -76,6 +77,11 @@ impl LocalIds {
             return Err(TransportError::violation("retired the connection id it was sent to"));
         }
         Ok(Some(self.active.remove(at).id))
+    }
+
+    /// Gives back room that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        self.active.shrink_to_fit();
     }
 
     /// The id of our long headers.
@@ -210,6 +216,12 @@ impl RemoteIds {
         let old = core::mem::replace(&mut self.active, self.spare.remove(0));
         self.retire(old.sequence)?;
         Ok(true)
+    }
+
+    /// Gives back room that nothing is in.
+    pub(super) fn shrink(&mut self) {
+        self.spare.shrink_to_fit();
+        self.to_retire.shrink_to_fit();
     }
 
     /// The next sequence number to announce as retired.

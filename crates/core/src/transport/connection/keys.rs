@@ -205,6 +205,18 @@ impl DataKeys {
         Ok(())
     }
 
+    /// Gives back the memory of ciphers until they are used again.
+    pub(super) fn rest(&mut self) {
+        self.local_header.rest();
+        self.remote_header.rest();
+        self.current.local.rest();
+        self.current.remote.rest();
+        if let Some(next) = &mut self.next {
+            next.local.rest();
+            next.remote.rest();
+        }
+    }
+
     /// When [`on_timeout`](Self::on_timeout) is due.
     pub(super) fn discard_at(&self) -> Option<Instant> {
         self.previous.as_ref()?.discard_at

@@ -39,5 +39,11 @@ impl Connection {
         self.events.shrink_to_fit();
         self.early.shrink_to_fit();
         self.migration.shrink();
+        self.local_ids.shrink();
+        self.remote_ids.shrink();
+        self.random.rest();
+        if let Some(keys) = &mut self.data_keys {
+            keys.rest();
+        }
     }
 }
