@@ -1,5 +1,6 @@
 //! The core's own time: nanoseconds since an arbitrary zero that the driver chooses.
 
+use core::num::NonZeroU64;
 use core::ops::{Add, AddAssign, Sub};
 
 pub use core::time::Duration;
@@ -8,26 +9,42 @@ pub use core::time::Duration;
 ///
 /// There is no `now()`: time is an input. A driver maps its monotonic clock to this, the simulator
 /// maps its virtual clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Instant(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(
+    /// One more than the nanoseconds, so that an `Option<Instant>` takes no more room: connections
+    /// hold many.
+    NonZeroU64,
+);
 
 impl Instant {
     /// The driver's zero.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
-    /// The instant `nanos` nanoseconds after zero.
+    /// The instant `nanos` nanoseconds after zero. The last one is `u64::MAX - 1`.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(Self::ZERO.0.saturating_add(nanos))
     }
 
     /// Nanoseconds since zero.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Time since `earlier`; zero if `earlier` is later than `self`.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.as_nanos().saturating_sub(earlier.as_nanos()))
+    }
+}
+
+impl Default for Instant {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl core::fmt::Debug for Instant {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Instant").field(&self.as_nanos()).finish()
     }
 }
 
@@ -51,7 +68,8 @@ impl Sub<Duration> for Instant {
 
     /// Saturates at zero.
     fn sub(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        let nanos = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
+        Self::from_nanos(self.as_nanos().saturating_sub(nanos))
     }
 }
 
@@ -73,6 +91,7 @@ mod tests {
         let end = Instant::from_nanos(u64::MAX);
         assert_eq!(end + Duration::MAX, end);
         assert_eq!(Instant::ZERO.since(end), Duration::ZERO);
+        assert_eq!(size_of::<Option<Instant>>(), size_of::<u64>());
     }
 
     #[test]

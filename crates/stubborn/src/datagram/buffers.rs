@@ -14,11 +14,11 @@ use quinn_udp::{BATCH_SIZE, RecvMeta};
 pub(super) const RECEIVE_SIZE: usize = 64 << 10;
 
 /// From so many bytes on, what was received is handed on without a copy.
-const LEND_FROM: usize = 8 << 10;
+const LEND_FROM: usize = 24 << 10;
 
 /// Buffers lent at once. What a program keeps of a small message may pin a whole buffer; when so many
 /// are pinned, datagrams are copied out of theirs.
-const MAX_LENT: usize = 64;
+const MAX_LENT: usize = 16;
 
 /// Lent buffers that are looked at to find one that is free again.
 const LOOKED_AT: usize = 4;
@@ -120,11 +120,12 @@ mod tests {
     fn what_is_kept_of_buffers_is_bounded_and_the_rest_is_copied() {
         let mut lent = Lent::default();
         let mut buffer = BytesMut::zeroed(RECEIVE_SIZE);
-        let kept: Vec<_> = (0..2 * MAX_LENT).map(|_| lend(&mut lent, &mut buffer, 9_000)).collect();
+        let kept: Vec<_> =
+            (0..2 * MAX_LENT).map(|_| lend(&mut lent, &mut buffer, 30_000)).collect();
         let in_place = kept.iter().filter(|(data, at)| data.as_ptr() == *at).count();
         assert_eq!((in_place, lent.0.len()), (MAX_LENT, MAX_LENT));
         drop(kept);
-        let (data, at) = lend(&mut lent, &mut buffer, 9_000);
+        let (data, at) = lend(&mut lent, &mut buffer, 30_000);
         assert_eq!(data.as_ptr(), at, "they are free again");
     }
 }

@@ -1,6 +1,7 @@
 //! TLS, the CRYPTO bytes that carry it, installing and discarding keys, transport parameters, Retry
 //! and version negotiation (RFC 9001 §4, RFC 9000 §7, RFC 9368).
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -75,7 +76,8 @@ pub(in super::super) enum RoleSetup {
 }
 
 enum Role {
-    Client(ClientRole),
+    /// Apart, since a server has far more connections.
+    Client(Box<ClientRole>),
     Server(Arc<dyn ServerTls>),
 }
 
@@ -195,7 +197,7 @@ impl Connection {
                 let session = tls.start(version, &server_name, &parameters.encode())?;
                 let client =
                     ClientRole { tls, server_name, steer, token: Vec::new(), negotiated: false };
-                let proof = AddressProof::given();
+                let (client, proof) = (Box::new(client), AddressProof::given());
                 (Side::Client, Role::Client(client), session, original, original, None, None, proof)
             }
             RoleSetup::Server { tls, incarnation, group, destination, source, before_retry } => {
