@@ -134,7 +134,9 @@ impl Node {
 
     /// The next thing to tell the driver.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
-        self.pass_on(now);
+        if self.events.is_empty() {
+            self.pass_on(now);
+        }
         // Looked at where it lies: it is large to move.
         while let Event::Request(request) = self.events.front()? {
             let key = request.key;

@@ -86,6 +86,11 @@ impl<'a> Writer<'a> {
         Self(out)
     }
 
+    /// Bytes that were written so far.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// What was written so far.
     pub(crate) fn written(&self) -> &[u8] {
         self.0
@@ -148,21 +153,31 @@ impl<'a> Writer<'a> {
     }
 }
 
-pub(crate) struct Reader(Bytes);
+pub(crate) struct Reader {
+    bytes: Bytes,
+    /// How much of them is read.
+    at: usize,
+}
 
 impl Reader {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self(bytes)
+        Self { bytes, at: 0 }
+    }
+
+    fn left(&self) -> &[u8] {
+        // `at` never goes past the end, which the compiler cannot know.
+        self.bytes.get(self.at..).unwrap_or_default()
     }
 
     pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
-        self.0.try_get_u8().map_err(|_| Malformed)
+        self.array().map(|[byte]| byte)
     }
 
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
-        let (value, rest) = varint::decode(&self.0).ok_or(Malformed)?;
-        let used = self.0.len() - rest.len();
-        self.0.advance(used);
+        let left = self.left();
+        let (value, rest) = varint::decode(left).ok_or(Malformed)?;
+        self.at += left.len() - rest.len();
         Ok(value)
     }
 
@@ -171,21 +186,24 @@ impl Reader {
     }
 
     pub(crate) fn fixed64(&mut self) -> Result<u64, Malformed> {
-        self.0.try_get_u64().map_err(|_| Malformed)
+        self.array().map(u64::from_be_bytes)
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let array = *self.0.first_chunk().ok_or(Malformed)?;
-        self.0.advance(N);
+        let array = *self.left().first_chunk().ok_or(Malformed)?;
+        self.at += N;
         Ok(array)
     }
 
     pub(crate) fn sized(&mut self) -> Result<Bytes, Malformed> {
         let size = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
-        if size > self.0.len() {
+        if size > self.left().len() {
             return Err(Malformed);
         }
-        Ok(self.0.split_to(size))
+        let start = self.at;
+        self.at += size;
+        Ok(self.bytes.slice(start..self.at))
     }
 
     pub(crate) fn text(&mut self) -> Result<String, Malformed> {
@@ -231,10 +249,12 @@ impl Reader {
 
     /// Everything to the end.
     pub(crate) fn rest(&mut self) -> Bytes {
-        core::mem::take(&mut self.0)
+        let mut rest = core::mem::take(&mut self.bytes);
+        rest.advance(core::mem::take(&mut self.at));
+        rest
     }
 
     pub(crate) fn end(&self) -> Result<(), Malformed> {
-        if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
+        if self.at == self.bytes.len() { Ok(()) } else { Err(Malformed) }
     }
 }

@@ -193,9 +193,10 @@ impl<C: Copy + Eq> Desk<C> {
                 return Some((connection, message.encode(buffer)));
             }
         };
-        let kept = reply.to_kept(self.sessions.limits().kept_reply, buffer);
+        let owned = self.sessions.limits().kept_reply;
+        let (parts, kept) = ToClient::new_reply(slot, sequence, reply, owned, buffer);
         let completion = self.sessions.complete(now, attachment, slot, sequence, &kept)?;
-        Some((completion.connection?, ToClient::kept_reply(slot, sequence, &kept, buffer)))
+        Some((completion.connection?, parts))
     }
 
     /// What is known of a call, for whoever proves that the session is its own.

@@ -6,8 +6,7 @@ use stubborn_rope::Rope;
 use super::codec::Writer;
 use crate::session::KeptReply;
 
-/// Replies up to this many bytes, with digest, status and metadata, are kept in the slot itself: a
-/// small reply then costs no allocation and no memory beside the slot's.
+/// See [`Kept::SMALL`].
 const SMALL: usize = 94;
 
 /// A reply as a slot keeps it: everything but the body encoded, then the body.
@@ -18,25 +17,27 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
+    /// Replies up to this many bytes, with digest, status and metadata, are kept in the slot itself: a
+    /// small reply then costs no allocation and no memory beside the slot's.
+    pub(crate) const SMALL: usize = SMALL;
+
+    /// `head` is all but the body.
+    ///
     /// A body in several pieces is no copy: it lies in memory of the handler, perhaps in a part of a
     /// request. Such a one is copied if it has at most `owned` bytes, since it may be kept for long.
     pub(crate) fn new(head: &[u8], body: &Rope, owned: usize) -> Self {
-        let len = head.len() + body.len();
-        if len > SMALL {
-            let mut body = body.clone();
-            if body.len() <= owned {
-                body = body.into_bytes().into();
-            }
-            return Self::Large { head: Bytes::copy_from_slice(head), body };
+        let mut body = body.clone();
+        if body.len() <= owned {
+            body = body.into_bytes().into();
         }
+        Self::Large { head: Bytes::copy_from_slice(head), body }
+    }
+
+    /// The same of what is written whole; `None` if that is not small.
+    pub(crate) fn small(written: &[u8]) -> Option<Self> {
         let mut bytes = [0; SMALL];
-        bytes[..head.len()].copy_from_slice(head);
-        let mut at = head.len();
-        for piece in body.pieces() {
-            bytes[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
-        }
-        Self::Small { len: len as u8, bytes }
+        bytes.get_mut(..written.len())?.copy_from_slice(written);
+        Some(Self::Small { len: written.len() as u8, bytes })
     }
 
     /// Writes all but the body that is returned.

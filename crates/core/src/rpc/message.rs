@@ -363,6 +363,32 @@ impl ToClient {
         buffer.finish(body)
     }
 
+    /// The REPLY message of a new reply, and the reply as its slot keeps it: in memory of its own if it
+    /// has at most `owned` bytes.
+    pub(crate) fn new_reply(
+        slot: u32,
+        sequence: u64,
+        reply: ReplyPayload,
+        owned: usize,
+        buffer: &mut MessageBuffer,
+    ) -> (Parts, Kept) {
+        let mut w = buffer.writer();
+        w.position(REPLY, slot, sequence);
+        let start = w.len();
+        reply.encode_head(&mut w);
+        let head = w.len();
+        if head - start + reply.body.len() <= Kept::SMALL {
+            reply.body.pieces().iter().for_each(|piece| {
+                w.raw(piece);
+            });
+            if let Some(kept) = Kept::small(&w.written()[start..]) {
+                return (buffer.finish(Rope::EMPTY), kept);
+            }
+        }
+        let kept = Kept::new(&w.written()[start..head], &reply.body, owned);
+        (buffer.finish(reply.body), kept)
+    }
+
     /// The REPLY message of a kept reply.
     pub(crate) fn kept_reply(
         slot: u32,
@@ -450,13 +476,6 @@ impl ToClient {
 }
 
 impl ReplyPayload {
-    /// The reply as a slot keeps it: in memory of its own if it has at most `owned` bytes.
-    pub(crate) fn to_kept(&self, owned: usize, buffer: &mut MessageBuffer) -> Kept {
-        let mut w = buffer.writer();
-        self.encode_head(&mut w);
-        Kept::new(w.written(), &self.body, owned)
-    }
-
     fn encode(self, w: &mut Writer<'_>) -> Rope {
         self.encode_head(w);
         self.body

@@ -142,6 +142,10 @@ fn bytes_after_a_message_make_it_malformed() {
     assert_eq!(ToServer::decode(bytes.into()), Err(Malformed));
 }
 
+fn new_reply(reply: ReplyPayload) -> (Parts, Kept) {
+    ToClient::new_reply(3, 70_000, reply, 0, &mut MessageBuffer::default())
+}
+
 #[test]
 fn a_status_of_ok_still_says_that_the_handler_failed() {
     let reply = ReplyPayload {
@@ -150,11 +154,20 @@ fn a_status_of_ok_still_says_that_the_handler_failed() {
         metadata: Metadata::new(),
         body: Rope::EMPTY,
     };
-    let read = ReplyPayload::from_kept(&reply.to_kept(0, &mut MessageBuffer::default())).unwrap();
+    let read = ReplyPayload::from_kept(&new_reply(reply).1).unwrap();
     assert_eq!(read.status.map(|status| status.code()), Some(Code::Unknown));
 }
 
 proptest! {
+    #[test]
+    fn a_reply_is_the_same_when_it_is_sent_first_and_when_it_is_repeated(reply in reply()) {
+        let (parts, kept) = new_reply(reply.clone());
+        let repeated = ToClient::kept_reply(3, 70_000, &kept, &mut MessageBuffer::default());
+        prop_assert_eq!(join(parts.clone()), join(repeated));
+        let sent = ToClient::Reply { slot: 3, sequence: 70_000, reply };
+        prop_assert_eq!(ToClient::decode(join(parts)), Ok(sent));
+    }
+
     #[test]
     fn what_a_client_sends_reads_as_the_same(message in to_server()) {
         prop_assert_eq!(ToServer::decode(join(message.clone().encode(&mut MessageBuffer::default()))), Ok(message));

@@ -70,8 +70,12 @@ impl ProbeTimeout {
     /// address change, or any authenticated packet. If the timeout has expired before, probes are
     /// due now rather than at the end of the back-off; at most once a second. True if so.
     pub fn prompt(&mut self, now: Instant, rtt: &RttEstimator) -> bool {
+        // Asked for every call, and nothing has expired as a rule.
+        if self.backoff == 0 {
+            return false;
+        }
         let gap = PROMPT_GAP.max(rtt.probe_timeout_base());
-        if self.backoff == 0 || self.prompted.is_some_and(|at| now.since(at) < gap) {
+        if self.prompted.is_some_and(|at| now.since(at) < gap) {
             return false;
         }
         self.prompted = Some(now);

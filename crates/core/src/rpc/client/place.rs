@@ -48,8 +48,23 @@ impl Client {
         let session = self.links.get_mut(link).and_then(|link| link.session.as_mut());
         let Some(id) = session.and_then(|session| session.slots.reserve()) else { return false };
         self.occupy(cx, link, key, id);
-        self.after_sending(cx, link);
+        self.after_one_more(cx, link);
         true
+    }
+
+    /// As [`after_sending`](Self::after_sending), after a call was sent past the queue: beside others
+    /// that are unsettled it changes nothing, except that somebody waits again.
+    fn after_one_more(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get(key) else { return };
+        let others = link.session.as_ref().is_some_and(|session| session.slots.in_flight() > 1);
+        match &link.live {
+            Some(live) if others && link.check_at.is_some() => {
+                if let Some(connection) = cx.endpoint.connection_mut(live.handle) {
+                    connection.probe(cx.now);
+                }
+            }
+            _ => self.after_sending(cx, key),
+        }
     }
 
     /// The same at the queue's front, for calls that were placed before.

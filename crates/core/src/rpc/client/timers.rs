@@ -1,10 +1,11 @@
 //! When calls and links are to be looked at.
 //!
-//! A link moves its timer now and then, a call sets one and mostly ends before it fires. So calls'
-//! timers are a heap from which nothing is taken before its time: an entry whose call has ended or
-//! has another timer since is stale, and thrown away when it comes to the top or when most are.
+//! A link moves its timer now and then, a call sets one and mostly ends before it fires. So nothing is
+//! taken from calls' timers before its time: an entry whose call has ended or has another timer since
+//! is stale, and thrown away when it comes to the front or when most are. Most calls are given the same
+//! time, so that their timers come in order: those are a queue, only the others a heap.
 
-use alloc::collections::{BTreeSet, BinaryHeap};
+use alloc::collections::{BTreeSet, BinaryHeap, VecDeque};
 use core::cmp::Reverse;
 
 use super::call::ClientCall;
@@ -23,17 +24,25 @@ const SLACK: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    calls: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// In order of their times.
+    queue: VecDeque<(Instant, u64)>,
+    /// Those that were set for an earlier time than the queue's last.
+    heap: BinaryHeap<Reverse<(Instant, u64)>>,
     links: BTreeSet<(Instant, u64)>,
 }
 
 impl Timers {
     /// A call's `timer` was set to `at`.
     pub(super) fn set_call(&mut self, at: Instant, key: u64, calls: &Arena<ClientCall>) {
-        if self.calls.len() > 2 * calls.len() + SLACK {
-            self.calls.retain(|Reverse(entry)| is_current(*entry, calls));
+        if self.queue.len() + self.heap.len() > 2 * calls.len() + SLACK {
+            self.queue.retain(|entry| is_current(*entry, calls));
+            self.heap.retain(|Reverse(entry)| is_current(*entry, calls));
         }
-        self.calls.push(Reverse((at, key)));
+        if self.queue.back().is_none_or(|(last, _)| *last <= at) {
+            self.queue.push_back((at, key));
+        } else {
+            self.heap.push(Reverse((at, key)));
+        }
     }
 
     /// A link's timer is moved.
@@ -48,24 +57,27 @@ impl Timers {
 
     /// The next timer and its time.
     pub(super) fn first(&mut self, calls: &Arena<ClientCall>) -> Option<(Instant, Timer)> {
-        while let Some(Reverse(entry)) = self.calls.peek()
-            && !is_current(*entry, calls)
-        {
-            self.calls.pop();
+        while self.queue.front().is_some_and(|entry| !is_current(*entry, calls)) {
+            self.queue.pop_front();
         }
-        let call = self.calls.peek().map(|Reverse((at, key))| (*at, Timer::Call(*key)));
+        while self.heap.peek().is_some_and(|Reverse(entry)| !is_current(*entry, calls)) {
+            self.heap.pop();
+        }
+        let queued = self.queue.front().copied();
+        let call = queued.into_iter().chain(self.heap.peek().map(|Reverse(entry)| *entry)).min();
+        let call = call.map(|(at, key)| (at, Timer::Call(key)));
         let link = self.links.first().map(|(at, key)| (*at, Timer::Link(*key)));
-        match (call, link) {
-            (Some(call), Some(link)) => Some(call.min(link)),
-            (one, other) => one.or(other),
-        }
+        call.into_iter().chain(link).min()
     }
 
     /// Takes out what [`first`](Self::first) has named.
     pub(super) fn pop(&mut self, (at, timer): (Instant, Timer)) {
         match timer {
+            Timer::Call(key) if self.queue.front() == Some(&(at, key)) => {
+                self.queue.pop_front();
+            }
             Timer::Call(_) => {
-                self.calls.pop();
+                self.heap.pop();
             }
             Timer::Link(key) => {
                 self.links.remove(&(at, key));
