@@ -7,7 +7,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::{Future, IntoFuture};
-use core::marker::PhantomData;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
@@ -40,6 +39,18 @@ pub struct OutgoingCall {
     pub reserved: Option<CallId>,
 }
 
+impl OutgoingCall {
+    /// The same call with the request and the metadata, which are gone from this one.
+    pub fn take(&mut self) -> Self {
+        Self {
+            method: self.method.clone(),
+            request: core::mem::take(&mut self.request),
+            metadata: core::mem::take(&mut self.metadata),
+            ..*self
+        }
+    }
+}
+
 /// A reply as a channel hands it to a stub.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IncomingReply {
@@ -56,10 +67,11 @@ pub trait Caller: Send + Sync + 'static {
     fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>>;
 
     /// Begins a call without a future on the heap, if this caller can: then its end is asked for with
-    /// [`poll_begun`](Self::poll_begun). `waker` is woken when it has ended.
-    fn begin(&self, call: OutgoingCall, waker: &Waker) -> Begun {
+    /// [`poll_begun`](Self::poll_begun). `waker` is woken when it has ended. Request and metadata are
+    /// taken out of `call`.
+    fn begin(&self, call: &mut OutgoingCall, waker: &Waker) -> Begun {
         let _ = waker;
-        Begun::Future(self.call(call))
+        Begun::Future(self.call(call.take()))
     }
 
     /// The end of a call that was begun under this key, told once. Until then the waker is woken when
@@ -156,7 +168,7 @@ impl Channel {
         method: &Method,
         id: CallId,
     ) -> Result<CallState<R>, CallError> {
-        self.0.outcome(id).await?.try_map(|incoming| decode_reply(method, Some(id), &incoming))
+        self.0.outcome(id).await?.try_map(|incoming| decode_reply(method, Some(id), incoming.reply))
     }
 
     /// The same, for a call of any method: the reply is handed out as it came.
@@ -180,51 +192,45 @@ impl fmt::Debug for Channel {
 /// fenced); dropping it while it is awaited is described at [`Caller::call`].
 #[must_use = "a call is sent when it is awaited"]
 pub struct UnaryCall<R> {
-    state: State<R>,
-    reply: PhantomData<fn() -> R>,
-}
-
-// Calls are moved a few times and would be allocated once otherwise, which costs more.
-#[allow(clippy::large_enum_variant)]
-enum State<R> {
-    Live { channel: Channel, call: OutgoingCall, invalid: Option<MetadataError> },
-    Resolved(Box<Result<R, CallError>>),
-    Spent,
+    calling: Calling<R>,
+    invalid: Option<MetadataError>,
 }
 
 impl<R> UnaryCall<R> {
     fn new(channel: Channel, call: OutgoingCall) -> Self {
-        let state = State::Live { channel, call, invalid: None };
-        Self { state, reply: PhantomData }
+        let calling = Calling { channel: Some(channel), call, stage: Stage::New };
+        Self { calling, invalid: None }
     }
 
     /// A call that has its result already: for mocks of generated clients.
     pub fn resolved(result: Result<R, CallError>) -> Self {
-        Self { state: State::Resolved(Box::new(result)), reply: PhantomData }
+        let call = OutgoingCall {
+            method: MOCKED,
+            request: Encoded::default(),
+            metadata: Metadata::new(),
+            deadline: None,
+            wait_for_ready: None,
+            reserved: None,
+        };
+        let stage = Stage::Resolved(Box::new(result));
+        Self { calling: Calling { channel: None, call, stage }, invalid: None }
     }
 
     /// Waits no longer than this for the reply. The deadline travels with the call.
-    pub fn deadline(self, deadline: Duration) -> Self {
-        self.edit(|call| call.deadline = Some(deadline))
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.calling.call.deadline = Some(deadline);
+        self
     }
 
     /// Waits for a server to become reachable (until the deadline) instead of failing at once.
-    pub fn wait_for_ready(self, wait: bool) -> Self {
-        self.edit(|call| call.wait_for_ready = Some(wait))
+    pub fn wait_for_ready(mut self, wait: bool) -> Self {
+        self.calling.call.wait_for_ready = Some(wait);
+        self
     }
 
     /// Adds metadata. An invalid pair makes the call fail, not executed, when it is awaited.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        if let State::Live { call, invalid, .. } = &mut self.state {
-            *invalid = invalid.or(call.metadata.insert(key, value).err());
-        }
-        self
-    }
-
-    fn edit(mut self, change: impl FnOnce(&mut OutgoingCall)) -> Self {
-        if let State::Live { call, .. } = &mut self.state {
-            change(call);
-        }
+        self.invalid = self.invalid.or(self.calling.call.metadata.insert(key, value).err());
         self
     }
 
@@ -233,26 +239,21 @@ impl<R> UnaryCall<R> {
     /// # Errors
     /// [`CallError`] says whether the call ran. A mocked call, which has no encoded reply, ends as
     /// never sent.
-    pub async fn raw(mut self) -> Result<IncomingReply, CallError> {
-        match self.launch() {
-            Stage::Resolved(_) => Err(no_number("a mocked call", "it has no encoded reply")),
-            stage => Flight { stage }.await,
+    pub async fn raw(self) -> Result<IncomingReply, CallError> {
+        let mut calling = self.launch();
+        if let Stage::Resolved(_) = calling.stage {
+            return Err(no_number("a mocked call", "it has no encoded reply"));
         }
+        core::future::poll_fn(|cx| calling.poll_reply(cx)).await
     }
 
-    /// Takes the call out, to be made.
-    fn launch(&mut self) -> Stage<R> {
-        match core::mem::replace(&mut self.state, State::Spent) {
-            State::Live { channel, call, invalid: None } => Stage::New(channel, call),
-            State::Live { channel, call, invalid: Some(error) } => {
-                if let Some(id) = call.reserved {
-                    channel.0.abandon(id);
-                }
-                Stage::Failed(not_sent(call.method.name(), error))
-            }
-            State::Resolved(result) => Stage::Resolved(result),
-            State::Spent => unreachable!("a call is spent by consuming it"),
+    fn launch(mut self) -> Calling<R> {
+        if let (Some(error), Stage::New) = (self.invalid, &self.calling.stage) {
+            self.calling.abandon();
+            let failed = not_sent(self.calling.call.method.name(), error);
+            self.calling.stage = Stage::Failed(failed);
         }
+        self.calling
     }
 
     /// The id of the call, known before anything is sent. Waits for a session and a free slot.
@@ -260,7 +261,7 @@ impl<R> UnaryCall<R> {
     /// # Errors
     /// If no server can be reached, or the method takes no number (reads and `maybe` calls).
     pub async fn id(&mut self) -> Result<CallId, CallError> {
-        let State::Live { channel, call, .. } = &mut self.state else {
+        let Calling { channel: Some(channel), call, .. } = &mut self.calling else {
             return Err(no_number("a mocked call", "it was never sent"));
         };
         if let Some(id) = call.reserved {
@@ -289,26 +290,12 @@ impl<R: Message + Default + 'static> UnaryCall<R> {
     }
 }
 
-impl<R> Drop for UnaryCall<R> {
-    fn drop(&mut self) {
-        if let State::Live { channel, call, .. } = &self.state
-            && let Some(id) = call.reserved
-        {
-            channel.0.abandon(id);
-        }
-    }
-}
-
 impl<R: Message + Default + 'static> IntoFuture for UnaryCall<R> {
     type Output = Result<R, CallError>;
     type IntoFuture = Calling<R>;
 
-    fn into_future(mut self) -> Calling<R> {
-        let (method, id) = match &self.state {
-            State::Live { call, .. } => (call.method.clone(), call.reserved),
-            State::Resolved(_) | State::Spent => (MOCKED, None),
-        };
-        Calling { flight: Flight { stage: self.launch() }, method, id }
+    fn into_future(self) -> Calling<R> {
+        self.launch()
     }
 }
 
@@ -318,37 +305,74 @@ const MOCKED: Method = Method::new("a mocked call", Semantics::Read, Shape::Unar
 /// A unary call that is being made. See [`Caller::call`] for what dropping it does.
 #[must_use = "a call is sent when it is awaited"]
 pub struct Calling<R> {
-    flight: Flight<R>,
-    method: Method,
-    id: Option<CallId>,
-}
-
-/// How far a call is, up to its reply as it came.
-struct Flight<R> {
+    /// `None` for a mocked call.
+    channel: Option<Channel>,
+    /// It is large to move, so it stays here and its parts are taken out.
+    call: OutgoingCall,
     stage: Stage<R>,
 }
 
-#[allow(clippy::large_enum_variant)]
+/// How far a call is.
 enum Stage<R> {
-    New(Channel, OutgoingCall),
-    Key(Channel, Method, u64),
+    New,
+    Key(u64),
     Future(BoxFuture<Result<IncomingReply, CallError>>),
     Failed(CallError),
     Resolved(Box<Result<R, CallError>>),
     Over,
 }
 
+impl<R> Calling<R> {
+    /// The reply as it came.
+    fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<IncomingReply, CallError>> {
+        if let (Stage::New, Some(channel)) = (&self.stage, &self.channel) {
+            self.stage = match channel.0.begin(&mut self.call, cx.waker()) {
+                Begun::Key(key) => {
+                    self.stage = Stage::Key(key);
+                    return Poll::Pending;
+                }
+                Begun::Future(future) => Stage::Future(future),
+                Begun::Failed(error) => Stage::Failed(error),
+            };
+        }
+        let polled = match (&mut self.stage, &self.channel) {
+            (Stage::Key(key), Some(channel)) => {
+                channel.0.poll_begun(*key, &self.call.method, cx.waker())
+            }
+            (Stage::Future(future), _) => future.as_mut().poll(cx),
+            (Stage::Failed(_), _) => match core::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Failed(error) => Poll::Ready(Err(error)),
+                _ => unreachable!("it had failed a line ago"),
+            },
+            _ => unreachable!("a call is not polled after its end"),
+        };
+        if polled.is_ready() {
+            self.stage = Stage::Over;
+        }
+        polled
+    }
+
+    /// Gives up the number that was reserved, if the call was not begun.
+    fn abandon(&self) {
+        if let (Stage::New, Some(id), Some(channel)) =
+            (&self.stage, self.call.reserved, &self.channel)
+        {
+            channel.0.abandon(id);
+        }
+    }
+}
+
 impl<R: Message + Default + 'static> Calling<R> {
     fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Metadata), CallError>> {
-        if let Stage::Resolved(_) = self.flight.stage
-            && let Stage::Resolved(result) = core::mem::replace(&mut self.flight.stage, Stage::Over)
+        if let Stage::Resolved(_) = self.stage
+            && let Stage::Resolved(result) = core::mem::replace(&mut self.stage, Stage::Over)
         {
             return Poll::Ready(result.map(|reply| (reply, Metadata::new())));
         }
-        let Poll::Ready(result) = Pin::new(&mut self.flight).poll(cx) else { return Poll::Pending };
-        Poll::Ready(result.and_then(|incoming| {
-            let message = decode_reply(&self.method, self.id, &incoming)?;
-            Ok((message, incoming.metadata))
+        let Poll::Ready(result) = self.poll_reply(cx) else { return Poll::Pending };
+        Poll::Ready(result.and_then(|IncomingReply { reply, metadata }| {
+            let message = decode_reply(&self.call.method, self.call.reserved, reply)?;
+            Ok((message, metadata))
         }))
     }
 }
@@ -363,75 +387,27 @@ impl<R: Message + Default + 'static> Future for Calling<R> {
 
 impl<R> fmt::Debug for Calling<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Calling({})", self.method)
+        write!(f, "Calling({})", self.call.method)
     }
 }
 
-// Nothing in them is pinned: futures are on the heap, and a reply is only ever moved.
+// Nothing in it is pinned: futures are on the heap, and a reply is only ever moved.
 impl<R> Unpin for Calling<R> {}
-impl<R> Unpin for Flight<R> {}
 
-impl<R> Future for Flight<R> {
-    type Output = Result<IncomingReply, CallError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            match &mut self.stage {
-                Stage::Key(channel, method, key) => {
-                    let polled = channel.0.poll_begun(*key, method, cx.waker());
-                    if polled.is_ready() {
-                        self.stage = Stage::Over;
-                    }
-                    return polled;
-                }
-                Stage::Future(future) => {
-                    let polled = future.as_mut().poll(cx);
-                    if polled.is_ready() {
-                        self.stage = Stage::Over;
-                    }
-                    return polled;
-                }
-                Stage::New(..) | Stage::Failed(_) => {}
-                Stage::Resolved(_) | Stage::Over => {
-                    unreachable!("a call is not polled after its end")
-                }
-            }
-            match core::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Failed(error) => return Poll::Ready(Err(error)),
-                Stage::New(channel, call) => {
-                    let method = call.method.clone();
-                    self.stage = match channel.0.begin(call, cx.waker()) {
-                        Begun::Key(key) => {
-                            self.stage = Stage::Key(channel, method, key);
-                            return Poll::Pending;
-                        }
-                        Begun::Future(future) => Stage::Future(future),
-                        Begun::Failed(error) => Stage::Failed(error),
-                    };
-                }
-                _ => unreachable!("it was one of these a line ago"),
-            }
-        }
-    }
-}
-
-impl<R> Drop for Flight<R> {
+impl<R> Drop for Calling<R> {
     fn drop(&mut self) {
-        match &self.stage {
-            Stage::Key(channel, _, key) => channel.0.leave(*key),
-            Stage::New(channel, OutgoingCall { reserved: Some(id), .. }) => {
-                channel.0.abandon(*id);
-            }
-            _ => {}
+        match (&self.stage, &self.channel) {
+            (Stage::Key(key), Some(channel)) => channel.0.leave(*key),
+            _ => self.abandon(),
         }
     }
 }
 
 impl<R> fmt::Debug for UnaryCall<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.state {
-            State::Live { call, .. } => write!(f, "UnaryCall({})", call.method),
-            State::Resolved(_) | State::Spent => f.write_str("UnaryCall(resolved)"),
+        match &self.calling.stage {
+            Stage::Resolved(_) => f.write_str("UnaryCall(resolved)"),
+            _ => write!(f, "UnaryCall({})", self.calling.call.method),
         }
     }
 }
@@ -439,9 +415,9 @@ impl<R> fmt::Debug for UnaryCall<R> {
 fn decode_reply<R: Message + Default>(
     method: &Method,
     id: Option<CallId>,
-    incoming: &IncomingReply,
+    reply: Encoded,
 ) -> Result<R, CallError> {
-    incoming.reply.decode(method.id()).map_err(|error| {
+    reply.into_message(method.id()).map_err(|error| {
         // It ran: only its reply cannot be read.
         let status = super::status::Status::new(
             super::status::Code::DataLoss,

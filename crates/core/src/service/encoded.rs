@@ -60,6 +60,17 @@ impl Encoded {
         M::decode(self.verified(method)?).map_err(DecodeError::Malformed)
     }
 
+    /// The same, for the last who wants it.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn into_message<M: Message + Default>(self, method: MethodId) -> Result<M, DecodeError> {
+        if method.digest(&self.body) != self.digest {
+            return Err(DecodeError::Digest);
+        }
+        M::decode(self.body.into_bytes()).map_err(DecodeError::Malformed)
+    }
+
     /// Checks the digest and hands the bytes out.
     ///
     /// # Errors

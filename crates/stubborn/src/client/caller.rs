@@ -26,18 +26,19 @@ impl Caller for NodeCaller {
         Box::pin(Waiting::new(&self.0, Begin::Call(Box::new(call))))
     }
 
-    fn begin(&self, mut call: OutgoingCall, waker: &Waker) -> Begun {
+    fn begin(&self, call: &mut OutgoingCall, waker: &Waker) -> Begun {
         call.deadline = deadline::shorten(call.deadline, self.0.deadline);
         let channel = self.0.key;
-        // Only looked at if the node has ended; the name of a generated method is not copied.
-        let method = call.method.clone();
         let key = self.0.shared().begin(|state, now| {
-            let key = state.node.call(now, channel, call);
+            let key = state.node.call(now, channel, call.take());
             state.waiters.insert(key, waker.clone())
         });
         match key {
             Some(key) => Begun::Key(key.to_bits()),
-            None => Begun::Failed(Description { method, sent: false }.never_sent()),
+            None => {
+                let method = call.method.clone();
+                Begun::Failed(Description { method, sent: false }.never_sent())
+            }
         }
     }
 
