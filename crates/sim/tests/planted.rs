@@ -1,5 +1,5 @@
-//! Each bug that can be planted in core, by a feature of that name, is found by the ordinary explorer
-//! within a thousand seeds. Without it the explorer would prove nothing.
+//! Each bug that can be planted in core or group, by a feature of that name, is found by the ordinary
+//! explorer within a thousand seeds. Without it the explorer would prove nothing.
 //!
 //! Every bug needs a build of its own. They share a target directory, and so take turns.
 
@@ -8,13 +8,22 @@ use std::sync::{Mutex, PoisonError};
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Runs the explorer in a build with one planted bug; the promise that it saw broken.
+/// Runs the explorer in a build with one bug planted in core; the promise that it saw broken.
 fn found(bug: &str) -> String {
+    explore(&format!("stubborn-core/planted-{bug}"), &["1000"])
+}
+
+/// Runs groups of whole nodes in a build with one bug planted in group.
+fn found_in_groups(bug: &str) -> String {
+    explore(&format!("stubborn-group/planted-{bug}"), &["groups", "300"])
+}
+
+fn explore(bug: &str, arguments: &[&str]) -> String {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO"))
         .args(["run", "--quiet", "--package", "stubborn-sim", "--example", "explore"])
-        .args(["--features", &format!("stubborn-core/planted-{bug}")])
-        .args(["--", "1000"])
+        .args(["--features", bug, "--"])
+        .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
@@ -59,4 +68,24 @@ fn a_bit_flipped_after_decryption_is_found() {
 #[test]
 fn a_reused_packet_number_is_found() {
     assert!(found("reused-number").contains("packet numbers broken"));
+}
+
+#[test]
+fn completion_records_that_are_not_in_the_snapshot_are_found() {
+    assert!(found_in_groups("forgotten-records").contains(" broken at "));
+}
+
+#[test]
+fn completion_records_that_are_kept_apart_from_the_state_are_found() {
+    assert!(found_in_groups("late-records").contains(" broken at "));
+}
+
+#[test]
+fn time_by_a_replicas_own_clock_is_found() {
+    assert!(found_in_groups("local-time").contains("state machine safety"));
+}
+
+#[test]
+fn a_read_without_a_majority_is_found() {
+    assert!(found_in_groups("lonely-read").contains("linearizability"));
 }

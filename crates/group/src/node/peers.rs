@@ -111,7 +111,9 @@ impl Peers {
         let mut body = Vec::with_capacity(bytes.len() + 1);
         body.push(WHOLE);
         body.extend_from_slice(&bytes);
-        if kind == PacketKind::Beat && bytes.len() <= BEAT_BYTES {
+        // Only what waits for a connection has one made.
+        let connected = node.channel_connection(link.channel).is_some();
+        if kind == PacketKind::Beat && bytes.len() <= BEAT_BYTES && connected {
             // It resolves at once; that nobody was told is not worth a word.
             let key = node.call(now, link.channel, call(&BEAT, body));
             node.abandon(now, key);
@@ -179,7 +181,8 @@ fn channel(peer: &Peer, config: &GroupConfig) -> ChannelConfig {
         wait_for_ready: true,
         backoff_min: patience / 4,
         backoff_max: patience * 2,
-        attempt_timeout: patience * 10,
+        // Longer than the first timeout of a handshake, which is a second.
+        attempt_timeout: Duration::from_millis(2_500),
         ..ChannelConfig::new(peer.name.clone(), config.client.clone())
     }
 }

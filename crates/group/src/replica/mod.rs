@@ -158,6 +158,7 @@ impl Replica {
         let late = now.since(self.next_tick);
         self.next_tick = if late > tick { now + tick } else { self.next_tick + tick };
         self.consensus.tick();
+        self.state.tick_if_planted(tick);
         self.pending.send_old_again(now, self.settings.patience);
         self.reads.handle_timeout(now, self.settings.patience);
         self.let_time_pass(now);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{SessionCommand, SessionTable, Told};
 use stubborn_core::service::{Answer, Applied, Call, Encoded, Machines, MethodId};
-use stubborn_core::time::Instant;
+use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
 use super::Fault;
@@ -21,12 +21,21 @@ pub(super) struct State {
     machines: Machines,
     /// The log has said with which table the group begins.
     founded: bool,
+    planted: Planted,
+}
+
+/// What a bug that is planted for the simulator to find needs; nothing, unless one is.
+#[derive(Debug, Default)]
+struct Planted {
+    /// The table as it was before the last entry.
+    before: Option<SessionTable>,
 }
 
 impl State {
     /// That of a new group.
     pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
-        Self { table: SessionTable::new(group, limits), machines, founded: false }
+        let table = SessionTable::new(group, limits);
+        Self { table, machines, founded: false, planted: Planted::default() }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -47,6 +56,9 @@ impl State {
     }
 
     fn apply_record(&mut self, index: u64, record: &Record) -> Vec<Told> {
+        if cfg!(feature = "planted-late-records") {
+            self.planted.before = Some(self.table.clone());
+        }
         // A leader's clock does not go back, and the table's time not either.
         self.table.advance(record.time);
         let mut told = Vec::new();
@@ -97,6 +109,13 @@ impl State {
         self.machines.query(method, request)
     }
 
+    /// A bug that is planted for the simulator to find: sessions age by a replica's own clock.
+    pub(super) fn tick_if_planted(&mut self, tick: Duration) {
+        if cfg!(feature = "planted-local-time") {
+            self.table.advance(self.table.time() + tick);
+        }
+    }
+
     pub(super) fn table(&self) -> &SessionTable {
         &self.table
     }
@@ -114,7 +133,13 @@ impl State {
     /// length.
     pub(super) fn encode(&self) -> Bytes {
         let (mut table, machines) = (Vec::new(), self.machines.snapshot());
-        self.table.encode(&mut table);
+        match &self.planted.before {
+            Some(before) => before.encode(&mut table),
+            None if cfg!(feature = "planted-forgotten-records") => {
+                SessionTable::new(self.table.group(), &Limits::default()).encode(&mut table);
+            }
+            None => self.table.encode(&mut table),
+        }
         let mut out = Vec::with_capacity(table.len() + machines.len() + 32);
         out.push(VERSION);
         out.push(u8::from(self.founded));

@@ -54,7 +54,7 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
 fn habits(random: &mut Random) -> Habits {
     let consensus =
         replication::Settings { keep: random.below(20), ..replication::Settings::default() };
-    let few = random.chance(0.0);
+    let few = random.chance(0.2);
     let settings = Settings {
         consensus,
         limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
