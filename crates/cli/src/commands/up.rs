@@ -53,10 +53,13 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     if !args.prepare.is_empty() {
         return prepare(&args, &folder, out);
     }
-    let configs = open(&args, &folder)?;
+    let (configs, mut ports) = open(&args, &folder)?;
     block_on(async {
         let mut nodes = Vec::new();
         for config in configs {
+            if let Some(ports) = &mut ports {
+                ports.release_next();
+            }
             nodes.push(Node::start(&folder, config).await?);
         }
         let leader = tokio::select! {
@@ -98,18 +101,19 @@ fn prepare(args: &Args, folder: &Folder, out: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-/// The nodes that the folder holds, or new ones.
-fn open(args: &Args, folder: &Folder) -> Result<Vec<NodeConfig>, Error> {
+/// The nodes that the folder holds, or new ones with their ports.
+fn open(args: &Args, folder: &Folder) -> Result<(Vec<NodeConfig>, Option<Ports>), Error> {
     if !folder.holds_cluster() {
         let count = args.nodes.unwrap_or(3);
         let listen = args.listen.unwrap_or_else(|| ([127, 0, 0, 1], 7400).into());
-        let places: Vec<_> = addresses(listen, count)?.into_iter().map(Place::here).collect();
+        let ports = Ports::from(listen, count)?;
+        let places: Vec<_> = ports.addresses.iter().cloned().map(Place::here).collect();
         folder.make(&places, admission(args))?;
         let configs = folder.nodes()?;
         for config in &configs {
             node::builder(config)?.make_folder()?;
         }
-        return Ok(configs);
+        return Ok((configs, Some(ports)));
     }
     let configs = folder.nodes()?;
     let holds = |what: String| {
@@ -125,23 +129,43 @@ fn open(args: &Args, folder: &Folder) -> Result<Vec<NodeConfig>, Error> {
     if args.listen.is_some_and(|listen| listen.port() != 0 && listen.to_string() != first) {
         return holds(format!("whose first node listens on {first}"));
     }
-    Ok(configs)
+    Ok((configs, None))
 }
 
-/// Addresses for so many nodes of this machine.
-pub(super) fn addresses(first: SocketAddr, count: u16) -> Result<Vec<String>, Error> {
-    if first.port() != 0 {
-        let last = first.port().checked_add(count - 1);
-        let last = last.ok_or_else(|| Error::usage("the ports of the nodes go beyond 65535"))?;
-        let ports = first.port()..=last;
-        return Ok(ports.map(|port| SocketAddr::new(first.ip(), port).to_string()).collect());
+/// Addresses for nodes of this machine. Free ports are held, so that nobody else takes them until
+/// their nodes start.
+pub(super) struct Ports {
+    pub(super) addresses: Vec<String>,
+    held: Vec<UdpSocket>,
+}
+
+impl Ports {
+    /// So many in a row from the first on; free ones if its port is 0.
+    pub(super) fn from(first: SocketAddr, count: u16) -> Result<Self, Error> {
+        if first.port() != 0 {
+            let last = first.port().checked_add(count - 1);
+            let last =
+                last.ok_or_else(|| Error::usage("the ports of the nodes go beyond 65535"))?;
+            let ports = first.port()..=last;
+            let addresses = ports.map(|port| SocketAddr::new(first.ip(), port).to_string());
+            return Ok(Self { addresses: addresses.collect(), held: Vec::new() });
+        }
+        let bound = (0..count).map(|_| {
+            let socket = UdpSocket::bind(first)?;
+            Ok((socket.local_addr()?.to_string(), socket))
+        });
+        let bound: std::io::Result<(Vec<_>, Vec<_>)> = bound.collect();
+        let refused = |e| Error::usage(format!("cannot listen on {first}: {e}"));
+        let (addresses, held) = bound.map_err(refused)?;
+        Ok(Self { addresses, held })
     }
-    // All are bound before the first is given back, so that none comes twice.
-    let sockets: Result<Vec<_>, _> = (0..count).map(|_| UdpSocket::bind(first)).collect();
-    let addresses = sockets.and_then(|sockets| {
-        sockets.iter().map(|socket| Ok(socket.local_addr()?.to_string())).collect()
-    });
-    addresses.map_err(|e| Error::usage(format!("cannot listen on {first}: {e}")))
+
+    /// Lets the node listen that is to start next.
+    pub(super) fn release_next(&mut self) {
+        if !self.held.is_empty() {
+            self.held.remove(0);
+        }
+    }
 }
 
 /// A node of the cluster in a process of its own.
@@ -274,10 +298,15 @@ mod tests {
 
     #[test]
     fn nodes_listen_on_ports_in_a_row_or_on_free_ones() {
-        let first: SocketAddr = "127.0.0.1:7400".parse().unwrap();
-        assert_eq!(addresses(first, 2).unwrap(), ["127.0.0.1:7400", "127.0.0.1:7401"]);
-        assert!(addresses("127.0.0.1:65535".parse().unwrap(), 2).is_err());
-        let free = addresses("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        assert!(free[0] != free[1] && free[1] != free[2] && free[0] != free[2]);
+        let ports = |first: &str, count| Ports::from(first.parse().unwrap(), count);
+        let row = ports("127.0.0.1:7400", 2).unwrap().addresses;
+        assert_eq!(row, ["127.0.0.1:7400", "127.0.0.1:7401"]);
+        assert!(ports("127.0.0.1:65535", 2).is_err());
+        let mut free = ports("127.0.0.1:0", 2).unwrap();
+        assert_ne!(free.addresses[0], free.addresses[1]);
+        assert!(UdpSocket::bind(&free.addresses[1]).is_err());
+        free.release_next();
+        free.release_next();
+        assert!(UdpSocket::bind(&free.addresses[1]).is_ok());
     }
 }

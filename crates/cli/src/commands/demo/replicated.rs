@@ -103,9 +103,8 @@ impl Group {
     async fn start(args: &Args, path: &Path) -> Result<Self, Error> {
         let folder = Folder::at(&path.join("group"));
         let (mut places, mut relays) = (Vec::new(), Vec::new());
-        for (index, listen) in
-            up::addresses(([127, 0, 0, 1], 0).into(), REPLICAS)?.into_iter().enumerate()
-        {
+        let mut ports = up::Ports::from(([127, 0, 0, 1], 0).into(), REPLICAS)?;
+        for (index, listen) in ports.addresses.iter().cloned().enumerate() {
             let to = listen.parse().map_err(|_| Error::internal("a free port has no address"))?;
             let mut faults = args.faults;
             faults.seed = faults.seed.wrapping_add(index as u64);
@@ -118,6 +117,7 @@ impl Group {
         let mut group = Self { folder, configs, relays, nodes: Vec::new() };
         for index in 0..group.configs.len() {
             node::builder(&group.configs[index])?.make_folder()?;
+            ports.release_next();
             let node = group.start_node(index).await?;
             group.nodes.push(Some(node));
         }
