@@ -77,7 +77,8 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
             let message = format!("{} holds a cluster already", data.display());
             return Err(Error::usage(message).with_hint("name another folder with --data DIR"));
         }
-        let places = up::addresses(args.listen, args.nodes)?.into_iter().map(Place::here);
+        let places =
+            up::Ports::from(args.listen, args.nodes)?.addresses.into_iter().map(Place::here);
         cluster.make(&places.collect::<Vec<_>>(), Admission::Certificate)?;
         let configs = cluster.nodes()?;
         for config in &configs {

@@ -9,7 +9,7 @@ use stubborn::{ChannelBuilder, Connection};
 use tokio::sync::watch;
 
 use super::relay::Counters;
-use super::report::{Latency, Report};
+use super::report::{Latency, Report, grouped};
 use super::{Args, check, client, ledger, print_run, show_progress, start_relay};
 use crate::child::Child;
 use crate::cluster::{Admission, Folder, NAME, NodeConfig, Place};
@@ -22,11 +22,14 @@ use crate::stubs::bank::v1::BankClient;
 /// Replicas of the bank.
 const REPLICAS: u16 = 3;
 
-/// How long the group is left alone between two kills of its leader.
-const PEACE: Duration = Duration::from_secs(2);
+/// The leader is killed each time that this part of all calls was made.
+const SHARE: u64 = 5;
+
+/// It is killed after this time in any case.
+const PEACE: Duration = Duration::from_secs(3);
 
 /// How long a killed replica stays dead.
-const DEATH: Duration = Duration::from_secs(1);
+const DEATH: Duration = Duration::from_millis(500);
 
 /// How long the group may take to find a leader, or to bring every replica up to date.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +60,7 @@ pub(super) async fn perform_in(args: &Args, folder: &Path, out: &Output) -> Resu
     let mut tally = Tally::default();
     let journal = tokio::select! {
         journal = running => journal?,
-        error = group.torment(&mut tally) => return Err(error),
+        error = group.torment(args, done.clone(), &mut tally) => return Err(error),
         never = show_progress(args, done, out) => match never {},
     };
     print_run(args, &journal, out);
@@ -151,9 +154,11 @@ impl Group {
             leader + 1,
         ));
         out.line(format_args!(
-            "the leader is killed (SIGKILL) every {} s and started again {} s later",
-            (PEACE + DEATH).as_secs(),
-            DEATH.as_secs()
+            "the leader is killed (SIGKILL) after every {} calls, at least every {} s, and started \
+             again {} s later",
+            grouped(args.calls.div_ceil(SHARE)),
+            PEACE.as_secs(),
+            DEATH.as_secs_f64()
         ));
     }
 
@@ -197,9 +202,17 @@ impl Group {
     }
 
     /// Kills the leader again and again. Returns only when something fails.
-    async fn torment(&mut self, tally: &mut Tally) -> Error {
+    async fn torment(
+        &mut self,
+        args: &Args,
+        mut done: watch::Receiver<u64>,
+        tally: &mut Tally,
+    ) -> Error {
+        let mut enough = 0;
         loop {
-            tokio::time::sleep(PEACE).await;
+            enough += args.calls.div_ceil(SHARE);
+            // If the client has ended, so has everything else.
+            let _ = tokio::time::timeout(PEACE, done.wait_for(|done| *done >= enough)).await;
             if let Err(error) = self.kill_leader(tally).await {
                 return error;
             }
