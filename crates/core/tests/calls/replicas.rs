@@ -34,6 +34,10 @@ fn begin(world: &mut World, count: usize) -> Vec<CallKey> {
     (0..count).map(|number| world.call_with(&ECHO, body(number), None, None)).collect()
 }
 
+fn all_answered(world: &mut World, calls: &[CallKey]) {
+    assert!(world.run_until(60_000, |w| calls.iter().all(|call| w.results.contains_key(call))));
+}
+
 /// Every call has been answered with its own body, and ran once.
 fn all_ran_once(world: &mut World, calls: Vec<CallKey>) {
     let count = calls.len();
@@ -364,4 +368,21 @@ fn under_loss_copies_and_replicas_that_come_and_go_every_call_runs_once() {
         moves += world.tickets.len() - 1;
     }
     assert!(moves > 12, "sessions moved {moves} times");
+}
+
+#[test]
+fn a_replica_that_dies_with_every_call_delivered_is_noticed_soon() {
+    for seed in 0..8 {
+        let mut world = ready(seed);
+        world.the_group().commit = Duration::from_millis(40);
+        let calls = begin(&mut world, 3);
+        // The requests are acknowledged, and nothing more is sent.
+        world.run(30);
+        let dead = home(&mut world);
+        world.kill(dead);
+        let began = world.now;
+        all_answered(&mut world, &calls);
+        let gap = world.now.since(began);
+        assert!(gap < Duration::from_millis(400), "seed {seed}: {gap:?}");
+    }
 }

@@ -12,7 +12,11 @@ use crate::time::{Duration, Instant};
 use crate::transport::endpoint::{ConnectionHandle, Endpoint};
 
 /// How often a connection to a replica on which something is unsettled is looked at.
-pub(super) const CHECK_REPLICA_EVERY: Duration = Duration::from_millis(50);
+pub(super) const CHECK_REPLICA_EVERY: Duration = Duration::from_millis(20);
+
+/// Silence of a replica that is taken as it is while an answer is awaited. A commit rarely takes as
+/// long, and another replica can be asked.
+const ANSWERS_WITHIN: Duration = Duration::from_millis(50);
 
 /// How long a replica may take everything and answer nothing before another one is asked: it may be
 /// cut off from its group.
@@ -44,6 +48,9 @@ impl Client {
     ) {
         let Some(link) = self.links.get_mut(key) else { return };
         link.group = Some(group);
+        if let Some(connection) = cx.endpoint.connection_mut(handle) {
+            connection.answers_within(ANSWERS_WITHIN);
+        }
         let channel = link.channel;
         let own = link.session.as_ref().map(|session| session.slots.id().incarnation);
         if own.is_some_and(|own| own != group) {

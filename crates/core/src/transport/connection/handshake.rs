@@ -272,6 +272,7 @@ impl Connection {
             keep_alive: false,
             awaits_answer: false,
             answer_probe: super::recover::ANSWER_PROBE_MIN,
+            answer_patience: super::recover::ANSWER_PROBE_MIN,
             early: Vec::new(),
             open_failures: 0,
             counters: Stats::default(),

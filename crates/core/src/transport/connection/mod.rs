@@ -112,6 +112,7 @@ pub struct Connection {
     keep_alive: bool,
     awaits_answer: bool,
     answer_probe: Duration,
+    answer_patience: Duration,
     /// Packets that came before their keys.
     early: Vec<process::EarlyPacket>,
     open_failures: u64,
@@ -261,13 +262,19 @@ impl Connection {
         self.reset_keepalive(now);
     }
 
+    /// How much silence is taken as it is at first where an answer is awaited: 200 ms if nothing else
+    /// is said, at most two seconds.
+    pub fn answers_within(&mut self, patience: Duration) {
+        self.answer_patience = patience.min(recover::ANSWER_PROBE_MAX);
+    }
+
     /// Whether something hangs on an answer of the peer. While it does, silence is probed: after
-    /// 200 ms, then after twice as long each time, up to two seconds. A peer that has acknowledged
+    /// 200 ms (or [as said](Self::answers_within)), then after twice as long each time, up to two seconds. A peer that has acknowledged
     /// everything and was then restarted would otherwise not be noticed before the idle timeout.
     pub fn await_answer(&mut self, now: Instant, on: bool) {
         if on != self.awaits_answer {
             self.awaits_answer = on;
-            self.answer_probe = recover::ANSWER_PROBE_MIN;
+            self.answer_probe = self.answer_patience;
             self.reset_keepalive(now);
         }
     }

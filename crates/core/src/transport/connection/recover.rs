@@ -416,4 +416,4 @@ impl Connection {
 /// Silence that is taken as it is while an answer is awaited: at first, and at most. It doubles with
 /// each probe, so that a long wait costs little.
 pub(super) const ANSWER_PROBE_MIN: Duration = Duration::from_millis(200);
-const ANSWER_PROBE_MAX: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_PROBE_MAX: Duration = Duration::from_secs(2);
