@@ -508,3 +508,61 @@ fn a_cut_image_is_unsound() {
         assert_eq!(SessionTable::decode(&image[..length]).err(), Some(Unsound));
     }
 }
+
+/// What the record of a call's end costs, beside the same request decoded, run and answered without
+/// one. For people: `cargo test --release -p stubborn-core --lib record -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, and decides nothing"]
+fn what_the_record_of_a_call_costs() {
+    const CALLS: u64 = 400_000;
+    const SLOTS: u64 = 128;
+    let limits = Limits::default();
+    let mut table = SessionTable::new(GROUP, &limits);
+    let mut told = Vec::new();
+    let opening = command(1, None, ToServer::Open { nonce: [1; 16], slots: 1_024 });
+    table.apply(Instant::ZERO, 1, &opening, run, &mut told);
+    let at = attaching(&told);
+    let commands: Vec<bytes::Bytes> = (0..CALLS)
+        .map(|call| {
+            let (slot, sequence) = ((call % SLOTS) as u32, call / SLOTS + 1);
+            let mut bytes = Vec::new();
+            request(at, slot, sequence, &[7; 64]).encode(&mut bytes);
+            bytes.into()
+        })
+        .collect();
+    let mut buffer = MessageBuffer::default();
+    for _ in 0..3 {
+        let began = std::time::Instant::now();
+        for bytes in &commands {
+            let command = SessionCommand::decode(bytes.clone()).unwrap();
+            let Said::Message(message) = &command.said else { unreachable!() };
+            let Ok(ToServer::Request { slot, sequence, payload }) =
+                ToServer::decode(message.clone())
+            else {
+                unreachable!()
+            };
+            let encoded = Encoded { body: payload.body, digest: payload.digest };
+            let answer = run(payload.method, Call::new(encoded, Default::default()));
+            let reply = crate::rpc::message::ReplyPayload::of(answer).unwrap();
+            let message = ToClient::Reply { slot, sequence, reply };
+            std::hint::black_box(message.encode(&mut buffer));
+        }
+        let without = began.elapsed();
+        let mut table = table.clone();
+        let began = std::time::Instant::now();
+        for (index, bytes) in commands.iter().enumerate() {
+            let command = SessionCommand::decode(bytes.clone()).unwrap();
+            told.clear();
+            let now = Instant::from_nanos(index as u64 * 1_000);
+            table.apply(now, 1, &command, run, &mut told);
+            assert_eq!(told.len(), 1);
+        }
+        let with = began.elapsed();
+        let each = |time: std::time::Duration| time.as_nanos() as u64 / CALLS;
+        let (with, without) = (each(with), each(without));
+        std::eprintln!(
+            "with {with} ns, without {without} ns, the record {} ns",
+            with.saturating_sub(without)
+        );
+    }
+}
