@@ -49,10 +49,10 @@ impl Cluster {
         assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
     }
 
-    /// Runs `stubborn COMMAND --data DIR ARGS`.
+    /// Runs `stubborn COMMAND ARGS` with the cluster's folder.
     fn run(&self, command: &str, args: &[&str]) -> Output {
-        let data = self.data.to_str().unwrap();
-        stubborn(&[&[command, "--data", data], args].concat()).output().unwrap()
+        let args = [&[command], args].concat();
+        stubborn(&args).env("STUBBORN_DATA", &self.data).output().unwrap()
     }
 
     fn succeed(&self, command: &str, args: &[&str]) -> String {
@@ -132,6 +132,20 @@ fn the_status_names_every_node_also_those_that_do_not_answer() {
     assert_eq!((&leader["reachable"], &leader["sessions"]), (&true.into(), &0.into()));
     let table = cluster.succeed("status", &[]);
     assert!(table.contains("unreachable") && table.contains("leader"), "{table}");
+    cluster.stop();
+}
+
+#[test]
+fn durable_puts_are_measured() {
+    let home = tempfile::tempdir().unwrap();
+    let cluster = Cluster::up(&home.path().join("cluster"), &["--listen", "127.0.0.1:0"]);
+    let addresses = cluster.told["address"].as_str().unwrap();
+    let args = ["kv", addresses, "--concurrency", "8", "--warmup", "0", "--seconds", "0.3"];
+    let told =
+        cluster.succeed("bench", &args.iter().chain(&["--json"]).copied().collect::<Vec<_>>());
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert!(told["calls"].as_u64().is_some_and(|calls| calls > 0), "{told}");
+    assert_eq!((told["failed"].as_u64(), told["unresolved"].as_u64()), (Some(0), Some(0)));
     cluster.stop();
 }
 

@@ -19,7 +19,7 @@ const NODES: usize = 3;
 const CALLERS: usize = 8;
 
 /// Calls that have to end between two misfortunes.
-const PROGRESS: u64 = 200;
+const PROGRESS: u64 = 100;
 
 fn stubborn(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stubborn"));

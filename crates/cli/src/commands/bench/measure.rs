@@ -76,12 +76,12 @@ impl Measured {
 
 impl Measured {
     /// Counts a call. False if it failed.
-    fn note(
+    pub(super) fn note<T>(
         &mut self,
         load: &Load,
         started: Instant,
         ended: Instant,
-        result: Result<Payload, CallError>,
+        result: Result<T, CallError>,
     ) -> bool {
         let error = match result {
             Ok(_) => {

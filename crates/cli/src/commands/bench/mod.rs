@@ -4,6 +4,7 @@
 mod cpu;
 mod histogram;
 mod idle;
+mod kv;
 mod live;
 mod measure;
 mod memory;
@@ -35,6 +36,7 @@ enum Command {
     Serve(serve::Args),
     Run(run::Args),
     Idle(idle::Args),
+    Kv(kv::Args),
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -42,5 +44,6 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         Command::Serve(args) => serve::run(args, out),
         Command::Run(args) => run::run(args, out),
         Command::Idle(args) => idle::run(args, out),
+        Command::Kv(args) => kv::run(args, out),
     }
 }

@@ -268,7 +268,7 @@ fn report(args: &Args, summary: &Summary, out: &Output) {
     }));
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: Option<f64> = text.parse().ok().filter(|s| (0.0..=86_400.0).contains(s));
     seconds.map(Duration::from_secs_f64).ok_or_else(|| "expected seconds, such as 5 or 0.5".into())
 }
