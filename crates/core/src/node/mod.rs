@@ -255,6 +255,12 @@ impl Node {
         self.with_server(now, |server, cx| server.tell(cx, client, message));
     }
 
+    /// Asks the clients whose sessions are attached to this replica to move to another one: it is cut
+    /// off from its group. They may come back; nothing is refused.
+    pub fn send_away(&mut self, now: Instant) {
+        self.with_server(now, Server::send_away);
+    }
+
     /// Sessions that have a connection to this replica: it is to renew them in the group's table now
     /// and then.
     pub fn attached_sessions(&self) -> Vec<SessionId> {

@@ -40,6 +40,10 @@ pub use self::config::{GroupConfig, GroupEvent, Peer};
 /// How long a client is asked to wait that comes when the replica has no room for its command.
 const BUSY: Duration = Duration::from_millis(50);
 
+/// How long a node hears of no leader before it asks its clients to try another one, and again: it
+/// may be cut off, or be no member any more.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(1);
+
 /// One node of a group. See the [module](self) for how to drive it.
 pub struct GroupNode {
     node: Node,
@@ -51,6 +55,8 @@ pub struct GroupNode {
     next_read: u64,
     renews_at: Instant,
     leader: Option<NodeId>,
+    /// When clients were last asked to try another node.
+    sent_away: Instant,
     events: VecDeque<GroupEvent>,
     stopped: bool,
     refused: Option<(NodeId, PacketError)>,
@@ -93,6 +99,7 @@ impl GroupNode {
             read_of: BTreeMap::new(),
             next_read: 0,
             leader: None,
+            sent_away: now,
             events: VecDeque::new(),
             stopped: false,
             refused: None,
@@ -109,6 +116,7 @@ impl GroupNode {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.node.handle_timeout(now);
         self.replica.handle_timeout(now);
+        self.send_away_if_cut_off(now);
         if now >= self.renews_at {
             self.renews_at = now + self.replica.renew_every();
             let sessions = self.node.attached_sessions();
@@ -232,6 +240,14 @@ impl GroupNode {
         if self.replica.fault().is_some() {
             self.stopped = true;
             self.events.push_back(GroupEvent::Stopped);
+        }
+    }
+
+    fn send_away_if_cut_off(&mut self, now: Instant) {
+        let since = self.replica.out_of_touch().max(self.sent_away);
+        if now.since(since) >= CUT_OFF_AFTER {
+            self.sent_away = now;
+            self.node.send_away(now);
         }
     }
 

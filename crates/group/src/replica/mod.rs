@@ -67,6 +67,8 @@ pub struct Replica {
     reads: Reads,
     /// The term and the leader for which commands were sent last.
     seen: (u64, Option<NodeId>),
+    /// When the leader last said something, or this replica led.
+    in_touch: Instant,
     next_tick: Instant,
     /// The log's time that was last proposed.
     stamped: Instant,
@@ -125,6 +127,7 @@ impl Replica {
             proposed: BTreeSet::new(),
             reads: Reads::new(random.fork()),
             seen: (0, None),
+            in_touch: now,
             next_tick: now + settings.tick,
             stamped: Instant::ZERO,
             growth: Growth { snapshot, ..Growth::default() },
@@ -158,6 +161,9 @@ impl Replica {
         let late = now.since(self.next_tick);
         self.next_tick = if late > tick { now + tick } else { self.next_tick + tick };
         self.consensus.tick();
+        if self.consensus.status().role == Role::Leader {
+            self.in_touch = now;
+        }
         self.state.tick_if_planted(tick);
         self.pending.send_old_again(now, self.settings.patience);
         self.reads.handle_timeout(now, self.settings.patience);
@@ -179,6 +185,9 @@ impl Replica {
             match message {
                 Message::Frame(frame) => {
                     let taken = self.consensus.receive(from, frame);
+                    if self.leader() == Some(from) {
+                        self.in_touch = now;
+                    }
                     if taken == Err(Refusal::CountsOnLostEntries) {
                         self.fault.get_or_insert(Fault::LostDisk);
                     }
@@ -295,6 +304,12 @@ impl Replica {
     /// Who leads, as far as this replica knows.
     pub fn leader(&self) -> Option<NodeId> {
         self.consensus.status().leader
+    }
+
+    /// Since when this replica has neither led nor heard of whoever leads. Removed ones do not even
+    /// stand for election.
+    pub fn out_of_touch(&self) -> Instant {
+        self.in_touch
     }
 
     /// How the replica stands.

@@ -65,6 +65,7 @@ impl NodeCounts {
             ("partial partitions", self.partial),
             ("snapshots", self.snapshots),
             ("snapshots installed", self.installed),
+            ("member changes", self.member_changes),
             ("leadership transfers", self.transfers),
         ]
         .into_iter()

@@ -24,7 +24,7 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     let mut random = world.random();
     let habits = habits(&mut random);
     let voters = if random.chance(0.6) { 3 } else { 5 };
-    let spare = if random.chance(0.0) { 1 + random.below(2) } else { 0 };
+    let spare = if random.chance(0.4) { 1 + random.below(2) } else { 0 };
     let nodes: Vec<NodeId> = (1..=voters + spare).filter_map(NodeId::new).collect();
     let first = Members::of(nodes[..voters as usize].iter().copied());
     let cluster = Cluster::new(world.clone(), habits, random.fork());
@@ -118,7 +118,7 @@ impl Trouble {
             return;
         }
         let lasts = Duration::from_millis(10 + self.random.below(3_000));
-        let guard = match self.random.below(11) {
+        let guard = match self.random.below(12) {
             0 | 1 => {
                 let node = self.node();
                 self.cluster.crash(node, lasts);

@@ -74,7 +74,8 @@ impl Client {
             ToClient::SessionBusy { after, .. } => self.session_busy(cx, key, handle, after),
             ToClient::Draining => {
                 if let Some(link) = self.links.get_mut(key) {
-                    link.draining = true;
+                    // A replica that is cut off from its group says so too, and may be back soon.
+                    link.draining = !link.session.as_ref().is_some_and(|session| session.group);
                 }
                 self.fail_over(cx, key);
             }

@@ -1,7 +1,7 @@
 //! The server half of a replica: it keeps no sessions. What changes them becomes a command for the
 //! group's log, and what the table answers comes back to be told.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use super::{Server, Violation};
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::Event;
 use crate::rpc::group::{Attaching, ClientMessage, Content, Deadline, Said, SessionCommand};
-use crate::rpc::message::ToServer;
+use crate::rpc::message::{ToClient, ToServer};
 use crate::session::{SessionId, SessionSecret};
 
 /// What a replica knows of its clients.
@@ -20,6 +20,8 @@ pub(super) struct Group {
     mask: u64,
     /// The sessions that connections speak for, by the key of the connection.
     attached: BTreeMap<u64, Attaching>,
+    /// Connections that have asked for a session and have none yet.
+    asking: BTreeSet<u64>,
 }
 
 impl Group {
@@ -30,19 +32,37 @@ impl Group {
     /// A connection is over.
     pub(super) fn left(&mut self, client: u64) {
         self.attached.remove(&client);
+        self.asking.remove(&client);
     }
 }
 
 impl Server {
     /// From now on this is the server half of a replica. `drawn` is random.
     pub(crate) fn join_group(&mut self, drawn: u64) {
-        self.group = Some(Group { mask: drawn, attached: BTreeMap::new() });
+        self.group =
+            Some(Group { mask: drawn, attached: BTreeMap::new(), asking: BTreeSet::new() });
     }
 
     /// Sessions that have a connection here.
     pub(crate) fn attached_sessions(&self) -> Vec<SessionId> {
         let attached = self.group.iter().flat_map(|group| group.attached.values());
         attached.map(|attaching| attaching.session).collect()
+    }
+
+    /// Asks the clients whose sessions are here to go to another replica. Those that have none yet
+    /// have nothing to lose: their connections are closed.
+    pub(crate) fn send_away(&mut self, cx: &mut Context<'_>) {
+        let asking = self.group.iter().flat_map(|group| &group.asking);
+        let asking: Vec<_> =
+            asking.filter_map(|client| self.clients.get(*client)).map(|c| c.handle).collect();
+        for handle in asking {
+            cx.close(handle, close_code::DONE, "the replica is cut off from its group");
+        }
+        let clients: Vec<u64> =
+            self.group.iter().flat_map(|group| group.attached.keys()).copied().collect();
+        for client in clients {
+            self.send(cx, client, ToClient::Draining);
+        }
     }
 
     /// Tells a client what the group's table has answered.
@@ -58,6 +78,7 @@ impl Server {
                 if before.is_some_and(|before| before.session != attaching.session) {
                     return cx.close(handle, close_code::PROTOCOL, SECOND_SESSION);
                 }
+                group.asking.remove(&client);
                 if before.is_none_or(|before| before.epoch < attaching.epoch) {
                     group.attached.insert(client, attaching);
                 }
@@ -128,7 +149,12 @@ impl Server {
         deadline: Deadline,
         said: Said,
     ) {
-        let (Some(group), Some(state)) = (&self.group, self.clients.get(client)) else { return };
+        let (Some(group), Some(state)) = (&mut self.group, self.clients.get(client)) else {
+            return;
+        };
+        if attached.is_none() {
+            group.asking.insert(client);
+        }
         let fresh_secret = attached.is_none().then(|| SessionSecret::new(cx.random.bytes()));
         cx.events.push_back(Event::Command(SessionCommand {
             client: client ^ group.mask,
