@@ -386,3 +386,65 @@ fn a_replica_that_dies_with_every_call_delivered_is_noticed_soon() {
         assert!(gap < Duration::from_millis(400), "seed {seed}: {gap:?}");
     }
 }
+
+/// Something goes wrong, or right again.
+fn disturb(world: &mut World) {
+    let host = REPLICAS[world.random.below(3) as usize];
+    let now = world.now;
+    match world.random.below(9) {
+        0 | 1 if world.nodes[host].is_some() => world.kill(host),
+        0..=2 if world.nodes[host].is_none() => world.start(host),
+        3 => world.rules.alone = Some(host),
+        4 => world.rules.alone = None,
+        5 => world.the_group().cut_off = Some(host),
+        6 => world.the_group().cut_off = None,
+        7 => world.the_group().busy_until = now + Duration::from_millis(200),
+        8 if world.nodes[host].is_some() => world.node(host).drain(now),
+        _ => {}
+    }
+}
+
+#[test]
+fn whatever_happens_to_replicas_every_outcome_is_true() {
+    for seed in 0..10 {
+        let mut world = World::with_group(seed);
+        world.rules.loss = 0.05;
+        world.rules.jitter = Duration::from_millis(5);
+        world.the_group().copies = 0.3;
+        let mut calls = Vec::new();
+        for _ in 0..60 {
+            let deadline = world.random.chance(0.3).then(|| 20 + world.random.below(400));
+            calls.push(world.call_with(&ECHO, body(calls.len()), deadline, None));
+            let pause = world.random.below(150);
+            world.run(pause);
+            disturb(&mut world);
+        }
+        world.rules = Default::default();
+        world.the_group().cut_off = None;
+        for host in REPLICAS {
+            world.start(host);
+        }
+        let mut known = Vec::new();
+        for (number, call) in calls.into_iter().enumerate() {
+            known.push(match world.result_within(call, 60_000) {
+                Ok(reply) => {
+                    assert_eq!(reply, body(number), "seed {seed}");
+                    Some(1)
+                }
+                Err(error) => match error.outcome() {
+                    Outcome::NotExecuted(_) => Some(0),
+                    Outcome::Pending(_) => None,
+                    other => panic!("seed {seed}, call {number}: {other:?}"),
+                },
+            });
+        }
+        world.run(5_000);
+        for (number, known) in known.into_iter().enumerate() {
+            let runs = world.ran.iter().filter(|(_, ran)| *ran == body(number)).count();
+            assert!(runs <= 1, "seed {seed}: call {number} ran {runs} times");
+            assert!(known.is_none_or(|known| known == runs), "seed {seed}, call {number}: {runs}");
+        }
+        assert_eq!(world.the_group().table.len(), 1, "seed {seed}");
+        assert_eq!(world.the_group().table.footprint().executing, 0);
+    }
+}
