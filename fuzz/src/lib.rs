@@ -6,6 +6,7 @@
 pub mod connection;
 pub mod messages;
 pub mod plain_tls;
+pub mod store;
 pub mod wire;
 
 /// A target: its name, which is also its folder in `corpus/`, and its body.
@@ -20,4 +21,5 @@ pub const TARGETS: &[Target] = &[
     ("inbox", messages::fuzz_inbox),
     ("outbox", messages::fuzz_outbox),
     ("connection", connection::fuzz_connection),
+    ("store", store::fuzz_store),
 ];

@@ -170,7 +170,8 @@ impl Batch {
         self.record(SEALED, |out| put(out, next));
     }
 
-    fn record(&mut self, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
+    /// Any record; what it says may make no sense.
+    pub(crate) fn record(&mut self, kind: u8, fields: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         let offset = self.offset + start as u64;
         put_record(&mut self.bytes, self.salt, offset, kind, fields);

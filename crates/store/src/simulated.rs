@@ -10,8 +10,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stubborn_core::random::Random;
+use stubborn_group::replication::{Ballot, Position};
+use xxhash_rust::xxh3::Xxh3;
 
+use crate::Identity;
 use crate::medium::{Medium, MediumFile};
+use crate::record::{Batch, HEAD_SIZE, Head, SnapshotRef};
+use crate::sum::Salt;
 
 /// Bytes that are written as a whole or not at all.
 const SECTOR: usize = 512;
@@ -400,6 +405,43 @@ impl SimulatedDisk {
             Fate::Not(error) => Err(error),
         }
     }
+}
+
+/// A segment with right checksums around arbitrary records, for fuzzing: `data` is a list of kind (one
+/// byte), length (one byte) and fields; kind 0 ends a batch.
+#[doc(hidden)]
+pub fn forge_log(identity: &Identity, data: &[u8]) -> Vec<u8> {
+    let salt = Salt::log(identity, 1);
+    let head = Head {
+        identity: *identity,
+        segment: 1,
+        batch: 1,
+        run: 1,
+        ballot: Ballot::default(),
+        snapshot: SnapshotRef { sum: Xxh3::new().digest(), ..SnapshotRef::default() },
+        last: Position::default(),
+    };
+    let mut log = head.encode();
+    let mut rest = data;
+    for number in 1.. {
+        let mut batch = Batch::begin(Vec::new(), salt, log.len() as u64);
+        while let Some(([kind, length], after)) = rest.split_first_chunk::<2>() {
+            let (fields, after) = after.split_at((*length as usize).min(after.len()));
+            rest = after;
+            if *kind == 0 {
+                break;
+            }
+            batch.record(*kind, |out| out.extend_from_slice(fields));
+        }
+        if rest.len() < 2 {
+            rest = &[];
+        }
+        log.extend(batch.finish(number, 1, HEAD_SIZE));
+        if rest.is_empty() {
+            break;
+        }
+    }
+    log
 }
 
 /// A handle of a process.

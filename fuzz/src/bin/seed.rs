@@ -11,12 +11,18 @@ use stubborn_core::wire::packet::{
 };
 use stubborn_core::wire::params::{ServerParameters, TransportParameters, VersionInformation};
 use stubborn_core::wire::{ConnectionId, VERSION, varint};
+use stubborn_fuzz::store;
 use stubborn_fuzz::wire::Transparent;
 
 fn main() -> std::io::Result<()> {
-    for (target, inputs) in
-        [("varint", varints()), ("packet", packets()), ("frame", frames()), ("params", params())]
-    {
+    let all = [
+        ("varint", varints()),
+        ("packet", packets()),
+        ("frame", frames()),
+        ("params", params()),
+        ("store", store::seeds()),
+    ];
+    for (target, inputs) in all {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
         fs::create_dir_all(&folder)?;
         for (name, bytes) in inputs {
@@ -143,6 +149,7 @@ fn params() -> Inputs {
         retry_source: Some(ConnectionId::from([3; 8])),
         stateless_reset_token: Some([4; 16]),
         incarnation: 0xfeed,
+        group: false,
     });
     let server = parameters.encode();
     [("least", 1, least), ("client", 1, client), ("server", 0, server)]

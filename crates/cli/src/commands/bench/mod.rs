@@ -1,7 +1,8 @@
 //! `stubborn bench`: measures small or large calls between two processes, encrypted, through
-//! generated stubs; and what connections cost that do nothing.
+//! generated stubs; what connections cost that do nothing; how fast a disk makes writes durable.
 
 mod cpu;
+mod disk;
 mod histogram;
 mod idle;
 mod kv;
@@ -37,6 +38,7 @@ enum Command {
     Run(run::Args),
     Idle(idle::Args),
     Kv(kv::Args),
+    Disk(disk::Args),
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -45,5 +47,6 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         Command::Run(args) => run::run(args, out),
         Command::Idle(args) => idle::run(args, out),
         Command::Kv(args) => kv::run(args, out),
+        Command::Disk(args) => disk::run(args, out),
     }
 }
