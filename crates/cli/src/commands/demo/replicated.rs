@@ -58,13 +58,13 @@ pub(super) async fn perform_in(args: &Args, folder: &Path, out: &Output) -> Resu
     let (sender, done) = watch::channel(0);
     let running = client::run(bank.clone(), args.calls, args.concurrency, args.faults.seed, sender);
     let mut tally = Tally::default();
-    let journal = tokio::select! {
-        journal = running => journal?,
-        error = group.torment(args, done.clone(), &mut tally) => return Err(error),
+    // What torments the group ends with the client, but not in the midst of starting a replica.
+    let torment = group.torment(args, done.clone(), &mut tally);
+    let (journal, ()) = tokio::select! {
+        both = async { tokio::try_join!(running, torment) } => both?,
         never = show_progress(args, done, out) => match never {},
     };
     print_run(args, &journal, out);
-    group.restore().await?;
     group.catch_up().await?;
     let balances = client::balances(&bank).await?;
     let stats = connection.stats().map(|(_, stats)| stats);
@@ -201,21 +201,22 @@ impl Group {
         Err(Error::new(Exit::Failed, "the replicas agreed on no leader within a minute"))
     }
 
-    /// Kills the leader again and again. Returns only when something fails.
+    /// Kills the leader again and again, until the client has ended.
     async fn torment(
         &mut self,
         args: &Args,
         mut done: watch::Receiver<u64>,
         tally: &mut Tally,
-    ) -> Error {
+    ) -> Result<(), Error> {
         let mut enough = 0;
         loop {
             enough += args.calls.div_ceil(SHARE);
-            // If the client has ended, so has everything else.
             let _ = tokio::time::timeout(PEACE, done.wait_for(|done| *done >= enough)).await;
-            if let Err(error) = self.kill_leader(tally).await {
-                return error;
+            // The client holds the other end.
+            if done.has_changed().is_err() {
+                return Ok(());
             }
+            self.kill_leader(tally).await?;
         }
     }
 
