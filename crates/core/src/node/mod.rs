@@ -27,8 +27,8 @@ pub use footprint::Footprint;
 
 pub use crate::rpc::{
     CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding, IncomingQuery,
-    IncomingRequest, Malformed, QueryKey, RequestKey, SessionCommand, SessionTable, SessionTicket,
-    Told,
+    IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed, QueryKey, RequestKey,
+    SessionCommand, SessionTable, SessionTicket, Told,
 };
 
 pub use crate::service::RequestKind;
@@ -206,6 +206,17 @@ impl Node {
         ticket: Option<SessionTicket>,
     ) -> CallKey {
         self.with_client(now, |client, cx| client.outcome(cx, channel, id, ticket))
+    }
+
+    /// The journal has this call, synced: it is sent. Answers [`JournalEntry::Call`].
+    pub fn journalled(&mut self, now: Instant, channel: ChannelKey, id: CallId) {
+        self.with_client(now, |client, cx| client.journalled(cx, channel, id));
+    }
+
+    /// The journal has the outcome of this call, synced: the server need not keep it any longer.
+    /// Answers [`JournalEntry::Outcome`].
+    pub fn let_go(&mut self, now: Instant, channel: ChannelKey, id: CallId) {
+        self.with_client(now, |client, cx| client.let_go(cx, channel, id));
     }
 
     /// The session that a channel uses now.

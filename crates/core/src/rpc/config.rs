@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
-use crate::session::{SessionId, SessionSecret};
+use crate::session::{JournalSlot, SessionId, SessionSecret};
 use crate::time::Duration;
 use crate::transport::crypto::ClientTls;
 
@@ -43,6 +43,9 @@ pub struct ChannelConfig {
     /// A session of an earlier channel to attach to, instead of opening a new one. Its server is
     /// looked for at each target in turn.
     pub resume: Option<SessionTicket>,
+    /// A journal is kept: calls and outcomes wait for it ([`Event::Journal`](crate::node::Event)). It
+    /// holds what an earlier process wrote down of the session in `resume`, if there was one.
+    pub journal: Option<Vec<JournalSlot>>,
 }
 
 impl ChannelConfig {
@@ -64,6 +67,7 @@ impl ChannelConfig {
             attempt_timeout: Duration::from_secs(3),
             session: true,
             resume: None,
+            journal: None,
         }
     }
 }

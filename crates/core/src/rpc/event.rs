@@ -6,7 +6,9 @@ use core::net::SocketAddr;
 use super::config::SessionTicket;
 use super::group::SessionCommand;
 use super::server::IncomingQuery;
-use crate::service::{Call, CallError, CallState, Encoded, IncomingReply, MethodId, RequestKind};
+use crate::service::{
+    Call, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, RequestKind,
+};
 use crate::session::CallId;
 
 /// Names a channel of a node.
@@ -48,6 +50,8 @@ pub enum Event {
     Outcome(CallKey, Result<CallState<IncomingReply>, CallError>),
     /// A channel changed its state.
     Channel(ChannelKey, ChannelEvent),
+    /// Write this into the channel's journal, in the order of these events.
+    Journal(ChannelKey, JournalEntry),
     /// A request came: start its handler, then call [`Node::answer`](crate::node::Node::answer).
     Request(IncomingRequest),
     /// A client of this replica sent a message that changes sessions: it goes into the group's log.
@@ -63,6 +67,41 @@ pub enum Event {
     Query(IncomingQuery),
     /// The drain is over: every request was answered and every kept reply released.
     Drained,
+}
+
+/// What a client that keeps a journal has to write down.
+#[derive(Clone, Debug)]
+pub enum JournalEntry {
+    /// A session was opened: the calls that follow are of it. Sync it before them.
+    Session(SessionTicket),
+    /// A call was given its number. Once this is synced, tell so with
+    /// [`Node::journalled`](crate::node::Node::journalled); the request is sent then, not before.
+    Call(JournalCall),
+    /// A call has its outcome. Once this is synced, tell so with
+    /// [`Node::let_go`](crate::node::Node::let_go); the server may forget it then, not before.
+    Outcome(CallId, CallState<IncomingReply>),
+}
+
+/// A call for the journal.
+#[derive(Clone, Debug)]
+pub struct JournalCall {
+    /// Its number.
+    pub id: CallId,
+    /// Who waits for it; none for a number that is only fenced.
+    pub key: Option<CallKey>,
+    /// What is sent under that number; `None` if that is only a fence.
+    pub request: Option<JournalRequest>,
+}
+
+/// The request of a call for the journal.
+#[derive(Clone, Debug)]
+pub struct JournalRequest {
+    /// Its method.
+    pub method: Method,
+    /// Its bytes and their digest.
+    pub encoded: Encoded,
+    /// What travels with it.
+    pub metadata: Metadata,
 }
 
 /// What became of a channel's way to its servers.

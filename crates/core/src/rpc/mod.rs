@@ -20,7 +20,10 @@ mod spares;
 
 pub use codec::Malformed;
 pub use config::{ChannelConfig, SessionTicket};
-pub use event::{CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, RequestKey};
+pub use event::{
+    CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalCall, JournalEntry,
+    JournalRequest, RequestKey,
+};
 
 pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};

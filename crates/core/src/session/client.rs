@@ -1,6 +1,7 @@
 //! The client half: which slots are free, what is in flight, and what has to be said about it.
 
 mod attach;
+mod journal;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 pub use self::attach::Reconciled;
+pub use self::journal::JournalSlot;
 use self::slots::{Entry, Fence, Fences, InFlight, State};
 use super::{Answer, CallId, Opened, SessionId, SlotPosition};
 
@@ -27,6 +29,8 @@ pub struct ClientSession {
     attached: bool,
     /// What an earlier process left is not known before the first attach.
     resuming: bool,
+    /// Numbers wait for the journal before they are sent, and outcomes before they are let go.
+    journal: bool,
     /// Slots granted at opening. Those at or above `slots.len()` are untouched.
     span: u32,
     slots: Vec<Entry>,
@@ -122,6 +126,7 @@ impl ClientSession {
             epoch: opened.epoch,
             attached: true,
             resuming: false,
+            journal: false,
             span,
             slots: Vec::new(),
             free: Vec::new(),
@@ -193,6 +198,8 @@ impl ClientSession {
             working: false,
             abandoned: false,
             fence: Fence::None,
+            journalled: !self.journal,
+            answered: false,
         });
         self.busy += 1;
         Some(self.call(slot, sequence))
@@ -209,7 +216,7 @@ impl ClientSession {
     /// if it is not in flight.
     pub fn progress(&self, call: CallId) -> Option<(Sent, bool)> {
         match &self.slots.get(call.slot as usize)?.state {
-            State::Busy(flight) if call.session == self.id && flight.sequence == call.sequence => {
+            State::Busy(flight) if call.session == self.id && flight.is(call.sequence) => {
                 Some((flight.sent, flight.working))
             }
             _ => None,
@@ -339,6 +346,7 @@ impl ClientSession {
             entry.in_fences = false;
             if let State::Busy(flight) = &mut entry.state
                 && flight.fence == Fence::Waiting
+                && flight.journalled
             {
                 flight.fence = Fence::UnderWay;
                 self.fences.under_way += 1;
@@ -389,7 +397,9 @@ impl ClientSession {
     pub fn lost(self) -> Vec<(CallId, Fate)> {
         let mut fates = Vec::new();
         for (slot, entry) in (0u32..).zip(&self.slots) {
-            if let State::Busy(flight) = &entry.state {
+            if let State::Busy(flight) = &entry.state
+                && !flight.answered
+            {
                 fates.push((self.call(slot, flight.sequence), flight.fate()));
             }
         }
@@ -406,7 +416,7 @@ impl ClientSession {
 
     fn flight(&mut self, slot: u32, sequence: u64) -> Option<&mut InFlight> {
         match &mut self.slots.get_mut(slot as usize)?.state {
-            State::Busy(flight) if flight.sequence == sequence => Some(flight),
+            State::Busy(flight) if flight.is(sequence) => Some(flight),
             _ => None,
         }
     }

@@ -23,7 +23,7 @@ mod slot;
 use core::fmt;
 use core::str::FromStr;
 
-pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, Reconciled, Sent};
+pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, JournalSlot, Reconciled, Sent};
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
 pub use incarnation::{same_process, worker_incarnation};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};

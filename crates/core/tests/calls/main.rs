@@ -4,6 +4,7 @@ mod assembly;
 mod failover;
 mod failures;
 mod group;
+mod journal;
 mod outcomes;
 mod replicas;
 mod workers;

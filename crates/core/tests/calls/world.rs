@@ -8,15 +8,15 @@ use crate::group::{Group, REPLICAS};
 use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
-    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, Node, NodeConfig,
-    RequestKey, ServerConfig, SessionTicket,
+    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalEntry, Node,
+    NodeConfig, RequestKey, ServerConfig, SessionTicket,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
     Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, OutgoingCall,
     Semantics, Shape, Status,
 };
-use stubborn_core::session::{CallId, worker_incarnation};
+use stubborn_core::session::{CallId, JournalSlot, worker_incarnation};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_core::wire::packet::steering_byte;
@@ -88,6 +88,8 @@ pub(crate) struct World {
     pub(crate) slow: VecDeque<(RequestKey, Bytes)>,
     pub(crate) cancelled: usize,
     pub(crate) drained: bool,
+    /// What the client has asked to be written down.
+    pub(crate) journal: Vec<JournalEntry>,
     limits: Limits,
     incarnation: u64,
 }
@@ -139,6 +141,7 @@ impl World {
             slow: VecDeque::new(),
             cancelled: 0,
             drained: false,
+            journal: Vec::new(),
             limits,
             incarnation: 100,
         };
@@ -200,6 +203,22 @@ impl World {
     pub(crate) fn open_channel_with(&mut self, resume: Option<SessionTicket>) {
         let now = self.now;
         self.channel = open_channel(self.client(), now, resume);
+    }
+
+    /// Starts the client anew, with a journal that holds this.
+    pub(crate) fn restart_client(
+        &mut self,
+        resume: Option<SessionTicket>,
+        journal: Vec<JournalSlot>,
+        slots: u32,
+    ) {
+        let mut client = Node::new(node_config(&self.limits), None, self.random.bytes());
+        let config = ChannelConfig { journal: Some(journal), slots, ..channel_config(resume) };
+        self.channel = client.open_channel(self.now, config);
+        self.nodes[CLIENT] = Some(client);
+        self.journal.clear();
+        self.results.clear();
+        self.outcomes.clear();
     }
 
     /// Uses a channel from here on that keeps no session.
@@ -510,6 +529,7 @@ impl World {
             }
             Event::Command(command) => self.command(host, command),
             Event::Drained => self.drained = true,
+            Event::Journal(_, entry) => self.journal.push(entry),
         }
     }
 

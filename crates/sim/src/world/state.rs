@@ -373,6 +373,7 @@ impl State {
                 alive.node.answer_query(local, query.key, Finding::NOTHING);
             }
             Event::Command(_) => unreachable!("no host of this world is a replica"),
+            Event::Journal(..) => unreachable!("no host of this world keeps a journal"),
             Event::Drained => self.drained(id),
         }
     }

@@ -354,6 +354,7 @@ impl Driver {
                     None
                 }
                 Event::Command(_) => unreachable!("this node is no replica"),
+                Event::Journal(..) => unreachable!("no channel here keeps a journal"),
                 Event::Drained => {
                     self.shared.stage.send_if_modified(|stage| {
                         let running = *stage == Stage::Running;

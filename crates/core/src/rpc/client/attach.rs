@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 
 use super::Client;
+use super::journal::{TAKEN_OVER, USED_ELSEWHERE};
 use super::link::{Live, Occupant, Session};
 use crate::rpc::SessionTicket;
 use crate::rpc::context::{Context, close_code};
-use crate::rpc::event::{ChannelEvent, Event};
+use crate::rpc::event::{ChannelEvent, Event, JournalEntry};
 use crate::rpc::message::{ToServer, session_reference};
 use crate::service::{CallState, text};
 use crate::session::{Attached, ClientSession, Opened, Reconciled, Refusal, same_process};
@@ -91,6 +92,12 @@ impl Client {
         for change in core::mem::take(&mut link.early_changes) {
             session.slots.slots_changed(&change);
         }
+        let channel = link.channel;
+        if self.channels[channel.0 as usize].config.journal.is_some() {
+            session.slots.keep_journal();
+            let entry = JournalEntry::Session(session.ticket.clone());
+            cx.events.push_back(Event::Journal(channel, entry));
+        }
         if opened.epoch > 1 {
             // A repeated opening: what changed since the first one is told by an attach.
             session.slots.detached();
@@ -110,6 +117,9 @@ impl Client {
     ) {
         let Some(link) = self.links.get_mut(key).filter(|link| link.uses(handle)) else { return };
         let Some(session) = link.session.as_mut() else { return };
+        if session.slots.was_used_elsewhere(attached) {
+            return self.supplanted(cx, key, USED_ELSEWHERE);
+        }
         let Some(calls) = session.slots.attached(attached) else { return };
         // Slots that this settles are free from here on, and the next calls may take them as soon as
         // the link is ready: who waited there is looked up before.
@@ -136,7 +146,7 @@ impl Client {
                 Reconciled::NotKept => {
                     self.settle_occupant(cx, key, id, occupant, CallState::ReplyNotKept);
                 }
-                Reconciled::Ended(fate) => self.ended(cx, key, occupant, fate),
+                Reconciled::Ended(fate) => self.ended(cx, key, id, occupant, fate),
             }
         }
         self.arm_release(cx.now, key);
@@ -184,6 +194,9 @@ impl Client {
                     key,
                     text(format_args!("the server refuses the session: {refusal}")),
                 );
+            }
+            Refusal::Superseded if self.is_lone_journal(key) => {
+                self.supplanted(cx, key, TAKEN_OVER);
             }
             // Another connection attached to the session after ours.
             _ => self.reconnect(cx, key),

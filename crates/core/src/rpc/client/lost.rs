@@ -8,7 +8,7 @@ use super::link::{Live, Occupant};
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
 use crate::service::{CallState, NotExecuted, Outcome, Semantics, text};
-use crate::session::{Fate, NotExecutedReason};
+use crate::session::{CallId, Fate, NotExecutedReason};
 use crate::transport::connection::ConnectionError;
 use crate::transport::endpoint::ConnectionHandle;
 
@@ -112,7 +112,11 @@ impl Client {
             self.finish_question(cx, question, Ok(CallState::Lost));
         }
         let mut occupants = session.occupants;
+        let journal = session.slots.keeps_journal();
         for (id, fate) in session.slots.lost() {
+            if journal {
+                self.write_outcome(cx, channel, id, fate_state(fate));
+            }
             let occupant =
                 occupants.get_mut(id.slot as usize).map(core::mem::take).unwrap_or_default();
             for question in occupant.questions {
@@ -143,7 +147,15 @@ impl Client {
     }
 
     /// One slot of an attached session is not remembered as it must be.
-    pub(super) fn ended(&mut self, cx: &mut Context<'_>, key: u64, occupant: Occupant, fate: Fate) {
+    pub(super) fn ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        id: CallId,
+        occupant: Occupant,
+        fate: Fate,
+    ) {
+        self.journal_outcome(cx, key, id, &fate_state(fate));
         for question in occupant.questions {
             self.finish_question(cx, question, Ok(fate_state(fate)));
         }

@@ -10,6 +10,7 @@ mod call;
 mod channel;
 mod choose;
 mod deadline;
+mod journal;
 mod link;
 mod lost;
 mod memory;

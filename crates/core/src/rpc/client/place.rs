@@ -204,13 +204,15 @@ impl Client {
     }
 
     /// Sends a call under a number that it owns.
-    fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
+    pub(super) fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Numbered { link, id, sending: None, fencing: false };
         if let Some(occupant) = self.links.get_mut(link).and_then(|link| link.occupant(id.slot)) {
             occupant.call = Some(key);
         }
-        self.send_numbered(cx, link, key);
+        if self.may_send(cx, link, key, id) {
+            self.send_numbered(cx, link, key);
+        }
     }
 
     /// Sends, or sends again, the request of a call that has a number.
@@ -223,6 +225,9 @@ impl Client {
         let Some(link) = self.links.get_mut(link_key).filter(|link| link.is_ready()) else {
             return;
         };
+        if !link.session.as_ref().is_some_and(|session| session.slots.may_send(id)) {
+            return;
+        }
         let Some(live) = link.live.as_mut() else { return };
         let request = payload.encode_request(id.slot, id.sequence, cx.buffer);
         let message = live.outgoing.send(cx, live.handle, request, key.0);
@@ -308,6 +313,10 @@ impl Client {
     pub(super) fn use_reserved(&mut self, cx: &mut Context<'_>, key: CallKey, id: CallId) {
         let Some(call) = self.calls.get(key.0) else { return };
         let channel = call.channel;
+        if self.recall_journalled(cx, key, id) {
+            return;
+        }
+        let Some(call) = self.calls.get(key.0) else { return };
         let link = self.link_of_session(channel, id).filter(|link| {
             let session = self.links.get(*link).and_then(|link| link.session.as_ref());
             session.is_some_and(|session| session.slots.progress(id).is_some())
@@ -355,6 +364,7 @@ impl Client {
 
     /// A number that the user knows and nobody waits for is fenced.
     pub(super) fn fence_in_background(&mut self, cx: &mut Context<'_>, link: u64, id: CallId) {
+        self.journal_fence(cx, link, id);
         if let Some(session) = self.links.get_mut(link).and_then(|link| link.session.as_mut()) {
             // The user knows the number, so that no other call may take it.
             session.slots.sent(id, Sent::Part);

@@ -31,8 +31,12 @@ impl Client {
         ticket: SessionTicket,
     ) {
         let fences = cx.limits.background_fences;
-        let slots = ClientSession::resume(ticket.session, cx.limits.slots, fences);
         let channel = &mut self.channels[key.0 as usize];
+        let (session, most) = (ticket.session, cx.limits.slots);
+        let slots = match &channel.config.journal {
+            Some(journal) => ClientSession::resume_journal(session, journal, most, fences),
+            None => ClientSession::resume(session, most, fences),
+        };
         let mut link = Link::new(key, target, channel.config.backoff_min);
         link.steer = Some(ticket.session.steer());
         let sought = Some(Sought::default());

@@ -111,7 +111,9 @@ impl Client {
         let waits = |occupant: &mut Occupant| {
             if occupant.questions.is_empty() { occupant.call } else { None }
         };
-        let (None, Some(call)) = (&reply.status, link.occupant(slot).and_then(waits)) else {
+        let journal = link.session.as_ref().is_some_and(|session| session.slots.keeps_journal());
+        let call = link.occupant(slot).and_then(waits).filter(|_| !journal);
+        let (None, Some(call)) = (&reply.status, call) else {
             return self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
         };
         // As in `answer`, for what nearly all calls come to: a reply for the one who waits.
@@ -171,6 +173,7 @@ impl Client {
         occupant: Occupant,
         state: CallState<IncomingReply>,
     ) {
+        self.journal_outcome(cx, key, id, &state);
         self.arm_release(cx.now, key);
         for question in occupant.questions {
             self.finish_question(cx, question, Ok(state.clone()));
@@ -460,7 +463,7 @@ fn state_of(answer: Answer<ReplyPayload>, why: Option<NotExecuted>) -> CallState
     }
 }
 
-fn outcome_of(state: CallState<IncomingReply>) -> Result<IncomingReply, Outcome> {
+pub(super) fn outcome_of(state: CallState<IncomingReply>) -> Result<IncomingReply, Outcome> {
     Err(match state {
         CallState::Replied(reply) => return Ok(reply),
         CallState::Executed(status) => Outcome::Executed(status),

@@ -36,8 +36,11 @@ impl ClientSession {
         self.epoch = attached.epoch;
         self.attached = true;
         if core::mem::take(&mut self.resuming) {
+            let known = self.take_known();
             self.adopt(attached);
-            return Some(Vec::new());
+            let calls = self.take_up(known, attached);
+            self.give_back();
+            return Some(calls);
         }
         let mut calls = Vec::new();
         for report in self.reports(attached) {
@@ -46,6 +49,9 @@ impl ClientSession {
                 self.reconcile_idle(&report, attached.version);
                 continue;
             };
+            if flight.answered {
+                continue;
+            }
             let (sequence, abandoned) = (flight.sequence, flight.abandoned);
             let todo = self.reconcile(&report, attached.version, sequence);
             if !abandoned || matches!(todo, Reconciled::NotKept | Reconciled::Ended(_)) {
@@ -87,11 +93,10 @@ impl ClientSession {
         self.held = granted + self.span.saturating_sub(self.slots.len() as u32);
         let idle = |slot: &u32| matches!(self.slots[*slot as usize].state, State::Idle { .. });
         self.free = (0..self.slots.len() as u32).filter(idle).collect();
-        self.give_back();
     }
 
     /// What the server says of each slot in the table, which grows to those that it lists.
-    fn reports(&mut self, attached: &Attached) -> Vec<SlotReport> {
+    pub(super) fn reports(&mut self, attached: &Attached) -> Vec<SlotReport> {
         let listed = || attached.slots.iter().filter(|report| report.slot < self.max_slots);
         if let Some(highest) = listed().map(|report| report.slot).max() {
             self.grow(highest);
@@ -109,7 +114,12 @@ impl ClientSession {
     }
 
     /// A call of number `sequence` is in flight on the slot.
-    fn reconcile(&mut self, report: &SlotReport, version: u64, sequence: u64) -> Reconciled {
+    pub(super) fn reconcile(
+        &mut self,
+        report: &SlotReport,
+        version: u64,
+        sequence: u64,
+    ) -> Reconciled {
         use SlotState::{Done, Executing, Fenced, Idle, NotGranted, NotKept, Released};
         let slot = report.slot;
         match report.state {

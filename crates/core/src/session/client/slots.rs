@@ -37,6 +37,10 @@ pub(super) struct InFlight {
     pub(super) working: bool,
     pub(super) abandoned: bool,
     pub(super) fence: Fence,
+    /// The journal has it, or none is kept: it may be sent.
+    pub(super) journalled: bool,
+    /// It is settled; its slot is in use until the journal has the outcome.
+    pub(super) answered: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,13 @@ impl InFlight {
     /// A call that an earlier process made.
     pub(super) fn left(sequence: u64, working: bool) -> Self {
         let (sent, fence) = (Sent::Whole, Fence::None);
-        Self { sequence, sent, working, abandoned: true, fence }
+        let (journalled, answered) = (true, false);
+        Self { sequence, sent, working, abandoned: true, fence, journalled, answered }
+    }
+
+    /// Whether it is the number `sequence`, and not settled.
+    pub(super) fn is(&self, sequence: u64) -> bool {
+        self.sequence == sequence && !self.answered
     }
 
     pub(super) fn fate(&self) -> Fate {
@@ -121,6 +131,14 @@ impl ClientSession {
 
     pub(super) fn settle(&mut self, slot: u32, sequence: u64) {
         self.drop_fence(slot);
+        match &mut self.slots[slot as usize].state {
+            State::Busy(flight) if self.journal => flight.answered = true,
+            _ => self.let_go_of(slot, sequence),
+        }
+    }
+
+    /// The outcome need not be kept any longer.
+    pub(super) fn let_go_of(&mut self, slot: u32, sequence: u64) {
         self.vacate(slot, State::Idle { last: sequence, unreleased: true });
         self.list_unreleased(slot);
     }
