@@ -153,6 +153,7 @@ impl Inbox {
         self.on_part(id, offset, data, fin)
     }
 
+    #[inline(never)]
     fn on_part(
         &mut self,
         id: u64,
@@ -180,6 +181,7 @@ impl Inbox {
 
     /// A message that nothing is known of comes in one piece, as most do: it waits for its reader and
     /// needs no state of its own.
+    #[inline]
     fn on_whole(&mut self, id: u64, data: Bytes) -> Result<(), TransportError> {
         account(&mut self.received, data.len() as u64, self.max_data, frame_type::MESSAGE)?;
         if id > self.messages.next_id() {
