@@ -7,8 +7,8 @@ use std::task::Waker;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use stubborn_group::replication::Write;
-use stubborn_store::{Error, Store};
+use stubborn_group::replication::{Snapshot, Write};
+use stubborn_store::{Error, FinishedSnapshot, Store};
 
 /// Writes that are made durable together, at most.
 const TOGETHER: usize = 4_096;
@@ -94,23 +94,21 @@ impl Drop for Disk {
     }
 }
 
-fn work(
-    mut store: Store,
-    waiting: &Receiver<(u64, Write)>,
-    report: &Reporter,
-) -> Result<(), Error> {
+fn work(store: Store, waiting: &Receiver<(u64, Write)>, report: &Reporter) -> Result<(), Error> {
     let (mut writes, mut is_rested) = (Vec::new(), true);
+    let mut writer = Writer { store, snapshot: None };
     loop {
+        is_rested &= !writer.adopt_if_finished()?;
         let first = match waiting.recv_timeout(IDLE) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
                 if !is_rested {
-                    store.rest()?;
+                    writer.store.rest()?;
                     is_rested = true;
                 }
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => return store.close(),
+            Err(RecvTimeoutError::Disconnected) => return writer.close(),
         };
         let mut number = first.0;
         writes.push(first.1);
@@ -119,7 +117,7 @@ fn work(
             writes.push(write);
         }
         is_rested = false;
-        let syncs = write_all(&mut store, &mut writes)?;
+        let syncs = writer.write_all(&mut writes)?;
         report.tell(|progress| {
             progress.written = number;
             progress.writes += writes.len() as u64;
@@ -129,26 +127,61 @@ fn work(
     }
 }
 
-/// Writes in order, with one sync for all; a snapshot of this node's own takes one more. Returns how
-/// many it were.
-fn write_all(store: &mut Store, writes: &mut [Write]) -> Result<u64, Error> {
-    let (mut rest, mut syncs) = (writes, 0);
-    while let Some(at) = rest.iter().position(|write| write.compact.is_some()) {
-        let (now, later) = rest.split_at_mut(at + 1);
-        let snapshot = now[at].compact.take();
-        syncs += write_plain(store, now)?;
-        if let Some(snapshot) = snapshot {
-            store.compact_with(&snapshot)?;
-            syncs += 1;
-        }
-        rest = later;
-    }
-    Ok(syncs + write_plain(store, rest)?)
+/// The store, and a snapshot of this node's own that is being written beside it.
+struct Writer {
+    store: Store,
+    snapshot: Option<JoinHandle<Result<FinishedSnapshot, Error>>>,
 }
 
-fn write_plain(store: &mut Store, writes: &[Write]) -> Result<u64, Error> {
-    store.write(writes)?;
-    Ok(u64::from(writes.iter().any(|write| write.must_sync || write.snapshot.is_some())))
+impl Writer {
+    /// Writes in order, with one sync for all. A snapshot of this node's own is written by another
+    /// thread, and counts when it is finished: nothing waits for it. Returns how many syncs it were.
+    fn write_all(&mut self, writes: &mut [Write]) -> Result<u64, Error> {
+        let snapshot = writes.iter_mut().rev().find_map(|write| write.compact.take());
+        // Of several the last one says it all.
+        writes.iter_mut().for_each(|write| write.compact = None);
+        self.store.write(writes)?;
+        if let Some(snapshot) = snapshot {
+            self.begin_snapshot(snapshot)?;
+        }
+        let is_synced = |write: &Write| write.must_sync || write.snapshot.is_some();
+        Ok(u64::from(writes.iter().any(is_synced)))
+    }
+
+    fn begin_snapshot(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+        self.adopt()?;
+        let Snapshot { at, members, data } = snapshot;
+        let mut writer = self.store.begin_snapshot(at, members)?;
+        let write = move || {
+            writer.write(&data)?;
+            writer.finish()
+        };
+        let thread = thread::Builder::new().name("stubborn-snapshot".into()).spawn(write);
+        let thread = thread.map_err(|error| Error::Failed(error.to_string()))?;
+        self.snapshot = Some(thread);
+        Ok(())
+    }
+
+    /// Returns whether it was.
+    fn adopt_if_finished(&mut self) -> Result<bool, Error> {
+        let is_finished = self.snapshot.as_ref().is_some_and(JoinHandle::is_finished);
+        if is_finished {
+            self.adopt()?;
+        }
+        Ok(is_finished)
+    }
+
+    /// Lets the snapshot that is being written count, once it is finished.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let Some(thread) = self.snapshot.take() else { return Ok(()) };
+        let panicked = |_| Error::Failed("the thread that writes a snapshot panicked".into());
+        self.store.compact(thread.join().map_err(panicked)??)
+    }
+
+    fn close(mut self) -> Result<(), Error> {
+        self.adopt()?;
+        self.store.close()
+    }
 }
 
 /// Tells the driver. When it is dropped by a panic, that is told as well.
@@ -176,4 +209,42 @@ impl Drop for Reporter {
 
 fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
     report.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use stubborn_group::replication::{Durable, Entry, EntryKind, Members, NodeId, Position};
+    use stubborn_store::{Folder, Identity, Options};
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_written_beside_the_log_and_counts_after_a_restart() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = Arc::new(Folder::make(home.path()).unwrap());
+        let node = NodeId::new(1).unwrap();
+        let members = Members::of([node]);
+        let identity = Identity { group: 0x100, node, created: 0 };
+        let new = Durable::new_group(members.clone());
+        let store = Store::create(folder.clone(), identity, &new, Options::default()).unwrap();
+        let disk = Disk::start(store).unwrap();
+        for index in 1..=20 {
+            let at = Position { index, term: 1 };
+            let data = Bytes::from(vec![7; 100]);
+            let entries = vec![Entry { at, kind: EntryKind::Command, data }];
+            disk.write(index, Write { entries, must_sync: true, ..Write::default() });
+            if index % 5 == 3 {
+                let data = Bytes::from(vec![index as u8; 600_000]);
+                let snapshot = Snapshot { at, members: members.clone(), data };
+                disk.write(index, Write { compact: Some(snapshot), ..Write::default() });
+            }
+        }
+        let progress = disk.finish();
+        assert_eq!((progress.written, progress.failed), (20, None));
+        let (store, recovered) = Store::open(folder, Options::default()).unwrap();
+        let durable = store.durable(recovered).unwrap();
+        assert_eq!((durable.snapshot.at.index, durable.entries.len()), (18, 2));
+        assert_eq!(durable.snapshot.data, vec![18; 600_000]);
+    }
 }
