@@ -29,7 +29,9 @@ impl ClientSession {
     ///
     /// An answer to an older attach than the last one answered is ignored: `None`.
     pub fn attached(&mut self, attached: &Attached) -> Option<Vec<(CallId, Reconciled)>> {
-        if attached.session != self.id || attached.epoch <= self.epoch {
+        // A group begins no new epoch when the connection that has the session attaches again.
+        let known = attached.epoch == self.epoch && self.attached;
+        if attached.session != self.id || attached.epoch < self.epoch || known {
             return None;
         }
         self.detached();

@@ -452,3 +452,15 @@ fn a_resumed_session_can_ask_for_a_call_on_a_slot_that_the_server_never_saw_used
     let next: Vec<_> = core::iter::from_fn(|| client.reserve()).collect();
     assert_eq!(next.len(), 4);
 }
+
+#[test]
+fn an_attach_that_begins_no_new_epoch_is_an_answer_for_who_is_not_attached_and_none_for_who_is() {
+    let mut client = client(4);
+    assert!(client.attached(&attached(1, &[])).is_none());
+    client.detached();
+    assert!(client.attached(&attached(1, &[])).is_some());
+    assert!(client.is_attached());
+    client.attached(&attached(3, &[])).unwrap();
+    client.detached();
+    assert!(client.attached(&attached(1, &[])).is_none());
+}
