@@ -341,7 +341,12 @@ impl GroupNode {
                 }
                 Answer::Reply(Encoded::from_body(method, bytes::Bytes::new()), Metadata::new())
             }
-            (None, _) => Answer::Status(Status::permission_denied("only nodes of the group may")),
+            (None, _) => {
+                if identity.is_some() {
+                    self.peers.meet(now, &mut self.node);
+                }
+                Answer::Status(Status::permission_denied("only nodes of the group may"))
+            }
             (_, Err(error)) => Answer::unreadable(error),
         };
         self.node.answer(now, key, answer);

@@ -96,6 +96,21 @@ impl Peers {
         None
     }
 
+    /// Somebody speaks whom this node does not know. It may be a peer whose certificate it has not
+    /// seen, because it had nothing to tell it: those are connected to.
+    pub(super) fn meet(&mut self, now: Instant, node: &mut Node) {
+        for (id, link) in &mut self.links {
+            let unknown = link.peer.identity.is_none()
+                && node.channel_connection(link.channel).is_none()
+                && link.under_way == 0;
+            if unknown {
+                link.under_way += 1;
+                let key = node.call(now, link.channel, call(&TELL, Vec::new()));
+                self.calls.insert(key, Sent { to: *id, piece: None });
+            }
+        }
+    }
+
     pub(super) fn send(&mut self, now: Instant, node: &mut Node, packet: Packet) {
         let Packet { to, bytes, kind } = packet;
         let Some(link) = self.links.get_mut(&to) else { return };
