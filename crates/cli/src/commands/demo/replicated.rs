@@ -29,7 +29,7 @@ const SHARE: u64 = 5;
 const PEACE: Duration = Duration::from_secs(3);
 
 /// How long a killed replica stays dead.
-const DEATH: Duration = Duration::from_millis(500);
+const DEATH: Duration = Duration::from_millis(100);
 
 /// How long the group may take to find a leader, or to bring every replica up to date.
 const PATIENCE: Duration = Duration::from_secs(60);
