@@ -19,6 +19,7 @@ pub mod deadline;
 mod driver;
 mod generated;
 pub mod group;
+pub mod journal;
 pub mod kv;
 mod macros;
 pub mod naming;
@@ -30,6 +31,7 @@ pub mod server;
 
 pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
 pub use driver::ChannelStatus;
+pub use journal::{Journal, JournalError};
 #[cfg(feature = "replica")]
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
 pub use security::{Authority, Fingerprint, Identity, SecurityError, Trust};

@@ -1,5 +1,6 @@
 //! Everything that can be chosen about a channel.
 
+use std::path::PathBuf;
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::connection::Connection;
 use super::endpoint::ClientEndpoint;
 use super::error::{ConnectError, ConnectErrorKind};
 use crate::driver::{ChannelStatus, Shared};
+use crate::journal::Opened;
 use crate::naming::{Address, resolve};
 use crate::security::{Identity, Trust};
 
@@ -38,6 +40,7 @@ pub struct ChannelBuilder {
     trust: Option<Trust>,
     identity: Option<Identity>,
     endpoint: Option<ClientEndpoint>,
+    journal: Option<PathBuf>,
     settings: Settings,
 }
 
@@ -63,6 +66,7 @@ impl ChannelBuilder {
             trust: None,
             identity: None,
             endpoint: None,
+            journal: None,
             settings: Settings::default(),
         }
     }
@@ -145,6 +149,17 @@ impl ChannelBuilder {
     /// turn. A later attach elsewhere takes the session over.
     pub fn resume(mut self, ticket: SessionTicket) -> Self {
         self.settings.resume = Some(ticket);
+        self
+    }
+
+    /// Keeps a journal in this file, which begins empty or is that of an earlier process: then its
+    /// session is resumed, and [`Connection::journal`] has the calls whose outcomes were not told. See
+    /// [`journal`](crate::journal).
+    ///
+    /// Each call is synced to the file before it is sent. Beside the file are made `PATH.lock` and
+    /// `PATH.new`. It is for one server or one group, and takes the place of [`resume`](Self::resume).
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
         self
     }
 
@@ -233,8 +248,17 @@ impl ChannelBuilder {
             ChannelConfig { targets, ..ChannelConfig::new(address.server_name(), tls) };
         self.settings.apply(&mut config);
         let shared = std::sync::Arc::downgrade(endpoint.shared());
-        let mut open =
-            Connection::open(endpoint, config).ok_or_else(|| failed(ConnectErrorKind::Closed))?;
+        let journal = match self.journal.filter(|_| config.session) {
+            None => None,
+            Some(path) => {
+                let opening = tokio::task::spawn_blocking(move || Opened::open(&path));
+                let opened = opening.await.map_err(|_| failed(ConnectErrorKind::Closed))?;
+                Some(opened.map_err(|error| failed(ConnectErrorKind::Journal(error)))?)
+            }
+        };
+        let mut open = Connection::open(endpoint, config, journal)
+            .map_err(|error| failed(ConnectErrorKind::Socket(error)))?
+            .ok_or_else(|| failed(ConnectErrorKind::Closed))?;
         if address.needs_dns() {
             let task = tokio::spawn(look_up_again(address, shared, open.key, open.status()));
             open.set_resolver(task.abort_handle());

@@ -19,7 +19,7 @@ use crate::deadline;
 use crate::driver::{Ended, Waiter, WaiterKey};
 
 /// A channel of a node as generated stubs see it.
-pub(super) struct NodeCaller(pub(super) Arc<Open>);
+pub(crate) struct NodeCaller(pub(crate) Arc<Open>);
 
 impl Caller for NodeCaller {
     fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
@@ -27,6 +27,10 @@ impl Caller for NodeCaller {
     }
 
     fn begin(&self, call: &mut OutgoingCall, waker: &Waker) -> Begun {
+        if self.0.journal.is_some() {
+            // Its end is told to the journal, too.
+            return Begun::Future(self.call(call.take()));
+        }
         call.deadline = deadline::shorten(call.deadline, self.0.deadline);
         let channel = self.0.key;
         let key = self.0.shared().begin(|state, now| {
@@ -75,7 +79,7 @@ impl Caller for NodeCaller {
 }
 
 /// Asks about a call of any session.
-pub(super) fn ask(
+pub(crate) fn ask(
     open: &Arc<Open>,
     id: CallId,
     ticket: Option<SessionTicket>,
@@ -92,7 +96,7 @@ struct Waiting<T> {
 
 enum Stage {
     New(Begin),
-    Begun(WaiterKey, Description),
+    Begun(WaiterKey, CallKey, Description),
     Over,
 }
 
@@ -112,6 +116,11 @@ struct Description {
 trait EndOf: Sized {
     fn of(ended: Ended) -> Option<Self>;
     fn failed(error: CallError) -> Self;
+
+    /// Whether it is the outcome of the call that was begun, and no better one can come.
+    fn is_final(&self) -> bool {
+        false
+    }
 }
 
 impl<T: EndOf> Waiting<T> {
@@ -126,12 +135,12 @@ impl<T: EndOf> Waiting<T> {
         let description = begin.describe();
         let channel = self.open.key;
         let key = self.open.shared().change(|state, now| {
-            let key = begin.start(&mut state.node, now, channel);
-            state.waiters.insert(key, waker.clone())
+            let call = begin.start(&mut state.node, now, channel);
+            (state.waiters.insert(call, waker.clone()), call)
         });
         match key {
-            Some(key) => {
-                self.stage = Stage::Begun(key, description);
+            Some((key, call)) => {
+                self.stage = Stage::Begun(key, call, description);
                 None
             }
             None => Some(T::failed(description.never_sent())),
@@ -148,17 +157,25 @@ impl<T: EndOf> Future for Waiting<T> {
                 Some(failed) => Poll::Ready(failed),
                 None => Poll::Pending,
             },
-            Stage::Begun(key, description) => match self.open.shared().poll_waiter(key, cx.waker())
-            {
-                None => {
-                    self.stage = Stage::Begun(key, description);
-                    Poll::Pending
+            Stage::Begun(key, call, description) => {
+                match self.open.shared().poll_waiter(key, cx.waker()) {
+                    None => {
+                        self.stage = Stage::Begun(key, call, description);
+                        Poll::Pending
+                    }
+                    Some(ended) => {
+                        let gone = || T::failed(description.gone());
+                        // A node that ended says nothing of the call: its journal goes on.
+                        let end = T::of(ended);
+                        if let Some(journal) = &self.open.journal
+                            && end.as_ref().is_some_and(EndOf::is_final)
+                        {
+                            journal.told(call);
+                        }
+                        Poll::Ready(end.unwrap_or_else(gone))
+                    }
                 }
-                Some(ended) => {
-                    let gone = || T::failed(description.gone());
-                    Poll::Ready(T::of(ended).unwrap_or_else(gone))
-                }
-            },
+            }
             Stage::Over => unreachable!("a call is not polled after it has ended"),
         }
     }
@@ -176,7 +193,10 @@ impl<T> Drop for Waiting<T> {
                 }
             }
             Stage::New(_) => {}
-            Stage::Begun(key, _) => {
+            Stage::Begun(key, call, _) => {
+                if let Some(journal) = &self.open.journal {
+                    journal.dropped(call);
+                }
                 self.open.shared().change(|state, now| abandon(state, now, channel, key));
             }
         }
@@ -246,6 +266,10 @@ impl Description {
 impl EndOf for Result<IncomingReply, CallError> {
     fn of(ended: Ended) -> Option<Self> {
         if let Ended::Call(result) = ended { Some(result) } else { None }
+    }
+
+    fn is_final(&self) -> bool {
+        !matches!(self, Err(error) if matches!(error.outcome(), Outcome::Pending(_)))
     }
 
     fn failed(error: CallError) -> Self {

@@ -1,6 +1,7 @@
 //! An open channel with what stubs do not need: its state, its session, its counters.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::task::AbortHandle;
 use super::caller::{self, NodeCaller};
 use super::endpoint::ClientEndpoint;
 use crate::driver::{ChannelState, ChannelStatus, Shared};
+use crate::journal::{Handle, Journal, Opened};
 use crate::security::Fingerprint;
 
 pub use stubborn_core::transport::connection::{EcnState, Stats as ConnectionStats};
@@ -24,26 +26,43 @@ pub use stubborn_core::transport::connection::{EcnState, Stats as ConnectionStat
 pub struct Connection(Arc<Open>);
 
 /// A channel that is open at a node. Dropping it closes it.
-pub(super) struct Open {
+pub(crate) struct Open {
     endpoint: ClientEndpoint,
     pub(super) key: ChannelKey,
     /// Of calls that state none.
     pub(super) deadline: Option<Duration>,
     status: watch::Receiver<ChannelStatus>,
     resolver: Option<AbortHandle>,
+    pub(crate) journal: Option<Handle>,
 }
 
 impl Connection {
     /// Opens a channel; `None` if the endpoint has ended.
-    pub(super) fn open(endpoint: ClientEndpoint, config: ChannelConfig) -> Option<Open> {
+    ///
+    /// # Errors
+    /// If the system gives no thread for the journal.
+    pub(super) fn open(
+        endpoint: ClientEndpoint,
+        mut config: ChannelConfig,
+        journal: Option<Opened>,
+    ) -> io::Result<Option<Open>> {
+        if let Some(journal) = &journal {
+            journal.configure(&mut config);
+        }
         let (sender, status) = watch::channel(ChannelStatus::Connecting);
         let deadline = config.deadline;
         let key = endpoint.shared().change(|state, now| {
             let key = state.node.open_channel(now, config);
-            state.channels.insert(key, ChannelState::new(sender));
+            let jobs = journal.as_ref().map(Opened::jobs);
+            state.channels.insert(key, ChannelState::new(sender, jobs));
             key
-        })?;
-        Some(Open { endpoint, key, deadline, status, resolver: None })
+        });
+        let Some(key) = key else { return Ok(None) };
+        let mut open = Open { endpoint, key, deadline, status, resolver: None, journal: None };
+        if let Some(journal) = journal {
+            open.journal = Some(journal.start(Arc::downgrade(open.shared()), key)?);
+        }
+        Ok(Some(open))
     }
 
     pub(super) fn new(open: Open) -> Self {
@@ -53,6 +72,13 @@ impl Connection {
     /// The channel, for stubs.
     pub fn channel(&self) -> Channel {
         Channel::new(NodeCaller(Arc::clone(&self.0)))
+    }
+
+    /// The journal, if the channel keeps one ([`ChannelBuilder::journal`]).
+    ///
+    /// [`ChannelBuilder::journal`]: crate::ChannelBuilder::journal
+    pub fn journal(&self) -> Option<Journal> {
+        Journal::of(&self.0)
     }
 
     /// What is known of the way to the servers now.
@@ -108,7 +134,7 @@ impl Connection {
 }
 
 impl Open {
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.endpoint.shared()
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::journal::JournalError;
 use crate::naming::ParseAddressError;
 use crate::security::SecurityError;
 
@@ -29,6 +30,8 @@ pub enum ConnectErrorKind {
     Unreachable(String),
     /// A server refused this client, or this client the server; the text says why.
     Refused(String),
+    /// The journal cannot be used.
+    Journal(JournalError),
     /// The endpoint was closed meanwhile.
     Closed,
 }
@@ -59,6 +62,7 @@ impl fmt::Display for ConnectError {
             ConnectErrorKind::Address(_) => Ok(()),
             ConnectErrorKind::Resolve(error) => write!(f, "no address found: {error}"),
             ConnectErrorKind::Security(error) => write!(f, "{error}"),
+            ConnectErrorKind::Journal(error) => write!(f, "{error}"),
             ConnectErrorKind::Socket(error) => write!(f, "no UDP socket: {error}"),
             ConnectErrorKind::Unreachable(why) => write!(
                 f,
@@ -80,6 +84,7 @@ impl std::error::Error for ConnectError {
         match &self.kind {
             ConnectErrorKind::Address(error) => Some(error),
             ConnectErrorKind::Security(error) => Some(error),
+            ConnectErrorKind::Journal(error) => Some(error),
             ConnectErrorKind::Resolve(error) | ConnectErrorKind::Socket(error) => Some(error),
             _ => None,
         }

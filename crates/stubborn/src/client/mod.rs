@@ -7,6 +7,8 @@ mod endpoint;
 mod error;
 
 pub use builder::ChannelBuilder;
+pub(crate) use caller::{NodeCaller, ask};
+pub(crate) use connection::Open;
 pub use connection::{Connection, ConnectionStats, EcnState};
 pub use endpoint::ClientEndpoint;
 pub use error::{ConnectError, ConnectErrorKind};

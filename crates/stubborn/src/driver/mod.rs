@@ -354,7 +354,12 @@ impl Driver {
                     None
                 }
                 Event::Command(_) => unreachable!("this node is no replica"),
-                Event::Journal(..) => unreachable!("no channel here keeps a journal"),
+                Event::Journal(key, entry) => {
+                    if let Some(channel) = state.channels.get(&key) {
+                        channel.write_down(entry);
+                    }
+                    None
+                }
                 Event::Drained => {
                     self.shared.stage.send_if_modified(|stage| {
                         let running = *stage == Stage::Running;

@@ -7,10 +7,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use stubborn_core::node::{ChannelEvent, ChannelKey, Node, RequestKey, SessionTicket};
+use stubborn_core::node::{
+    ChannelEvent, ChannelKey, JournalEntry, Node, RequestKey, SessionTicket,
+};
 use stubborn_core::service::{CallError, CallState, IncomingReply};
 use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
@@ -21,6 +24,7 @@ use super::clock::NodeClock;
 use super::outgoing::Alone;
 use super::waiters::{WaiterKey, Waiters};
 use crate::datagram::Socket;
+use crate::journal::Job;
 
 /// A node and everything that hangs on it.
 pub(crate) struct Shared {
@@ -103,14 +107,22 @@ pub(crate) struct ChannelState {
     status: watch::Sender<ChannelStatus>,
     /// Why a server refused since the last time that one answered.
     refused: Option<Cow<'static, str>>,
+    journal: Option<Sender<Job>>,
 }
 
 impl ChannelState {
-    pub(crate) fn new(status: watch::Sender<ChannelStatus>) -> Self {
-        Self { status, refused: None }
+    pub(crate) fn new(status: watch::Sender<ChannelStatus>, journal: Option<Sender<Job>>) -> Self {
+        Self { status, refused: None, journal }
     }
 
-    pub(super) fn on_event(&mut self, event: ChannelEvent) {
+    /// Hands an entry to the journal. One that is gone has nothing written and so nothing sent.
+    pub(super) fn write_down(&self, entry: JournalEntry) {
+        if let Some(journal) = &self.journal {
+            let _ = journal.send(Job::Entry(entry));
+        }
+    }
+
+    pub(crate) fn on_event(&mut self, event: ChannelEvent) {
         let status = match event {
             ChannelEvent::Ready { peer, incarnation, ticket } => {
                 self.refused = None;

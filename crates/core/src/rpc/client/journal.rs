@@ -146,6 +146,13 @@ impl Client {
         })
     }
 
+    /// Whether what is unsettled in a closed channel is for the next process that opens its journal:
+    /// the server is not to forget the session.
+    pub(super) fn is_left_to_journal(&self, key: u64) -> bool {
+        let session = self.links.get(key).and_then(|link| link.session.as_ref());
+        session.is_some_and(|s| s.slots.keeps_journal() && s.slots.in_flight() > 0)
+    }
+
     /// Somebody else has the session of a journal: the channel ends, and says why.
     pub(super) fn supplanted(&mut self, cx: &mut Context<'_>, key: u64, why: &'static str) {
         let Some(channel) = self.links.get(key).map(|link| link.channel) else { return };

@@ -141,7 +141,11 @@ impl Client {
             self.give_up(cx, call, "the channel was closed");
         }
         for link in links {
-            self.retire(cx, link);
+            if self.is_left_to_journal(link) {
+                self.remove_link(cx, link);
+            } else {
+                self.retire(cx, link);
+            }
         }
     }
 
