@@ -1,5 +1,8 @@
 //! `stubborn call ADDR METHOD JSON`
 
+mod settle;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +28,7 @@ pub(crate) struct Args {
     remote: Remote,
 
     /// pkg.Service/Method
+    #[arg(default_value = "", hide_default_value = true)]
     method: String,
 
     /// The request as JSON; `-` reads standard input, `@FILE` a file.
@@ -39,6 +43,16 @@ pub(crate) struct Args {
     #[arg(long = "metadata", value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
 
+    /// Keep a journal in this file, so that the call can be settled after this program was killed.
+    /// Without a method, what is in the journal is settled.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+
+    /// With --journal and no method: make sure that what has not started never does, instead of
+    /// sending it again.
+    #[arg(long, requires = "journal")]
+    fence: bool,
+
     #[command(flatten)]
     source: Source,
 }
@@ -51,12 +65,15 @@ struct Prepared {
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
+    if args.method.is_empty() && args.journal.is_some() {
+        return settle::run(&args, out);
+    }
     let input = super::read_input(&args.request)?;
     check_json(&input)?;
     check_metadata(&args)?;
     schema::split(&args.method)?;
     block_on(async {
-        let link = args.remote.connect().await?;
+        let link = connect(&args).await?;
         let prepared = match prepare(&args, &link, &input).await {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -66,6 +83,16 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         };
         call(&args, link, prepared, out).await
     })
+}
+
+async fn connect(args: &Args) -> Result<Link, Error> {
+    let journal = args.journal.clone();
+    args.remote
+        .connect_with(|builder| match journal {
+            Some(path) => builder.journal(path),
+            None => builder,
+        })
+        .await
 }
 
 async fn prepare(args: &Args, link: &Link, input: &str) -> Result<Prepared, Error> {
@@ -101,10 +128,18 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
     };
     match result {
         Ok(reply) => {
+            written(&link).await;
             link.close().await;
             print(&descriptor, &method, reserved, reply, out)
         }
         Err(error) => Err(not_replied(args, link, &method, error).await),
+    }
+}
+
+/// Waits until the journal, if there is one, has what was told.
+async fn written(link: &Link) {
+    if let Some(journal) = link.connection.journal() {
+        journal.flush().await;
     }
 }
 
@@ -116,10 +151,17 @@ fn interrupted(method: &Method, id: Option<CallId>) -> CallError {
 /// Says what became of a call without a reply. A call that is pending keeps its session, so that
 /// its outcome can be asked for from a new process.
 async fn not_replied(args: &Args, link: Link, method: &Method, error: CallError) -> Error {
+    written(&link).await;
     let Outcome::Pending(id) = *error.outcome() else {
         link.close().await;
         return error.into();
     };
+    if let Some(journal) = &args.journal {
+        let (addr, journal) = (&args.remote.addr, journal.display());
+        return Error::from(error).with_hint(format!(
+            "the call is {id}; settle it with: stubborn call {addr} --journal {journal}"
+        ));
+    }
     let kept = link
         .connection
         .ticket()
