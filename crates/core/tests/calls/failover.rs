@@ -25,6 +25,18 @@ fn a_dead_server_is_left_behind_and_the_next_one_is_used() {
 }
 
 #[test]
+fn a_channel_that_waits_for_a_server_goes_on_trying_though_no_call_asks_for_it() {
+    let mut world = World::new(44);
+    world.kill(SERVER);
+    world.open_channel_that_waits();
+    world.run(30_000);
+    assert!(world.tickets.is_empty());
+    world.start(SERVER);
+    world.run(3_000);
+    assert_eq!(world.tickets.len(), 1, "it has a session");
+}
+
+#[test]
 fn a_call_in_flight_at_a_dead_server_is_never_sent_to_another_one() {
     let mut world = two_servers(41);
     let stuck = world.call(&SLOW, b"stuck", Some(20_000));

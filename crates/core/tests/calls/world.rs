@@ -228,6 +228,13 @@ impl World {
         self.channel = self.client().open_channel(now, config);
     }
 
+    /// Uses a channel from here on that waits for a server.
+    pub(crate) fn open_channel_that_waits(&mut self) {
+        let (now, config) = (self.now, channel_config(None));
+        let config = ChannelConfig { wait_for_ready: true, ..config };
+        self.channel = self.client().open_channel(now, config);
+    }
+
     pub(crate) fn client(&mut self) -> &mut Node {
         self.nodes[CLIENT].as_mut().expect("the client lives")
     }

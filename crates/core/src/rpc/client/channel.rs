@@ -18,7 +18,8 @@ pub(super) struct Channel {
     pub(super) current: usize,
     /// Links that failed one after another since a server answered last.
     pub(super) failed_in_turn: usize,
-    /// Whether it connects without a call that asks for it: until it was ready or failed once.
+    /// Whether it connects without a call that asks for it: until it was ready, or failed once unless
+    /// it waits for a server.
     pub(super) eager: bool,
     pub(super) waiting: Waiting,
     /// Outcomes of calls that their caller gave up.

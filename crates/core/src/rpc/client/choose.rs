@@ -122,7 +122,7 @@ impl Client {
             return self.pump_or_seek(cx, channel_key);
         }
         channel.failed_in_turn = 0;
-        channel.eager = false;
+        channel.eager &= channel.config.wait_for_ready;
         cx.events.push_back(Event::Channel(channel_key, ChannelEvent::Unreachable(reason.clone())));
         self.fail_fast(cx, channel_key, &reason);
         self.seek_server(cx, channel_key);
