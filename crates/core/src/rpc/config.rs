@@ -37,6 +37,9 @@ pub struct ChannelConfig {
     pub backoff_max: Duration,
     /// How long one connection attempt may take before the next begins.
     pub attempt_timeout: Duration,
+    /// What a round trip is expected to take before one was measured: handshake packets that are
+    /// lost are sent again after about three of it. `None`: a third of a second (RFC 9002 §6.2.2).
+    pub expected_rtt: Option<Duration>,
     /// Whether the channel keeps a session at its server, as calls that take a slot need one. Without
     /// one it carries reads and `maybe` calls only, and is ready once its connection stands.
     pub session: bool,
@@ -65,6 +68,7 @@ impl ChannelConfig {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
             attempt_timeout: Duration::from_secs(3),
+            expected_rtt: None,
             session: true,
             resume: None,
             journal: None,

@@ -196,8 +196,10 @@ fn channel(peer: &Peer, config: &GroupConfig) -> ChannelConfig {
         wait_for_ready: true,
         backoff_min: patience / 4,
         backoff_max: patience * 2,
-        // Longer than the first timeout of a handshake, which is a second.
-        attempt_timeout: Duration::from_millis(2_500),
+        attempt_timeout: patience * 10,
+        // Nodes that are further apart cannot keep a leader. Without it a node that was started again
+        // waits a second where its first datagram is lost, and the group waits for the node.
+        expected_rtt: Some(patience / 5),
         ..ChannelConfig::new(peer.name.clone(), config.client.clone())
     }
 }

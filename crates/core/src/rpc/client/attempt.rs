@@ -33,7 +33,8 @@ impl Client {
         let alone = channel.links.len() < 2 || link.session.is_some();
         let yields_at = (!alone).then_some(cx.now + ATTEMPT_DELAY);
         let (name, tls) = (&config.server_name, &config.tls);
-        match cx.endpoint.connect(cx.now, link.address, name, tls, link.rtt, steer) {
+        let rtt = link.rtt.or(config.expected_rtt);
+        match cx.endpoint.connect(cx.now, link.address, name, tls, rtt, steer) {
             Ok(handle) => {
                 let patience = match link.rtt {
                     // The attempt's own back-off may have grown while the server was away: begin
