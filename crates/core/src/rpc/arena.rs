@@ -22,6 +22,7 @@ impl<T> Arena<T> {
         self.entries.len() - self.free.len()
     }
 
+    #[inline]
     pub(crate) fn insert(&mut self, value: T) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push((0, None));

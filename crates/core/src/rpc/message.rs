@@ -14,6 +14,7 @@ use crate::session::{
     SlotChange, SlotPosition, SlotReport, SlotState,
 };
 use crate::time::Duration;
+use crate::wire::varint;
 
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq)]
@@ -234,6 +235,72 @@ impl ToServer {
         r.end()?;
         Ok(message)
     }
+}
+
+/// The fields of a REPLY without a status and without metadata, which nearly all are. They are few, so
+/// that they are read much faster than a message of any kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainReply {
+    pub(crate) slot: u32,
+    pub(crate) sequence: u64,
+    pub(crate) digest: u64,
+    /// Where its body begins.
+    pub(crate) body: usize,
+}
+
+/// The same of a REQUEST without metadata.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainRequest {
+    pub(crate) slot: u32,
+    pub(crate) sequence: u64,
+    pub(crate) method: MethodId,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) digest: u64,
+    /// Where its body begins.
+    pub(crate) body: usize,
+}
+
+impl PlainReply {
+    /// `None` for any other message, and for one that is malformed.
+    #[inline]
+    pub(crate) fn read(message: &[u8]) -> Option<Self> {
+        let (slot, sequence, rest) = position(message, REPLY)?;
+        let (digest, rest) = rest.split_first_chunk()?;
+        // The code of the status, and the number of pairs.
+        let rest = rest.strip_prefix(&[0, 0])?;
+        let body = message.len() - rest.len();
+        Some(Self { slot, sequence, digest: u64::from_be_bytes(*digest), body })
+    }
+}
+
+impl PlainRequest {
+    /// `None` for any other message, and for one that is malformed.
+    #[inline]
+    pub(crate) fn read(message: &[u8]) -> Option<Self> {
+        let (slot, sequence, rest) = position(message, REQUEST)?;
+        let (method, rest) = rest.split_first_chunk()?;
+        let (micros, rest) = varint::decode(rest)?;
+        let (digest, rest) = rest.split_first_chunk()?;
+        // The number of pairs.
+        let rest = rest.strip_prefix(&[0])?;
+        Some(Self {
+            slot,
+            sequence,
+            method: MethodId(u64::from_be_bytes(*method)),
+            deadline: micros.checked_sub(1).map(Duration::from_micros),
+            digest: u64::from_be_bytes(*digest),
+            body: message.len() - rest.len(),
+        })
+    }
+}
+
+/// Slot and sequence number at the front of a message of this kind, and what follows them.
+#[inline]
+fn position(message: &[u8], kind: u8) -> Option<(u32, u64, &[u8])> {
+    let rest = message.strip_prefix(&[kind])?;
+    let (slot, rest) = varint::decode(rest)?;
+    let (sequence, rest) = varint::decode(rest)?;
+    Some((u32::try_from(slot).ok()?, sequence, rest))
 }
 
 impl PayloadRef<'_> {

@@ -169,6 +169,43 @@ proptest! {
     }
 
     #[test]
+    fn a_plain_reply_reads_as_any_other_and_no_other_as_plain(message in to_client()) {
+        let bytes = join(message.clone().encode(&mut MessageBuffer::default()));
+        let plain = PlainReply::read(&bytes).map(|read| ToClient::Reply {
+            slot: read.slot,
+            sequence: read.sequence,
+            reply: ReplyPayload {
+                digest: read.digest,
+                status: None,
+                metadata: Metadata::new(),
+                body: bytes.slice(read.body..).into(),
+            },
+        });
+        let is_plain = matches!(&message, ToClient::Reply { reply, .. }
+            if reply.status.is_none() && reply.metadata.is_empty());
+        prop_assert_eq!(plain, is_plain.then_some(message));
+    }
+
+    #[test]
+    fn a_plain_request_reads_as_any_other_and_no_other_as_plain(message in to_server()) {
+        let bytes = join(message.clone().encode(&mut MessageBuffer::default()));
+        let plain = PlainRequest::read(&bytes).map(|read| ToServer::Request {
+            slot: read.slot,
+            sequence: read.sequence,
+            payload: RequestPayload {
+                method: read.method,
+                deadline: read.deadline,
+                digest: read.digest,
+                metadata: Metadata::new(),
+                body: bytes.slice(read.body..).into(),
+            },
+        });
+        let is_plain =
+            matches!(&message, ToServer::Request { payload, .. } if payload.metadata.is_empty());
+        prop_assert_eq!(plain, is_plain.then_some(message));
+    }
+
+    #[test]
     fn what_a_client_sends_reads_as_the_same(message in to_server()) {
         prop_assert_eq!(ToServer::decode(join(message.clone().encode(&mut MessageBuffer::default()))), Ok(message));
     }

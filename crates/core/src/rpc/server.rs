@@ -14,9 +14,13 @@ use super::context::{Context, Outgoing, close_code};
 use super::desk::{Caller, Desk, Verdict, Violation, larger_than};
 use super::event::{Event, IncomingRequest, RequestKey};
 use super::kept::Kept;
-use super::message::{Parts, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference};
+use super::message::{
+    Parts, PlainRequest, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference,
+};
 use crate::limits::Limits;
-use crate::service::{Answer, Call, CallContext, Clock, Encoded, NotExecuted, Peer, RequestKind};
+use crate::service::{
+    Answer, Call, CallContext, Clock, Encoded, Metadata, NotExecuted, Peer, RequestKind,
+};
 use crate::session::{
     Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions,
 };
@@ -230,6 +234,13 @@ impl Server {
         if self.group.is_some() {
             return self.group_message(cx, client, bytes);
         }
+        if let Some(request) = PlainRequest::read(&bytes) {
+            let PlainRequest { slot, sequence, method, deadline, digest, body } = request;
+            let body = bytes.slice(body..).into();
+            let metadata = Metadata::new();
+            let payload = RequestPayload { method, deadline, digest, metadata, body };
+            return self.request(cx, client, slot, sequence, payload);
+        }
         let message = ToServer::decode(bytes).map_err(|_| Violation("malformed message"))?;
         match message {
             ToServer::Open { nonce, slots } => self.open(cx, client, nonce, slots)?,
@@ -300,6 +311,7 @@ impl Server {
         Ok(())
     }
 
+    #[inline]
     fn request(
         &mut self,
         cx: &mut Context<'_>,
@@ -321,6 +333,7 @@ impl Server {
     }
 
     /// Hands a request to the driver.
+    #[inline]
     fn start(
         &mut self,
         cx: &mut Context<'_>,

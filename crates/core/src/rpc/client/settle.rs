@@ -1,13 +1,17 @@
 //! What the server says, and what it makes of the calls that wait.
 
+use bytes::Bytes;
+
 use super::Client;
 use super::call::{Earlier, State, Work};
 use super::link::Occupant;
 use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::CallKey;
-use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
-use crate::service::{CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status};
+use crate::rpc::message::{PlainReply, ReplyPayload, ToClient, session_reference};
+use crate::service::{
+    CallState, Code, Encoded, IncomingReply, Metadata, NotExecuted, Outcome, Status,
+};
 use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal, SlotChange};
 use crate::transport::endpoint::ConnectionHandle;
 
@@ -24,7 +28,10 @@ impl Client {
     ) {
         let Some(&key) = self.by_handle.get(&handle) else { return };
         let message = match progress {
-            Progress::Whole(bytes) => ToClient::decode(bytes),
+            Progress::Whole(bytes) => match PlainReply::read(&bytes) {
+                Some(reply) if self.replied(cx, key, &reply, &bytes) => return,
+                _ => ToClient::decode(bytes),
+            },
             Progress::TooLarge(start) => return self.too_large(cx, key, handle, start),
             Progress::Reset => return,
         };
@@ -48,7 +55,7 @@ impl Client {
                 self.refused(cx, key, handle, reference, refusal);
             }
             ToClient::Reply { slot, sequence, reply } => {
-                self.replied(cx, key, slot, sequence, reply);
+                self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
             }
             ToClient::Working { slot, sequence } => {
                 self.answer(cx, key, slot, sequence, Answer::Working, None);
@@ -98,34 +105,42 @@ impl Client {
         self.after_answer(key);
     }
 
-    /// The reply to a number of the session.
+    /// What nearly all answers are: a plain reply to a call that is waited for, and no more. False if
+    /// it is none, and nothing was done.
     fn replied(
         &mut self,
         cx: &mut Context<'_>,
         key: u64,
-        slot: u32,
-        sequence: u64,
-        reply: ReplyPayload,
-    ) {
-        let Some(link) = self.links.get_mut(key) else { return };
+        reply: &PlainReply,
+        bytes: &Bytes,
+    ) -> bool {
+        let Some(link) = self.links.get_mut(key) else { return false };
         let waits = |occupant: &mut Occupant| {
             if occupant.questions.is_empty() { occupant.call } else { None }
         };
+        // With a journal, what an answer means is written down first: `answer` does that.
         let journal = link.session.as_ref().is_some_and(|session| session.slots.keeps_journal());
-        let call = link.occupant(slot).and_then(waits).filter(|_| !journal);
-        let (None, Some(call)) = (&reply.status, call) else {
-            return self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
-        };
-        // As in `answer`, for what nearly all calls come to: a reply for the one who waits.
-        let Some(session) = link.session.as_mut() else { return };
-        let effect = session.slots.answer(slot, sequence, &Answer::Reply(()));
-        if !matches!(effect, Effect::Settled { .. }) {
-            return;
+        if journal {
+            return false;
         }
-        link.take_occupant(slot);
-        self.arm_release(cx.now, key);
-        self.finish(cx, call, Ok(incoming(reply)));
+        let Some(call) = link.occupant(reply.slot).and_then(waits) else { return false };
+        let Some(session) = link.session.as_mut() else { return false };
+        // From here as in `answer`.
+        let effect = session.slots.answer(reply.slot, reply.sequence, &Answer::Reply(()));
+        if !matches!(effect, Effect::Settled { .. }) {
+            return true;
+        }
+        if let Some(occupant) = session.occupants.get_mut(reply.slot as usize) {
+            occupant.call = None;
+        }
+        if link.release_at.is_none() {
+            self.arm_release(cx.now, key);
+        }
+        let body = bytes.slice(reply.body..).into();
+        let reply = Encoded { body, digest: reply.digest };
+        self.finish(cx, call, Ok(IncomingReply { reply, metadata: Metadata::new() }));
         self.after_answer(key);
+        true
     }
 
     /// The server's word about a number of the session.
