@@ -177,13 +177,17 @@ impl Access {
         variable("STUBBORN_DATA").filter(|_| !otherwise).map(|data| Folder::at(Path::new(&data)))
     }
 
-    /// The folder that a node of this user on this machine has left a note of.
+    /// The folder that a node of this user on this machine has left a note of. A node that was killed
+    /// has not taken its note away: whatever was chosen comes first, and a folder that is gone says
+    /// nothing.
     fn left_folder(&self, addr: &str) -> Option<Folder> {
-        if self.says_otherwise() || addr.contains("pin=") {
+        let chosen =
+            ["STUBBORN_PIN", "STUBBORN_CA"].into_iter().any(|name| variable(name).is_some());
+        if chosen || self.says_otherwise() || addr.contains("pin=") {
             return None;
         }
         let first = addr.split([',', '?']).next()?;
-        Some(Folder::at(&pins::find_folder(first)?))
+        pins::find_folder(first).filter(|folder| folder.is_dir()).map(|folder| Folder::at(&folder))
     }
 
     /// Whether another way to trust or to be trusted was chosen.

@@ -121,6 +121,27 @@ impl From<Output> for Ran {
 
 const TRANSFER: &str = "bank.v1.Bank/Transfer";
 
+#[cfg(unix)]
+#[test]
+fn a_note_that_a_killed_node_left_for_the_address_does_not_outrank_what_is_chosen() {
+    use std::os::unix::fs::DirBuilderExt;
+
+    let world = World::new();
+    let place = world.home.path().join("run");
+    let cluster = world.home.path().join("cluster");
+    for directory in [&place, &place.join("stubborn"), &cluster] {
+        std::fs::DirBuilder::new().mode(0o700).create(directory).unwrap();
+    }
+    let port = world.server.local_addr().port();
+    let note = place.join(format!("stubborn/127.0.0.1-{port}.cluster"));
+    std::fs::write(&note, cluster.to_str().unwrap()).unwrap();
+    std::fs::set_permissions(&note, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut ls = world.command();
+    let ran =
+        Ran::from(ls.env("XDG_RUNTIME_DIR", &place).args(["ls", &world.address]).output().unwrap());
+    assert_eq!(ran.out, "bank.v1.Bank\n", "{ran:?}");
+}
+
 #[test]
 fn a_server_is_listed_described_called_and_pinged() {
     let world = World::new();
