@@ -35,6 +35,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::JoinHandle;
 
 pub(crate) use clock::NodeClock;
+pub(crate) use outgoing::Outgoing;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
 #[cfg(feature = "replica")]
@@ -44,7 +45,6 @@ pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
 use handler::Handler;
-use outgoing::Outgoing;
 use patience::Patience;
 use tasks::Tasks;
 #[cfg(not(feature = "replica"))]
@@ -123,7 +123,7 @@ impl Future for Driver {
             // What callers want sent does not wait for those who hear of what has come now.
             let mut flushed = Poll::Ready(());
             if mem::take(&mut this.flush_due) {
-                flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
+                flushed = this.poll_flush(cx);
             }
             let received = !this.received.is_empty() || this.receive(cx);
             if received {
@@ -136,7 +136,7 @@ impl Future for Driver {
                 return yield_to_others(cx);
             }
             if flushed.is_ready() {
-                flushed = this.outgoing.poll_flush(cx, &this.shared, &this.socket);
+                flushed = this.poll_flush(cx);
             }
             if *this.shared.stage.borrow() >= Stage::Leaving {
                 let Some(leave_by) = this.leave_by else {
@@ -230,6 +230,12 @@ impl Driver {
             left: false,
             member,
         })
+    }
+
+    /// Sends all that the node has to send. Pending if the socket is full.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { outgoing, shared, socket, .. } = self;
+        outgoing.poll_flush(cx, socket, |outgoing| outgoing.take_shared(shared))
     }
 
     /// When something is due at the latest.
@@ -461,7 +467,7 @@ impl Driver {
             state.node.close(now);
         }
         // What a full socket does not take now is lost: the peers learn it by their timers.
-        let _ = self.outgoing.poll_flush(cx, &self.shared, &self.socket);
+        let _ = self.poll_flush(cx);
         Poll::Ready(())
     }
 }
@@ -472,7 +478,7 @@ impl Driver {
     fn leave_at_once(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         self.begin_leave();
-        let _ = self.outgoing.poll_flush(&mut cx, &self.shared, &self.socket);
+        let _ = self.poll_flush(&mut cx);
         let _ = self.poll_leave(&mut cx);
     }
 }

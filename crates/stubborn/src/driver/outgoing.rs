@@ -1,4 +1,4 @@
-//! Datagrams on their way from a node to its socket.
+//! Datagrams on their way from a node, alone or of a group, to its socket.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ const FILL: usize = 128 << 10;
 const ALONE: usize = 4 << 10;
 
 /// A buffer of sealed datagrams; its memory is used again and again.
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     queue: VecDeque<Transmit>,
     /// How many bytes at the front of `bytes` are sent.
@@ -53,17 +53,17 @@ fn would_block(sent: io::Result<()>) -> bool {
 }
 
 impl Outgoing {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { bytes: Vec::with_capacity(2 * FILL), queue: VecDeque::new(), sent: 0 }
     }
 
-    /// Sends all that the node has to send. Pending if the socket is full; the task is woken when
-    /// there is room.
-    pub(super) fn poll_flush(
+    /// Sends all that `fill` takes out of its node, until that is nothing. Pending if the socket is
+    /// full; the task is woken when there is room.
+    pub(crate) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
-        shared: &Shared,
         socket: &Socket,
+        mut fill: impl FnMut(&mut Self),
     ) -> Poll<()> {
         loop {
             while let Some(transmit) = self.queue.front() {
@@ -82,30 +82,34 @@ impl Outgoing {
                     }
                 }
             }
-            if !self.fill(shared) {
+            self.bytes.clear();
+            self.sent = 0;
+            fill(self);
+            debug_assert_eq!(self.bytes.len(), self.queue.iter().map(|t| t.size).sum::<usize>());
+            if self.queue.is_empty() {
                 return Poll::Ready(());
             }
         }
     }
 
-    /// Takes the next datagrams out of the node. False if it has none.
-    fn fill(&mut self, shared: &Shared) -> bool {
-        debug_assert!(self.queue.is_empty());
-        self.bytes.clear();
-        self.sent = 0;
+    /// Takes datagrams from `poll_transmit` until there are enough for a while, or none.
+    pub(crate) fn take(&mut self, mut poll_transmit: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+        while self.bytes.len() < FILL {
+            match poll_transmit(&mut self.bytes) {
+                Some(transmit) => self.queue.push_back(transmit),
+                None => break,
+            }
+        }
+    }
+
+    /// Takes the next datagrams out of a node, those first that a caller could not send by itself.
+    pub(super) fn take_shared(&mut self, shared: &Shared) {
         let mut state = shared.lock();
         let now = shared.clock.now();
         if let Some(transmit) = state.alone.left.take() {
             self.bytes.extend_from_slice(&state.alone.bytes);
             self.queue.push_back(transmit);
         }
-        while self.bytes.len() < FILL {
-            match state.node.poll_transmit(now, &mut self.bytes) {
-                Some(transmit) => self.queue.push_back(transmit),
-                None => break,
-            }
-        }
-        debug_assert_eq!(self.bytes.len(), self.queue.iter().map(|t| t.size).sum::<usize>());
-        !self.queue.is_empty()
+        self.take(|bytes| state.node.poll_transmit(now, bytes));
     }
 }

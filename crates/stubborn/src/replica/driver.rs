@@ -1,6 +1,5 @@
 //! Drives a node of a group over a real socket and a real disk: one task, on a thread of its own.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -12,7 +11,7 @@ use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::node::{Event, IncomingRequest, NodeConfig};
 use stubborn_core::service::{Answer, Clock, Registry, Status};
 use stubborn_core::time::{Duration, Instant};
-use stubborn_core::transport::endpoint::{EndpointConfig, Received, Transmit};
+use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
 use stubborn_group::replica::Settings;
 use stubborn_group::replication::Role;
@@ -23,7 +22,7 @@ use super::disk::{Disk, Progress};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use crate::datagram::{ReceiveBuffers, Socket, bind_group};
-use crate::driver::{NodeClock, Timer};
+use crate::driver::{NodeClock, Outgoing, Timer};
 use crate::group::{Role as ToldRole, StatusReply};
 use crate::security::Trust;
 use crate::server::ServeError;
@@ -33,9 +32,6 @@ const BATCH: usize = 32;
 
 /// Rounds of receiving and sending before other tasks of the thread get their turn.
 const ROUNDS: usize = 16;
-
-/// Bytes taken from the node before they are sent.
-const FILL: usize = 128 << 10;
 
 /// How old what `status` tells may be.
 const FRESH: Duration = Duration::from_millis(20);
@@ -167,7 +163,7 @@ impl Driver {
             socket,
             buffers: ReceiveBuffers::new(BATCH),
             received: Vec::new(),
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(),
             timer: Timer::new(clock),
             disk: Some(disk),
             progress: Progress::default(),
@@ -192,7 +188,7 @@ impl Future for Driver {
             let received = this.receive(cx);
             this.note_written(cx.waker())?;
             this.digest()?;
-            let flushed = this.outgoing.poll_flush(cx, this.clock, &mut this.node, &this.socket);
+            let flushed = this.poll_flush(cx);
             if received {
                 continue;
             }
@@ -332,66 +328,23 @@ impl Driver {
         }
     }
 
+    /// Sends all that the node has to send. Pending if the socket is full.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { outgoing, clock, node, socket, .. } = self;
+        outgoing.poll_flush(cx, socket, |outgoing| {
+            let now = clock.now();
+            outgoing.take(|bytes| node.poll_transmit(now, bytes));
+        })
+    }
+
     /// Tells peers and clients, and closes the disk.
     fn leave(&mut self) -> Result<(), ReplicaError> {
         let now = self.clock.now();
         self.node.close(now);
         let cx = &mut Context::from_waker(Waker::noop());
         // What a full socket does not take now is lost: the others learn it by their timers.
-        let _ = self.outgoing.poll_flush(cx, self.clock, &mut self.node, &self.socket);
+        let _ = self.poll_flush(cx);
         let failed = self.disk.take().and_then(|disk| disk.finish().failed);
         failed.map_or(Ok(()), |why| Err(ReplicaError::Disk(why)))
-    }
-}
-
-/// Datagrams on their way from the node to its socket.
-#[derive(Default)]
-struct Outgoing {
-    bytes: Vec<u8>,
-    queue: VecDeque<Transmit>,
-    /// How many bytes at the front of `bytes` are sent.
-    sent: usize,
-}
-
-impl Outgoing {
-    /// Sends all that the node has to send. Pending if the socket is full; the task is woken when
-    /// there is room.
-    fn poll_flush(
-        &mut self,
-        cx: &mut Context<'_>,
-        clock: NodeClock,
-        node: &mut GroupNode,
-        socket: &Socket,
-    ) -> Poll<()> {
-        loop {
-            while let Some(transmit) = self.queue.front() {
-                let contents = &self.bytes[self.sent..self.sent + transmit.size];
-                match socket.try_send(transmit, contents) {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                        // Where it cannot be waited for, the next timer tries again.
-                        if !matches!(socket.poll_send_ready(cx), Poll::Ready(Ok(()))) {
-                            return Poll::Pending;
-                        }
-                    }
-                    // Refused by the system (too large, no route): lost like any other datagram.
-                    Ok(()) | Err(_) => {
-                        self.sent += transmit.size;
-                        self.queue.pop_front();
-                    }
-                }
-            }
-            self.bytes.clear();
-            self.sent = 0;
-            let now = clock.now();
-            while self.bytes.len() < FILL {
-                match node.poll_transmit(now, &mut self.bytes) {
-                    Some(transmit) => self.queue.push_back(transmit),
-                    None => break,
-                }
-            }
-            if self.queue.is_empty() {
-                return Poll::Ready(());
-            }
-        }
     }
 }
