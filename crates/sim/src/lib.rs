@@ -21,6 +21,7 @@
 //! randomness but [`World::random`], no iteration over hash maps, `biased;` in `tokio::select!`.
 
 mod crypto;
+mod disk;
 mod explorer;
 mod groups;
 mod network;

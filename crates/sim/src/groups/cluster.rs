@@ -10,10 +10,10 @@ use stubborn_group::replica::{Settings, Standing};
 use stubborn_group::replication::{Durable, MemberChange, Members, NodeId};
 
 use super::NodeCounts;
-use super::disk::Disk;
 use super::judge::{Broken, Judge};
 use super::ledger::Ledger;
 use super::process::Process;
+use crate::disk::Disk;
 use crate::oracle::Violation;
 use crate::world::{World, millis};
 

@@ -3,7 +3,6 @@
 
 mod client;
 mod cluster;
-mod disk;
 mod judge;
 mod ledger;
 mod process;

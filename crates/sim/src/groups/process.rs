@@ -15,8 +15,8 @@ use stubborn_group::replica::PacketError;
 use stubborn_group::replication::{NodeId, Refusal};
 
 use super::cluster::{Cluster, GROUP, Order, host};
-use super::disk::Disk;
 use super::ledger::Ledger;
+use crate::disk::Disk;
 use crate::world::SimSocket;
 
 /// A node that runs.

@@ -8,10 +8,10 @@ use std::time::Duration;
 use stubborn_core::random::Random;
 use stubborn_group::replication::{Durable, MemberChange, Members, NodeId, Status};
 
-use super::disk::Disk;
 use super::invariants::{Broken, Invariants};
 use super::replica::Replica;
 use super::{GroupCounts, Sabotage};
+use crate::disk::Disk;
 use crate::oracle::Violation;
 use crate::world::{World, millis};
 

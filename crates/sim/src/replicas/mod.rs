@@ -6,7 +6,6 @@
 
 mod client;
 mod counter;
-mod disk;
 mod group;
 mod invariants;
 mod replica;

@@ -8,13 +8,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use stubborn_core::datagram::{Datagram as Received, Datagrams};
-use stubborn_group::replication::{Consensus, Entry, NodeId, Outgoing, Settings, Snapshot, Work};
+use stubborn_group::replication::{
+    Consensus, Entry, NodeId, Outgoing, Settings, Snapshot, Work, Write,
+};
 
 use super::Sabotage;
 use super::counter::{Command, Counter};
-use super::disk::{Disk, Record};
 use super::group::{Group, Order, Standing, host};
 use super::wire::{Ask, Datagram};
+use crate::disk::Disk;
 use crate::world::{SimSocket, millis};
 
 pub(super) struct Replica {
@@ -217,7 +219,7 @@ impl Process {
             self.snapshot_at = snapshot.at.index;
         }
         if !write.is_empty() {
-            self.disk.write(Record::Work(Box::new(write)));
+            self.disk.write(write);
         }
         self.written = number;
         self.crash_maybe();
@@ -276,7 +278,7 @@ impl Process {
         self.snapshot_at = at.index;
         let members = self.consensus.members().clone();
         let snapshot = Snapshot { at, members, data: self.counter.encode() };
-        self.disk.write(Record::Compact(snapshot.clone()));
+        self.disk.write(Write { compact: Some(snapshot.clone()), ..Write::default() });
         self.consensus.compact(&snapshot);
     }
 

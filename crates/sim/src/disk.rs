@@ -7,7 +7,7 @@ use stubborn_group::replication::{Durable, Write};
 
 /// The disk of a node. It outlives the process: clones are the same disk.
 #[derive(Clone)]
-pub(super) struct Disk(Arc<Mutex<Contents>>);
+pub(crate) struct Disk(Arc<Mutex<Contents>>);
 
 struct Contents {
     durable: Durable,
@@ -17,12 +17,12 @@ struct Contents {
 }
 
 impl Disk {
-    pub(super) fn new(durable: Durable, random: Random) -> Self {
+    pub(crate) fn new(durable: Durable, random: Random) -> Self {
         Self(Arc::new(Mutex::new(Contents { durable, unsynced: Vec::new(), random })))
     }
 
     /// What is there after a crash: of what was not synced some of the first records, by chance.
-    pub(super) fn recover(&self) -> Durable {
+    pub(crate) fn recover(&self) -> Durable {
         let mut contents = self.lock();
         let count = contents.unsynced.len() as u64 + 1;
         let kept = contents.random.below(count) as usize;
@@ -31,17 +31,17 @@ impl Disk {
         contents.durable.clone()
     }
 
-    pub(super) fn write(&self, write: Write) {
+    pub(crate) fn write(&self, write: Write) {
         self.lock().unsynced.push(write);
     }
 
     /// How many writes are not synced.
-    pub(super) fn unsynced(&self) -> usize {
+    pub(crate) fn unsynced(&self) -> usize {
         self.lock().unsynced.len()
     }
 
     /// The first so many writes are there for good.
-    pub(super) fn sync(&self, writes: usize) {
+    pub(crate) fn sync(&self, writes: usize) {
         let mut contents = self.lock();
         let synced: Vec<Write> = contents.unsynced.drain(..writes).collect();
         synced.into_iter().for_each(|write| apply(&mut contents.durable, write));
