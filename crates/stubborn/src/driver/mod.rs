@@ -13,6 +13,7 @@ mod patience;
 mod shared;
 mod tasks;
 mod timer;
+mod together;
 mod waiters;
 mod workers;
 

@@ -9,6 +9,7 @@ use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::Transmit;
 
 use super::shared::Shared;
+use super::together;
 use crate::datagram::Socket;
 
 /// Bytes taken from the node under one lock; a transmit that was begun may go past it.
@@ -23,6 +24,8 @@ pub(crate) struct Outgoing {
     queue: VecDeque<Transmit>,
     /// How many bytes at the front of `bytes` are sent.
     sent: usize,
+    /// Datagrams that one send may carry.
+    max_segments: usize,
 }
 
 /// What a caller sends by itself instead of waking the driver.
@@ -54,7 +57,8 @@ fn would_block(sent: io::Result<()>) -> bool {
 
 impl Outgoing {
     pub(crate) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(2 * FILL), queue: VecDeque::new(), sent: 0 }
+        let bytes = Vec::with_capacity(2 * FILL);
+        Self { bytes, queue: VecDeque::new(), sent: 0, max_segments: 1 }
     }
 
     /// Sends all that `fill` takes out of its node, until that is nothing. Pending if the socket is
@@ -84,6 +88,7 @@ impl Outgoing {
             }
             self.bytes.clear();
             self.sent = 0;
+            self.max_segments = socket.max_segments();
             fill(self);
             debug_assert_eq!(self.bytes.len(), self.queue.iter().map(|t| t.size).sum::<usize>());
             if self.queue.is_empty() {
@@ -95,11 +100,24 @@ impl Outgoing {
     /// Takes datagrams from `poll_transmit` until there are enough for a while, or none.
     pub(crate) fn take(&mut self, mut poll_transmit: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         while self.bytes.len() < FILL {
+            let start = self.bytes.len();
             match poll_transmit(&mut self.bytes) {
-                Some(transmit) => self.queue.push_back(transmit),
+                Some(transmit) => self.push(transmit, start),
                 None => break,
             }
         }
+    }
+
+    /// Adds what begins at `start`.
+    fn push(&mut self, transmit: Transmit, start: usize) {
+        let next = &self.bytes[start..];
+        if let Some(last) = self.queue.back_mut() {
+            let before = &self.bytes[start - last.size..start];
+            if together::join(last, before, &transmit, next, self.max_segments) {
+                return;
+            }
+        }
+        self.queue.push_back(transmit);
     }
 
     /// Takes the next datagrams out of a node, those first that a caller could not send by itself.
