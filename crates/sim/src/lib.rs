@@ -20,23 +20,26 @@
 //! a scenario must keep to that too: no clock but the world's (or `tokio::time`), no threads, no
 //! randomness but [`World::random`], no iteration over hash maps, `biased;` in `tokio::select!`.
 
+mod batch;
 mod crypto;
 mod disk;
 mod explorer;
 mod groups;
 mod network;
+mod nodes;
 mod oracle;
 mod replicas;
 mod world;
 
+pub use batch::{Batch, Counts};
 pub use explorer::{
-    Batch, LossyFigures, LossyWork, Resender, Speed, explore, explore_seeds, measure_lossy,
+    LossyFigures, LossyWork, Resender, Speed, WorldCounts, explore, explore_seeds, measure_lossy,
     measure_speed, simulate,
 };
-pub use groups::{NodeBatch, NodeCounts, explore_node_seeds, simulate_nodes};
+pub use groups::{NodeCounts, explore_node_seeds, simulate_nodes};
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};
-pub use replicas::{GroupBatch, GroupCounts, Sabotage, explore_group_seeds, simulate_group};
+pub use replicas::{GroupCounts, Sabotage, explore_group_seeds, simulate_group};
 pub use world::{
     After, Brief, Failure, Report, Settings, SimCaller, SimSocket, World, millis, run, secs,
 };

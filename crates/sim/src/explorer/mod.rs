@@ -13,13 +13,13 @@ pub use speed::{Speed, measure_speed};
 
 use std::future::Future;
 use std::io::Write;
+use std::ops::AddAssign;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use stubborn_core::time::Instant;
 
+use crate::batch::{Batch, Counts, explore_batch};
 use crate::oracle::{CallCounts, RaceCounts, Violation};
 use crate::world::{Failure, Report, Settings, World, run};
 
@@ -49,19 +49,26 @@ pub(crate) fn caught(
     })
 }
 
-/// What a batch of runs was.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Runs that kept every promise.
-    pub runs: u64,
-    /// The world's time that passed in them.
-    pub simulated: Duration,
+/// What was met in runs of the explorer's scenario.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldCounts {
     /// What became of the calls.
     pub calls: CallCounts,
     /// Which races were met.
     pub races: RaceCounts,
-    /// The failed run with the lowest seed.
-    pub failure: Option<Failure>,
+}
+
+impl Counts for WorldCounts {
+    fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.races.named()
+    }
+}
+
+impl AddAssign for WorldCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.races += other.races;
+    }
 }
 
 /// Runs the explorer's scenario with `runs` seeds from `first` on, on `threads` threads, until one
@@ -71,16 +78,14 @@ pub fn explore_seeds(
     runs: u64,
     threads: usize,
     progress: impl Fn(u64) + Sync,
-) -> Batch {
-    let batch = Mutex::new(Batch::default());
-    each_seed(first, runs, threads, |seed, done| {
-        let result = simulate(seed, None);
-        let fine = result.is_ok();
-        batch.lock().expect("no thread panics with the lock").add(result);
-        progress(done);
-        fine
-    });
-    batch.into_inner().expect("no thread panicked with the lock")
+) -> Batch<WorldCounts> {
+    let simulate = |seed| {
+        simulate(seed, None).map(|report| {
+            let counts = WorldCounts { calls: report.calls, races: report.races };
+            (report, counts)
+        })
+    };
+    explore_batch((first, runs), threads, simulate, progress)
 }
 
 /// Calls `run_one` with each seed and the number of runs so far, until it says that one failed.
@@ -107,29 +112,6 @@ pub(crate) fn each_seed(
             });
         }
     });
-}
-
-impl Batch {
-    /// The races that no run has met.
-    pub fn missing_races(&self) -> Vec<&'static str> {
-        self.races.named().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
-    }
-
-    fn add(&mut self, result: Result<Report, Failure>) {
-        match result {
-            Ok(report) => {
-                self.runs += 1;
-                self.simulated += report.simulated;
-                self.calls += report.calls;
-                self.races += report.races;
-            }
-            Err(failure) => {
-                if self.failure.as_ref().is_none_or(|other| failure.seed < other.seed) {
-                    self.failure = Some(failure);
-                }
-            }
-        }
-    }
 }
 
 /// Runs a scenario in `seeds` worlds, one for each seed from 0 on. With `STUBBORN_SEED=N` in the

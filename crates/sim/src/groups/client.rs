@@ -7,8 +7,9 @@ use stubborn_core::service::{
 };
 use stubborn_core::session::CallId;
 
-use super::cluster::{Cluster, host};
+use super::cluster::Cluster;
 use super::ledger::{ADD, Command, GET, count};
+use crate::nodes::{Nodes, host};
 use crate::world::{SimCaller, millis};
 
 pub(super) struct Client {

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use stubborn_core::random::Random;
 use stubborn_group::replica::{Settings, Standing};
-use stubborn_group::replication::{Durable, MemberChange, Members, NodeId};
+use stubborn_group::replication::{Durable, Members, NodeId};
 
 use super::NodeCounts;
-use super::judge::{Broken, Judge};
+use super::judge::Judge;
 use super::ledger::Ledger;
 use super::process::Process;
 use crate::disk::Disk;
-use crate::oracle::Violation;
+use crate::nodes::{Met, Nodes, Order, host};
 use crate::world::{World, millis};
 
 /// The group's id: its lowest byte is that of the first and only worker.
@@ -53,13 +53,6 @@ pub(super) struct Shared {
     standings: BTreeMap<NodeId, (Standing, Option<Ledger>)>,
 }
 
-/// What an administrator asks of a leader.
-#[derive(Clone, Debug)]
-pub(super) enum Order {
-    Change(MemberChange),
-    Transfer(NodeId),
-}
-
 impl Cluster {
     pub(super) fn new(world: World, habits: Habits, random: Random) -> Self {
         let shared = Shared {
@@ -91,31 +84,6 @@ impl Cluster {
             shared.addresses.insert(*id, address);
         }
         nodes.iter().for_each(|id| self.spawn(*id));
-    }
-
-    /// Starts a node that was killed.
-    pub(super) fn restart(&self, id: NodeId) {
-        if !self.world.is_alive(&host(id)) {
-            self.world.restart(&host(id));
-            self.spawn(id);
-        }
-    }
-
-    /// Kills a node, and starts it again after a while.
-    pub(super) fn crash(&self, id: NodeId, down: Duration) {
-        self.lock().counts.crashes += 1;
-        self.world.kill(&host(id));
-        let cluster = self.clone();
-        self.world.spawn(async move {
-            cluster.world.sleep(down).await;
-            cluster.restart(id);
-        });
-    }
-
-    fn spawn(&self, id: NodeId) {
-        let disk = self.lock().disks[&id].clone();
-        let process = Process::run(self.clone(), id, disk);
-        self.world.spawn_on(&host(id), process);
     }
 
     pub(super) fn address(&self, id: NodeId) -> SocketAddr {
@@ -164,27 +132,6 @@ impl Cluster {
         lines.collect()
     }
 
-    /// Stops the run if a promise is broken.
-    pub(super) fn judge(&self, verdict: Result<(), Broken>) {
-        if let Err((promise, what)) = verdict {
-            let now = self.world.now();
-            self.world.state().accuse(Err(Violation::new(promise, now, what)));
-        }
-    }
-
-    /// Adds a line to the trace.
-    pub(super) fn note(&self, word: u64, line: impl FnOnce() -> String) {
-        self.world.state().note(word, line);
-    }
-
-    pub(super) fn chance(&self, p: f64) -> bool {
-        self.lock().random.chance(p)
-    }
-
-    pub(super) fn below(&self, bound: u64) -> u64 {
-        self.lock().random.below(bound)
-    }
-
     /// Loses power between two steps, by chance. Returns whether it did.
     pub(super) fn crash_maybe(&self, id: NodeId) -> bool {
         if self.lock().healed || !self.chance(self.habits.crash) {
@@ -196,7 +143,41 @@ impl Cluster {
     }
 }
 
-/// The name of a node's host.
-pub(super) fn host(id: NodeId) -> String {
-    format!("node-{}", id.get())
+impl Nodes for Cluster {
+    fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.lock().disks.keys().copied().collect()
+    }
+
+    fn is_healed(&self) -> bool {
+        self.lock().healed
+    }
+
+    fn spawn(&self, id: NodeId) {
+        let disk = self.lock().disks[&id].clone();
+        let process = Process::run(self.clone(), id, disk);
+        self.world.spawn_on(&host(id), process);
+    }
+
+    fn order(&self, order: Order) {
+        self.lock().order = Some(order);
+    }
+
+    fn count(&self, met: Met) {
+        let counts = &mut self.lock().counts;
+        *match met {
+            Met::Crash => &mut counts.crashes,
+            Met::AllAtOnce => &mut counts.all_at_once,
+            Met::Pause => &mut counts.pauses,
+            Met::Partition => &mut counts.partitions,
+            Met::Partial => &mut counts.partial,
+        } += 1;
+    }
+
+    fn with_random<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+        draw(&mut self.lock().random)
+    }
 }

@@ -6,10 +6,8 @@ use stubborn_group::replication::NodeId;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ledger::{Command, Ledger};
+use crate::nodes::Broken;
 use crate::replicas::History;
-
-/// How a promise was broken: which one, and what was seen.
-pub(super) type Broken = (&'static str, String);
 
 /// Watches a group and its clients from outside.
 #[derive(Default)]

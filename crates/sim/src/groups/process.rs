@@ -14,9 +14,10 @@ use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
 use stubborn_group::replica::PacketError;
 use stubborn_group::replication::{NodeId, Refusal};
 
-use super::cluster::{Cluster, GROUP, Order, host};
+use super::cluster::{Cluster, GROUP};
 use super::ledger::Ledger;
 use crate::disk::Disk;
+use crate::nodes::{Nodes, Order, host};
 use crate::world::SimSocket;
 
 /// A node that runs.

@@ -9,6 +9,7 @@ use stubborn_core::datagram::Datagrams;
 use super::counter::Command;
 use super::group::Group;
 use super::wire::{Ask, Datagram};
+use crate::nodes::Nodes;
 use crate::world::{SimSocket, millis};
 
 pub(super) struct Client {
@@ -39,7 +40,7 @@ impl Client {
             let pause = Duration::from_micros(self.group.below(pause));
             self.group.world.sleep(pause).await;
         }
-        self.group.lock().counts.clients_done += 1;
+        self.group.lock().clients_done += 1;
     }
 
     /// Has the group count, once.

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stubborn_core::random::Random;
-use stubborn_group::replication::{Durable, MemberChange, Members, NodeId, Status};
+use stubborn_group::replication::{Durable, Members, NodeId, Status};
 
-use super::invariants::{Broken, Invariants};
+use super::invariants::Invariants;
 use super::replica::Replica;
 use super::{GroupCounts, Sabotage};
 use crate::disk::Disk;
-use crate::oracle::Violation;
+use crate::nodes::{Met, Nodes, Order, host};
 use crate::world::{World, millis};
 
 /// A group and the world it is in. Cheap to clone; clones are the same group.
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     pub(super) order: Option<Order>,
     /// Nothing goes wrong any more.
     pub(super) healed: bool,
+    pub(super) clients_done: u64,
     addresses: BTreeMap<NodeId, SocketAddr>,
     disks: BTreeMap<NodeId, Disk>,
     /// How long a tick of a node's clock takes.
@@ -64,13 +65,6 @@ pub(super) struct Standing {
     pub(super) members: Members,
 }
 
-/// What an administrator asks of a leader.
-#[derive(Clone, Debug)]
-pub(super) enum Order {
-    Change(MemberChange),
-    Transfer(NodeId),
-}
-
 /// A tick of a clock that goes right.
 pub(super) const TICK: Duration = millis(10);
 
@@ -82,6 +76,7 @@ impl Group {
             counts: GroupCounts::default(),
             order: None,
             healed: false,
+            clients_done: 0,
             addresses: BTreeMap::new(),
             disks: BTreeMap::new(),
             ticks: BTreeMap::new(),
@@ -103,31 +98,6 @@ impl Group {
         self.spawn(id);
     }
 
-    /// Starts a node that was killed.
-    pub(super) fn restart(&self, id: NodeId) {
-        if !self.world.is_alive(&host(id)) {
-            self.world.restart(&host(id));
-            self.spawn(id);
-        }
-    }
-
-    /// Kills a node, and starts it again after a while.
-    pub(super) fn crash(&self, id: NodeId, down: Duration) {
-        self.lock().counts.crashes += 1;
-        self.world.kill(&host(id));
-        let group = self.clone();
-        self.world.spawn(async move {
-            group.world.sleep(down).await;
-            group.restart(id);
-        });
-    }
-
-    fn spawn(&self, id: NodeId) {
-        let disk = self.lock().disks[&id].clone();
-        let replica = Replica::new(self.clone(), id, disk);
-        self.world.spawn_on(&host(id), replica.run());
-    }
-
     pub(super) fn register(&self, id: NodeId, address: SocketAddr) {
         self.lock().addresses.insert(id, address);
     }
@@ -139,10 +109,6 @@ impl Group {
     pub(super) fn node_at(&self, address: SocketAddr) -> Option<NodeId> {
         let shared = self.lock();
         shared.addresses.iter().find(|(_, other)| **other == address).map(|(id, _)| *id)
-    }
-
-    pub(super) fn nodes(&self) -> Vec<NodeId> {
-        self.lock().disks.keys().copied().collect()
     }
 
     pub(super) fn tick_of(&self, id: NodeId) -> Duration {
@@ -183,30 +149,43 @@ impl Group {
         });
         lines.collect()
     }
-
-    /// Stops the run if an invariant is broken.
-    pub(super) fn judge(&self, verdict: Result<(), Broken>) {
-        if let Err((promise, what)) = verdict {
-            let now = self.world.now();
-            self.world.state().accuse(Err(Violation::new(promise, now, what)));
-        }
-    }
-
-    /// Adds a line to the trace.
-    pub(super) fn note(&self, word: u64, line: impl FnOnce() -> String) {
-        self.world.state().note(word, line);
-    }
-
-    pub(super) fn chance(&self, p: f64) -> bool {
-        self.lock().random.chance(p)
-    }
-
-    pub(super) fn below(&self, bound: u64) -> u64 {
-        self.lock().random.below(bound)
-    }
 }
 
-/// The name of a node's host.
-pub(super) fn host(id: NodeId) -> String {
-    format!("node-{}", id.get())
+impl Nodes for Group {
+    fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.lock().disks.keys().copied().collect()
+    }
+
+    fn is_healed(&self) -> bool {
+        self.lock().healed
+    }
+
+    fn spawn(&self, id: NodeId) {
+        let disk = self.lock().disks[&id].clone();
+        let replica = Replica::new(self.clone(), id, disk);
+        self.world.spawn_on(&host(id), replica.run());
+    }
+
+    fn order(&self, order: Order) {
+        self.lock().order = Some(order);
+    }
+
+    fn count(&self, met: Met) {
+        let counts = &mut self.lock().counts;
+        *match met {
+            Met::Crash => &mut counts.crashes,
+            Met::AllAtOnce => &mut counts.all_at_once,
+            Met::Pause => &mut counts.pauses,
+            Met::Partition => &mut counts.partitions,
+            Met::Partial => &mut counts.partial,
+        } += 1;
+    }
+
+    fn with_random<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+        draw(&mut self.lock().random)
+    }
 }

@@ -14,9 +14,10 @@ use stubborn_group::replication::{
 
 use super::Sabotage;
 use super::counter::{Command, Counter};
-use super::group::{Group, Order, Standing, host};
+use super::group::{Group, Standing};
 use super::wire::{Ask, Datagram};
 use crate::disk::Disk;
+use crate::nodes::{Nodes, Order, host};
 use crate::world::{SimSocket, millis};
 
 pub(super) struct Replica {

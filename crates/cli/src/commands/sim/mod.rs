@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use replicas::Kind;
 use serde_json::{Value, json};
-use stubborn_sim::{Batch, CallCounts, Failure, Report};
+use stubborn_sim::{Batch, CallCounts, Failure, Report, WorldCounts};
 
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
@@ -96,7 +96,7 @@ fn explore(args: &Args, out: &Output) -> Result<(), Error> {
     if let Some(failure) = &batch.failure {
         return Err(broken(failure, ""));
     }
-    let missing = batch.missing_races();
+    let missing = batch.missing();
     summary(&batch, start.elapsed(), out);
     // A short batch cannot be expected to reach every race.
     if args.runs >= RUNS_THAT_REACH_EVERY_RACE && !missing.is_empty() {
@@ -122,13 +122,17 @@ fn progress(runs: u64, out: &Output) -> ProgressBar {
     ProgressBar::new(runs).with_style(style)
 }
 
-fn summary(batch: &Batch, took: Duration, out: &Output) {
-    let races: serde_json::Map<String, Value> =
-        batch.races.named().map(|(name, count)| (name.replace(' ', "_"), count.into())).collect();
+fn summary(batch: &Batch<WorldCounts>, took: Duration, out: &Output) {
+    let races: serde_json::Map<String, Value> = batch
+        .counts
+        .races
+        .named()
+        .map(|(name, count)| (name.replace(' ', "_"), count.into()))
+        .collect();
     out.json(&json!({
         "runs": batch.runs,
         "simulated_s": batch.simulated.as_secs_f64(),
-        "calls": calls_json(&batch.calls),
+        "calls": calls_json(&batch.counts.calls),
         "races": races,
     }));
     let good = out.paint(Style::Good, format_args!("{} runs kept every promise", batch.runs));
@@ -137,9 +141,9 @@ fn summary(batch: &Batch, took: Duration, out: &Output) {
         seconds(batch.simulated),
         seconds(took)
     ));
-    out.line(calls_line(&batch.calls));
+    out.line(calls_line(&batch.counts.calls));
     let reached: Vec<String> =
-        batch.races.named().map(|(name, count)| format!("{name} {count}")).collect();
+        batch.counts.races.named().map(|(name, count)| format!("{name} {count}")).collect();
     out.line(format_args!("races reached: {}", reached.join(", ")));
 }
 

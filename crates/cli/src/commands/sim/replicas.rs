@@ -1,10 +1,11 @@
 //! `stubborn sim --replicas` and `--groups`: groups of replicas in the simulated world.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use stubborn_sim::{
-    Failure, explore_group_seeds, explore_node_seeds, simulate_group, simulate_nodes,
+    Batch, Counts, Failure, Report, explore_group_seeds, explore_node_seeds, simulate_group,
+    simulate_nodes,
 };
 
 use super::{Args, RUNS_THAT_REACH_EVERY_RACE, broken, create, progress, seconds};
@@ -20,39 +21,11 @@ pub(super) enum Kind {
     Groups,
 }
 
-type Counts = Vec<(&'static str, u64)>;
-
-/// What a batch of either scenario was.
-struct Batch {
-    runs: u64,
-    simulated: Duration,
-    counts: Counts,
-    missing: Vec<&'static str>,
-    failure: Option<Failure>,
-}
-
 impl Kind {
     fn flag(self) -> &'static str {
         match self {
             Self::Replicas => "--replicas ",
             Self::Groups => "--groups ",
-        }
-    }
-
-    fn explore(self, args: &Args, threads: usize, progress: impl Fn(u64) + Sync) -> Batch {
-        match self {
-            Self::Replicas => {
-                let batch = explore_group_seeds(args.first, args.runs, threads, None, progress);
-                let (counts, missing) = (batch.counts.named().collect(), batch.missing());
-                let (runs, simulated) = (batch.runs, batch.simulated);
-                Batch { runs, simulated, counts, missing, failure: batch.failure }
-            }
-            Self::Groups => {
-                let batch = explore_node_seeds(args.first, args.runs, threads, progress);
-                let (counts, missing) = (batch.counts.named().collect(), batch.missing());
-                let (runs, simulated) = (batch.runs, batch.simulated);
-                Batch { runs, simulated, counts, missing, failure: batch.failure }
-            }
         }
     }
 }
@@ -66,13 +39,18 @@ pub(super) fn run(kind: Kind, args: &Args, out: &Output) -> Result<(), Error> {
 
 fn replay(kind: Kind, seed: u64, args: &Args, out: &Output) -> Result<(), Error> {
     let writer = args.trace.as_deref().map(create).transpose()?;
-    let result = match kind {
-        Kind::Replicas => simulate_group(seed, writer, None)
-            .map(|(report, counts)| (report, counts.named().collect::<Counts>())),
-        Kind::Groups => {
-            simulate_nodes(seed, writer).map(|(report, counts)| (report, counts.named().collect()))
-        }
-    };
+    match kind {
+        Kind::Replicas => tell_run(kind, simulate_group(seed, writer, None), seed, out),
+        Kind::Groups => tell_run(kind, simulate_nodes(seed, writer), seed, out),
+    }
+}
+
+fn tell_run<C: Counts>(
+    kind: Kind,
+    result: Result<(Report, C), Failure>,
+    seed: u64,
+    out: &Output,
+) -> Result<(), Error> {
     let (report, counts) = result.map_err(|failure| broken(&failure, kind.flag()))?;
     out.json(&json!({
         "seed": seed,
@@ -92,11 +70,31 @@ fn replay(kind: Kind, seed: u64, args: &Args, out: &Output) -> Result<(), Error>
 
 fn explore(kind: Kind, args: &Args, out: &Output) -> Result<(), Error> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.unwrap_or_else(cores);
+    let (first, runs, threads) = (args.first, args.runs, args.threads.unwrap_or_else(cores));
     let bar = progress(args.runs, out);
+    let progress = |done| bar.set_position(done);
     let start = Instant::now();
-    let batch = kind.explore(args, threads, |done| bar.set_position(done));
-    bar.finish_and_clear();
+    match kind {
+        Kind::Replicas => {
+            let batch = explore_group_seeds(first, runs, threads, None, progress);
+            bar.finish_and_clear();
+            tell_batch(kind, &batch, start, args, out)
+        }
+        Kind::Groups => {
+            let batch = explore_node_seeds(first, runs, threads, progress);
+            bar.finish_and_clear();
+            tell_batch(kind, &batch, start, args, out)
+        }
+    }
+}
+
+fn tell_batch<C: Counts>(
+    kind: Kind,
+    batch: &Batch<C>,
+    start: Instant,
+    args: &Args,
+    out: &Output,
+) -> Result<(), Error> {
     if let Some(failure) = &batch.failure {
         return Err(broken(failure, kind.flag()));
     }
@@ -112,18 +110,19 @@ fn explore(kind: Kind, args: &Args, out: &Output) -> Result<(), Error> {
         seconds(start.elapsed())
     ));
     out.line(line(&batch.counts));
-    if args.runs >= RUNS_THAT_REACH_EVERY_RACE && !batch.missing.is_empty() {
-        let missing = batch.missing.join(", ");
+    let missing = batch.missing();
+    if args.runs >= RUNS_THAT_REACH_EVERY_RACE && !missing.is_empty() {
+        let missing = missing.join(", ");
         let message = format!("these were never met, so the batch proves little: {missing}");
         return Err(Error::new(Exit::Failed, message));
     }
     Ok(())
 }
 
-fn to_json(counts: &[(&'static str, u64)]) -> Value {
-    counts.iter().map(|(name, count)| (name.replace(' ', "_"), Value::from(*count))).collect()
+fn to_json(counts: &impl Counts) -> Value {
+    counts.named().map(|(name, count)| (name.replace(' ', "_"), Value::from(count))).collect()
 }
 
-fn line(counts: &[(&'static str, u64)]) -> String {
-    counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+fn line(counts: &impl Counts) -> String {
+    counts.named().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }

@@ -8,12 +8,10 @@ mod state_machine_safety;
 use stubborn_group::replication::{Entry, NodeId, Role, Status};
 
 use super::counter::Counter;
+use crate::nodes::Broken;
 
 pub(crate) use linearizability::History;
 pub(super) use linearizability::Operation;
-
-/// How an invariant was broken: which one, and what was seen.
-pub(super) type Broken = (&'static str, String);
 
 /// Watches a group from outside.
 #[derive(Default)]
