@@ -138,6 +138,7 @@ impl World {
             deadline: None,
             wait_for_ready: Some(true),
             reserved: None,
+            max_staleness: None,
         };
         self.client.call(self.now, self.channel, call);
     }

@@ -155,6 +155,7 @@ impl World {
                     deadline: None,
                     wait_for_ready: Some(true),
                     reserved: None,
+                    max_staleness: None,
                 };
                 self.client.node.call(now, self.client.channel, call);
                 self.client.in_flight += 1;

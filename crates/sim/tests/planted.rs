@@ -89,3 +89,8 @@ fn time_by_a_replicas_own_clock_is_found() {
 fn a_read_without_a_majority_is_found() {
     assert!(found_in_groups("lonely-read").contains("linearizability"));
 }
+
+#[test]
+fn a_replica_that_does_not_look_at_what_its_client_has_seen_is_found() {
+    assert!(found_in_groups("backward-read").contains("sessions"));
+}

@@ -40,6 +40,11 @@ authority = authority.crt
 # Who may call: `certificate` (whoever has one of that authority) or `anybody`.
 clients = certificate
 
+# Whether this node, while it leads, answers reads without a question to the others for as long as they
+# cannot have elected another leader: `no`, or `yes` where the clocks of all members go at about one
+# speed and virtual machines are not suspended.
+lease = no
+
 # The members with which the group begins: number, address, and the fingerprint of the node's key
 # (`stubborn ping` shows it). The same lines, in any order, at every node.
 member = 1 a.example:7400 0000000000000000000000000000000000000000000000000000000000000001
@@ -61,6 +66,7 @@ pub(crate) struct NodeConfig {
     pub(crate) key: PathBuf,
     pub(crate) authority: PathBuf,
     pub(crate) clients: Admission,
+    pub(crate) lease: bool,
     /// Sorted by number.
     pub(crate) members: Vec<Member>,
 }
@@ -93,6 +99,7 @@ struct Fields {
     key: Option<PathBuf>,
     authority: Option<PathBuf>,
     clients: Option<Admission>,
+    lease: Option<bool>,
     members: Vec<Member>,
 }
 
@@ -158,6 +165,7 @@ impl NodeConfig {
             Admission::Anybody => "anybody",
         };
         let _ = writeln!(out, "clients = {clients}");
+        let _ = writeln!(out, "lease = {}", if self.lease { "yes" } else { "no" });
         for Member { number, address, key } in &self.members {
             let _ = writeln!(out, "member = {number} {address} {key}");
         }
@@ -189,6 +197,7 @@ impl Fields {
             "key" => once(&mut self.key, name, path()),
             "authority" => once(&mut self.authority, name, path()),
             "clients" => once(&mut self.clients, name, admission(value)?),
+            "lease" => once(&mut self.lease, name, yes_or_no(name, value)?),
             "member" => {
                 self.members.push(member(value)?);
                 Ok(())
@@ -224,6 +233,7 @@ impl Fields {
             key: self.key.ok_or_else(|| missing("key"))?,
             authority: self.authority.ok_or_else(|| missing("authority"))?,
             clients: self.clients.unwrap_or(Admission::Certificate),
+            lease: self.lease.unwrap_or(false),
             members: self.members,
         })
     }
@@ -260,6 +270,14 @@ fn admission(text: &str) -> Result<Admission, String> {
         "certificate" => Ok(Admission::Certificate),
         "anybody" => Ok(Admission::Anybody),
         _ => Err(format!("clients is `certificate` or `anybody`, not {text:?}")),
+    }
+}
+
+fn yes_or_no(name: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("{name} is `yes` or `no`, not {text:?}")),
     }
 }
 
@@ -306,6 +324,7 @@ mod tests {
             ("node = 1", "node", "expected `name = value`"),
             ("node = 1", "node =", "node has no value"),
             ("clients = certificate", "clients = all", "`certificate` or `anybody`"),
+            ("lease = no", "lease = maybe", "lease is `yes` or `no`"),
             ("group = 01", "group = ", "is no group"),
             ("cd00", "cdef", "the last two 00"),
             ("listen =", "lisen =", "no setting \"lisen\""),

@@ -104,6 +104,7 @@ impl Folder {
                 key: "node.key".into(),
                 authority: "authority.crt".into(),
                 clients,
+                lease: false,
                 members: members.clone(),
             };
             self.make_node(&config, identity, &authority)?;

@@ -1,5 +1,7 @@
 //! `stubborn kv`: keys and values of a cluster, from the shell.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use stubborn::kv::compare_and_swap_request::Expected;
@@ -9,7 +11,7 @@ use stubborn::kv::{
 
 use crate::error::{Error, Exit};
 use crate::output::Output;
-use crate::remote::Cluster;
+use crate::remote::{Cluster, duration};
 use crate::task::block_on;
 
 /// Read and change keys and values of a cluster: what `stubborn up` and `stubborn node` serve.
@@ -37,6 +39,9 @@ enum Command {
     Get {
         /// The key.
         key: String,
+        /// Let any node answer from a state that is up to this much older than now.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        max_staleness: Option<Duration>,
     },
     /// Take a key away.
     Delete {
@@ -88,7 +93,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 
 enum Request {
     Put(PutRequest),
-    Get(GetRequest),
+    Get(GetRequest, Option<Duration>),
     Delete(DeleteRequest),
     Swap(CompareAndSwapRequest),
     List { prefix: String, limit: usize },
@@ -97,7 +102,7 @@ enum Request {
 fn read(command: Command) -> Result<Request, Error> {
     Ok(match command {
         Command::Put { key, value } => Request::Put(PutRequest { key, value: bytes(&value)? }),
-        Command::Get { key } => Request::Get(GetRequest { key }),
+        Command::Get { key, max_staleness } => Request::Get(GetRequest { key }, max_staleness),
         Command::Delete { key } => Request::Delete(DeleteRequest { key }),
         Command::Cas { key, value, delete: _, revision, expect } => {
             let expected = match (revision, expect) {
@@ -131,9 +136,13 @@ async fn perform(client: &KvClient, request: Request, out: &Output) -> Result<()
             out.line(format_args!("revision {}", reply.revision));
             out.json(&json!({ "revision": reply.revision, "previous": reply.previous }));
         }
-        Request::Get(request) => {
+        Request::Get(request, max_staleness) => {
             let key = request.key.clone();
-            let reply = client.get(request).await?;
+            let mut call = client.get(request);
+            if let Some(at_most) = max_staleness {
+                call = call.max_staleness(at_most);
+            }
+            let reply = call.await?;
             let Some(pair) = reply.pair else {
                 return Err(Error::new(Exit::Failed, format!("there is no key {key:?}"))
                     .with("revision", reply.revision));

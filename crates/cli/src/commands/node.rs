@@ -73,7 +73,8 @@ pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
         .node(config.node)
         .listen(&config.listen)
         .identity(Identity::from_pem_files(&config.certificate, &config.key)?)
-        .authority(Trust::pem_file(&config.authority)?);
+        .authority(Trust::pem_file(&config.authority)?)
+        .lease_reads(config.lease);
     for member in &config.members {
         builder = builder.member(member.number, member.address.as_str(), member.key);
     }

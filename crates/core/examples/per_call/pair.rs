@@ -177,6 +177,7 @@ impl Pair {
                 deadline: Some(Duration::from_secs(5)),
                 wait_for_ready: None,
                 reserved: None,
+                max_staleness: None,
             });
         }
     }

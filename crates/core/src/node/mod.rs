@@ -28,7 +28,7 @@ pub use footprint::Footprint;
 pub use crate::rpc::{
     CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding, IncomingQuery,
     IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed, QueryKey, RequestKey,
-    SessionCommand, SessionTable, SessionTicket, Told,
+    SessionCommand, SessionTable, SessionTicket, Staleness, Told,
 };
 
 pub use crate::service::RequestKind;
@@ -264,6 +264,20 @@ impl Node {
     /// [`SessionCommand::client`]; one that is gone is told nothing.
     pub fn tell(&mut self, now: Instant, client: u64, message: ClientMessage) {
         self.with_server(now, |server, cx| server.tell(cx, client, message));
+    }
+
+    /// This replica has applied the group's log up to this entry: what it tells clients from now on is
+    /// as of then. To be called before it tells what an entry changed.
+    pub fn applied(&mut self, index: u64) {
+        if let Some(server) = &mut self.server {
+            server.applied(index);
+        }
+    }
+
+    /// Answers a read that may be answered from an older state: this replica's is not known to be as
+    /// fresh as it asks for. Its caller asks elsewhere.
+    pub fn too_stale(&mut self, now: Instant, request: RequestKey) {
+        self.with_server(now, |server, cx| server.too_stale(cx, request));
     }
 
     /// Asks the clients whose sessions are attached to this replica to move to another one: it is cut

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 
 use super::config::SessionTicket;
 use super::group::SessionCommand;
+use super::message::Staleness;
 use super::server::IncomingQuery;
 use crate::service::{
     Call, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, RequestKind,
@@ -132,6 +133,9 @@ pub struct IncomingRequest {
     pub method: MethodId,
     /// What the caller expects to be kept of its outcome.
     pub kind: RequestKind,
+    /// For a read: how old the state may be that it is answered from. None where it has to be that of
+    /// now.
+    pub stale: Option<Staleness>,
     /// The message and what is known of the call. The driver sets the context's clock.
     pub call: Call<Encoded>,
 }

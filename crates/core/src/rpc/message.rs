@@ -19,17 +19,54 @@ use crate::wire::varint;
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ToServer {
-    Open { nonce: [u8; 16], slots: u32 },
-    Attach { session: SessionId, secret: SessionSecret },
-    Request { slot: u32, sequence: u64, payload: RequestPayload },
-    Fence { slot: u32, sequence: u64 },
+    Open {
+        nonce: [u8; 16],
+        slots: u32,
+    },
+    Attach {
+        session: SessionId,
+        secret: SessionSecret,
+    },
+    Request {
+        slot: u32,
+        sequence: u64,
+        payload: RequestPayload,
+    },
+    Fence {
+        slot: u32,
+        sequence: u64,
+    },
     Release(Vec<SlotPosition>),
     ReturnSlots(Vec<SlotPosition>),
-    Query { query: u64, call: CallId, secret: SessionSecret },
-    Read { read: u64, payload: RequestPayload },
-    CancelRead { read: u64 },
+    Query {
+        query: u64,
+        call: CallId,
+        secret: SessionSecret,
+    },
+    Read {
+        read: u64,
+        payload: RequestPayload,
+    },
+    /// A read of a state that may be older.
+    StaleRead {
+        read: u64,
+        stale: Staleness,
+        payload: RequestPayload,
+    },
+    CancelRead {
+        read: u64,
+    },
     Maybe(RequestPayload),
     CloseSession,
+}
+
+/// How old the state may be that a read is answered from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staleness {
+    /// It holds everything up to this entry of the group's log: what the caller has seen already.
+    pub seen: u64,
+    /// It holds everything that was committed so long ago.
+    pub at_most: Duration,
 }
 
 /// What every request carries.
@@ -104,6 +141,10 @@ pub(crate) enum ToClient {
         read: u64,
         why: NotExecuted,
     },
+    /// The replica cannot tell that its state is as fresh as the read asks for: another one may.
+    ReadTooStale {
+        read: u64,
+    },
     Draining,
     /// The group cannot take the number now: send it again after this time. It was not looked at.
     Busy {
@@ -142,6 +183,7 @@ const READ: u8 = 0x08;
 const CANCEL_READ: u8 = 0x09;
 const MAYBE: u8 = 0x0a;
 const CLOSE_SESSION: u8 = 0x0b;
+const STALE_READ: u8 = 0x0c;
 
 const OPENED: u8 = 0x41;
 const ATTACHED: u8 = 0x42;
@@ -159,6 +201,28 @@ const DRAINING: u8 = 0x4d;
 const READ_NOT_EXECUTED: u8 = 0x4e;
 const BUSY: u8 = 0x4f;
 const SESSION_BUSY: u8 = 0x50;
+const READ_TOO_STALE: u8 = 0x51;
+const AS_OF: u8 = 0x52;
+
+/// Puts the place in the group's log in front of what a replica says to a client: what it says is
+/// true once this entry is applied.
+pub(crate) fn as_of(index: u64, (written, body): Parts) -> Parts {
+    let mut out = Vec::with_capacity(written.len() + 9);
+    out.push(AS_OF);
+    varint::encode(index.min(varint::MAX), &mut out);
+    out.extend_from_slice(&written);
+    (out, body)
+}
+
+/// The place in the group's log that stands in front of a message, if one does, and the message.
+#[inline]
+pub(crate) fn split_as_of(message: Bytes) -> (Option<u64>, Bytes) {
+    let Some((index, rest)) = message.strip_prefix(&[AS_OF]).and_then(varint::decode) else {
+        return (None, message);
+    };
+    let at = message.len() - rest.len();
+    (Some(index), message.slice(at..))
+}
 
 impl ToServer {
     pub(crate) fn encode(self, buffer: &mut MessageBuffer) -> Parts {
@@ -190,6 +254,10 @@ impl ToServer {
             }
             Self::Read { read, payload } => {
                 w.byte(READ).varint(read);
+                body = payload.encode(&mut w);
+            }
+            Self::StaleRead { read, stale, payload } => {
+                w.byte(STALE_READ).varint(read).varint(stale.seen).duration(Some(stale.at_most));
                 body = payload.encode(&mut w);
             }
             Self::CancelRead { read } => {
@@ -227,6 +295,11 @@ impl ToServer {
                 secret: SessionSecret::new(r.array()?),
             },
             READ => Self::Read { read: r.varint()?, payload: RequestPayload::decode(&mut r)? },
+            STALE_READ => Self::StaleRead {
+                read: r.varint()?,
+                stale: Staleness { seen: r.varint()?, at_most: r.duration()?.ok_or(Malformed)? },
+                payload: RequestPayload::decode(&mut r)?,
+            },
             CANCEL_READ => Self::CancelRead { read: r.varint()? },
             MAYBE => Self::Maybe(RequestPayload::decode(&mut r)?),
             CLOSE_SESSION => Self::CloseSession,
@@ -416,6 +489,9 @@ impl ToClient {
                 w.byte(READ_NOT_EXECUTED).varint(read);
                 w.varint(why.reason.to_wire()).text(&why.detail);
             }
+            Self::ReadTooStale { read } => {
+                w.byte(READ_TOO_STALE).varint(read);
+            }
             Self::Draining => {
                 w.byte(DRAINING);
             }
@@ -526,6 +602,7 @@ impl ToClient {
             READ_NOT_EXECUTED => {
                 Self::ReadNotExecuted { read: r.varint()?, why: not_executed(&mut r)? }
             }
+            READ_TOO_STALE => Self::ReadTooStale { read: r.varint()? },
             DRAINING => Self::Draining,
             BUSY => Self::Busy {
                 slot: r.varint32()?,

@@ -84,6 +84,10 @@ fn to_server() -> impl Strategy<Value = ToServer> {
             ToServer::Query { query, call, secret }
         }),
         (0..=ID, request()).prop_map(|(read, payload)| ToServer::Read { read, payload }),
+        (0..=ID, 0..=ID, 0..1u64 << 50, request()).prop_map(|(read, seen, micros, payload)| {
+            let stale = Staleness { seen, at_most: Duration::from_micros(micros) };
+            ToServer::StaleRead { read, stale, payload }
+        }),
         (0..=ID).prop_map(|read| ToServer::CancelRead { read }),
         request().prop_map(ToServer::Maybe),
         Just(ToServer::CloseSession),
@@ -123,6 +127,7 @@ fn to_client() -> impl Strategy<Value = ToClient> {
         }),
         (0..=ID, reply()).prop_map(|(read, reply)| ToClient::ReadReply { read, reply }),
         (0..=ID, why()).prop_map(|(read, why)| ToClient::ReadNotExecuted { read, why }),
+        (0..=ID).prop_map(|read| ToClient::ReadTooStale { read }),
         Just(ToClient::Draining),
     ]
 }
@@ -229,4 +234,17 @@ proptest! {
         let cut = whole.slice(..(whole.len() as f64 * keep) as usize);
         let _ = ToServer::decode(cut);
     }
+}
+
+#[test]
+fn the_place_in_the_log_stands_in_front_of_a_message_and_is_taken_off() {
+    for index in [0, 1, 1 << 20, ID] {
+        let message = ToClient::Draining.encode(&mut MessageBuffer::default());
+        let (written, _) = as_of(index, message.clone());
+        let (place, rest) = split_as_of(written.into());
+        assert_eq!((place, &rest[..]), (Some(index), &message.0[..]));
+        assert_eq!(split_as_of(rest.clone()), (None, rest));
+    }
+    let torn = Bytes::from_static(&[AS_OF, 0xc0]);
+    assert_eq!(split_as_of(torn.clone()), (None, torn));
 }

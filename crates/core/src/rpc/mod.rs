@@ -25,6 +25,8 @@ pub use event::{
     JournalRequest, RequestKey,
 };
 
+pub use message::Staleness;
+
 pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};
 

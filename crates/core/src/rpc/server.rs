@@ -15,7 +15,8 @@ use super::desk::{Caller, Desk, Verdict, Violation, larger_than};
 use super::event::{Event, IncomingRequest, RequestKey};
 use super::kept::Kept;
 use super::message::{
-    Parts, PlainRequest, ReplyPayload, RequestPayload, ToClient, ToServer, session_reference,
+    Parts, PlainRequest, ReplyPayload, RequestPayload, Staleness, ToClient, ToServer, as_of,
+    session_reference,
 };
 use crate::limits::Limits;
 use crate::service::{
@@ -63,7 +64,7 @@ struct Pending {
 #[derive(Debug)]
 enum PendingKind {
     Numbered { attachment: Attachment, slot: u32, sequence: u64 },
-    Read { client: u64, read: u64 },
+    Read { client: u64, read: u64, stale: Option<Staleness> },
     Maybe,
 }
 
@@ -194,7 +195,7 @@ impl Server {
             PendingKind::Numbered { attachment, slot, sequence } => {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
-            PendingKind::Read { client, read } => self.answer_read(cx, client, read, answer),
+            PendingKind::Read { client, read, .. } => self.answer_read(cx, client, read, answer),
             PendingKind::Maybe => {}
         }
         self.check_drained(cx);
@@ -261,7 +262,11 @@ impl Server {
                 self.say(cx, client, verdict);
             }
             ToServer::Query { query, call, secret } => self.query(cx, client, query, call, secret),
-            ToServer::Read { read, payload } => self.read(cx, client, read, payload)?,
+            ToServer::Read { read, payload } => self.read(cx, client, read, None, payload)?,
+            // Its state is never old.
+            ToServer::StaleRead { read, payload, .. } => {
+                self.read(cx, client, read, None, payload)?;
+            }
             ToServer::CancelRead { read } => self.cancel_read(cx, client, read),
             ToServer::Maybe(_) => return Err(Violation("a maybe call came as a message")),
             ToServer::CloseSession => {
@@ -344,10 +349,10 @@ impl Server {
     ) {
         let Some(state) = self.clients.get_mut(client) else { return };
         let deadline = payload.deadline.map(|left| cx.now + left);
-        let (request_kind, read) = match &kind {
-            PendingKind::Numbered { .. } => (RequestKind::Numbered, None),
-            PendingKind::Read { read, .. } => (RequestKind::Read, Some(*read)),
-            PendingKind::Maybe => (RequestKind::Maybe, None),
+        let (request_kind, read, stale) = match &kind {
+            PendingKind::Numbered { .. } => (RequestKind::Numbered, None, None),
+            PendingKind::Read { read, stale, .. } => (RequestKind::Read, Some(*read), *stale),
+            PendingKind::Maybe => (RequestKind::Maybe, None, None),
         };
         let key = RequestKey(self.requests.insert(Pending { kind, deadline }));
         if let Some(read) = read {
@@ -365,6 +370,7 @@ impl Server {
             key,
             method: payload.method,
             kind: request_kind,
+            stale,
             call: Call::new(encoded, context),
         }));
     }
@@ -387,6 +393,7 @@ impl Server {
         cx: &mut Context<'_>,
         client: u64,
         read: u64,
+        stale: Option<Staleness>,
         payload: RequestPayload,
     ) -> Result<(), Violation> {
         let Some(state) = self.clients.get(client) else { return Ok(()) };
@@ -404,7 +411,7 @@ impl Server {
             let why = NotExecuted::new(reason);
             self.send(cx, client, ToClient::ReadNotExecuted { read, why });
         } else {
-            self.start(cx, client, PendingKind::Read { client, read }, None, payload);
+            self.start(cx, client, PendingKind::Read { client, read, stale }, None, payload);
         }
         Ok(())
     }
@@ -437,7 +444,7 @@ impl Server {
                 let verdict = self.desk.too_large(&attachment, slot, sequence, limit)?;
                 self.say(cx, client, verdict);
             }
-            ToServer::Read { read, .. } => {
+            ToServer::Read { read, .. } | ToServer::StaleRead { read, .. } => {
                 self.send(cx, client, ToClient::ReadNotExecuted { read, why: larger_than(limit) });
             }
             _ => return Err(Violation("a control message is too large")),
@@ -514,6 +521,10 @@ impl Server {
     }
 
     fn send_parts(&mut self, cx: &mut Context<'_>, client: u64, parts: Parts) {
+        let parts = match &self.group {
+            Some(group) => as_of(group.applied(), parts),
+            None => parts,
+        };
         if let Some(client) = self.clients.get_mut(client) {
             client.outgoing.send(cx, client.handle, parts, 0);
         }

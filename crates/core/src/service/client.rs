@@ -37,6 +37,9 @@ pub struct OutgoingCall {
     pub wait_for_ready: Option<bool>,
     /// The number that was reserved for it, if its id was asked for before it was sent.
     pub reserved: Option<CallId>,
+    /// For a read at a group of replicas: how old the state may be that it is answered from. None
+    /// where it has to be that of now.
+    pub max_staleness: Option<Duration>,
 }
 
 impl OutgoingCall {
@@ -149,6 +152,7 @@ impl Channel {
                 deadline: None,
                 wait_for_ready: None,
                 reserved: None,
+                max_staleness: None,
             },
         )
     }
@@ -211,6 +215,7 @@ impl<R> UnaryCall<R> {
             deadline: None,
             wait_for_ready: None,
             reserved: None,
+            max_staleness: None,
         };
         let stage = Stage::Resolved(Box::new(result));
         Self { calling: Calling { channel: None, call, stage }, invalid: None }
@@ -225,6 +230,15 @@ impl<R> UnaryCall<R> {
     /// Waits for a server to become reachable (until the deadline) instead of failing at once.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
         self.calling.call.wait_for_ready = Some(wait);
+        self
+    }
+
+    /// Lets a read be answered from a state that is up to this much older than now: by the replica of
+    /// the group that is likely to answer first, mostly without a question to the others. What this
+    /// channel has seen before, its own writes among it, is in that state all the same. Of a server
+    /// that is no replica it changes nothing; a call that is no read fails, not executed.
+    pub fn max_staleness(mut self, at_most: Duration) -> Self {
+        self.calling.call.max_staleness = Some(at_most);
         self
     }
 

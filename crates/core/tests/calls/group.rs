@@ -27,6 +27,10 @@ pub(crate) struct Group {
     /// Commands are pushed back until then.
     pub(crate) busy_until: Instant,
     pub(crate) pushed_back: usize,
+    /// Entries that are applied.
+    pub(crate) applied: u64,
+    /// A replica whose state is too old for any read.
+    pub(crate) too_stale: Option<usize>,
 }
 
 impl Group {
@@ -40,6 +44,8 @@ impl Group {
             cut_off: None,
             busy_until: Instant::ZERO,
             pushed_back: 0,
+            applied: 0,
+            too_stale: None,
         }
     }
 
@@ -88,6 +94,7 @@ impl World {
         let Some(group) = &mut self.group else { return };
         while let Some(entry) = group.log.first_entry().filter(|entry| entry.key().0 <= now) {
             let (host, command) = entry.remove();
+            group.applied += 1;
             let (ran, ran_at) = (&mut self.ran, &mut self.ran_at);
             let run = |method, call: stubborn_core::service::Call<Encoded>| {
                 let body = call.message().verified(method).expect("an unaltered request");
@@ -101,6 +108,8 @@ impl World {
             };
             group.table.apply(now, host as u64, &command, run, &mut told);
         }
+        let applied = group.applied;
+        self.nodes.iter_mut().flatten().for_each(|node| node.applied(applied));
         for told in told {
             if let Some(node) = &mut self.nodes[told.replica as usize] {
                 node.tell(now, told.client, told.message);

@@ -7,5 +7,6 @@ mod group;
 mod journal;
 mod outcomes;
 mod replicas;
+mod stale;
 mod workers;
 mod world;

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
     CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalEntry, Node,
-    NodeConfig, RequestKey, ServerConfig, SessionTicket,
+    NodeConfig, RequestKey, ServerConfig, SessionTicket, Staleness,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
@@ -84,6 +84,8 @@ pub(crate) struct World {
     pub(crate) ran: Vec<(String, Bytes)>,
     /// On which host each ran.
     pub(crate) ran_at: Vec<usize>,
+    /// Reads that may be answered from an older state: where they came, and what they ask for.
+    pub(crate) stale: Vec<(usize, Staleness)>,
     /// Requests of the slow method that nobody has answered.
     pub(crate) slow: VecDeque<(RequestKey, Bytes)>,
     pub(crate) cancelled: usize,
@@ -138,6 +140,7 @@ impl World {
             channel_events: Vec::new(),
             ran: Vec::new(),
             ran_at: Vec::new(),
+            stale: Vec::new(),
             slow: VecDeque::new(),
             cancelled: 0,
             drained: false,
@@ -314,6 +317,15 @@ impl World {
 
     pub(crate) fn patient_call(&mut self, method: &Method, body: &'static [u8]) -> CallKey {
         self.call_as(method, Bytes::from_static(body), None, None, Some(true))
+    }
+
+    /// A read of a state that may be so many milliseconds old.
+    pub(crate) fn stale_read(&mut self, method: &Method, at_most: u64) -> CallKey {
+        let (now, channel) = (self.now, self.channel);
+        let max_staleness = Some(Duration::from_millis(at_most));
+        let body = Bytes::from_static(b"state");
+        let call = OutgoingCall { max_staleness, ..outgoing(method, body) };
+        self.client().call(now, channel, call)
     }
 
     fn call_as(
@@ -541,7 +553,14 @@ impl World {
     }
 
     fn serve(&mut self, host: usize, request: IncomingRequest) {
-        let IncomingRequest { key, method, call, .. } = request;
+        let IncomingRequest { key, method, call, stale, .. } = request;
+        if let Some(stale) = stale {
+            self.stale.push((host, stale));
+            if self.the_group().too_stale == Some(host) {
+                let now = self.now;
+                return self.node(host).too_stale(now, key);
+            }
+        }
         let methods = [&ECHO, &SLOW, &FAIL, &READ, &SLOW_READ, &BEAT, &AGAIN];
         let method = methods.into_iter().find(|m| m.id() == method).expect("a known method");
         let body = call.message().verified(method.id()).expect("an unaltered request");
@@ -583,6 +602,7 @@ fn outgoing(method: &Method, body: Bytes) -> OutgoingCall {
         deadline: None,
         wait_for_ready: None,
         reserved: None,
+        max_staleness: None,
     }
 }
 

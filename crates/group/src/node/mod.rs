@@ -40,6 +40,10 @@ pub use self::config::{GroupConfig, GroupEvent, Peer};
 /// How long a client is asked to wait that comes when the replica has no room for its command.
 const BUSY: Duration = Duration::from_millis(50);
 
+/// How long a read that may be answered from an older state waits for the leader's word: then its
+/// client asks elsewhere.
+const STALE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How long a node hears of no leader before it asks its clients to try another one, and again: it
 /// may be cut off, or be no member any more.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(1);
@@ -52,6 +56,9 @@ pub struct GroupNode {
     /// Reads that wait for their place in the log.
     reads: BTreeMap<u64, Read>,
     read_of: BTreeMap<RequestKey, u64>,
+    /// Reads that may be answered from an older state, by the time until which they wait for one that
+    /// is fresh enough.
+    impatient: VecDeque<(Instant, u64)>,
     next_read: u64,
     renews_at: Instant,
     leader: Option<NodeId>,
@@ -97,6 +104,7 @@ impl GroupNode {
             peers,
             reads: BTreeMap::new(),
             read_of: BTreeMap::new(),
+            impatient: VecDeque::new(),
             next_read: 0,
             leader: None,
             sent_away: now,
@@ -117,6 +125,7 @@ impl GroupNode {
         self.node.handle_timeout(now);
         self.replica.handle_timeout(now);
         self.send_away_if_cut_off(now);
+        self.push_back_reads(now);
         if now >= self.renews_at {
             self.renews_at = now + self.replica.renew_every();
             let sessions = self.node.attached_sessions();
@@ -253,6 +262,7 @@ impl GroupNode {
 
     /// Passes on what the replica has for clients and peers.
     fn carry_out(&mut self, now: Instant) {
+        self.node.applied(self.replica.applied());
         while let Some(told) = self.replica.poll_told() {
             self.node.tell(now, told.client, told.message);
         }
@@ -275,8 +285,8 @@ impl GroupNode {
             }
             Event::Request(request) => self.requested(now, request),
             Event::Query(query) => {
-                let read = Read::Question(Box::new(query));
-                self.begin_read(read);
+                let read = self.note_read(Read::Question(Box::new(query)));
+                self.replica.read(read);
             }
             Event::Cancelled(key) => match self.read_of.remove(&key) {
                 Some(read) => drop(self.reads.remove(&read)),
@@ -299,16 +309,34 @@ impl GroupNode {
         if !known || request.kind != RequestKind::Read {
             return self.events.push_back(GroupEvent::Node(Event::Request(request)));
         }
-        let IncomingRequest { key, method, call, .. } = request;
-        let read = self.begin_read(Read::Call { key, method, request: call.into_message() });
+        let IncomingRequest { key, method, call, stale, .. } = request;
+        let read = self.note_read(Read::Call { key, method, request: call.into_message() });
         self.read_of.insert(key, read);
+        match stale {
+            None => self.replica.read(read),
+            Some(stale) => {
+                self.impatient.push_back((now + STALE_PATIENCE, read));
+                self.replica.read_stale(now, read, stale);
+            }
+        }
     }
 
-    fn begin_read(&mut self, read: Read) -> u64 {
+    fn note_read(&mut self, read: Read) -> u64 {
         self.next_read += 1;
         self.reads.insert(self.next_read, read);
-        self.replica.read(self.next_read);
         self.next_read
+    }
+
+    /// Sends clients elsewhere whose reads have waited for the leader long enough.
+    fn push_back_reads(&mut self, now: Instant) {
+        while let Some((_, read)) = self.impatient.pop_front_if(|(until, _)| *until <= now) {
+            if let Some(Read::Call { key, .. }) = self.reads.get(&read) {
+                let key = *key;
+                self.reads.remove(&read);
+                self.read_of.remove(&key);
+                self.node.too_stale(now, key);
+            }
+        }
     }
 
     fn answer_read(&mut self, now: Instant, read: u64) {

@@ -212,5 +212,6 @@ fn call(method: &Method, body: Vec<u8>) -> OutgoingCall {
         deadline: Some(PATIENCE),
         wait_for_ready: None,
         reserved: None,
+        max_staleness: None,
     }
 }

@@ -12,6 +12,7 @@
 
 mod clock;
 mod entry;
+mod lease;
 mod message;
 mod outbox;
 mod pending;
@@ -24,7 +25,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
-use stubborn_core::node::{Finding, IncomingQuery, SessionCommand, Told};
+use stubborn_core::node::{Finding, IncomingQuery, SessionCommand, Staleness, Told};
 use stubborn_core::random::Random;
 use stubborn_core::service::{Answer, Encoded, Machines, MethodId};
 use stubborn_core::session::SessionId;
@@ -32,10 +33,11 @@ use stubborn_core::time::{Duration, Instant};
 
 use self::clock::LogClock;
 use self::entry::{Origin, Record, encode_sessions};
+use self::lease::Lease;
 use self::message::Message;
 use self::outbox::Outbox;
 use self::pending::{Pending, Wanted};
-use self::reads::Reads;
+use self::reads::{Answered, Reads};
 use self::state::State;
 use self::submit::Gathered;
 use crate::replication::{
@@ -65,6 +67,7 @@ pub struct Replica {
     /// again.
     proposed: BTreeSet<Origin>,
     reads: Reads,
+    lease: Lease,
     /// The term and the leader for which commands were sent last.
     seen: (u64, Option<NodeId>),
     /// When the leader last said something, or this replica led.
@@ -126,6 +129,7 @@ impl Replica {
             gathered: Gathered::new(settings.pending_bytes),
             proposed: BTreeSet::new(),
             reads: Reads::new(random.fork()),
+            lease: Lease::new(settings.lease, settings.consensus.election, settings.tick),
             seen: (0, None),
             in_touch: now,
             next_tick: now + settings.tick,
@@ -240,6 +244,25 @@ impl Replica {
         self.reads.add(read);
     }
 
+    /// The same for a read that may be answered from an older state. What the caller has seen is in
+    /// it, and all that was committed before the time that it names: by the word of a leader that was
+    /// asked at that time or later, so that no two clocks are compared.
+    pub fn read_stale(&mut self, now: Instant, read: u64, stale: Staleness) {
+        let applied = self.consensus.applied().index;
+        let seen = stale.seen <= applied || cfg!(feature = "planted-backward-read");
+        let age = self.reads.age(now).filter(|age| seen && *age <= stale.at_most);
+        match age {
+            Some(age) => {
+                self.due.push_back(read);
+                // Before the next read finds the state too old.
+                if age > stale.at_most / 2 {
+                    self.reads.ask_soon();
+                }
+            }
+            None => self.reads.add(read),
+        }
+    }
+
     /// Answers a query from the state as it is.
     pub fn query(&self, method: MethodId, request: &Encoded) -> Answer {
         self.state.query(method, request)
@@ -312,6 +335,11 @@ impl Replica {
         self.in_touch
     }
 
+    /// The last entry that it has applied.
+    pub fn applied(&self) -> u64 {
+        self.consensus.applied().index
+    }
+
     /// How the replica stands.
     pub fn standing(&self) -> Standing {
         Standing {
@@ -350,7 +378,9 @@ impl Replica {
     /// # Errors
     /// If this one does not lead.
     pub fn transfer(&mut self, to: NodeId) -> Result<(), Refused> {
-        self.consensus.transfer(to)
+        self.consensus.transfer(to)?;
+        self.lease.bar();
+        Ok(())
     }
 }
 
@@ -374,7 +404,13 @@ impl Replica {
             self.apply(now, &entry)?;
         }
         for read in reads {
-            if let Some((node, number)) = self.reads.answered(read.read, read.index) {
+            let Some(Answered { asked, other }) = self.reads.answered(read.read, read.index) else {
+                continue;
+            };
+            if self.consensus.status().role == Role::Leader {
+                self.lease.renew(asked);
+            }
+            if let Some((node, number)) = other {
                 self.outbox.push(node, Message::Index { read: number, index: read.index });
             }
         }

@@ -20,6 +20,22 @@ pub(super) struct Reads {
     known: BTreeMap<u64, Vec<u64>>,
     /// Questions of others, by the number under which consensus has them.
     others: BTreeMap<u64, Other>,
+    /// A question is to be asked though no read waits for it.
+    wanted: bool,
+    /// The oldest answer that is not applied: when it was asked for, and up to where the log was
+    /// committed then.
+    confirmed: Option<(Instant, u64)>,
+    /// The state holds everything that was committed at this time of the replica's clock.
+    fresh_at: Option<Instant>,
+}
+
+/// An answer to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// When it was asked.
+    pub(super) asked: Instant,
+    /// The other replica that asked, and its number for it.
+    pub(super) other: Option<(NodeId, u64)>,
 }
 
 #[derive(Debug)]
@@ -47,6 +63,9 @@ impl Reads {
             asked: None,
             known: BTreeMap::new(),
             others: BTreeMap::new(),
+            wanted: false,
+            confirmed: None,
+            fresh_at: None,
         }
     }
 
@@ -62,9 +81,10 @@ impl Reads {
     /// The number of a question that is to be asked now. Numbers are drawn, so that the late answer
     /// to a question of an earlier life is not taken for one to this.
     pub(super) fn ask(&mut self, now: Instant) -> Option<u64> {
-        if self.asked.is_some() || self.waiting.is_empty() {
+        if self.asked.is_some() || self.waiting.is_empty() && !self.wanted {
             return None;
         }
+        self.wanted = false;
         let (number, reads) = (self.random.u64(), std::mem::take(&mut self.waiting));
         self.asked = Some(Asked { number, at: now, reads });
         Some(number)
@@ -73,6 +93,7 @@ impl Reads {
     /// Nobody could be asked, or whoever was may not answer any more: ask again.
     pub(super) fn ask_again(&mut self) {
         if let Some(asked) = self.asked.take() {
+            self.wanted |= asked.reads.is_empty();
             self.waiting.splice(0..0, asked.reads);
         }
     }
@@ -100,17 +121,51 @@ impl Reads {
         self.others.remove(&number);
     }
 
-    /// A question of this replica, or of the other one that is returned, has its answer.
-    pub(super) fn answered(&mut self, number: u64, index: u64) -> Option<(NodeId, u64)> {
+    /// A question of this replica or of another one has its answer: the log was committed up to
+    /// `index` when it was asked, or later.
+    pub(super) fn answered(&mut self, number: u64, index: u64) -> Option<Answered> {
         if let Some(asked) = self.asked.take_if(|asked| asked.number == number) {
-            self.known.entry(index).or_default().extend(asked.reads);
-            return None;
+            if !asked.reads.is_empty() {
+                self.known.entry(index).or_default().extend(asked.reads);
+            }
+            self.confirmed.get_or_insert((asked.at, index));
+            return Some(Answered { asked: asked.at, other: None });
         }
-        self.others.remove(&number).map(|other| (other.node, other.read))
+        let Other { node, read, at } = self.others.remove(&number)?;
+        Some(Answered { asked: at, other: Some((node, read)) })
+    }
+
+    /// Whether a question would be asked if it could.
+    pub(super) fn wait(&self) -> bool {
+        !self.waiting.is_empty() || self.wanted
+    }
+
+    /// The log is known to be committed up to `index` now, and no further, without a question.
+    pub(super) fn need_not_ask(&mut self, now: Instant, index: u64) {
+        if !self.waiting.is_empty() {
+            let reads = std::mem::take(&mut self.waiting);
+            self.known.entry(index).or_default().extend(reads);
+        }
+        if std::mem::take(&mut self.wanted) {
+            self.confirmed.get_or_insert((now, index));
+        }
+    }
+
+    /// Asks as soon as no question is under way, though no read waits.
+    pub(super) fn ask_soon(&mut self) {
+        self.wanted = true;
+    }
+
+    /// How old the state is at most; none if nobody knows.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        self.fresh_at.map(|at| now.since(at))
     }
 
     /// Takes the reads that may be answered now.
     pub(super) fn due(&mut self, applied: u64) -> Vec<u64> {
+        if let Some((asked, _)) = self.confirmed.take_if(|(_, index)| *index <= applied) {
+            self.fresh_at = self.fresh_at.max(Some(asked));
+        }
         let mut due = Vec::new();
         while let Some(first) = self.known.first_entry().filter(|first| *first.key() <= applied) {
             due.extend(first.remove());
@@ -134,7 +189,7 @@ mod tests {
         let first = reads.ask(Instant::ZERO).unwrap();
         reads.add(2);
         assert_eq!(reads.ask(Instant::ZERO), None);
-        assert_eq!(reads.answered(first, 7), None);
+        assert_eq!(reads.answered(first, 7).unwrap().other, None);
         assert!(reads.due(6).is_empty());
         assert_eq!(reads.due(7), [1]);
         let second = reads.ask(Instant::ZERO).unwrap();

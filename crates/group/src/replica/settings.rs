@@ -31,6 +31,9 @@ pub struct Settings {
     /// How long a command is waited for before the leader is told of it again, and how long a read
     /// is before it is asked about again.
     pub patience: Duration,
+    /// Whether a leader answers reads without a question to the others for as long as none of them can
+    /// have elected another one. That rests on their clocks: `docs/decisions/0017-leases.md`.
+    pub lease: bool,
     /// How long an idle leader lets the log's time stand still while there are sessions.
     pub time_every: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for Settings {
             pending: 65_536,
             pending_bytes: 64 << 20,
             patience: Duration::from_millis(300),
+            lease: false,
             time_every: Duration::from_secs(10),
         }
     }

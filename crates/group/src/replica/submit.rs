@@ -99,6 +99,7 @@ impl Replica {
         self.pending.send_all_again();
         self.reads.ask_again();
         self.proposed.clear();
+        self.lease.end();
         self.clock.stop();
         if status.role != Role::Leader {
             self.gathered.clear();
@@ -176,6 +177,12 @@ impl Replica {
     /// Asks how far the log is committed, for reads that wait for it.
     pub(super) fn ask_index(&mut self, now: Instant) {
         let Some(leader) = self.seen.1 else { return };
+        if leader == self.id && self.lease.holds(now) && self.reads.wait() {
+            self.reads.need_not_ask(now, self.consensus.status().committed);
+            if self.lease.is_due(now) {
+                self.reads.ask_soon();
+            }
+        }
         let Some(number) = self.reads.ask(now) else { return };
         if cfg!(feature = "planted-lonely-read") {
             self.reads.answered(number, 0);
@@ -191,6 +198,14 @@ impl Replica {
 
     /// Another replica asks how far the log is committed.
     pub(super) fn ask_for(&mut self, now: Instant, from: NodeId, read: u64) {
+        if self.lease.holds(now) {
+            let index = self.consensus.status().committed;
+            self.outbox.push(from, Message::Index { read, index });
+            if self.lease.is_due(now) {
+                self.reads.ask_soon();
+            }
+            return;
+        }
         if let Some(number) = self.reads.ask_for(now, from, read)
             && self.consensus.read(number).is_err()
         {

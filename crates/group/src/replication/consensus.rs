@@ -135,6 +135,9 @@ pub struct Consensus {
     /// Ticks after which this node stands for election, and what they were drawn for.
     timeout: usize,
     drawn_for: Option<(u64, StateRole)>,
+    /// Ticks for which this node votes for nobody, since it has started again: it may have told a
+    /// leader just before that it hears it, and leases rest on that.
+    abstains: u32,
     /// Snapshots under way to followers, and for how many ticks.
     installing: Vec<(NodeId, u32)>,
 }
@@ -151,6 +154,7 @@ impl Consensus {
         random: Random,
     ) -> Result<Self, Fault> {
         let Durable { ballot, snapshot, entries } = durable;
+        let abstains = if ballot.term > 0 { settings.election } else { 0 };
         check_durable(&ballot, &snapshot, &entries)?;
         let config = config(id, &settings, snapshot.at.index);
         let log = Log::new(
@@ -172,6 +176,7 @@ impl Consensus {
             restoring: None,
             timeout: 0,
             drawn_for: None,
+            abstains,
             installing: Vec::new(),
         };
         consensus.draw_timeout();
@@ -183,6 +188,7 @@ impl Consensus {
         if self.restoring.is_some() {
             return;
         }
+        self.abstains = self.abstains.saturating_sub(1);
         self.node.tick();
         self.report_snapshots();
         self.draw_timeout();
@@ -198,6 +204,9 @@ impl Consensus {
         }
         check(&self.node, &frame)?;
         if self.restoring.is_some() && matches!(frame, Frame::Succeed { .. }) {
+            return Ok(());
+        }
+        if self.abstains > 0 && matches!(frame, Frame::RequestVote { transfer: false, .. }) {
             return Ok(());
         }
         // What the library does not want to hear it says in its result; nothing follows from that.

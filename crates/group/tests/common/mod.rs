@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod replicas;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;

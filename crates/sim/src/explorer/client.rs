@@ -121,6 +121,7 @@ impl Worker {
             deadline: deadline.then(|| Duration::from_micros(self.random.below(3_000_000))),
             wait_for_ready: Some(self.random.chance(0.8)),
             reserved: None,
+            max_staleness: None,
         }
     }
 

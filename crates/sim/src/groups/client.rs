@@ -17,6 +17,8 @@ pub(super) struct Client {
     caller: SimCaller,
     id: u64,
     next: u64,
+    /// The largest count that it was told: it never sees a smaller one again.
+    seen: u64,
 }
 
 impl Client {
@@ -31,14 +33,18 @@ impl Client {
         let caller = cluster.world.caller(&format!("client-{id}"), &names, |config| {
             config.targets = targets;
         });
-        Self { cluster, caller, id, next: 0 }
+        Self { cluster, caller, id, next: 0, seen: 0 }
     }
 
     /// Works until nothing goes wrong any more.
     pub(super) async fn run(mut self, reads: f64, pause: u64, impatient: f64) {
         while !self.cluster.lock().healed {
             if self.cluster.chance(reads) {
-                self.read().await;
+                if self.cluster.chance(0.5) {
+                    self.read_stale().await;
+                } else {
+                    self.read().await;
+                }
             } else {
                 self.add(impatient).await;
             }
@@ -54,10 +60,10 @@ impl Client {
     async fn read(&mut self) {
         let operation = self.cluster.lock().judge.history.begin();
         loop {
-            match self.call(&GET, Command { client: 0, number: 0 }, None).await {
-                Ok(reply) => {
-                    let verdict =
-                        self.cluster.lock().judge.history.on_read(&operation, count(&reply.reply));
+            match self.get(None).await {
+                Ok(count) => {
+                    self.saw(count);
+                    let verdict = self.cluster.lock().judge.history.on_read(&operation, count);
                     self.cluster.lock().counts.reads += 1;
                     return self.cluster.judge(verdict);
                 }
@@ -67,6 +73,46 @@ impl Client {
                 Err(_) => self.cluster.world.sleep(millis(20)).await,
             }
         }
+    }
+
+    /// Reads a state that may be older, though not older than what it has seen.
+    async fn read_stale(&mut self) {
+        let at_most = Duration::from_millis(self.cluster.below(4_000));
+        let (began, before) = (self.cluster.world.now(), self.seen);
+        loop {
+            match self.get(Some(at_most)).await {
+                Ok(count) => {
+                    self.saw(count);
+                    let steady = self.cluster.habits.steady;
+                    let mut shared = self.cluster.lock();
+                    shared.counts.stale_reads += 1;
+                    let mut verdict = shared.judge.on_session_read(before, count);
+                    if steady {
+                        let fresh = shared.judge.on_stale_read(began, at_most, count);
+                        verdict = verdict.and(fresh);
+                    }
+                    drop(shared);
+                    return self.cluster.judge(verdict);
+                }
+                Err(error) if matches!(error.outcome(), Outcome::Executed(_) | Outcome::Lost) => {
+                    return self.broken("a read was answered strangely", &error);
+                }
+                Err(_) => self.cluster.world.sleep(millis(20)).await,
+            }
+        }
+    }
+
+    async fn get(&self, max_staleness: Option<Duration>) -> Result<u64, CallError> {
+        let nobody = Command { client: 0, number: 0 };
+        let call = OutgoingCall { max_staleness, ..outgoing(&GET, nobody, None) };
+        Ok(count(&self.caller.call(call).await?.reply))
+    }
+
+    /// The group told this client a count.
+    fn saw(&mut self, count: u64) {
+        self.seen = self.seen.max(count);
+        let now = self.cluster.world.now();
+        self.cluster.lock().judge.saw(now, count);
     }
 
     /// Has the group count, once.
@@ -83,6 +129,9 @@ impl Client {
                 _ => return self.broken("a command ended without a proof", &error),
             },
         };
+        if let Some(reply) = &ended {
+            self.saw(count(&reply.reply));
+        }
         let mut shared = self.cluster.lock();
         let verdict = match ended {
             None => {
@@ -130,18 +179,22 @@ impl Client {
         command: Command,
         deadline: Option<Duration>,
     ) -> Result<IncomingReply, CallError> {
-        let call = OutgoingCall {
-            method: method.clone(),
-            request: command.encode(),
-            metadata: Metadata::new(),
-            deadline,
-            wait_for_ready: Some(true),
-            reserved: None,
-        };
-        self.caller.call(call).await
+        self.caller.call(outgoing(method, command, deadline)).await
     }
 
     fn broken(&self, what: &str, error: &CallError) {
         self.cluster.judge(Err(("nothing is lost", format!("{what}: {error}"))));
+    }
+}
+
+fn outgoing(method: &Method, command: Command, deadline: Option<Duration>) -> OutgoingCall {
+    OutgoingCall {
+        method: method.clone(),
+        request: command.encode(),
+        metadata: Metadata::new(),
+        deadline,
+        wait_for_ready: Some(true),
+        reserved: None,
+        max_staleness: None,
     }
 }

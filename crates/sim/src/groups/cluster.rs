@@ -35,6 +35,8 @@ pub(super) struct Habits {
     pub(super) sync: Duration,
     /// The probability that a node crashes before or after a write or a sync.
     pub(super) crash: f64,
+    /// All clocks go at one speed.
+    pub(super) steady: bool,
     pub(super) settings: Settings,
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use stubborn_core::time::{Duration, Instant};
 use stubborn_group::replication::NodeId;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -17,6 +18,8 @@ pub(super) struct Judge {
     fates: BTreeMap<Command, Fate>,
     /// The state of the first replica that came to an entry.
     images: BTreeMap<u64, (NodeId, u64)>,
+    /// When each count that was larger than any before was first told to a client.
+    told: Vec<(Instant, u64)>,
 }
 
 /// What a client was told of a command.
@@ -35,6 +38,40 @@ impl Judge {
     /// A client was told that its command did not run and never will.
     pub(super) fn not_executed(&mut self, command: Command) -> Result<(), Broken> {
         self.settle(command, Fate::NotExecuted)
+    }
+
+    /// A client was told this count.
+    pub(super) fn saw(&mut self, now: Instant, count: u64) {
+        if self.told.last().is_none_or(|(_, largest)| *largest < count) {
+            self.told.push((now, count));
+        }
+    }
+
+    /// A client that had been told `before` was told this count by a read that might be of an older
+    /// state: a session never goes back in time.
+    pub(super) fn on_session_read(&self, before: u64, count: u64) -> Result<(), Broken> {
+        if count >= before {
+            return Ok(());
+        }
+        Err(("sessions", format!("a client saw {count} after it had seen {before}")))
+    }
+
+    /// The same read began at `began`, and asked for a state that is at most so old.
+    pub(super) fn on_stale_read(
+        &self,
+        began: Instant,
+        at_most: Duration,
+        count: u64,
+    ) -> Result<(), Broken> {
+        let known = self.told.partition_point(|(told, _)| *told + at_most <= began);
+        let Some((_, least)) = known.checked_sub(1).map(|last| self.told[last]) else {
+            return Ok(());
+        };
+        if count >= least {
+            return Ok(());
+        }
+        let what = format!("a read of a state at most {at_most:?} old saw {count}, not {least}");
+        Err(("staleness", what))
     }
 
     fn settle(&mut self, command: Command, fate: Fate) -> Result<(), Broken> {

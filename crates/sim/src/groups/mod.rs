@@ -26,6 +26,8 @@ counts! {
         asked: "outcomes asked for",
         /// Reads that were answered.
         reads: "reads",
+        /// Reads that might be answered from an older state.
+        stale_reads: "reads of older states",
         /// Entries that were applied, over all replicas.
         applied: "entries applied",
         /// Nodes that lost power.

@@ -53,14 +53,17 @@ fn habits(random: &mut Random) -> Habits {
     let consensus =
         replication::Settings { keep: random.below(20), ..replication::Settings::default() };
     let few = random.chance(0.2);
+    let steady = random.chance(0.5);
     let settings = Settings {
         consensus,
         limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
         snapshot_entries: 5 + random.below(200),
         pending: if few { 1 + random.below(3) as usize } else { 1_024 },
+        lease: steady && random.chance(0.5),
         ..Settings::default()
     };
     Habits {
+        steady,
         sync: Duration::from_micros(100 + random.below(8_000)),
         crash: if random.chance(0.4) { random.unit() * 0.004 } else { 0.0 },
         settings,
@@ -100,12 +103,28 @@ async fn settle(cluster: &Cluster, clients: u64) {
     cluster.judge(Err(("liveness", what)));
 }
 
+/// Cuts a node, and the clients that are on its side, off from all others.
+fn side(trouble: &mut Trouble<Cluster>) -> Guard {
+    let mut names = vec![host(trouble.node())];
+    for client in (1..=4).map(|client| format!("client-{client}")) {
+        if trouble.random.chance(0.5) && trouble.nodes.world.knows(&client) {
+            names.push(client);
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    trouble.nodes.lock().counts.partitions += 1;
+    trouble.nodes.world.network().across(&names).cut()
+}
+
 /// What goes wrong here and not where consensus runs alone: clocks, and clients that are cut off.
 fn else_(trouble: &mut Trouble<Cluster>, lasts: Duration) -> Option<Guard> {
     let world = trouble.nodes.world.clone();
     if trouble.random.chance(0.5) {
         let name = format!("client-{}", 1 + trouble.random.below(4));
         return world.knows(&name).then(|| world.network().host(&name).cut());
+    }
+    if trouble.nodes.habits.steady {
+        return Some(side(trouble));
     }
     // A clock that goes at half to three times its speed, or jumps.
     let name = host(trouble.node());

@@ -323,7 +323,7 @@ impl World {
     }
 
     fn start_handler(&self, home: Home, request: IncomingRequest) {
-        let IncomingRequest { key, method, kind, call } = request;
+        let IncomingRequest { key, method, kind, call, .. } = request;
         let (message, mut context) = call.into_parts();
         let services = {
             let state = self.state();

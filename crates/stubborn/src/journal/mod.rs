@@ -234,6 +234,7 @@ impl Unfinished {
                     deadline: None,
                     wait_for_ready: Some(true),
                     reserved: Some(self.id),
+                    max_staleness: None,
                 };
                 NodeCaller(Arc::clone(&self.open)).call(call).await
             }

@@ -15,7 +15,7 @@ use stubborn_tls::{ClientCertificates, TlsServer};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use super::{driver, handle};
-use crate::naming::Address;
+use crate::naming::{Address, resolve};
 use crate::security::{Fingerprint, Identity, Trust};
 use crate::server::ServeError;
 
@@ -59,6 +59,7 @@ impl Replica {
             identity: None,
             authority: None,
             anybody: false,
+            lease: false,
             members: Vec::new(),
             machines: Machines::new(),
             refused: None,
@@ -77,6 +78,7 @@ pub struct ReplicaBuilder {
     identity: Option<Identity>,
     authority: Option<Trust>,
     anybody: bool,
+    lease: bool,
     members: Vec<Member>,
     machines: Machines,
     refused: Option<ReplicaError>,
@@ -103,6 +105,7 @@ pub(super) struct Plan {
     pub(super) identity: Identity,
     pub(super) authority: Trust,
     pub(super) tls: TlsServer,
+    pub(super) lease: bool,
     pub(super) peers: Vec<Peer>,
     pub(super) machines: Machines,
     pub(super) store: Store,
@@ -147,6 +150,15 @@ impl ReplicaBuilder {
     /// Lets anybody call, also without a certificate. Members are still known by their keys.
     pub fn anybody_may_call(mut self) -> Self {
         self.anybody = true;
+        self
+    }
+
+    /// Lets this node, while it leads, answer reads without a question to the others for as long as
+    /// none of them can have elected another leader. That rests on the clocks of the members going at
+    /// about one speed (`docs/decisions/0017-leases.md`); it is off unless it is asked for. Members
+    /// may differ in it.
+    pub fn lease_reads(mut self, lease: bool) -> Self {
+        self.lease = lease;
         self
     }
 
@@ -215,6 +227,7 @@ impl ReplicaBuilder {
             identity: self.identity.ok_or(ServeError::NoIdentity)?,
             authority: self.authority.ok_or(ServeError::ClientTrust)?,
             tls,
+            lease: self.lease,
             peers,
             machines: self.machines,
             store,
@@ -355,7 +368,7 @@ async fn look_up(text: &str) -> Result<SocketAddr, ReplicaError> {
         text.parse().map_err(|error| unknown(std::io::Error::other(format!("{error}"))))?;
     let until = tokio::time::Instant::now() + RESOLVE;
     loop {
-        match address.look_up().await {
+        match resolve(&address).await {
             Ok(found) => return Ok(found[0]),
             Err(error) if tokio::time::Instant::now() >= until => return Err(unknown(error)),
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,

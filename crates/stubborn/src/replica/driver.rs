@@ -149,7 +149,7 @@ impl Driver {
             node: NodeConfig { endpoint },
             server: Arc::new(tls),
             client: Trust::client(&plan.authority, Some(&identity))?,
-            settings: Settings::default(),
+            settings: Settings { lease: plan.lease, ..Settings::default() },
         };
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| ServeError::Entropy(io::Error::other(error)))?;

@@ -59,6 +59,8 @@ pub(super) struct Request {
     pub(super) metadata: Metadata,
     /// The number was reserved and so is known to the user: no other call may take it.
     pub(super) reserved: bool,
+    /// How old the state may be that a read is answered from; none if it has to be that of now.
+    pub(super) max_staleness: Option<Duration>,
 }
 
 /// Where it is.

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use super::memory::Memory;
+use super::stale::Seen;
 use super::waiting::Waiting;
 use crate::rpc::ChannelConfig;
 
@@ -24,6 +25,8 @@ pub(super) struct Channel {
     pub(super) waiting: Waiting,
     /// Outcomes of calls that their caller gave up.
     pub(super) memory: Memory,
+    /// Up to where replicas have told their log.
+    pub(super) seen: Seen,
     pub(super) closed: bool,
 }
 
@@ -38,6 +41,7 @@ impl Channel {
             eager: true,
             waiting: Waiting::default(),
             memory: Memory::default(),
+            seen: Seen::default(),
             closed: false,
         }
     }

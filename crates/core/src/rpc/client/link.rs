@@ -29,7 +29,9 @@ pub(super) struct Link {
     /// The group of the replica that answered here last.
     pub(super) group: Option<u64>,
     /// A connection to a replica that nothing is attached to.
-    pub(super) standby: Option<ConnectionHandle>,
+    pub(super) standby: Option<Live>,
+    /// The number of the last read or query on any of its connections.
+    numbered: u64,
     /// The channel keeps no session.
     pub(super) sessionless: bool,
     /// The nonce of an opening that was not answered yet: sent again, it opens no second session.
@@ -92,14 +94,13 @@ pub(super) struct Occupant {
     pub(super) questions: Vec<CallKey>,
 }
 
-/// The connection that carries calls.
+/// A connection that carries calls; a standby carries reads.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) handle: ConnectionHandle,
     pub(super) outgoing: Outgoing,
     pub(super) reads: BTreeMap<u64, CallKey>,
     pub(super) queries: BTreeMap<u64, CallKey>,
-    pub(super) next_number: u64,
     /// The goodbye, once it is sent.
     pub(super) goodbye: Option<MessageId>,
 }
@@ -126,6 +127,7 @@ impl Link {
             session: None,
             group: None,
             standby: None,
+            numbered: 0,
             sessionless: false,
             nonce: None,
             early_changes: Vec::new(),
@@ -147,6 +149,12 @@ impl Link {
             last_error: Cow::Borrowed(""),
             timer: None,
         }
+    }
+
+    /// A number for a read or query.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.numbered += 1;
+        self.numbered
     }
 
     /// Whether calls can be sent now.
@@ -211,14 +219,8 @@ impl Live {
             outgoing: Outgoing::default(),
             reads: BTreeMap::new(),
             queries: BTreeMap::new(),
-            next_number: 0,
             goodbye: None,
         }
-    }
-
-    pub(super) fn next_number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number
     }
 }
 

@@ -36,7 +36,7 @@ impl Client {
         {
             link.last_error = why;
             self.live_gone(cx, key, live);
-        } else if link.standby == Some(handle) {
+        } else if link.standby.as_ref().is_some_and(|standby| standby.handle == handle) {
             self.standby_lost(cx, key);
         }
     }

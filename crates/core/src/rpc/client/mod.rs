@@ -18,6 +18,7 @@ mod place;
 mod replicas;
 mod resume;
 mod settle;
+mod stale;
 mod timers;
 mod waiting;
 mod watch;
@@ -163,6 +164,7 @@ impl Client {
             encoded: outgoing.request,
             metadata: outgoing.metadata,
             reserved: reserved.is_some(),
+            max_staleness: outgoing.max_staleness,
         };
         let work =
             if semantics.takes_slot() { Work::Numbered(request) } else { Work::Read(request) };
@@ -328,12 +330,16 @@ impl Client {
         let Some(call) = self.calls.get(key.0) else { return true };
         let channel = &self.channels[call.channel.0 as usize];
         let size = call.request().map_or(0, |request| request.encoded.body.len() as u64);
+        let stale = call.request().is_some_and(|request| request.max_staleness.is_some());
         let needs_session = !matches!(call.work, Work::Read(_) | Work::Question { .. });
         let error = if channel.closed {
             call.not_executed(NotExecutedReason::Cancelled, "the channel is closed")
         } else if needs_session && !channel.config.session {
             let why = "the channel keeps no session: it carries reads and maybe calls only";
             call.not_executed(NotExecutedReason::Cancelled, why)
+        } else if stale && !matches!(call.work, Work::Read(_)) {
+            let why = "only a read may be answered from an older state";
+            call.not_executed(NotExecutedReason::NeverSent, why)
         } else if channel.waiting.len() >= cx.limits.waiting_calls {
             call.not_executed(
                 NotExecutedReason::Overloaded,
@@ -475,7 +481,12 @@ impl Client {
     fn remove_link(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.remove(key) else { return };
         self.timers.move_link(key, link.timer, None);
-        let handles = link.live.map(|live| live.handle).into_iter().chain(link.standby);
+        let standby = link.standby.map(|standby| {
+            let handle = standby.handle;
+            self.requeue(standby);
+            handle
+        });
+        let handles = link.live.map(|live| live.handle).into_iter().chain(standby);
         for handle in handles.chain(link.attempt.map(|attempt| attempt.handle)) {
             self.by_handle.remove(&handle);
             cx.close(handle, close_code::DONE, "");

@@ -152,6 +152,9 @@ impl Client {
         let others = self.channels[channel.0 as usize].waiting.take_others();
         let mut wanted = Vec::new();
         for key in others {
+            if self.send_stale(cx, channel, ready, key) {
+                continue;
+            }
             let owner = self.owner_of_question(key).unwrap_or(ready);
             if owner == ready || self.links.get(owner).is_some_and(Link::is_ready) {
                 self.send_unnumbered(cx, owner, key);
@@ -252,8 +255,8 @@ impl Client {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         let payload = call.payload(cx.now);
         let Some(link) = self.links.get_mut(link_key) else { return };
+        let number = link.next_number();
         let Some(live) = link.live.as_mut() else { return };
-        let number = live.next_number();
         let message = match (&call.work, payload) {
             (Work::Read(_), Some(payload)) => {
                 live.reads.insert(number, key);
@@ -439,13 +442,13 @@ impl Client {
     }
 
     fn cancel_read(&mut self, cx: &mut Context<'_>, link: u64, read: u64) {
-        let Some(live) = self.links.get_mut(link).and_then(|link| link.live.as_mut()) else {
-            return;
-        };
-        if let Some(key) = live.reads.remove(&read) {
-            live.outgoing.cancel(key.0);
-            let cancel = ToServer::CancelRead { read }.encode(cx.buffer);
-            live.outgoing.send(cx, live.handle, cancel, u64::MAX);
+        let Some(link) = self.links.get_mut(link) else { return };
+        for carrier in link.live.iter_mut().chain(&mut link.standby) {
+            if let Some(key) = carrier.reads.remove(&read) {
+                carrier.outgoing.cancel(key.0);
+                let cancel = ToServer::CancelRead { read }.encode(cx.buffer);
+                carrier.outgoing.send(cx, carrier.handle, cancel, u64::MAX);
+            }
         }
     }
 
@@ -566,12 +569,9 @@ impl Client {
         handle: crate::transport::endpoint::ConnectionHandle,
     ) {
         let Some(&link) = self.by_handle.get(&handle) else { return };
-        let Some(live) = self.links.get_mut(link).and_then(|link| link.live.as_mut()) else {
-            return;
-        };
-        if live.handle != handle {
-            return;
-        }
+        let Some(link) = self.links.get_mut(link) else { return };
+        let mut carriers = link.live.iter_mut().chain(&mut link.standby);
+        let Some(live) = carriers.find(|carrier| carrier.handle == handle) else { return };
         let mut sent = alloc::vec::Vec::new();
         let Live { outgoing, .. } = live;
         outgoing.flush(cx.endpoint, handle, |tag, message| sent.push((tag, message)));

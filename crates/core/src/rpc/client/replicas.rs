@@ -5,7 +5,7 @@
 //! whose handshake is done and that nothing is attached to, so that moving costs one exchange.
 
 use super::Client;
-use super::link::{Attempt, Link};
+use super::link::{Attempt, Link, Live};
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::ChannelKey;
 use crate::time::{Duration, Instant};
@@ -125,11 +125,13 @@ impl Client {
     /// Makes a standby the connection that is to become the live one. False if there is none.
     pub(super) fn promote(&mut self, cx: &mut Context<'_>, key: u64) -> bool {
         let Some(link) = self.links.get_mut(key) else { return false };
-        let Some(handle) = link.standby.take() else { return false };
+        let Some(standby) = link.standby.take() else { return false };
+        let handle = standby.handle;
         link.retry_at = None;
         let gives_up_at = cx.now + GREETING_PATIENCE;
         link.attempt = Some(Attempt { handle, gives_up_at, yields_at: None, greeted: false });
         self.set_link_timer(key);
+        self.requeue(standby);
         self.connected(cx, handle);
         true
     }
@@ -137,10 +139,15 @@ impl Client {
     /// A standby's connection has ended: another one is made.
     pub(super) fn standby_lost(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.get_mut(key) else { return };
-        link.standby = None;
+        let standby = link.standby.take();
         let pause = cx.random.jitter(link.backoff);
         link.retry_at.get_or_insert(cx.now + pause);
+        let channel = link.channel;
         self.set_link_timer(key);
+        if let Some(standby) = standby.filter(|standby| !standby.reads.is_empty()) {
+            standby.reads.into_values().for_each(|read| self.read_elsewhere(read));
+            self.pump(cx, channel);
+        }
     }
 
     /// Sees to it that every target stands by for the one that has the session.
@@ -332,7 +339,7 @@ impl Client {
             self.by_handle.remove(&handle);
             return cx.close(handle, close_code::DONE, "");
         }
-        link.standby = Some(handle);
+        link.standby = Some(Live::new(handle));
         (link.retry_at, link.silent_since, link.draining) = (None, None, false);
         link.yielded = false;
         link.backoff = self.channels[link.channel.0 as usize].config.backoff_min;
@@ -399,7 +406,7 @@ impl Client {
         (1..=links.len()).map(|step| links[(at + step) % links.len()]).find(|other| {
             let fits = |link: &Link| {
                 let speaks = |handle: ConnectionHandle| !is_silent(endpoint, handle);
-                let stands_by = link.standby.is_some_and(speaks);
+                let stands_by = link.standby.as_ref().is_some_and(|by| speaks(by.handle));
                 link.group == Some(group) && stands_by && !link.draining
             };
             *other != from && self.links.get(*other).is_some_and(fits)
@@ -431,7 +438,7 @@ impl Link {
     }
 }
 
-fn is_silent(endpoint: &Endpoint, handle: ConnectionHandle) -> bool {
+pub(super) fn is_silent(endpoint: &Endpoint, handle: ConnectionHandle) -> bool {
     endpoint
         .connection(handle)
         .is_none_or(|connection| connection.stats().probe_timeouts_in_a_row >= SILENT_PROBES)

@@ -8,7 +8,7 @@ use super::link::Occupant;
 use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::CallKey;
-use crate::rpc::message::{PlainReply, ReplyPayload, ToClient, session_reference};
+use crate::rpc::message::{PlainReply, ReplyPayload, ToClient, session_reference, split_as_of};
 use crate::service::{
     CallState, Code, Encoded, IncomingReply, Metadata, NotExecuted, Outcome, Status,
 };
@@ -28,17 +28,33 @@ impl Client {
     ) {
         let Some(&key) = self.by_handle.get(&handle) else { return };
         let message = match progress {
-            Progress::Whole(bytes) => match PlainReply::read(&bytes) {
-                Some(reply) if self.replied(cx, key, &reply, &bytes) => return,
-                _ => ToClient::decode(bytes),
-            },
-            Progress::TooLarge(start) => return self.too_large(cx, key, handle, start),
+            Progress::Whole(bytes) => {
+                let bytes = self.note_place(key, bytes);
+                match PlainReply::read(&bytes) {
+                    Some(reply) if self.replied(cx, key, &reply, &bytes) => return,
+                    _ => ToClient::decode(bytes),
+                }
+            }
+            Progress::TooLarge(start) => {
+                let start = self.note_place(key, start);
+                return self.too_large(cx, key, handle, start);
+            }
             Progress::Reset => return,
         };
         match message {
             Ok(message) => self.message(cx, key, handle, message),
             Err(_) => cx.close(handle, close_code::PROTOCOL, "malformed message"),
         }
+    }
+
+    /// Takes note of the place in the group's log that stands in front of a replica's message.
+    #[inline]
+    fn note_place(&mut self, key: u64, bytes: Bytes) -> Bytes {
+        let (place, message) = split_as_of(bytes);
+        if let Some(index) = place {
+            self.saw(key, index);
+        }
+        message
     }
 
     fn message(
@@ -75,6 +91,7 @@ impl Client {
             ToClient::Outcome { query, answer } => self.queried(cx, key, query, answer),
             ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
             ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
+            ToClient::ReadTooStale { read } => self.read_too_stale(key, read),
             ToClient::Busy { slot, sequence, after } => {
                 self.pushed_back(cx, key, slot, sequence, after);
             }
@@ -373,9 +390,7 @@ impl Client {
     ) {
         let Some(link) = self.links.get_mut(key) else { return };
         let address = link.address;
-        let Some(call_key) = link.live.as_mut().and_then(|live| live.reads.remove(&read)) else {
-            return;
-        };
+        let Some(call_key) = link.take_read(read) else { return };
         if let Some(call) = self.calls.get(call_key.0) {
             let result = result.map_err(|outcome| call.error(outcome).at(Some(address)));
             self.finish(cx, call_key, result);

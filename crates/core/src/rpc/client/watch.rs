@@ -58,6 +58,7 @@ impl Client {
     /// not leave both sides deep in their back-off.
     fn check_silence(&mut self, cx: &mut Context<'_>, key: u64) {
         self.silence_checked(cx.now, key);
+        self.leave_silent_standby(cx, key);
         if self.leave_if_useless(cx, key) {
             return;
         }

@@ -222,6 +222,7 @@ impl SessionTable {
             }
             ToServer::Query { .. }
             | ToServer::Read { .. }
+            | ToServer::StaleRead { .. }
             | ToServer::CancelRead { .. }
             | ToServer::Maybe(_) => return Err(Violation("a message that changes no session")),
         };

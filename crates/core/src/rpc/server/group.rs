@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{Server, Violation};
+use super::{Pending, PendingKind, Server, Violation};
 use crate::rpc::context::{Context, close_code};
-use crate::rpc::event::Event;
+use crate::rpc::event::{Event, RequestKey};
 use crate::rpc::group::{Attaching, ClientMessage, Content, Deadline, Said, SessionCommand};
 use crate::rpc::message::{ToClient, ToServer};
 use crate::session::{SessionId, SessionSecret};
@@ -22,11 +22,17 @@ pub(super) struct Group {
     attached: BTreeMap<u64, Attaching>,
     /// Connections that have asked for a session and have none yet.
     asking: BTreeSet<u64>,
+    /// The last entry of the group's log that this replica has applied.
+    applied: u64,
 }
 
 impl Group {
     pub(super) fn is_empty(&self) -> bool {
         self.attached.is_empty()
+    }
+
+    pub(super) fn applied(&self) -> u64 {
+        self.applied
     }
 
     /// A connection is over.
@@ -39,8 +45,33 @@ impl Group {
 impl Server {
     /// From now on this is the server half of a replica. `drawn` is random.
     pub(crate) fn join_group(&mut self, drawn: u64) {
-        self.group =
-            Some(Group { mask: drawn, attached: BTreeMap::new(), asking: BTreeSet::new() });
+        self.group = Some(Group {
+            mask: drawn,
+            attached: BTreeMap::new(),
+            asking: BTreeSet::new(),
+            applied: 0,
+        });
+    }
+
+    /// The replica has applied the log up to this entry: what it says from now on is true then.
+    pub(crate) fn applied(&mut self, index: u64) {
+        if let Some(group) = &mut self.group {
+            group.applied = index;
+        }
+    }
+
+    /// The state of this replica is not known to be as fresh as a read asks for.
+    pub(crate) fn too_stale(&mut self, cx: &mut Context<'_>, key: RequestKey) {
+        let Some(Pending { kind: PendingKind::Read { client, read, .. }, .. }) =
+            self.requests.remove(key.0)
+        else {
+            return;
+        };
+        if let Some(state) = self.clients.get_mut(client) {
+            state.reads.remove(&read);
+            self.send(cx, client, ToClient::ReadTooStale { read });
+        }
+        self.check_drained(cx);
     }
 
     /// Sessions that have a connection here.
@@ -102,7 +133,10 @@ impl Server {
                 self.query(cx, client, query, call, secret);
                 return Ok(());
             }
-            ToServer::Read { read, payload } => return self.read(cx, client, read, payload),
+            ToServer::Read { read, payload } => return self.read(cx, client, read, None, payload),
+            ToServer::StaleRead { read, stale, payload } => {
+                return self.read(cx, client, read, Some(stale), payload);
+            }
             ToServer::CancelRead { read } => {
                 self.cancel_read(cx, client, read);
                 return Ok(());

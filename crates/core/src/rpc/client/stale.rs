@@ -1,0 +1,162 @@
+//! Reads that may be answered from an older state: any replica of the group may have them.
+//!
+//! Each message of a replica tells up to which entry of the group's log it has applied. The channel
+//! keeps the last of them, and such a read is answered from that entry on: a caller reads its own
+//! writes, and never sees the state go back.
+
+use super::Client;
+use super::call::{State, Work};
+use super::link::Link;
+use super::replicas::{CHECK_REPLICA_EVERY, is_silent};
+use crate::rpc::context::Context;
+use crate::rpc::event::{CallKey, ChannelKey};
+use crate::rpc::message::{Staleness, ToServer};
+use crate::time::Duration;
+use crate::transport::endpoint::{ConnectionHandle, Endpoint};
+
+/// Up to where a channel has seen the log of its group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    group: u64,
+    index: u64,
+}
+
+impl Seen {
+    /// The last entry that was seen of this group's log.
+    fn of(self, group: u64) -> u64 {
+        if self.group == group { self.index } else { 0 }
+    }
+}
+
+impl Client {
+    /// A replica at this link says something that is so once it has applied this entry.
+    pub(super) fn saw(&mut self, key: u64, index: u64) {
+        let Some(link) = self.links.get(key) else { return };
+        let Some(group) = link.group else { return };
+        let seen = &mut self.channels[link.channel.0 as usize].seen;
+        *seen = Seen { group, index: seen.of(group).max(index) };
+    }
+
+    /// Sends a read to the replica that is likely to answer it first, if it may be answered from an
+    /// older state. `home` has the session. Returns whether it was sent.
+    pub(super) fn send_stale(
+        &mut self,
+        cx: &mut Context<'_>,
+        channel: ChannelKey,
+        home: u64,
+        key: CallKey,
+    ) -> bool {
+        let Some(at_most) = self.max_staleness(key) else { return false };
+        let Some(group) = self.links.get(home).and_then(|link| link.group) else { return false };
+        let (reader, by_standby) = self.reader(cx.endpoint, channel, home, group);
+        let seen = self.channels[channel.0 as usize].seen.of(group);
+        let Some(call) = self.calls.get_mut(key.0) else { return false };
+        let Some(payload) = call.payload(cx.now) else { return false };
+        let Some(link) = self.links.get_mut(reader) else { return false };
+        let read = link.next_number();
+        let carrier = if by_standby { link.standby.as_mut() } else { link.live.as_mut() };
+        let Some(carrier) = carrier else { return false };
+        carrier.reads.insert(read, key);
+        call.state = State::Reading { link: reader, read };
+        let stale = Staleness { seen, at_most };
+        let message = ToServer::StaleRead { read, stale, payload }.encode(cx.buffer);
+        carrier.outgoing.send(cx, carrier.handle, message, key.0);
+        let handle = carrier.handle;
+        if by_standby {
+            link.check_at.get_or_insert(cx.now + CHECK_REPLICA_EVERY);
+            if let Some(connection) = cx.endpoint.connection_mut(handle) {
+                connection.await_answer(cx.now, true);
+                connection.probe(cx.now);
+            }
+            self.set_link_timer(reader);
+        }
+        true
+    }
+
+    /// The replica cannot tell that its state is fresh enough: the read goes to the one that has the
+    /// session, which asks its group.
+    pub(super) fn read_too_stale(&mut self, key: u64, read: u64) {
+        let Some(call) = self.links.get_mut(key).and_then(|link| link.take_read(read)) else {
+            return;
+        };
+        self.read_elsewhere(call);
+        self.after_answer(key);
+    }
+
+    /// Standbys that say nothing keep no read waiting.
+    pub(super) fn leave_silent_standby(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        let Some(standby) = link.standby.as_mut().filter(|standby| !standby.reads.is_empty())
+        else {
+            return;
+        };
+        if !is_silent(cx.endpoint, standby.handle) {
+            link.check_at = Some(cx.now + CHECK_REPLICA_EVERY);
+            return;
+        }
+        let reads = core::mem::take(&mut standby.reads);
+        for call in reads.values() {
+            standby.outgoing.cancel(call.0);
+        }
+        let channel = link.channel;
+        reads.into_values().for_each(|call| self.read_elsewhere(call));
+        self.pump(cx, channel);
+    }
+
+    /// A read that another replica than the session's did not answer.
+    pub(super) fn read_elsewhere(&mut self, key: CallKey) {
+        if let Some(Work::Read(request)) = self.calls.get_mut(key.0).map(|call| &mut call.work) {
+            request.max_staleness = None;
+        }
+        self.enqueue_again(key);
+    }
+
+    fn max_staleness(&self, key: CallKey) -> Option<Duration> {
+        match &self.calls.get(key.0)?.work {
+            Work::Read(request) => request.max_staleness,
+            _ => None,
+        }
+    }
+
+    /// The link of this group that a read is best sent to, and whether to its standby: the nearest,
+    /// unless many reads wait for it.
+    fn reader(
+        &self,
+        endpoint: &Endpoint,
+        channel: ChannelKey,
+        home: u64,
+        group: u64,
+    ) -> (u64, bool) {
+        let links = self.channels[channel.0 as usize].links.iter().copied();
+        let standbys = links.filter_map(|key| {
+            let link = self.links.get(key)?;
+            let standby = link.standby.as_ref()?;
+            let fits = link.group == Some(group) && !link.draining;
+            let speaks = fits && key != home && !is_silent(endpoint, standby.handle);
+            let wait = expected_wait(endpoint, standby.handle, standby.reads.len());
+            speaks.then_some((wait, key, true))
+        });
+        let own = self.links.get(home).and_then(|link| {
+            let live = link.live.as_ref()?;
+            Some((expected_wait(endpoint, live.handle, live.reads.len()), home, false))
+        });
+        let nearest = standbys.chain(own).min_by_key(|(wait, _, standby)| (*wait, *standby));
+        nearest.map_or((home, false), |(_, key, standby)| (key, standby))
+    }
+}
+
+impl Link {
+    /// The read of this number, which waits no longer.
+    pub(super) fn take_read(&mut self, read: u64) -> Option<CallKey> {
+        let carriers = self.live.iter_mut().chain(&mut self.standby);
+        carriers.into_iter().find_map(|carrier| carrier.reads.remove(&read))
+    }
+}
+
+/// About how long a read takes behind others on a connection.
+fn expected_wait(endpoint: &Endpoint, handle: ConnectionHandle, reads: usize) -> Duration {
+    /// What a read takes where the path takes nothing.
+    const LEAST: Duration = Duration::from_micros(100);
+    let rtt = endpoint.connection(handle).map_or(Duration::from_secs(1), |c| c.rtt());
+    rtt.max(LEAST) * u32::try_from(reads + 1).unwrap_or(u32::MAX)
+}
