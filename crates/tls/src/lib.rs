@@ -14,6 +14,7 @@ mod error;
 mod identity;
 mod keys;
 mod material;
+mod resumption;
 mod secret;
 mod self_signed;
 mod server;

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::quic::{ServerConnection, Suite};
-use rustls::server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use stubborn_core::transport::crypto::{
     InitialCrypto, Keys, OpenError, RESET_TOKEN_LENGTH, RETRY_TAG_LENGTH, ServerTls, TlsSession,
 };
 use stubborn_core::transport::{ConnectionId, Side, TransportError};
 
+use crate::resumption::RememberedSessions;
 use crate::secret::ServerSecret;
 use crate::session::Session;
 use crate::{ALPN, ConfigError, Environment, Identity, Roots, keys};
 
-/// Sessions that a server remembers so that clients can resume them; older ones are forgotten, which
-/// costs the client a full handshake.
-const REMEMBERED_SESSIONS: usize = 8_192;
+/// Tickets that a client gets with each connection. It needs one to resume, and gets another when it
+/// has done so.
+const TICKETS: usize = 1;
 
 /// Whether clients show certificates.
 #[derive(Clone, Debug, Default)]
@@ -123,8 +124,8 @@ impl TlsServerBuilder {
         let mut config = builder.with_single_cert(self.identity.chain, self.identity.key)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         if resumption {
-            // Kept here rather than in the ticket: only so can a ticket be good for one use.
-            config.session_storage = ServerSessionMemoryCache::new(REMEMBERED_SESSIONS);
+            config.session_storage = Arc::new(RememberedSessions::default());
+            config.send_tls13_tickets = TICKETS;
             // QUIC knows no size limit for early data other than flow control (RFC 9001 §4.6.1).
             config.max_early_data_size = if self.early_data { u32::MAX } else { 0 };
         } else {

@@ -4,10 +4,11 @@ use super::super::timers::Timer;
 use super::Connection;
 use crate::time::{Duration, Instant};
 
-/// How long no packet has come when memory is given back. Short, so that a server to which many clients
-/// connect at once does not hold for all of them what a handshake needs: freed memory stays with the
-/// process. What is given back takes a few microseconds to make again.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long no packet has come when memory is given back, beside two round trips: on a long path a
+/// pause is no rest. Short, so that a server to which many clients connect does not hold for all of them
+/// what a handshake needs: freed memory stays with the process, in holes between what is kept. What is
+/// given back takes a few microseconds to make again.
+const QUIET: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// A packet came.
@@ -19,7 +20,7 @@ impl Connection {
     }
 
     pub(super) fn on_rest_timer(&mut self, now: Instant) {
-        let quiet_at = self.recovery.last_received + QUIET;
+        let quiet_at = self.recovery.last_received + QUIET + 2 * self.path.rtt.smoothed();
         if now < quiet_at {
             self.timers.set(Timer::Rest, quiet_at);
         } else {
