@@ -12,7 +12,8 @@ use crate::pins;
 /// How to reach a server and whether to believe it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// The server: HOST:PORT, or `stubborn://HOST:PORT[,HOST:PORT][?name=NAME][&pin=FINGERPRINT]`.
+    /// The server: HOST:PORT, `stubborn://HOST:PORT[,HOST:PORT]`, `dns:///NAME`, or `file:///PATH` of a
+    /// list of hosts; `?name=NAME` and `&pin=FINGERPRINT` say who it must prove to be.
     pub(crate) addr: String,
 
     #[command(flatten)]

@@ -1,19 +1,18 @@
 //! Everything that can be chosen about a channel.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Weak;
 use std::time::Duration;
 
-use stubborn_core::node::{ChannelConfig, ChannelKey, SessionTicket};
+use stubborn_core::node::{ChannelConfig, SessionTicket};
 use stubborn_core::service::Channel;
-use tokio::sync::watch;
 
 use super::connection::Connection;
 use super::endpoint::ClientEndpoint;
 use super::error::{ConnectError, ConnectErrorKind};
-use crate::driver::{ChannelStatus, Shared};
+use crate::driver::ChannelStatus;
 use crate::journal::Opened;
-use crate::naming::{Address, resolve};
+use crate::naming::{Address, Resolver, at_least_one, follow};
 use crate::security::{Identity, Trust};
 
 /// The pause before names are looked up again after every address has failed.
@@ -32,10 +31,10 @@ const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
 ///     .await?;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 #[must_use = "a channel is opened by connect"]
 pub struct ChannelBuilder {
     address: String,
+    resolver: Option<Box<dyn Resolver>>,
     server_name: Option<String>,
     trust: Option<Trust>,
     identity: Option<Identity>,
@@ -62,6 +61,7 @@ impl ChannelBuilder {
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: address.into(),
+            resolver: None,
             server_name: None,
             trust: None,
             identity: None,
@@ -69,6 +69,13 @@ impl ChannelBuilder {
             journal: None,
             settings: Settings::default(),
         }
+    }
+
+    /// Finds the servers by this resolver. The address then only says who they must prove to be, by
+    /// its first host, `?name=` or `?pin=`.
+    pub fn resolver(mut self, resolver: impl Resolver) -> Self {
+        self.resolver = Some(Box::new(resolver));
+        self
     }
 
     /// Which servers to believe. By default the key that the address pins, else the authorities
@@ -232,8 +239,13 @@ impl ChannelBuilder {
         let tls = trust
             .client(self.identity.as_ref())
             .map_err(|e| failed(ConnectErrorKind::Security(e)))?;
+        let changes = self.resolver.is_some() || address.may_change();
+        let mut resolver = match self.resolver {
+            Some(resolver) => resolver,
+            None => address.resolver().map_err(|e| failed(ConnectErrorKind::Resolve(e)))?,
+        };
         let targets = loop {
-            match resolve(&address).await {
+            match resolver.next().await.and_then(at_least_one) {
                 Ok(targets) => break targets,
                 Err(_) if self.settings.wait_for_ready => tokio::time::sleep(RESOLVE_AGAIN).await,
                 Err(error) => return Err(failed(ConnectErrorKind::Resolve(error))),
@@ -244,8 +256,8 @@ impl ChannelBuilder {
             None => ClientEndpoint::shared_one()
                 .map_err(|error| failed(ConnectErrorKind::Socket(error)))?,
         };
-        let mut config =
-            ChannelConfig { targets, ..ChannelConfig::new(address.server_name(), tls) };
+        let name = self.server_name.unwrap_or_else(|| address.server_name());
+        let mut config = ChannelConfig { targets, ..ChannelConfig::new(name, tls) };
         self.settings.apply(&mut config);
         let shared = std::sync::Arc::downgrade(endpoint.shared());
         let journal = match self.journal.filter(|_| config.session) {
@@ -259,8 +271,8 @@ impl ChannelBuilder {
         let mut open = Connection::open(endpoint, config, journal)
             .map_err(|error| failed(ConnectErrorKind::Socket(error)))?
             .ok_or_else(|| failed(ConnectErrorKind::Closed))?;
-        if address.needs_dns() {
-            let task = tokio::spawn(look_up_again(address, shared, open.key, open.status()));
+        if changes {
+            let task = tokio::spawn(follow(resolver, shared, open.key, open.status()));
             open.set_resolver(task.abort_handle());
         }
         Ok(Connection::new(open))
@@ -289,22 +301,11 @@ impl Settings {
     }
 }
 
-/// Looks the names up again whenever every address has failed, so that a server that moved is
-/// found.
-async fn look_up_again(
-    address: Address,
-    shared: Weak<Shared>,
-    channel: ChannelKey,
-    mut status: watch::Receiver<ChannelStatus>,
-) {
-    let failing = |status: &ChannelStatus| {
-        matches!(status, ChannelStatus::Unreachable(_) | ChannelStatus::Refused(_))
-    };
-    while status.wait_for(failing).await.is_ok() {
-        if let Ok(targets) = resolve(&address).await {
-            let Some(shared) = shared.upgrade() else { return };
-            shared.change(|state, now| state.node.set_targets(now, channel, targets));
-        }
-        tokio::time::sleep(RESOLVE_AGAIN).await;
+impl fmt::Debug for ChannelBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelBuilder")
+            .field("address", &self.address)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

@@ -15,7 +15,7 @@ use stubborn_tls::{ClientCertificates, TlsServer};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use super::{driver, handle};
-use crate::naming::{Address, resolve};
+use crate::naming::Address;
 use crate::security::{Fingerprint, Identity, Trust};
 use crate::server::ServeError;
 
@@ -368,7 +368,7 @@ async fn look_up(text: &str) -> Result<SocketAddr, ReplicaError> {
         text.parse().map_err(|error| unknown(std::io::Error::other(format!("{error}"))))?;
     let until = tokio::time::Instant::now() + RESOLVE;
     loop {
-        match resolve(&address).await {
+        match address.look_up().await {
             Ok(found) => return Ok(found[0]),
             Err(error) if tokio::time::Instant::now() >= until => return Err(unknown(error)),
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
