@@ -11,14 +11,20 @@ use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use crate::error::Error;
 
-/// A process that was started; it is killed when this is dropped.
+/// A process that was started, and listens; it is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
+    process: Process,
+    address: SocketAddr,
+}
+
+/// A process that was started; it is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
     what: &'static str,
     process: tokio::process::Child,
     stdin: Option<ChildStdin>,
     lines: Lines<BufReader<ChildStdout>>,
-    address: SocketAddr,
 }
 
 impl Child {
@@ -27,24 +33,10 @@ impl Child {
         what: &'static str,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<Self, Error> {
-        let failed = |why: &dyn std::fmt::Display| {
-            Error::internal(format!("cannot start the process of the {what}: {why}"))
-        };
-        let mut process = Command::new(std::env::current_exe().map_err(|e| failed(&e))?)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| failed(&e))?;
-        let stdin = process.stdin.take();
-        let stdout = process.stdout.take().ok_or_else(|| failed(&"it has no output"))?;
-        let mut lines = BufReader::new(stdout).lines();
-        let first = lines.next_line().await.map_err(|e| failed(&e))?;
-        let address = first
-            .and_then(|line| line.parse().ok())
-            .ok_or_else(|| failed(&"it ended before it was ready"))?;
-        Ok(Self { what, process, stdin, lines, address })
+        let mut process = Process::start(what, args)?;
+        let first = process.line().await.and_then(|line| line.parse().ok());
+        let address = first.ok_or_else(|| cannot_start(what, "it ended before it was ready"))?;
+        Ok(Self { process, address })
     }
 
     /// Where it listens.
@@ -54,7 +46,47 @@ impl Child {
 
     /// Its number; 0 when it has ended.
     pub(crate) fn pid(&self) -> u32 {
-        self.process.id().unwrap_or(0)
+        self.process.process.id().unwrap_or(0)
+    }
+
+    /// Waits until it ends by itself, which it should not.
+    pub(crate) async fn ended(&mut self) -> Error {
+        self.process.ended().await
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// Lets it end, and returns the last line that it printed.
+    pub(crate) async fn finish(self) -> Option<String> {
+        self.process.finish().await
+    }
+}
+
+impl Process {
+    /// Starts this program with other arguments.
+    pub(crate) fn start(
+        what: &'static str,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, Error> {
+        let failed = |error: std::io::Error| cannot_start(what, error);
+        let mut process = Command::new(std::env::current_exe().map_err(failed)?)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(failed)?;
+        let stdin = process.stdin.take();
+        let stdout = process.stdout.take().ok_or_else(|| cannot_start(what, "it has no output"))?;
+        Ok(Self { what, process, stdin, lines: BufReader::new(stdout).lines() })
+    }
+
+    /// The next line that it prints; `None` if it has ended.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        self.lines.next_line().await.ok().flatten()
     }
 
     /// Waits until it ends by itself, which it should not.
@@ -75,12 +107,16 @@ impl Child {
     pub(crate) async fn finish(mut self) -> Option<String> {
         drop(self.stdin.take());
         let mut last = None;
-        while let Ok(Some(line)) = self.lines.next_line().await {
+        while let Some(line) = self.line().await {
             last = Some(line);
         }
         let _ = self.process.wait().await;
         last
     }
+}
+
+fn cannot_start(what: &str, why: impl std::fmt::Display) -> Error {
+    Error::internal(format!("cannot start the process of the {what}: {why}"))
 }
 
 /// In a child: tells the parent where it listens.

@@ -1,4 +1,5 @@
-//! `stubborn demo` with few calls: three processes, a bad network, and a check of every effect.
+//! `stubborn demo` with few calls: processes that are killed, a bad network, and a check of every
+//! effect.
 
 use std::fs;
 use std::io::Read;
@@ -27,7 +28,7 @@ fn count(report: &Value, key: &str) -> u64 {
 
 #[test]
 fn every_transfer_is_resolved_and_has_one_effect_though_every_fifth_datagram_is_lost() {
-    let report = demo(&["--calls", "200"]);
+    let report = demo(&["--single", "--calls", "200"]);
     for key in ["calls", "executed", "effects"] {
         assert_eq!(count(&report, key), 200, "{key} in {report}");
     }
@@ -43,14 +44,14 @@ fn every_transfer_is_resolved_and_has_one_effect_though_every_fifth_datagram_is_
 #[test]
 fn a_network_twice_as_bad_changes_nothing_but_the_time() {
     let faults = ["--loss", "40%", "--duplicate", "30", "--reorder", "30", "--corrupt", "2"];
-    let report = demo(&[&["--calls", "100", "--seed", "9"][..], &faults].concat());
+    let report = demo(&[&["--single", "--calls", "100", "--seed", "9"][..], &faults].concat());
     assert_eq!((count(&report, "executed"), count(&report, "effects")), (100, 100));
     assert!(count(&report["wire"], "doubled") > 0 && count(&report["wire"], "reordered") > 0);
 }
 
 #[test]
 fn a_killed_server_loses_outcomes_but_doubles_and_falsifies_nothing() {
-    let report = demo(&["--kill", "--calls", "200", "--concurrency", "16"]);
+    let report = demo(&["--single", "--kill", "--calls", "200", "--concurrency", "16"]);
     assert_eq!(count(&report, "kills"), 4);
     for key in ["pending", "duplicates", "lost", "wrong"] {
         assert_eq!(count(&report, key), 0, "{key} in {report}");
@@ -63,7 +64,8 @@ fn a_killed_server_loses_outcomes_but_doubles_and_falsifies_nothing() {
 
 #[test]
 fn people_are_told_what_is_done_to_the_network_and_what_came_of_it() {
-    let output = stubborn(&["demo", "--calls", "50", "--loss", "10%"]).output().unwrap();
+    let output =
+        stubborn(&["demo", "--single", "--calls", "50", "--loss", "10%"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
     let lines: Vec<&str> = text.lines().collect();
@@ -78,7 +80,7 @@ fn the_folder_is_kept_only_when_asked_for() {
     let temporary = tempfile::tempdir().unwrap();
     let folders = || fs::read_dir(temporary.path()).unwrap().count();
     let run = |args: &[&str]| {
-        let mut command = stubborn(&[&["demo", "--calls", "10"], args].concat());
+        let mut command = stubborn(&[&["demo", "--single", "--calls", "10"], args].concat());
         assert!(command.env("TMPDIR", temporary.path()).output().unwrap().status.success());
     };
     run(&[]);
@@ -92,7 +94,7 @@ fn the_folder_is_kept_only_when_asked_for() {
 fn a_demo_that_is_killed_leaves_no_process_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let mut command = stubborn(&["demo", "--calls", "100000000"]);
+    let mut command = stubborn(&["demo", "--single", "--calls", "100000000"]);
     command.env("TMPDIR", temporary.path()).stdout(Stdio::piped()).stderr(writer);
     let mut process = command.spawn().unwrap();
     // The command holds the write end, too.
@@ -118,13 +120,14 @@ fn a_share_that_is_none_is_refused_with_an_explanation() {
 
 #[test]
 fn replicas_of_a_bank_execute_each_transfer_once_and_agree_over_a_bad_network() {
-    let report = demo(&["--replicated", "--calls", "200", "--concurrency", "16"]);
+    let report = demo(&["--calls", "200", "--concurrency", "16"]);
     for key in ["calls", "executed", "effects"] {
         assert_eq!(count(&report, key), 200, "{key} in {report}");
     }
-    for key in ["not_executed", "unknown", "duplicates", "lost", "wrong", "client_restarts"] {
+    for key in ["not_executed", "unknown", "duplicates", "lost", "wrong"] {
         assert_eq!(count(&report, key), 0, "{key} in {report}");
     }
+    assert_eq!(count(&report, "client_restarts"), 1, "{report}");
     assert_eq!(report["replicas_agree"], true, "{report}");
     assert!(report["longest_gap_ms"].as_f64().is_some_and(|gap| gap > 0.0), "{report}");
     assert!(report["failovers"].as_u64().is_some(), "{report}");

@@ -242,3 +242,24 @@ async fn metadata_travels_and_invalid_metadata_keeps_a_call_from_being_sent() {
     assert!(matches!(error.outcome(), Outcome::NotExecuted(_)), "{error}");
     assert_eq!(site.lab.counted(), 1);
 }
+
+#[tokio::test]
+async fn numbers_that_are_asked_for_at_once_are_told_to_each_who_asked() {
+    let site = Site::new();
+    let server = site.start().await;
+    let channel = soon(site.to(&server).connect()).await.unwrap();
+    let calls = (0..40).map(|_| {
+        let channel = channel.clone();
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                let mut call = call(&channel, &COUNT, &Note::number(0));
+                call.id().await.unwrap();
+                call.await.unwrap();
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        soon(call).await.unwrap();
+    }
+    assert_eq!(number(&channel, &COUNT).await.unwrap(), 201);
+}

@@ -97,3 +97,37 @@ async fn a_call_whose_server_is_gone_for_good_is_lost_and_the_journal_goes_on() 
     assert_eq!(number(&second.channel(), &COUNT).await.unwrap(), 1);
     held.abort();
 }
+
+#[tokio::test]
+async fn a_call_that_is_settled_by_hand_stays_until_then_though_its_outcome_was_told() {
+    let site = Site::new();
+    let server = site.start().await;
+    let file = File::new("hand");
+    let open = async || {
+        let builder = site.to(&server).journal(&file.0).settled_by_hand();
+        soon(builder.open()).await.unwrap()
+    };
+    let first = open().await;
+    let mut known = call(&first.channel(), &COUNT, &Note::number(0));
+    let id = known.id().await.unwrap();
+    soon(known.into_future()).await.unwrap();
+    let told = soon(call(&first.channel(), &COUNT, &Note::number(0)).into_future()).await.unwrap();
+    assert_eq!(told.number, 2);
+    first.journal().unwrap().settle(id);
+    soon(first.journal().unwrap().close()).await;
+
+    let second = open().await;
+    let journal = second.journal().unwrap();
+    // Told again as often as it is asked for: it has run once.
+    for _ in 0..2 {
+        let left = journal.unfinished().pop().unwrap();
+        let reply = soon(left.resend()).await.unwrap();
+        assert_eq!(reply.reply.decode::<Note>(COUNT.id()).unwrap().number, 2);
+    }
+    let left = journal.unfinished();
+    assert_eq!(left.len(), 1);
+    journal.settle(left[0].id());
+    soon(journal.close()).await;
+    let third = open().await;
+    assert!(third.journal().unwrap().unfinished().is_empty());
+}

@@ -40,6 +40,7 @@ pub struct ChannelBuilder {
     identity: Option<Identity>,
     endpoint: Option<ClientEndpoint>,
     journal: Option<PathBuf>,
+    settled_by_hand: bool,
     settings: Settings,
 }
 
@@ -67,6 +68,7 @@ impl ChannelBuilder {
             identity: None,
             endpoint: None,
             journal: None,
+            settled_by_hand: false,
             settings: Settings::default(),
         }
     }
@@ -170,6 +172,16 @@ impl ChannelBuilder {
         self
     }
 
+    /// Keeps a call in the journal until the application settles it ([`Journal::settle`]), also when
+    /// its outcome was told: for who writes outcomes down elsewhere, and may be killed in between. The
+    /// journal keeps the latest 4,096 outcomes.
+    ///
+    /// [`Journal::settle`]: crate::journal::Journal::settle
+    pub fn settled_by_hand(mut self) -> Self {
+        self.settled_by_hand = true;
+        self
+    }
+
     /// Carries reads and `maybe` calls only. The server then keeps no session for this channel, and a
     /// group need not agree on one: it can be asked how it stands even when it cannot agree on
     /// anything. [`open`](Self::open) and [`connect`](Self::connect) do not wait then.
@@ -263,7 +275,8 @@ impl ChannelBuilder {
         let journal = match self.journal.filter(|_| config.session) {
             None => None,
             Some(path) => {
-                let opening = tokio::task::spawn_blocking(move || Opened::open(&path));
+                let by_hand = self.settled_by_hand;
+                let opening = tokio::task::spawn_blocking(move || Opened::open(&path, by_hand));
                 let opened = opening.await.map_err(|_| failed(ConnectErrorKind::Closed))?;
                 Some(opened.map_err(|error| failed(ConnectErrorKind::Journal(error)))?)
             }

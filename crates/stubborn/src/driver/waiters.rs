@@ -1,5 +1,6 @@
 //! Who waits for the end of what was begun at a node: found by indices, without a search.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::task::Waker;
 
@@ -14,6 +15,9 @@ pub(crate) struct Waiters {
     free: Vec<u32>,
     /// The entry of each call under way, by the index of its key.
     by_call: Vec<u32>,
+    /// Entries of calls whose index the node has given to another one before it said how they ended:
+    /// what was begun between two looks at its events.
+    displaced: BTreeMap<CallKey, u32>,
 }
 
 #[derive(Default)]
@@ -55,7 +59,12 @@ impl Waiters {
         if call.index() >= self.by_call.len() {
             self.by_call.resize(call.index() + 1, 0);
         }
-        self.by_call[call.index()] = index;
+        let before = mem::replace(&mut self.by_call[call.index()], index);
+        if let Some((other, Waiter::Waiting(_))) = self.waiter(before)
+            && other.index() == call.index()
+        {
+            self.displaced.insert(*other, before);
+        }
         let entry = &mut self.entries[index as usize];
         entry.waiter = Some((call, Waiter::Waiting(waker)));
         WaiterKey { index, generation: entry.generation }
@@ -86,7 +95,12 @@ impl Waiters {
     /// Tells who waits for the end of `call`, and returns whom to wake. Nobody waits for what was
     /// abandoned.
     pub(super) fn settle(&mut self, call: CallKey, ended: Ended) -> Option<Waker> {
-        let index = *self.by_call.get(call.index())?;
+        let mut index = *self.by_call.get(call.index())?;
+        if !self.displaced.is_empty()
+            && let Some(displaced) = self.displaced.remove(&call)
+        {
+            index = displaced;
+        }
         match &mut self.entries.get_mut(index as usize)?.waiter {
             Some((own, waiter @ Waiter::Waiting(_))) if *own == call => {
                 match mem::replace(waiter, Waiter::Ready(ended)) {
@@ -107,7 +121,12 @@ impl Waiters {
         let waiter = entry.waiter.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(key.index);
+        self.displaced.remove(&waiter.0);
         Some(waiter)
+    }
+
+    fn waiter(&self, index: u32) -> Option<&(CallKey, Waiter)> {
+        self.entries.get(index as usize)?.waiter.as_ref()
     }
 
     /// Nothing will happen any more: everybody is told so. Returns whom to wake.

@@ -22,9 +22,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A call is settled when its outcome was handed to its caller. One whose future was dropped stays
-//! until [`Journal::settle`], or until the next process was told; of calls with an outcome the
-//! journal keeps the latest 4,096.
+//! A call is settled when its outcome was handed to its caller, unless the application settles by hand
+//! ([`ChannelBuilder::settled_by_hand`](crate::ChannelBuilder::settled_by_hand)). One whose future was
+//! dropped stays until [`Journal::settle`], or until the next process was told; of calls with an
+//! outcome the journal keeps the latest 4,096.
 //!
 //! A journal belongs to one server or one group. Only one process can have it open; of copies the
 //! one that was opened last has the session, and the others are refused.
@@ -92,18 +93,21 @@ pub(crate) struct Handle {
     earlier: Vec<CallId>,
     /// Numbers of that session that are of no use to anybody.
     to_fence: Vec<CallId>,
+    /// Only the application settles calls.
+    by_hand: bool,
 }
 
 impl Opened {
     /// Reads a journal, or begins one. Blocks.
-    pub(crate) fn open(path: &Path) -> Result<Self, JournalError> {
+    pub(crate) fn open(path: &Path, by_hand: bool) -> Result<Self, JournalError> {
         let (file, book) = JournalFile::open(path)?;
         let (sender, jobs) = channel();
         let earlier = book.unfinished().collect();
         let to_fence = book.to_fence().filter(|id| book.is_of_session(*id)).collect();
         let session = book.session.clone();
         let book = Arc::new(Mutex::new(book));
-        let handle = Handle { book: Arc::clone(&book), jobs: sender, session, earlier, to_fence };
+        let handle =
+            Handle { book: Arc::clone(&book), jobs: sender, session, earlier, to_fence, by_hand };
         Ok(Self { file, book, jobs, handle })
     }
 
@@ -144,7 +148,8 @@ impl Opened {
 impl Handle {
     /// The outcome of a call was told.
     pub(crate) fn told(&self, key: CallKey) {
-        let _ = self.jobs.send(Job::Told(key));
+        let job = if self.by_hand { Job::Dropped(key) } else { Job::Told(key) };
+        let _ = self.jobs.send(job);
     }
 
     /// Nobody waits for a call any more; the journal keeps it.
@@ -288,7 +293,7 @@ impl Unfinished {
     }
 
     fn settle(&self) {
-        if let Some(handle) = &self.open.journal {
+        if let Some(handle) = self.open.journal.as_ref().filter(|handle| !handle.by_hand) {
             handle.settle(self.id);
         }
     }

@@ -59,19 +59,25 @@ struct Batch {
 
 impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
-        if let Err(error) = self.work(jobs) {
-            self.fail(&error);
+        match self.work(jobs) {
+            Err(error) => self.fail(&error),
+            Ok(closed) => {
+                // First the file is let go.
+                drop(self);
+                tell(closed);
+            }
         }
     }
 
-    fn work(&mut self, jobs: &Receiver<Job>) -> io::Result<()> {
+    /// Returns who waits for the file to be closed.
+    fn work(&mut self, jobs: &Receiver<Job>) -> io::Result<Vec<oneshot::Sender<()>>> {
         let mut batch = Batch::default();
         loop {
             match jobs.recv_timeout(IDLE) {
                 Ok(job) => self.take(job, &mut batch),
                 Err(RecvTimeoutError::Timeout) if batch.records.is_empty() => match jobs.recv() {
                     Ok(job) => self.take(job, &mut batch),
-                    Err(_) => return Ok(()),
+                    Err(_) => return Ok(Vec::new()),
                 },
                 Err(RecvTimeoutError::Timeout) => batch.due = true,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -84,10 +90,11 @@ impl Writer {
             if batch.due {
                 let batch = std::mem::take(&mut batch);
                 let last = batch.last;
-                self.write(batch)?;
+                let flushed = self.write(batch)?;
                 if last {
-                    return Ok(());
+                    return Ok(flushed);
                 }
+                tell(flushed);
             }
         }
     }
@@ -127,7 +134,8 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Batch) -> io::Result<()> {
+    /// Returns who waits for it.
+    fn write(&mut self, batch: Batch) -> io::Result<Vec<oneshot::Sender<()>>> {
         if !batch.records.is_empty() {
             self.file.append(&batch.records)?;
             let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,10 +152,7 @@ impl Writer {
                 }
             });
         }
-        for done in batch.flushed {
-            let _ = done.send(());
-        }
-        Ok(())
+        Ok(batch.flushed)
     }
 
     /// Nothing is written after an error, and so nothing sent: the channel ends.
@@ -161,5 +166,11 @@ impl Writer {
             }
             state.node.close_channel(now, self.channel);
         });
+    }
+}
+
+fn tell(waiting: Vec<oneshot::Sender<()>>) {
+    for done in waiting {
+        let _ = done.send(());
     }
 }

@@ -1,14 +1,16 @@
 //! The client: makes the transfers and writes down what it was told of each.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use stubborn::{CallError, CallState, Outcome};
+use stubborn::journal::{Journal, Unfinished};
+use stubborn::{CallError, CallId, CallState, Outcome};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use super::answers::{Answer, Answers};
 use super::dice::Dice;
 use super::ledger::{self, Transfer};
 use crate::error::Error;
@@ -36,6 +38,35 @@ pub(super) enum Told {
     Lost,
 }
 
+impl Told {
+    const NAMES: [(Self, &'static str); 5] = [
+        (Self::Executed, "executed"),
+        (Self::Refused, "refused"),
+        (Self::NotExecuted, "not-executed"),
+        (Self::Pending, "pending"),
+        (Self::Lost, "lost"),
+    ];
+
+    /// One word without spaces.
+    pub(super) fn name(self) -> &'static str {
+        let named = Self::NAMES.iter().find(|(told, _)| *told == self);
+        named.map_or("", |(_, name)| name)
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(told, _)| *told)
+    }
+
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Executed(_) => Self::Refused,
+            Outcome::NotExecuted(_) => Self::NotExecuted,
+            Outcome::Lost => Self::Lost,
+            Outcome::Unanswered | Outcome::Pending(_) => Self::Pending,
+        }
+    }
+}
+
 /// A transfer, what became of it, and how long that took.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
@@ -46,49 +77,98 @@ pub(super) struct Record {
 
 /// Everything that the client knows after a run.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct Notes {
     pub(super) records: Vec<Record>,
     pub(super) took: Duration,
-    /// The longest time in which no call ended.
-    pub(super) longest_gap: Duration,
+}
+
+/// The transfers of a run, each between two different accounts: the same for the same seed.
+#[derive(Clone, Debug)]
+pub(super) struct Transfers {
+    dice: Dice,
+    next: u64,
+    calls: u64,
+}
+
+impl Transfers {
+    pub(super) fn new(seed: u64, calls: u64) -> Self {
+        Self { dice: Dice::new(seed), next: 1, calls }
+    }
+}
+
+impl Iterator for Transfers {
+    type Item = Transfer;
+
+    fn next(&mut self) -> Option<Transfer> {
+        let reference = self.next;
+        if reference > self.calls {
+            return None;
+        }
+        self.next += 1;
+        let from = self.dice.below(ledger::ACCOUNTS);
+        let to = (from + 1 + self.dice.below(ledger::ACCOUNTS - 1)) % ledger::ACCOUNTS;
+        let cents = 1 + self.dice.below(MOST) as i64;
+        Some(Transfer { reference, from: ledger::account(from), to: ledger::account(to), cents })
+    }
+}
+
+/// What is to be done next.
+pub(super) enum Task {
+    Make(Transfer),
+    /// A call that an earlier process has left in the journal, and the caller's number of it.
+    Settle(u64, Unfinished),
+}
+
+/// What a client that may crash writes: what it was told goes into a file of its own, and only then
+/// may the journal forget the call.
+pub(super) struct Memory {
+    pub(super) journal: Journal,
+    pub(super) answers: Answers,
 }
 
 /// What a run shares between its workers.
-struct Run {
+struct Run<T> {
     bank: BankClient,
-    dice: RefCell<Dice>,
-    next: Cell<u64>,
-    calls: u64,
-    records: RefCell<Vec<Record>>,
-    /// When a call ended last, and the longest time in which none did.
-    last_end: Cell<Instant>,
-    longest_gap: Cell<Duration>,
+    tasks: RefCell<T>,
+    memory: Option<RefCell<Memory>>,
+    answers: RefCell<Vec<Answer>>,
+    failed: RefCell<Option<std::io::Error>>,
     done: watch::Sender<u64>,
 }
 
-/// Makes `calls` transfers, `concurrency` at a time; `done` counts those that have ended.
+/// Does these tasks, `concurrency` at a time; `done` counts those that have ended.
 pub(super) async fn run(
     bank: BankClient,
-    calls: u64,
+    tasks: impl Iterator<Item = Task> + 'static,
+    memory: Option<Memory>,
     concurrency: u64,
-    seed: u64,
     done: watch::Sender<u64>,
-) -> Result<Journal, Error> {
-    let dice = RefCell::new(Dice::new(seed));
-    let (next, records) = (Cell::new(1), RefCell::default());
-    let started = Instant::now();
-    let (last_end, longest_gap) = (Cell::new(started), Cell::new(Duration::ZERO));
-    let run = Run { bank, dice, next, calls, records, last_end, longest_gap, done };
-    let run = Rc::new(run);
-    let tasks = LocalSet::new();
+) -> Result<Vec<Answer>, Error> {
+    let (tasks, memory) = (RefCell::new(tasks), memory.map(RefCell::new));
+    let (answers, failed) = (RefCell::default(), RefCell::default());
+    let run = Rc::new(Run { bank, tasks, memory, answers, failed, done });
+    let local = LocalSet::new();
     let workers: Vec<_> =
-        (0..concurrency.min(calls)).map(|_| tasks.spawn_local(Rc::clone(&run).work())).collect();
-    tasks.await;
+        (0..concurrency).map(|_| local.spawn_local(Rc::clone(&run).work())).collect();
+    local.await;
     for worker in workers {
         worker.await.map_err(|e| Error::internal(format!("a worker of the demo failed: {e}")))?;
     }
-    let (took, longest_gap) = (started.elapsed(), run.longest_gap.get());
-    Ok(Journal { records: run.records.take(), took, longest_gap })
+    match run.failed.take() {
+        Some(error) => Err(Error::internal(format!("cannot write down what was told: {error}"))),
+        None => Ok(run.answers.take()),
+    }
+}
+
+/// What the client knows: `answers` are those of these transfers.
+pub(super) fn records(transfers: Transfers, answers: &[Answer]) -> Vec<Record> {
+    let answers: BTreeMap<u64, &Answer> = answers.iter().map(|a| (a.reference, a)).collect();
+    let record = |transfer: Transfer| {
+        let answer = answers.get(&transfer.reference);
+        let told = answer.map_or(Told::Pending, |answer| answer.told);
+        Record { transfer, told, took: answer.map_or(Duration::ZERO, |answer| answer.took) }
+    };
+    transfers.map(record).collect()
 }
 
 /// Asks the bank for every balance.
@@ -102,50 +182,68 @@ pub(super) async fn balances(bank: &BankClient) -> Result<BTreeMap<String, i64>,
     Ok(balances)
 }
 
-impl Run {
+impl<T: Iterator<Item = Task>> Run<T> {
     async fn work(self: Rc<Self>) {
-        while let Some(transfer) = self.draw() {
+        while self.failed.borrow().is_none() {
+            let Some(task) = self.tasks.borrow_mut().next() else { return };
             let started = Instant::now();
-            let told = self.transfer(&transfer).await;
-            let now = Instant::now();
-            let (took, gap) = (now - started, now - self.last_end.replace(now));
-            self.longest_gap.set(gap.max(self.longest_gap.get()));
-            self.records.borrow_mut().push(Record { transfer, told, took });
-            self.done.send_modify(|done| *done += 1);
+            let (reference, told, id) = match task {
+                Task::Make(transfer) => self.make(transfer).await,
+                Task::Settle(reference, call) => {
+                    let id = call.id();
+                    (reference, self.settle(call).await, Some(id))
+                }
+            };
+            self.note(Answer::now(reference, told, started.elapsed()), id);
         }
     }
 
-    /// The next transfer, between two different accounts.
-    fn draw(&self) -> Option<Transfer> {
-        let reference = self.next.get();
-        if reference > self.calls {
-            return None;
+    fn note(&self, answer: Answer, id: Option<CallId>) {
+        if let Some(memory) = &self.memory {
+            let Memory { journal, answers } = &mut *memory.borrow_mut();
+            if let Err(error) = answers.append(answer) {
+                self.failed.replace(Some(error));
+                return;
+            }
+            if let Some(id) = id {
+                journal.settle(id);
+            }
         }
-        self.next.set(reference + 1);
-        let mut dice = self.dice.borrow_mut();
-        let from = dice.below(ledger::ACCOUNTS);
-        let to = (from + 1 + dice.below(ledger::ACCOUNTS - 1)) % ledger::ACCOUNTS;
-        let cents = 1 + dice.below(MOST) as i64;
-        Some(Transfer { reference, from: ledger::account(from), to: ledger::account(to), cents })
+        self.answers.borrow_mut().push(answer);
+        self.done.send_modify(|done| *done += 1);
     }
 
-    async fn transfer(&self, transfer: &Transfer) -> Told {
-        let Transfer { reference, from, to, cents } = transfer.clone();
-        let error = match self.bank.transfer(TransferRequest { from, to, cents, reference }).await {
-            Ok(_) => return Told::Executed,
-            Err(error) => error,
+    async fn make(&self, transfer: Transfer) -> (u64, Told, Option<CallId>) {
+        let Transfer { reference, from, to, cents } = transfer;
+        let mut call = self.bank.transfer(TransferRequest { from, to, cents, reference });
+        // Only who settles calls by hand has to know their numbers.
+        let id = match self.memory {
+            Some(_) => call.id().await.ok(),
+            None => None,
         };
-        match error.into_outcome() {
-            Outcome::Executed(_) => Told::Refused,
-            Outcome::NotExecuted(_) => Told::NotExecuted,
-            Outcome::Lost => Told::Lost,
-            Outcome::Unanswered => Told::Pending,
+        let told = match call.await {
+            Ok(_) => Told::Executed,
+            Err(error) => self.find_out(error.into_outcome()).await,
+        };
+        (reference, told, id)
+    }
+
+    async fn settle(&self, call: Unfinished) -> Told {
+        match call.resend().await {
+            Ok(_) => Told::Executed,
+            Err(error) => self.find_out(error.into_outcome()).await,
+        }
+    }
+
+    async fn find_out(&self, outcome: Outcome) -> Told {
+        match outcome {
             Outcome::Pending(id) => self.ask(id).await,
+            outcome => Told::of(&outcome),
         }
     }
 
     /// Asks what became of a call until that is known.
-    async fn ask(&self, id: stubborn::CallId) -> Told {
+    async fn ask(&self, id: CallId) -> Told {
         for _ in 0..QUESTIONS {
             match self.bank.transfer_outcome(id).await {
                 Ok(CallState::Replied(_) | CallState::ReplyNotKept | CallState::AlreadySettled) => {

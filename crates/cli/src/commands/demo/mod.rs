@@ -1,15 +1,18 @@
 //! `stubborn demo`: the main job in one command.
 //!
-//! Three processes: this one is the client; `bank` is the service; `relay` is the bad network
-//! between them. Afterwards the ledger file that the service wrote is held against what the client
-//! was told.
+//! A bank on three replicas (`replica`), each behind a bad network (`relay`), and a client (`payer`),
+//! each a process; the leader is killed again and again, the client once. With `--single` the bank is
+//! one server (`bank`), and this process the client. Afterwards what the service wrote is held against
+//! what the client was told.
 
+mod answers;
 mod bank;
 mod check;
 mod client;
 mod dice;
 mod ledger;
 mod machine;
+mod payer;
 mod percent;
 mod relay;
 mod replica;
@@ -22,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 use stubborn::client::ConnectionStats;
 use stubborn::{ChannelBuilder, Identity};
 use tokio::sync::watch;
@@ -31,9 +35,9 @@ use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 use crate::stubs::bank::v1::BankClient;
 use crate::task::{block_on, interrupted};
-use client::Journal;
+use client::{Notes, Task, Transfers};
 use relay::{Counters, Faults};
-use report::{Latency, Report, grouped};
+use report::{Latency, Report, connection_to_json, grouped};
 
 /// The interface, as it is committed.
 const BANK_PROTO: &str =
@@ -45,11 +49,13 @@ const KILLS: u64 = 4;
 /// How long the first connection may take over the bad network.
 const CONNECT: Duration = Duration::from_secs(60);
 
-/// Make 10,000 transfers over a network that loses every fifth datagram, and check each.
+/// Make 10,000 transfers while processes are killed and every fifth datagram is lost, and check each.
 ///
-/// Starts a bank service and a relay that loses, doubles, reorders and corrupts datagrams, each in
-/// a process of its own, makes transfers through them, and compares the ledger file that the
-/// service wrote with what the client was told of each call.
+/// Starts a bank on three replicas, with a network between all of them and the client that loses,
+/// doubles, reorders and corrupts datagrams, each in a process of its own. While the client makes
+/// transfers, the leader is killed (SIGKILL) and started again every few seconds, and the client
+/// itself once. Then the ledgers of the replicas are compared with what the client was told of each
+/// call: each has run once, and none is unknown.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(override_usage = "stubborn demo [OPTIONS]")]
@@ -68,20 +74,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     faults: Faults,
 
-    /// Also kill the server process four times during the run, and start it again.
-    #[arg(long, conflicts_with = "replicated")]
-    kill: bool,
-
-    /// Run the bank on one server, which remembers calls in memory. The default.
-    #[arg(long, conflicts_with = "replicated")]
+    /// Run the bank on one server, which remembers calls in memory: at most once. Nothing is killed.
+    #[arg(long)]
     single: bool,
 
-    /// Run the bank on three replicas, with the bad network between all of them and the client, and
-    /// kill the leader every few seconds (SIGKILL). Every call runs exactly once.
-    #[arg(long)]
-    replicated: bool,
+    /// Kill that server four times during the run, and start it again.
+    #[arg(long, requires = "single")]
+    kill: bool,
 
-    /// Keep the folder with the ledger file and the certificate.
+    /// Keep the folder with the ledger files and the certificates.
     #[arg(long)]
     keep: bool,
 }
@@ -95,6 +96,8 @@ enum Role {
     Relay(relay::Args),
     #[command(hide = true)]
     Replica(replica::Args),
+    #[command(hide = true)]
+    Payer(payer::Args),
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -102,6 +105,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         Some(Role::Bank(args)) => block_on(bank::run(args)),
         Some(Role::Relay(args)) => block_on(relay::run(args)),
         Some(Role::Replica(args)) => block_on(replica::run(args)),
+        Some(Role::Payer(args)) => block_on(payer::run(args)),
         None => perform(&args, out),
     }
 }
@@ -114,9 +118,9 @@ fn perform(args: &Args, out: &Output) -> Result<(), Error> {
     let performed = compile(folder.path(), out).and_then(|()| {
         block_on(async {
             let performing = async {
-                match args.replicated {
-                    true => replicated::perform_in(args, folder.path(), out).await,
-                    false => perform_in(args, folder.path(), out).await,
+                match args.single {
+                    true => perform_in(args, folder.path(), out).await,
+                    false => replicated::perform_in(args, folder.path(), out).await,
                 }
             };
             tokio::select! {
@@ -172,35 +176,41 @@ async fn perform_in(args: &Args, folder: &Path, out: &Output) -> Result<Report, 
 
     let mut kills = 0;
     let (sender, done) = watch::channel(0);
-    let running = client::run(bank.clone(), args.calls, args.concurrency, args.faults.seed, sender);
-    let journal = tokio::select! {
-        journal = running => journal?,
+    let started = Instant::now();
+    let transfers = Transfers::new(args.faults.seed, args.calls);
+    let tasks = transfers.clone().map(Task::Make);
+    let running = client::run(bank.clone(), tasks, None, args.concurrency, sender);
+    let answers = tokio::select! {
+        answers = running => answers?,
         error = supervise(&site, &mut server, args, done.clone(), &mut kills) => return Err(error),
         error = relay.ended() => return Err(error),
         never = show_progress(args, done, out) => match never {},
     };
-    print_run(args, &journal, out);
+    let records = client::records(transfers, &answers);
+    let notes = Notes { records, took: started.elapsed() };
+    print_run(args, &notes, out);
     let balances = client::balances(&bank).await?;
     let stats = connection.stats().map(|(_, stats)| stats);
     drop((bank, connection));
     let wire = relay.finish().await.and_then(|line| Counters::from_json(&line));
     server.finish().await;
     let effects = ledger::read(&site.ledger).map_err(|e| Error::io("read", &site.ledger, &e))?;
-    let verdict = check::compare(&journal.records, &effects, &balances);
-    let report = report(args, &journal, verdict, wire.unwrap_or_default(), stats, kills);
+    let verdict = check::compare(&notes.records, &effects, &balances);
+    let report = report(args, &notes, verdict, wire.unwrap_or_default(), stats, kills);
     report.print(out);
     Ok(report)
 }
 
 fn report(
     args: &Args,
-    journal: &Journal,
+    notes: &Notes,
     verdict: check::Verdict,
     wire: Counters,
     connection: Option<ConnectionStats>,
     kills: usize,
 ) -> Report {
-    let (latency, took) = (Latency::of(journal), journal.took);
+    let (latency, took) = (Latency::of(&notes.records), notes.took);
+    let connection = connection.as_ref().map_or(Value::Null, connection_to_json);
     let killing = args.kill;
     Report { verdict, latency, took, wire, connection, kills, killing, failovers: None }
 }
@@ -353,9 +363,9 @@ fn title(args: &Args) -> String {
     format!("{} transfers, {} in flight", grouped(args.calls), grouped(args.concurrency))
 }
 
-fn print_run(args: &Args, journal: &Journal, out: &Output) {
+fn print_run(args: &Args, notes: &Notes, out: &Output) {
     let bar = out.paint(Style::Good, "#".repeat(30));
-    let count = grouped(journal.records.len() as u64);
-    let seconds = journal.took.as_secs_f64();
+    let count = grouped(notes.records.len() as u64);
+    let seconds = notes.took.as_secs_f64();
     out.line(format_args!("{}  [{bar}] {count}  {seconds:.1} s", title(args)));
 }

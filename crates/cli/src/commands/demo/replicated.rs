@@ -3,21 +3,21 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use stubborn::{ChannelBuilder, Connection};
 use tokio::sync::watch;
 
+use super::answers::Answer;
+use super::client::{Notes, Transfers};
 use super::relay::Counters;
 use super::report::{Latency, Report, grouped};
-use super::{Args, check, client, ledger, print_run, show_progress, start_relay};
+use super::{Args, check, client, ledger, payer, print_run, show_progress, start_relay};
 use crate::child::Child;
-use crate::cluster::{Admission, Folder, NAME, NodeConfig, Place};
+use crate::cluster::{Admission, Folder, NodeConfig, Place};
 use crate::commands::{node, status, up};
 use crate::error::{Error, Exit};
 use crate::output::Output;
 use crate::remote::Access;
-use crate::stubs::bank::v1::BankClient;
 
 /// Replicas of the bank.
 const REPLICAS: u16 = 3;
@@ -42,49 +42,71 @@ const ANSWER: Duration = Duration::from_millis(500);
 pub(super) struct Failovers {
     /// How often another replica took over.
     pub(super) count: usize,
-    /// The longest time in which no call ended.
+    /// The longest time in which no call ended; that of the client's own death counts.
     pub(super) longest_gap: Duration,
     /// Whether all replicas had the same ledger at the end.
     pub(super) agree: bool,
+    /// How often the client was killed and started again.
+    pub(super) client_restarts: usize,
+    /// Calls that it had under way then.
+    pub(super) resumed: u64,
 }
 
 pub(super) async fn perform_in(args: &Args, folder: &Path, out: &Output) -> Result<Report, Error> {
     let mut group = Group::start(args, folder).await?;
     let leader = group.leader().await?;
     group.introduce(args, leader, out);
-    let connection = group.connect(leader).await?;
-    let bank = BankClient::new(connection.channel());
-
     let (sender, done) = watch::channel(0);
-    let running = client::run(bank.clone(), args.calls, args.concurrency, args.faults.seed, sender);
+    let payer =
+        payer::Args::new(group.way(leader), group.folder.path(), folder.join("client"), args);
+    let (started, began) = (Instant::now(), SystemTime::now());
+    let running = payer::supervise(payer, sender);
     let mut tally = Tally::default();
     // What torments the group ends with the client, but not in the midst of starting a replica.
     let torment = group.torment(args, done.clone(), &mut tally);
-    let (journal, ()) = tokio::select! {
-        both = async { tokio::try_join!(running, torment) } => both?,
+    let both =
+        async { tokio::try_join!(async { Ok((running.await?, started.elapsed())) }, torment) };
+    let ((paid, took), ()) = tokio::select! {
+        both = both => both?,
         never = show_progress(args, done, out) => match never {},
     };
-    print_run(args, &journal, out);
+    let records = client::records(Transfers::new(args.faults.seed, args.calls), &paid.answers);
+    let notes = Notes { records, took };
+    print_run(args, &notes, out);
     group.catch_up().await?;
-    let balances = client::balances(&bank).await?;
-    let stats = connection.stats().map(|(_, stats)| stats);
-    drop((bank, connection));
     let (wire, ledgers) = group.finish().await?;
     let agree = ledgers.windows(2).all(|pair| pair[0] == pair[1]);
-    let verdict = check::compare(&journal.records, &ledgers[0], &balances);
-    let failovers = Failovers { count: tally.failovers, longest_gap: journal.longest_gap, agree };
+    let verdict = check::compare(&notes.records, &ledgers[0], &paid.balances);
+    let failovers = Failovers {
+        count: tally.failovers,
+        longest_gap: longest_gap(began, &paid.answers),
+        agree,
+        client_restarts: paid.restarts,
+        resumed: paid.resumed,
+    };
     let report = Report {
         verdict,
-        latency: Latency::of(&journal),
-        took: journal.took,
+        latency: Latency::of(&notes.records),
+        took: notes.took,
         wire,
-        connection: stats,
+        connection: paid.connection,
         kills: tally.kills,
         killing: false,
         failovers: Some(failovers),
     };
     report.print(out);
     Ok(report)
+}
+
+fn longest_gap(began: SystemTime, answers: &[Answer]) -> Duration {
+    let mut last = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut longest = Duration::ZERO;
+    // A file of answers that is appended to is in order.
+    for answer in answers {
+        longest = longest.max(answer.at.saturating_sub(last));
+        last = answer.at;
+    }
+    longest
 }
 
 #[derive(Default)]
@@ -155,31 +177,19 @@ impl Group {
         ));
         out.line(format_args!(
             "the leader is killed (SIGKILL) after every {} calls, at least every {} s, and started \
-             again {} s later",
+             again {} s later; the client once, and the next one goes on from its journal",
             grouped(args.calls.div_ceil(SHARE)),
             PEACE.as_secs(),
             DEATH.as_secs_f64()
         ));
     }
 
-    /// Connects the client, to the replica that leads first: it loses its connection with the first
-    /// kill.
-    async fn connect(&self, leader: usize) -> Result<Connection, Error> {
-        let credentials = self.folder.credentials()?;
+    /// The client's way, to the replica that leads first: it loses its connection with the first kill.
+    fn way(&self, leader: usize) -> String {
         let mut relays: Vec<_> =
             self.relays.iter().map(|relay| relay.address().to_string()).collect();
         relays.rotate_left(leader);
-        let opening = ChannelBuilder::new(relays.join(","))
-            .trust(credentials.trust)
-            .identity(credentials.identity)
-            .server_name(NAME)
-            .wait_for_ready(true)
-            .open();
-        let opened = tokio::time::timeout(PATIENCE, opening).await;
-        let opened = opened.map_err(|_| {
-            Error::new(Exit::Connect, "no connection within a minute: is all lost?")
-        })?;
-        opened.map_err(|error| Error::new(Exit::Connect, error.to_string()))
+        relays.join(",")
     }
 
     /// How the replicas stand, asked past the bad network.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stubborn::client::ConnectionStats;
 
 use super::check::Verdict;
-use super::client::Journal;
+use super::client::Record;
 use super::relay::Counters;
 use super::replicated::Failovers;
 use crate::output::{Output, Style};
@@ -17,8 +17,8 @@ pub(super) struct Report {
     pub(super) latency: Latency,
     pub(super) took: Duration,
     pub(super) wire: Counters,
-    /// The client's connection at the end; `None` if it had none then.
-    pub(super) connection: Option<ConnectionStats>,
+    /// The client's connection at the end, as [`connection_to_json`] has it; null if it had none then.
+    pub(super) connection: Value,
     /// How often the server was killed.
     pub(super) kills: usize,
     /// Whether it was asked to be.
@@ -36,8 +36,8 @@ pub(super) struct Latency {
 }
 
 impl Latency {
-    pub(super) fn of(journal: &Journal) -> Self {
-        let mut sorted: Vec<Duration> = journal.records.iter().map(|record| record.took).collect();
+    pub(super) fn of(records: &[Record]) -> Self {
+        let mut sorted: Vec<Duration> = records.iter().map(|record| record.took).collect();
         sorted.sort_unstable();
         // The nearest rank: the smallest one that this share of all does not exceed.
         let at = |share: f64| {
@@ -65,17 +65,6 @@ impl Report {
 
     pub(super) fn to_json(&self) -> Value {
         let v = &self.verdict;
-        let resent = self.connection.map(|stats| stats.packets_resent);
-        let connection = self.connection.map(|stats| {
-            json!({
-                "rtt_us": stats.rtt.as_micros() as u64,
-                "window": stats.window,
-                "mtu": stats.mtu,
-                "packets_sent": stats.packets_sent,
-                "packets_lost": stats.packets_lost,
-                "probe_timeouts": stats.probe_timeouts,
-            })
-        });
         let mut report = json!({
             "calls": v.calls,
             "executed": v.executed,
@@ -97,14 +86,16 @@ impl Report {
             "seconds": self.took.as_secs_f64(),
             "kills": self.kills,
             "wire": self.wire.to_json(),
-            "resent_by_client": resent,
-            "connection": connection,
+            "resent_by_client": self.connection["packets_resent"],
+            "connection": self.connection,
             "ok": self.faults().is_empty(),
         });
-        if let Some(Failovers { count, longest_gap, agree }) = self.failovers {
+        if let Some(Failovers { count, longest_gap, agree, client_restarts, resumed }) =
+            self.failovers
+        {
             report["failovers"] = count.into();
-            // The client does not crash yet: it has no journal.
-            report["client_restarts"] = 0.into();
+            report["client_restarts"] = client_restarts.into();
+            report["resumed_by_client"] = resumed.into();
             report["longest_gap_ms"] = (longest_gap.as_micros() as f64 / 1_000.0).into();
             report["replicas_agree"] = agree.into();
         }
@@ -136,7 +127,9 @@ impl Report {
         if self.killing {
             self.print_kills(&row);
         }
-        if let Some(Failovers { count, longest_gap, agree }) = self.failovers {
+        if let Some(Failovers { count, longest_gap, agree, client_restarts, resumed }) =
+            self.failovers
+        {
             let gap = milliseconds(longest_gap.as_micros() as f64);
             let same = if agree { "the same ledger" } else { "different ledgers" };
             let kills = self.kills;
@@ -146,14 +139,21 @@ impl Report {
                     "{kills} times, {count} failovers, longest gap {gap} ms; replicas have {same}"
                 ),
             );
+            let times = if client_restarts == 1 { "once" } else { "again and again" };
+            row(
+                "client killed",
+                format!(
+                    "{times} in mid-run, {resumed} calls of its journal settled by the next one"
+                ),
+            );
         }
         let Latency { p50, p99, max } = self.latency;
         let [p50, p99, max] = [p50, p99, max].map(milliseconds);
         let rate = grouped(self.calls_per_s() as u64);
         row("latency", format!("p50 {p50} ms   p99 {p99} ms   max {max} ms   {rate} calls/s"));
         let wire = &self.wire;
-        let resent = match self.connection {
-            Some(stats) => format!(", {} resent by the client", grouped(stats.packets_resent)),
+        let resent = match self.connection["packets_resent"].as_u64() {
+            Some(resent) => format!(", {} resent by the client", grouped(resent)),
             None => String::new(),
         };
         row(
@@ -181,6 +181,19 @@ impl Report {
             ),
         );
     }
+}
+
+/// What is told of the client's connection.
+pub(super) fn connection_to_json(stats: &ConnectionStats) -> Value {
+    json!({
+        "rtt_us": stats.rtt.as_micros() as u64,
+        "window": stats.window,
+        "mtu": stats.mtu,
+        "packets_sent": stats.packets_sent,
+        "packets_lost": stats.packets_lost,
+        "packets_resent": stats.packets_resent,
+        "probe_timeouts": stats.probe_timeouts,
+    })
 }
 
 /// A number with its thousands apart.
@@ -211,7 +224,7 @@ fn milliseconds(micros: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::client::{Record, Told};
+    use super::super::client::Told;
     use super::super::ledger::Transfer;
     use super::*;
 
@@ -228,10 +241,8 @@ mod tests {
             told: Told::Executed,
             took: Duration::from_micros(micros),
         };
-        let records = (1..=100).rev().map(record).collect();
-        let journal = Journal { records, took: Duration::ZERO, longest_gap: Duration::ZERO };
-        assert_eq!(Latency::of(&journal), Latency { p50: 50.0, p99: 99.0, max: 100.0 });
-        let empty = Journal { records: Vec::new(), ..journal };
-        assert_eq!(Latency::of(&empty), Latency::default());
+        let records: Vec<_> = (1..=100).rev().map(record).collect();
+        assert_eq!(Latency::of(&records), Latency { p50: 50.0, p99: 99.0, max: 100.0 });
+        assert_eq!(Latency::of(&[]), Latency::default());
     }
 }
