@@ -29,6 +29,17 @@ pub const RENEW_SESSIONS_EVERY: Duration = Duration::from_secs(20);
 /// it holds nothing: three renewals.
 pub const SILENT_SESSION: Duration = Duration::from_secs(60);
 
+/// Bytes a second that a node of a group passes on between others that cannot reach each other; what
+/// is more is dropped, as by a network that carries no more.
+pub const RELAYED_BYTES_PER_SECOND: u64 = 32 << 20;
+
+/// Bytes that it may pass on at once.
+pub const RELAYED_BURST: u64 = 1 << 20;
+
+/// Datagrams that a node relays through a neighbour at once, of those that are too large to be sent
+/// without a repetition; a further one is dropped.
+pub const RELAYED_AT_ONCE: usize = 64;
+
 /// Bounds that an operator may set. The defaults suit a server with a few gigabytes of memory.
 #[derive(Clone, Debug)]
 pub struct Limits {

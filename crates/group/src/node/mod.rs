@@ -16,8 +16,10 @@
 //! while a sync was under way, are synced together.
 
 mod config;
+mod overlay;
 mod peers;
 mod pieces;
+mod relay;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -31,7 +33,8 @@ use stubborn_core::service::{Answer, Encoded, Machines, Metadata, MethodId, Outg
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{Received, Transmit};
 
-use self::peers::{BEAT, Peers, TELL};
+use self::peers::{BEAT, Heard, Peers, TELL};
+use self::relay::node_at;
 use crate::replica::{Fault, PacketError, Replica, Standing};
 use crate::replication::{Durable, MemberChange, NodeId, Refused, Write};
 
@@ -117,13 +120,17 @@ impl GroupNode {
     /// Takes in a datagram. What it brought is acted on with the next
     /// [`poll_event`](Self::poll_event).
     pub fn handle(&mut self, now: Instant, datagram: Received) {
-        self.node.handle(now, datagram);
+        // Nothing comes from a made-up address.
+        if node_at(datagram.from).is_none() {
+            self.node.handle(now, datagram);
+        }
     }
 
     /// Lets every timer that is due at `now` fire.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.node.handle_timeout(now);
         self.replica.handle_timeout(now);
+        self.peers.handle_timeout(now, &mut self.node);
         self.send_away_if_cut_off(now);
         self.push_back_reads(now);
         if now >= self.renews_at {
@@ -139,7 +146,7 @@ impl GroupNode {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let replica = Some(self.replica.poll_timeout().min(self.renews_at));
-        earliest(self.node.poll_timeout(), replica)
+        earliest(earliest(self.node.poll_timeout(), self.peers.poll_timeout()), replica)
     }
 
     /// The disk has all writes up to this number.
@@ -162,7 +169,15 @@ impl GroupNode {
 
     /// Appends the next datagrams to `buf` and says where they go.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        self.node.poll_transmit(now, buf)
+        loop {
+            let start = buf.len();
+            let transmit = self.node.poll_transmit(now, buf)?;
+            let Some(to) = node_at(transmit.to) else { return Some(transmit) };
+            for datagram in buf[start..].chunks(transmit.segment.unwrap_or(transmit.size).max(1)) {
+                self.peers.pass(now, &mut self.node, to, datagram);
+            }
+            buf.truncate(start);
+        }
     }
 
     /// Answers a request that came out as [`GroupEvent::Node`].
@@ -178,6 +193,11 @@ impl GroupNode {
     /// Begins a call on a channel of the driver's own; its end comes out as [`GroupEvent::Node`].
     pub fn call(&mut self, now: Instant, channel: ChannelKey, call: OutgoingCall) -> CallKey {
         self.node.call(now, channel, call)
+    }
+
+    /// Through whom a member is reached that this node does not hear, or that does not hear it.
+    pub fn relay(&self, now: Instant, to: NodeId) -> Option<NodeId> {
+        self.peers.relay(now, to)
     }
 
     /// The node below, for reading.
@@ -359,13 +379,18 @@ impl GroupNode {
         let IncomingRequest { key, method, call, .. } = request;
         let (request, context) = call.into_parts();
         let identity = context.peer.identity;
+        let directly = context.peer.address.is_some_and(|address| node_at(address).is_none());
         let from = identity.and_then(|identity| self.peers.find(&self.node, &identity));
         let answer = match (from, request.verified(method)) {
             (Some(from), Ok(body)) => {
-                if let Some(packet) = self.peers.heard(from, &body)
-                    && let Err(error) = self.replica.receive(now, from, &packet)
-                {
-                    self.refused = Some((from, error));
+                match self.peers.heard(now, &mut self.node, from, directly, &body) {
+                    Some(Heard::Packet(packet)) => {
+                        if let Err(error) = self.replica.receive(now, from, &packet) {
+                            self.refused = Some((from, error));
+                        }
+                    }
+                    Some(Heard::Datagram(datagram)) => self.node.handle(now, datagram),
+                    None => {}
                 }
                 Answer::Reply(Encoded::from_body(method, bytes::Bytes::new()), Metadata::new())
             }

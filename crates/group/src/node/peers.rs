@@ -1,14 +1,20 @@
-//! The other nodes of the group: channels to them, and who they are proved to be.
+//! The other nodes of the group: channels to them, who they are proved to be, and through whom they
+//! are reached.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use stubborn_core::limits::{MIN_DATAGRAM, RELAYED_AT_ONCE};
 use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, Node};
 use stubborn_core::service::{Encoded, Metadata, Method, OutgoingCall, Semantics, Shape};
 use stubborn_core::time::{Duration, Instant};
+use stubborn_core::transport::endpoint::{Ecn, Received};
 
 use super::config::{GroupConfig, Peer};
+use super::overlay::{MOST_RELAYS, Overlay};
 use super::pieces::{Arrival, Departure, PIECE, Piece};
+use super::relay::{AROUND, Allowance, Relayed, made_up};
 use crate::replica::{Packet, PacketKind};
 use crate::replication::NodeId;
 
@@ -32,64 +38,158 @@ const PATIENCE: Duration = Duration::from_millis(1_000);
 /// The largest packet that is put together from pieces: what bounds a snapshot.
 pub(super) const MAX_PACKET: u64 = 4 << 30;
 
-/// The first byte of what a peer tells: a whole packet, or a piece of one.
+/// The first byte of what a peer tells: a whole packet, or a piece of one; whom it hears; or a
+/// datagram that is relayed.
 const WHOLE: u8 = 0;
 const PART: u8 = 1;
+const HELLO: u8 = 2;
+const RELAYED: u8 = 3;
+
+/// Ticks between two hellos to a node that is heard.
+const HELLO_TICKS: u32 = 2;
 
 #[derive(Debug)]
 pub(super) struct Peers {
+    id: NodeId,
+    config: GroupConfig,
     links: BTreeMap<NodeId, Link>,
     calls: BTreeMap<CallKey, Sent>,
     /// Packets that were sent in pieces.
     departures: u64,
+    overlay: Overlay,
+    greets_at: Instant,
+    allowance: Allowance,
 }
 
 #[derive(Debug)]
 struct Link {
     peer: Peer,
-    channel: ChannelKey,
+    direct: Lane,
+    /// The way through other nodes, once it was needed.
+    relayed: Option<Lane>,
     /// Who is at its address, under its name.
     seen: Option<[u8; 32]>,
-    under_way: usize,
+    /// Whether it is being asked, until it answers, whether it is reached directly.
+    knocks: bool,
+    /// Datagrams that are relayed by it, of those that are repeated.
+    relays: usize,
     departure: Option<Departure>,
     arrival: Arrival,
 }
 
-/// A packet or a piece under way.
+/// One of the ways to a peer.
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    channel: ChannelKey,
+    under_way: usize,
+}
+
+/// Which of the ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Relayed,
+}
+
+/// What is under way to a peer.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     to: NodeId,
+    by: Way,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Packet,
     /// The packet's number and the place of the piece.
-    piece: Option<(u64, u64)>,
+    Piece(u64, u64),
+    Knock,
+    Relayed,
+}
+
+/// What a peer has told.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A whole packet for the replica.
+    Packet(Bytes),
+    /// A datagram that another node has sent through this peer.
+    Datagram(Received),
 }
 
 impl Peers {
     pub(super) fn new(now: Instant, node: &mut Node, config: &GroupConfig) -> Self {
-        let links = config.peers.iter().filter(|peer| peer.id != config.id).map(|peer| {
-            let channel = node.open_channel(now, channel(peer, config));
+        let others = config.peers.iter().filter(|peer| peer.id != config.id);
+        let links = others.clone().map(|peer| {
+            let channel = node.open_channel(now, channel(peer, peer.address, config));
             let link = Link {
                 peer: peer.clone(),
-                channel,
+                direct: Lane { channel, under_way: 0 },
+                relayed: None,
                 seen: None,
-                under_way: 0,
+                knocks: false,
+                relays: 0,
                 departure: None,
                 arrival: Arrival::default(),
             };
             (peer.id, link)
         });
-        Self { links: links.collect(), calls: BTreeMap::new(), departures: 0 }
+        Self {
+            id: config.id,
+            config: config.clone(),
+            links: links.collect(),
+            calls: BTreeMap::new(),
+            departures: 0,
+            overlay: Overlay::new(now, silence(config), others.map(|peer| peer.id)),
+            greets_at: now + config.settings.tick * HELLO_TICKS,
+            allowance: Allowance::new(now),
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        (!self.links.is_empty()).then_some(self.greets_at)
+    }
+
+    /// Tells everybody whom this node hears, when that is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, node: &mut Node) {
+        if now < self.greets_at {
+            return;
+        }
+        let pause = self.config.settings.tick * HELLO_TICKS;
+        let late = now.since(self.greets_at);
+        self.greets_at = if late > pause { now + pause } else { self.greets_at + pause };
+        for (id, link) in &mut self.links {
+            let mut hello = vec![HELLO];
+            hello.append(&mut self.overlay.hello(now, *id));
+            let connected = node.channel_connection(link.direct.channel).is_some();
+            if connected && self.overlay.hears(now, *id) {
+                tell_once(now, node, link.direct.channel, hello);
+            } else if !link.knocks {
+                // This also makes a connection where there is none, and wakes one that is silent.
+                link.knocks = true;
+                let mut knock = call(&TELL, hello);
+                knock.deadline = Some(silence(&self.config) * 2);
+                let key = node.call(now, link.direct.channel, knock);
+                self.calls.insert(key, Sent { to: *id, by: Way::Direct, what: What::Knock });
+            }
+        }
+    }
+
+    /// Through whom a peer is reached that this node cannot reach by itself.
+    pub(super) fn relay(&self, now: Instant, to: NodeId) -> Option<NodeId> {
+        self.overlay.relay(now, to)
     }
 
     /// The peer that has this identity.
     pub(super) fn find(&mut self, node: &Node, identity: &[u8; 32]) -> Option<NodeId> {
         for (id, link) in &mut self.links {
             let known = link.peer.identity.or_else(|| {
-                let connection = node.channel_connection(link.channel)?;
-                let proved = node.endpoint().connection(connection)?.peer_identity()?;
-                link.seen = Some(proved.key_digest);
+                let shown = link.lanes().find_map(|lane| identity_at(node, lane));
+                link.seen = shown.or(link.seen);
                 link.seen
             });
-            if known.or(link.seen).as_ref() == Some(identity) {
+            if known.as_ref() == Some(identity) {
                 return Some(*id);
             }
         }
@@ -99,22 +199,25 @@ impl Peers {
     /// Somebody speaks whom this node does not know. It may be a peer whose certificate it has not
     /// seen, because it had nothing to tell it: those are connected to.
     pub(super) fn meet(&mut self, now: Instant, node: &mut Node) {
-        for (id, link) in &mut self.links {
+        let ids: Vec<NodeId> = self.links.keys().copied().collect();
+        for id in ids {
+            let link = &self.links[&id];
             let unknown = link.peer.identity.is_none()
-                && node.channel_connection(link.channel).is_none()
-                && link.under_way == 0;
-            if unknown {
-                link.under_way += 1;
-                let key = node.call(now, link.channel, call(&TELL, Vec::new()));
-                self.calls.insert(key, Sent { to: *id, piece: None });
+                && link.lanes().all(|lane| {
+                    node.channel_connection(lane.channel).is_none() && lane.under_way == 0
+                });
+            if unknown && let Some((by, lane)) = self.lane(now, node, id) {
+                lane.under_way += 1;
+                let key = node.call(now, lane.channel, call(&TELL, Vec::new()));
+                self.calls.insert(key, Sent { to: id, by, what: What::Packet });
             }
         }
     }
 
     pub(super) fn send(&mut self, now: Instant, node: &mut Node, packet: Packet) {
         let Packet { to, bytes, kind } = packet;
-        let Some(link) = self.links.get_mut(&to) else { return };
         if bytes.len() > PIECE {
+            let Some(link) = self.links.get_mut(&to) else { return };
             // Of large packets the one that is under way comes first.
             if link.departure.is_none() {
                 self.departures += 1;
@@ -123,31 +226,79 @@ impl Peers {
             }
             return;
         }
+        let Some((by, lane)) = self.lane(now, node, to) else { return };
         let mut body = Vec::with_capacity(bytes.len() + 1);
         body.push(WHOLE);
         body.extend_from_slice(&bytes);
         // Only what waits for a connection has one made.
-        let connected = node.channel_connection(link.channel).is_some();
+        let connected = node.channel_connection(lane.channel).is_some();
         if kind == PacketKind::Beat && bytes.len() <= BEAT_BYTES && connected {
-            // It resolves at once; that nobody was told is not worth a word.
-            let key = node.call(now, link.channel, call(&BEAT, body));
-            node.abandon(now, key);
-        } else if link.under_way < UNDER_WAY {
-            link.under_way += 1;
-            let key = node.call(now, link.channel, call(&TELL, body));
-            self.calls.insert(key, Sent { to, piece: None });
+            tell_once(now, node, lane.channel, body);
+        } else if lane.under_way < UNDER_WAY {
+            lane.under_way += 1;
+            let key = node.call(now, lane.channel, call(&TELL, body));
+            self.calls.insert(key, Sent { to, by, what: What::Packet });
         }
     }
 
+    /// Has a datagram for a peer passed on by a neighbour, if there is one that can.
+    pub(super) fn pass(&mut self, now: Instant, node: &mut Node, to: NodeId, datagram: &[u8]) {
+        let datagram = Bytes::copy_from_slice(datagram);
+        self.pass_on(now, node, Relayed { from: self.id, to, hops: MOST_RELAYS, datagram });
+    }
+
+    fn pass_on(&mut self, now: Instant, node: &mut Node, relayed: Relayed) {
+        let Some(hops) = relayed.hops.checked_sub(1) else { return };
+        let through = match self.overlay.is_direct(now, relayed.to) {
+            true => relayed.to,
+            false => match self.overlay.relay(now, relayed.to) {
+                Some(through) => through,
+                None => return,
+            },
+        };
+        let Some(link) = self.links.get_mut(&through) else { return };
+        let channel = link.direct.channel;
+        let size = relayed.datagram.len();
+        let mut body = Vec::with_capacity(size + AROUND);
+        body.push(RELAYED);
+        Relayed { hops, ..relayed }.encode(&mut body);
+        // A datagram that does not fit into another one is too large for this path, unless all paths
+        // must carry it.
+        if size + AROUND <= room(node, channel) {
+            tell_once(now, node, channel, body);
+        } else if size <= MIN_DATAGRAM && link.relays < RELAYED_AT_ONCE {
+            link.relays += 1;
+            let key = node.call(now, channel, call(&TELL, body));
+            self.calls.insert(key, Sent { to: through, by: Way::Direct, what: What::Relayed });
+        }
+    }
+
+    /// The way to a peer that works, as far as is known.
+    fn lane(&mut self, now: Instant, node: &mut Node, to: NodeId) -> Option<(Way, &mut Lane)> {
+        let relayed = self.overlay.relay(now, to).is_some();
+        let link = self.links.get_mut(&to)?;
+        if !relayed {
+            return Some((Way::Direct, &mut link.direct));
+        }
+        let (peer, config) = (&link.peer, &self.config);
+        let lane = link.relayed.get_or_insert_with(|| {
+            let config = channel(peer, made_up(to), config);
+            Lane { channel: node.open_channel(now, config), under_way: 0 }
+        });
+        Some((Way::Relayed, lane))
+    }
+
     fn send_pieces(&mut self, now: Instant, node: &mut Node, to: NodeId) {
-        let Some(link) = self.links.get_mut(&to) else { return };
-        let Some(departure) = &mut link.departure else { return };
+        let Some((by, lane)) = self.lane(now, node, to) else { return };
+        let channel = lane.channel;
+        let departure = self.links.get_mut(&to).and_then(|link| link.departure.as_mut());
+        let Some(departure) = departure else { return };
         while let Some(piece) = departure.next() {
             let mut body = Vec::with_capacity(piece.bytes.len() + 32);
             body.push(PART);
             piece.encode(&mut body);
-            let key = node.call(now, link.channel, call(&TELL, body));
-            self.calls.insert(key, Sent { to, piece: Some((piece.of, piece.at)) });
+            let key = node.call(now, channel, call(&TELL, body));
+            self.calls.insert(key, Sent { to, by, what: What::Piece(piece.of, piece.at) });
         }
     }
 
@@ -159,39 +310,112 @@ impl Peers {
         key: CallKey,
         arrived: bool,
     ) -> bool {
-        let Some(Sent { to, piece }) = self.calls.remove(&key) else { return false };
+        let Some(Sent { to, by, what }) = self.calls.remove(&key) else { return false };
+        if arrived && by == Way::Direct {
+            self.overlay.heard(now, to);
+        }
         let Some(link) = self.links.get_mut(&to) else { return true };
-        match (piece, &mut link.departure) {
-            (None, _) => link.under_way -= 1,
-            (Some((of, at)), Some(departure)) if departure.number() == of => {
+        match (what, &mut link.departure) {
+            (What::Packet, _) => match (by, &mut link.relayed) {
+                (Way::Relayed, Some(lane)) => lane.under_way -= 1,
+                _ => link.direct.under_way -= 1,
+            },
+            (What::Knock, _) => link.knocks = false,
+            (What::Relayed, _) => link.relays -= 1,
+            (What::Piece(of, at), Some(departure)) if departure.number() == of => {
                 departure.ended(at, arrived);
                 if departure.is_over() {
                     link.departure = None;
                 }
                 self.send_pieces(now, node, to);
             }
-            (Some(_), _) => {}
+            (What::Piece(..), _) => {}
         }
         true
     }
 
-    /// What a peer has told: the packet, if it is whole. None also for what is malformed.
-    pub(super) fn heard(&mut self, from: NodeId, body: &Bytes) -> Option<Bytes> {
+    /// What a peer has told, directly or through others. None if it is not for the replica, and for
+    /// what is malformed.
+    pub(super) fn heard(
+        &mut self,
+        now: Instant,
+        node: &mut Node,
+        from: NodeId,
+        directly: bool,
+        body: &Bytes,
+    ) -> Option<Heard> {
+        if directly {
+            self.overlay.heard(now, from);
+        }
         match *body.first()? {
-            WHOLE => Some(body.slice(1..)),
+            WHOLE => Some(Heard::Packet(body.slice(1..))),
             PART => {
                 let piece = Piece::decode(&body.slice(1..))?;
-                self.links.get_mut(&from)?.arrival.take(piece, MAX_PACKET)
+                let whole = self.links.get_mut(&from)?.arrival.take(piece, MAX_PACKET)?;
+                Some(Heard::Packet(whole))
             }
+            HELLO if directly => {
+                self.overlay.greeted(now, self.id, from, &body[1..]);
+                None
+            }
+            RELAYED if directly => self.relayed(now, node, Relayed::decode(&body.slice(1..))?),
             _ => None,
         }
     }
+
+    /// A datagram came that was sent through others: it is for this node, or to be passed on.
+    fn relayed(&mut self, now: Instant, node: &mut Node, relayed: Relayed) -> Option<Heard> {
+        if relayed.to == self.id {
+            return self.links.contains_key(&relayed.from).then(|| {
+                let data = BytesMut::from(&relayed.datagram[..]);
+                let from = made_up(relayed.from);
+                Heard::Datagram(Received { from, local: None, ecn: Ecn::NotEct, data })
+            });
+        }
+        if self.allowance.take(now, relayed.datagram.len()) {
+            self.pass_on(now, node, relayed);
+        }
+        None
+    }
 }
 
-fn channel(peer: &Peer, config: &GroupConfig) -> ChannelConfig {
+impl Link {
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        std::iter::once(&self.direct).chain(&self.relayed)
+    }
+}
+
+/// Who is at the other end, under the name of the peer.
+fn identity_at(node: &Node, lane: &Lane) -> Option<[u8; 32]> {
+    let connection = node.channel_connection(lane.channel)?;
+    let proved = node.endpoint().connection(connection)?.peer_identity()?;
+    Some(proved.key_digest)
+}
+
+/// The largest body that is sent in one datagram.
+fn room(node: &Node, channel: ChannelKey) -> usize {
+    let connection = node.channel_connection(channel);
+    let connection = connection.and_then(|handle| node.endpoint().connection(handle));
+    connection.and_then(|connection| connection.max_unreliable()).unwrap_or(0)
+}
+
+/// How long a node is silent before others are asked for help: a part of an election timeout, as a
+/// follower that the leader does not reach shall hear of it in time.
+fn silence(config: &GroupConfig) -> Duration {
+    config.settings.tick * config.settings.consensus.election
+}
+
+/// Sends something in a datagram, once, if there is a connection.
+fn tell_once(now: Instant, node: &mut Node, channel: ChannelKey, body: Vec<u8>) {
+    // It resolves at once; that nobody was told is not worth a word.
+    let key = node.call(now, channel, call(&BEAT, body));
+    node.abandon(now, key);
+}
+
+fn channel(peer: &Peer, address: SocketAddr, config: &GroupConfig) -> ChannelConfig {
     let patience = config.settings.tick * config.settings.consensus.election;
     ChannelConfig {
-        targets: vec![peer.address],
+        targets: vec![address],
         session: false,
         wait_for_ready: true,
         backoff_min: patience / 4,
