@@ -369,6 +369,30 @@ fn unreliable_messages_go_once_and_whole() {
 }
 
 #[test]
+fn an_unreliable_message_that_fits_no_more_is_dropped_and_holds_nothing_up() {
+    let mut pair = Pair::new(18);
+    let (client, server) = pair.established();
+    pair.run_for(2 * SECOND);
+    // What the server has sent makes for acknowledgements, which are repeated where packets are lost.
+    pair.server(server).send(Bytes::new(), pattern(3_000, 1)).unwrap();
+    pair.run_for(SECOND);
+    pair.rules(Rules { cut: true, ..Rules::default() });
+    pair.client(client).send(Bytes::new(), pattern(10, 1)).unwrap();
+    pair.run_for(2 * SECOND);
+    let sent = pair.client(client).stats().datagrams_sent;
+    let max = pair.client(client).max_unreliable().unwrap();
+    for n in 0..10 {
+        pair.client(client).send_unreliable(pattern(max, n)).unwrap();
+        pair.run_for(SECOND);
+    }
+    let sent = pair.client(client).stats().datagrams_sent - sent;
+    assert!(sent < 40, "{sent} datagrams were sent to nobody");
+    pair.rules(Rules::default());
+    pair.client(client).send(Bytes::new(), pattern(10, 2)).unwrap();
+    assert!(pair.run_until(10 * SECOND, |p| p.hosts[SERVER].whole.len() == 2));
+}
+
+#[test]
 fn random_loss_alone_does_not_cut_the_rate() {
     let mut took = Vec::new();
     for loss in [0.0, 0.01, 0.05, 0.2] {

@@ -54,6 +54,9 @@ impl Draft {
     }
 }
 
+/// An acknowledgement beside which there is room for an unreliable message takes so much at most.
+const MOST_ACK: usize = 160;
+
 impl Connection {
     /// Appends a datagram of at most `limit` bytes with whatever waits and is permitted, from all
     /// spaces (RFC 9000 §12.2). Returns its size; 0 if there was nothing to send.
@@ -252,8 +255,11 @@ impl Connection {
     fn write_ack(&mut self, now: Instant, draft: &mut Draft, buf: &mut Vec<u8>, end: usize) {
         let room = draft.room(end, buf);
         let again = self.is_copying();
+        // A large unreliable message goes alone: beside a repeated acknowledgement it would never fit.
+        let alone = draft.space == Space::Data
+            && self.unreliable.front().is_some_and(|data| data.len() + MOST_ACK > room);
         let received = &mut self.spaces[draft.space.index()].received;
-        if !received.ack_pending() && !again {
+        if !received.ack_pending() && (!again || alone) {
             return;
         }
         let Some(ack) = received.to_ack(now) else { return };

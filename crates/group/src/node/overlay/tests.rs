@@ -24,11 +24,7 @@ impl World {
             let others = (1..=count).filter(|other| *other != id).map(node);
             (node(id), Overlay::new(Instant::ZERO, SILENCE, others))
         };
-        Self {
-            now: Instant::ZERO,
-            nodes: (1..=count).map(new).collect(),
-            cut: BTreeSet::new(),
-        }
+        Self { now: Instant::ZERO, nodes: (1..=count).map(new).collect(), cut: BTreeSet::new() }
     }
 
     /// Only these pairs reach each other.
