@@ -36,7 +36,10 @@ pub use explorer::{
     LossyFigures, LossyWork, Resender, Speed, WorldCounts, explore, explore_seeds, measure_lossy,
     measure_speed, simulate,
 };
-pub use groups::{NodeCounts, explore_node_seeds, simulate_nodes};
+pub use groups::{
+    CalmCounts, Cut, CutCounts, NodeCounts, explore_cuts, explore_node_seeds, simulate_calm,
+    simulate_cut, simulate_nodes,
+};
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};
 pub use replicas::{GroupCounts, Sabotage, explore_group_seeds, simulate_group};

@@ -19,9 +19,13 @@ fn found_in_groups(bug: &str) -> String {
 }
 
 fn explore(bug: &str, arguments: &[&str]) -> String {
+    run("explore", bug, arguments)
+}
+
+fn run(example: &str, bug: &str, arguments: &[&str]) -> String {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "stubborn-sim", "--example", "explore"])
+        .args(["run", "--quiet", "--package", "stubborn-sim", "--example", example])
         .args(["--features", bug, "--"])
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -93,4 +97,10 @@ fn a_read_without_a_majority_is_found() {
 #[test]
 fn a_replica_that_does_not_look_at_what_its_client_has_seen_is_found() {
     assert!(found_in_groups("backward-read").contains("sessions"));
+}
+
+#[test]
+fn nodes_that_do_not_relay_for_each_other_are_found() {
+    let said = run("cuts", "stubborn-group/planted-no-relay", &["5"]);
+    assert!(said.contains("cuts are masked"), "{said}");
 }

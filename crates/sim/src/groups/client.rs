@@ -120,6 +120,7 @@ impl Client {
         self.next += 1;
         let command = Command { client: self.id, number: self.next };
         let operation = self.cluster.lock().judge.history.begin();
+        let begun = self.cluster.world.now();
         let deadline = self.cluster.chance(impatient).then(|| millis(1 + self.cluster.below(800)));
         let ended = match self.call(&ADD, command, deadline).await {
             Ok(reply) => Some(reply),
@@ -132,6 +133,7 @@ impl Client {
         if let Some(reply) = &ended {
             self.saw(count(&reply.reply));
         }
+        let ended_at = self.cluster.world.now();
         let mut shared = self.cluster.lock();
         let verdict = match ended {
             None => {
@@ -141,6 +143,7 @@ impl Client {
             Some(reply) => {
                 let count = count(&reply.reply);
                 shared.counts.counted += 1;
+                shared.answered.insert(self.id, (begun, ended_at));
                 let judge = &mut shared.judge;
                 let counted = judge.history.on_counted(&operation, count);
                 counted.and(judge.counted(command, count))

@@ -1,13 +1,14 @@
 //! What the processes of a group world share: disks, addresses, the judge, the dice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stubborn_core::random::Random;
+use stubborn_core::time::Instant;
 use stubborn_group::replica::{Settings, Standing};
-use stubborn_group::replication::{Durable, Members, NodeId};
+use stubborn_group::replication::{Durable, Members, NodeId, Role};
 
 use super::NodeCounts;
 use super::judge::Judge;
@@ -49,6 +50,10 @@ pub(super) struct Shared {
     /// Nothing goes wrong any more.
     pub(super) healed: bool,
     pub(super) clients_done: u64,
+    /// When the last command of each client that was answered was begun, and when answered.
+    pub(super) answered: BTreeMap<u64, (Instant, Instant)>,
+    /// Nodes that reach some others through others only.
+    pub(super) relaying: BTreeSet<NodeId>,
     addresses: BTreeMap<NodeId, SocketAddr>,
     disks: BTreeMap<NodeId, Disk>,
     /// How each node stood when it last worked, and its ledger when all is quiet.
@@ -64,6 +69,8 @@ impl Cluster {
             order: None,
             healed: false,
             clients_done: 0,
+            answered: BTreeMap::new(),
+            relaying: BTreeSet::new(),
             addresses: BTreeMap::new(),
             disks: BTreeMap::new(),
             standings: BTreeMap::new(),
@@ -98,6 +105,22 @@ impl Cluster {
 
     pub(super) fn stand(&self, id: NodeId, standing: Standing, ledger: Option<Ledger>) {
         self.lock().standings.insert(id, (standing, ledger));
+    }
+
+    /// The latest term that a node was seen in.
+    pub(super) fn term(&self) -> u64 {
+        let shared = self.lock();
+        shared.standings.values().map(|(standing, _)| standing.consensus.term).max().unwrap_or(0)
+    }
+
+    /// Who leads, in the latest term that has a leader.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        let shared = self.lock();
+        let leads = shared
+            .standings
+            .iter()
+            .filter(|(_, (standing, _))| standing.consensus.role == Role::Leader);
+        leads.max_by_key(|(_, (standing, _))| standing.consensus.term).map(|(id, _)| *id)
     }
 
     /// The ledger that all members have, if they all stand at the same place.

@@ -1,19 +1,25 @@
 //! Groups of whole nodes in the simulated world: the group node that ships on disks that lose what
 //! was not synced, and clients that are real client nodes.
 
+mod calm;
 mod client;
 mod cluster;
+mod cuts;
 mod judge;
 mod ledger;
 mod process;
 mod scenario;
 
 use std::io::Write;
+use std::time::Duration;
 
 use stubborn_group::replication;
 
 use crate::batch::{Batch, counts, explore_batch, simulate_counting};
 use crate::world::{Failure, Report};
+
+pub use calm::CalmCounts;
+pub use cuts::{Cut, CutCounts};
 
 counts! {
     /// What was met in the runs of groups of nodes.
@@ -78,4 +84,44 @@ pub fn explore_node_seeds(
     progress: impl Fn(u64) + Sync,
 ) -> Batch<NodeCounts> {
     explore_batch((first, runs), threads, |seed| simulate_nodes(seed, None), progress)
+}
+
+/// Runs a group of so many nodes that a cut of the OmniPaxos paper hits.
+///
+/// # Errors
+/// If a promise was broken: among them that the first commit comes within five election timeouts.
+pub fn simulate_cut(
+    seed: u64,
+    cut: Cut,
+    nodes: u64,
+    trace: Option<Box<dyn Write + Send>>,
+) -> Result<(Report, CutCounts), Failure> {
+    simulate_counting(seed, trace, |world| cuts::cut(world, cut, nodes))
+}
+
+/// The same with `runs` seeds from `first` on, on `threads` threads, until one fails.
+pub fn explore_cuts(
+    (first, runs): (u64, u64),
+    cut: Cut,
+    nodes: u64,
+    threads: usize,
+    progress: impl Fn(u64) + Sync,
+) -> Batch<CutCounts> {
+    let simulate = |seed| simulate_cut(seed, cut, nodes, None);
+    explore_batch((first, runs), threads, simulate, progress)
+}
+
+/// Runs a group of so many nodes that nothing ails but a network which loses datagrams with this
+/// probability, and counts the elections of which none is needed.
+///
+/// # Errors
+/// If a promise was broken.
+pub fn simulate_calm(
+    seed: u64,
+    nodes: u64,
+    loss: f64,
+    lasts: Duration,
+    trace: Option<Box<dyn Write + Send>>,
+) -> Result<(Report, CalmCounts), Failure> {
+    simulate_counting(seed, trace, |world| calm::calm(world, nodes, loss, lasts))
 }

@@ -236,6 +236,17 @@ impl Process {
                 self.cluster.judge(verdict);
             }
         }
+        let now = self.now();
+        let addresses = self.cluster.addresses();
+        let relaying = addresses.iter().any(|(id, _)| self.node.relay(now, *id).is_some());
+        {
+            let mut shared = self.cluster.lock();
+            if relaying {
+                shared.relaying.insert(self.id)
+            } else {
+                shared.relaying.remove(&self.id)
+            };
+        }
         let ledger = healed.then(|| Ledger::of(self.node.replica().machines()));
         self.cluster.stand(self.id, standing, ledger);
     }

@@ -70,7 +70,7 @@ fn habits(random: &mut Random) -> Habits {
     }
 }
 
-fn heal(cluster: &Cluster, nodes: &[NodeId]) {
+pub(super) fn heal(cluster: &Cluster, nodes: &[NodeId]) {
     {
         let mut shared = cluster.lock();
         shared.healed = true;
@@ -85,7 +85,7 @@ fn heal(cluster: &Cluster, nodes: &[NodeId]) {
 }
 
 /// Waits until every call has ended and all replicas agree.
-async fn settle(cluster: &Cluster, clients: u64) {
+pub(super) async fn settle(cluster: &Cluster, clients: u64) {
     let begun = cluster.world.now();
     while cluster.world.now().since(begun) < BOUND {
         let done = cluster.lock().clients_done == clients;
