@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 Chores of this repository.
 
-  cargo xtask bench [OPTIONS]   ours and its peers side by side; --help says more
+  cargo xtask bench [OPTIONS]        ours and its peers side by side; --help says more
+  cargo xtask bench --kv [OPTIONS]   durable puts of ours and of etcd; --help says more
 ";
 
 fn main() -> ExitCode {
@@ -30,10 +31,13 @@ fn main() -> ExitCode {
 /// Builds the harness of the benchmark, which has a workspace of its own, and runs it. It builds the
 /// systems that it is asked for.
 fn bench(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    let kv = arguments.next_if(|first| first == "--kv").is_some();
+    let package = if kv { "bench-kv" } else { "stubborn-bench" };
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = repository().join("bench/Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["run", "--quiet", "--release", "--locked", "--package", "stubborn-bench"]);
+    command.args(["run", "--quiet", "--release", "--locked", "--package", package]);
     command.args([OsStr::new("--manifest-path"), manifest.as_os_str(), OsStr::new("--")]);
     match command.args(arguments).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
