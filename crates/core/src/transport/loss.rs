@@ -272,8 +272,13 @@ impl<T> SentPackets<T> {
         }
     }
 
-    /// Gives back room that nothing is in.
+    /// Gives back room that nothing is in, and what is of no use after a pause: packets that the peer
+    /// does not have to acknowledge.
     pub fn shrink(&mut self) {
+        if self.eliciting == 0 && self.bytes_in_flight == 0 {
+            self.entries.clear();
+            self.unsettled = 0;
+        }
         self.entries.shrink_to_fit();
         self.skipped.shrink();
     }

@@ -21,10 +21,15 @@ const LEAST: Duration = Duration::from_millis(1);
 /// has built itself with every cut, so the base survives; a route that became longer is learnt.
 const BASE_WINDOW: Duration = Duration::from_secs(150);
 
+/// No sample.
+const NONE: u64 = u64::MAX;
+
 /// Compares the latest round-trip times with the path's lowest.
 #[derive(Clone, Debug)]
 pub(super) struct DelaySignal {
-    recent: [(Instant, Duration); SAMPLES],
+    /// A ring: when, and nanoseconds; [`NONE`] for none. `next` is the oldest.
+    recent: [(Instant, u64); SAMPLES],
+    next: u8,
     samples_seen: u64,
     /// Minimum of the current and of the former base window.
     base: [Duration; 2],
@@ -34,7 +39,8 @@ pub(super) struct DelaySignal {
 impl DelaySignal {
     pub(super) const fn new() -> Self {
         Self {
-            recent: [(Instant::ZERO, Duration::MAX); SAMPLES],
+            recent: [(Instant::ZERO, NONE); SAMPLES],
+            next: 0,
             samples_seen: 0,
             base: [Duration::MAX; 2],
             base_since: Instant::ZERO,
@@ -48,8 +54,10 @@ impl DelaySignal {
         }
         self.samples_seen = rtt.samples();
         let sample = rtt.latest_path();
-        self.recent.rotate_right(1);
-        self.recent[0] = (now, sample);
+        let nanos = u64::try_from(sample.as_nanos()).unwrap_or(NONE);
+        let next = usize::from(self.next) % SAMPLES;
+        self.recent[next] = (now, nanos);
+        self.next = (next + 1) as u8;
         if now.since(self.base_since) > BASE_WINDOW {
             self.base = [Duration::MAX, self.base[0]];
             self.base_since = now;
@@ -61,11 +69,12 @@ impl DelaySignal {
     /// a recent sample there is no evidence.
     pub(super) fn shows_queue(&self, now: Instant, rtt: &RttEstimator) -> bool {
         let base = self.base[0].min(self.base[1]);
+        let fresh = rtt.smoothed() * 2;
         let recent = self
             .recent
             .iter()
-            .filter(|(at, sample)| *sample < Duration::MAX && now.since(*at) <= rtt.smoothed() * 2)
-            .map(|(_, sample)| *sample)
+            .filter(|(at, sample)| *sample < NONE && now.since(*at) <= fresh)
+            .map(|(_, sample)| Duration::from_nanos(*sample))
             .min();
         recent.is_some_and(|r| r > base.saturating_add((base / PART).max(LEAST)))
     }

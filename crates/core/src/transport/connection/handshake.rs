@@ -24,8 +24,8 @@ use super::path::{AddressProof, Path};
 use super::recover::Recovery;
 use super::space::{PacketSpace, Spaces};
 use super::{
-    Connection, ConnectionError, ConnectionEvent, ConnectionId, IdChange, PeerIdentity, Side,
-    Space, Stats,
+    Connection, ConnectionError, ConnectionEvent, ConnectionId, Counters, IdChange, PeerIdentity,
+    Side, Space,
 };
 use crate::random::Random;
 use crate::time::{Duration, Instant};
@@ -91,6 +91,28 @@ struct ClientRole {
     negotiated: bool,
 }
 
+/// What is needed of a peer's transport parameters as long as there is a connection.
+pub(super) struct Declared {
+    max_idle_timeout: u64,
+    max_udp_payload_size: u64,
+    pub(super) active_connection_id_limit: u64,
+    pub(super) max_datagram_frame_size: u64,
+    /// Of a server: its incarnation, and whether it is a replica.
+    pub(super) server: Option<(u64, bool)>,
+}
+
+impl Declared {
+    fn of(peer: &TransportParameters) -> Self {
+        Self {
+            max_idle_timeout: peer.max_idle_timeout,
+            max_udp_payload_size: peer.max_udp_payload_size,
+            active_connection_id_limit: peer.active_connection_id_limit,
+            max_datagram_frame_size: peer.max_datagram_frame_size,
+            server: peer.server.as_ref().map(|server| (server.incarnation, server.group)),
+        }
+    }
+}
+
 /// How far the handshake is, and what came of it.
 pub(super) struct Progress {
     role: Role,
@@ -100,9 +122,10 @@ pub(super) struct Progress {
     confirmed: bool,
     /// HANDSHAKE_DONE is to be sent.
     pub(super) done_due: bool,
-    pub(super) identity: Option<PeerIdentity>,
-    /// What the peer declared. Authentic once the handshake is complete.
-    pub(super) peer: Option<TransportParameters>,
+    /// Apart, since most clients are anonymous.
+    pub(super) identity: Option<Box<PeerIdentity>>,
+    /// What the peer declared; `None` until the handshake is complete, and it is authentic.
+    pub(super) peer: Option<Declared>,
     /// Destination of the client's very first Initial packet.
     original_destination: ConnectionId,
     retry_source: Option<ConnectionId>,
@@ -275,7 +298,7 @@ impl Connection {
             answer_patience: super::recover::ANSWER_PROBE_MIN,
             early: Vec::new(),
             open_failures: 0,
-            counters: Stats::default(),
+            counters: Counters::default(),
             config,
         };
         connection.write_tls(now)?;
@@ -376,7 +399,7 @@ impl Connection {
         self.check_ids(&peer)?;
         self.check_version(&peer)?;
         self.handshake.complete = true;
-        self.handshake.identity = self.tls.peer_identity();
+        self.handshake.identity = self.tls.peer_identity().map(Box::new);
         if let Some(token) = peer.server.as_ref().and_then(|s| s.stateless_reset_token) {
             self.remote_ids.set_first_token(token);
             self.announce_tokens();
@@ -386,7 +409,7 @@ impl Connection {
             message_data: peer.initial_max_message_data,
             messages: peer.initial_max_messages,
         });
-        self.handshake.peer = Some(peer);
+        self.handshake.peer = Some(Declared::of(&peer));
         self.state = State::Established;
         self.timers.stop(Timer::Handshake);
         self.reset_idle(now);

@@ -40,6 +40,7 @@ pub use super::error::TransportError;
 pub use super::receive::Chunk;
 pub use super::send::{MessageId, SendError};
 pub use event::{ConnectionError, ConnectionEvent, UnreliableError};
+use stats::Counters;
 pub use stats::{EcnState, Stats};
 
 use close::{CloseReason, State};
@@ -116,7 +117,7 @@ pub struct Connection {
     /// Packets that came before their keys.
     early: Vec<process::EarlyPacket>,
     open_failures: u64,
-    counters: Stats,
+    counters: Counters,
 }
 
 impl Connection {
@@ -286,6 +287,7 @@ impl Connection {
 
     /// Counters and estimates, for people and tests.
     pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
         Stats {
             rtt: self.path.rtt.smoothed(),
             min_rtt: self.path.rtt.min(),
@@ -295,7 +297,18 @@ impl Connection {
             probe_timeouts_in_a_row: self.recovery.probe.backoff(),
             key_updates: self.data_keys.as_ref().map_or(0, DataKeys::updates),
             ecn: self.path.ecn_state(),
-            ..self.counters
+            datagrams_sent: counters.datagrams_sent,
+            datagrams_received: counters.datagrams_received,
+            bytes_sent: counters.bytes_sent,
+            bytes_received: counters.bytes_received,
+            packets_sent: counters.packets_sent,
+            packets_received: counters.packets_received,
+            packets_lost: counters.packets_lost,
+            packets_resent: counters.packets_resent,
+            packets_dropped: counters.packets_dropped,
+            probe_timeouts: counters.probe_timeouts,
+            ecn_ce_received: counters.ecn_ce_received,
+            migrations: counters.migrations,
         }
     }
 
@@ -306,21 +319,21 @@ impl Connection {
 
     /// Who the peer proved to be; `None` before the handshake is done and for an anonymous client.
     pub fn peer_identity(&self) -> Option<&PeerIdentity> {
-        self.handshake.identity.as_ref()
+        self.handshake.identity.as_deref()
     }
 
     /// The server's incarnation as its authenticated transport parameters say; `None` before the
     /// handshake is done and on the server's side.
     pub fn peer_incarnation(&self) -> Option<u64> {
-        let peer = self.handshake.peer.as_ref().filter(|_| self.handshake.is_complete())?;
-        peer.server.as_ref().map(|server| server.incarnation)
+        let (incarnation, _) = self.handshake.peer.as_ref()?.server?;
+        Some(incarnation)
     }
 
     /// Whether the server says that it is a replica: others of the same incarnation have the same
     /// sessions. False before the handshake is done and on the server's side.
     pub fn peer_is_replica(&self) -> bool {
-        let peer = self.handshake.peer.as_ref().filter(|_| self.handshake.is_complete());
-        peer.and_then(|peer| peer.server.as_ref()).is_some_and(|server| server.group)
+        let server = self.handshake.peer.as_ref().and_then(|peer| peer.server);
+        server.is_some_and(|(_, replica)| replica)
     }
 
     /// The peer's present address. It changes when the peer migrates.

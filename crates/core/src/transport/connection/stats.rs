@@ -14,6 +14,23 @@ pub enum EcnState {
     Failed,
 }
 
+/// What a connection counts, each as [`Stats`] tells it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub(super) datagrams_sent: u64,
+    pub(super) datagrams_received: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+    pub(super) packets_sent: u64,
+    pub(super) packets_received: u64,
+    pub(super) packets_lost: u64,
+    pub(super) packets_resent: u64,
+    pub(super) packets_dropped: u64,
+    pub(super) probe_timeouts: u64,
+    pub(super) ecn_ce_received: u64,
+    pub(super) migrations: u64,
+}
+
 /// A snapshot of a connection's counters and estimates. Sizes are bytes of UDP payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
