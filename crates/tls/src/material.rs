@@ -54,8 +54,8 @@ static CHACHA20: Protection = Protection {
     integrity_limit: 1 << 36,
 };
 
-/// The suites of TLS 1.3 with carriers in place of keys. A carrier says by its place here what it is
-/// for.
+/// The suites of TLS 1.3 with carriers in place of keys, the one first that a client likes best. A
+/// carrier says by its place here what it is for.
 static SUITES: LazyLock<[(Tls13CipherSuite, &Protection); 3]> = LazyLock::new(|| {
     [
         (carrying(TLS13_AES_128_GCM_SHA256, &Carriers(0)), &AES_128),
@@ -78,13 +78,14 @@ fn carrying(suite: SupportedCipherSuite, carriers: &'static Carriers) -> Tls13Ci
     }
 }
 
-/// The provider with packets protected by `keys.rs`, and without suites that it does not know.
+/// The provider with packets protected by `keys.rs`, without suites that it does not know, and in our
+/// order: AES-128 first, as RFC 8446 §9.1 has it, which costs a fifth less than AES-256.
 pub(crate) fn carrying_keys(provider: &CryptoProvider) -> Arc<CryptoProvider> {
-    let ours = |suite: &SupportedCipherSuite| {
-        let same = |(ours, _): &&(Tls13CipherSuite, _)| ours.common.suite == suite.suite();
-        SUITES.iter().find(same).map(|(ours, _)| SupportedCipherSuite::Tls13(ours))
+    let has = |(ours, _): &&(Tls13CipherSuite, _)| {
+        provider.cipher_suites.iter().any(|suite| suite.suite() == ours.common.suite)
     };
-    let cipher_suites = provider.cipher_suites.iter().filter_map(ours).collect();
+    let suites = SUITES.iter().filter(has);
+    let cipher_suites = suites.map(|(ours, _)| SupportedCipherSuite::Tls13(ours)).collect();
     Arc::new(CryptoProvider { cipher_suites, ..provider.clone() })
 }
 

@@ -1,5 +1,6 @@
-//! What a small call costs: a client node and a server node in one process, no sockets, virtual
-//! time, the TLS that ships. 64 bytes are echoed with a fixed number of calls in flight.
+//! What a call costs: a client node and a server node in one process, no sockets, virtual time, the
+//! TLS that ships. 64 bytes, or `--body` of them in datagrams of at most `--datagram` bytes, are echoed
+//! with a fixed number of calls in flight.
 //!
 //! ```text
 //! cargo run --release -p stubborn-core --example per_call                    time and allocations
@@ -16,7 +17,7 @@ mod pair;
 
 use std::time::{Duration, Instant};
 
-use pair::{PHASES, Pair};
+use pair::{Load, PHASES, Pair};
 
 /// Calls in flight.
 const LEVELS: [usize; 4] = [1, 16, 128, 1024];
@@ -28,8 +29,14 @@ fn main() {
         Some(arguments.get(at + 1).unwrap_or_else(|| panic!("{name} needs a value")).as_str())
     };
     let number = |name: &str| value(name).map(|text| text.parse::<usize>().expect("a number"));
+    let load = |in_flight| Load {
+        in_flight,
+        body: number("--body").unwrap_or(64),
+        datagram: number("--datagram").unwrap_or(1_472),
+    };
     if let Some(calls) = number("--calls") {
-        return count_for_callgrind(number("--only").expect("--calls goes with --only"), calls);
+        let in_flight = number("--only").expect("--calls goes with --only");
+        return count_for_callgrind(load(in_flight), calls);
     }
     let given = |name: &str| arguments.iter().any(|argument| argument == name);
     if given("--check") {
@@ -43,23 +50,24 @@ fn main() {
     }
     let seconds = Duration::from_secs(number("--seconds").unwrap_or(1) as u64);
     let levels = number("--only").map_or(LEVELS.to_vec(), |level| vec![level]);
-    print_times(&levels, seconds);
+    print_times(levels.into_iter().map(load), seconds);
 }
 
 /// What callgrind watches: it collects in the function of one phase only.
-fn count_for_callgrind(in_flight: usize, calls: usize) {
-    let mut pair = Pair::new(in_flight);
+fn count_for_callgrind(load: Load, calls: usize) {
+    let mut pair = Pair::new(load);
     pair.warm_up();
     pair.run(calls);
 }
 
-fn print_times(levels: &[usize], time: Duration) {
-    println!("64 B echo, both nodes in one process; ns and allocations per call");
+fn print_times(loads: impl Iterator<Item = Load>, time: Duration) {
+    println!("echo, both nodes in one process; ns and allocations per call");
     print!("{:>9} {:>10} {:>8}", "in flight", "calls/s", "both ns");
     PHASES.iter().for_each(|phase| print!("  {:>22}", phase.name()));
     println!("{:>10}", "packets");
-    for &in_flight in levels {
-        let mut pair = Pair::new(in_flight);
+    for load in loads {
+        let in_flight = load.in_flight;
+        let mut pair = Pair::new(load);
         pair.warm_up();
         let (end, mut calls) = (Instant::now() + time, 0);
         let packets = pair.packets;

@@ -17,10 +17,19 @@ use stubborn_tls::{ServerTrust, TlsClient, TlsServer, self_signed};
 use crate::allocations;
 
 const ECHO: Method = Method::new("test.Echo/Echo", Semantics::AtMostOnce, Shape::Unary);
-const BODY: usize = 64;
-
 /// One way.
 const DELAY: Duration = Duration::from_micros(50);
+
+/// What is called, and over which path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Calls under way at any time.
+    pub(crate) in_flight: usize,
+    /// Bytes of each request and reply.
+    pub(crate) body: usize,
+    /// Bytes of the largest datagram that is tried.
+    pub(crate) datagram: usize,
+}
 
 /// The parts of a call's way that are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +73,7 @@ pub(crate) struct Pair {
     /// Calls to begin in the next round.
     idle: usize,
     in_flight: usize,
+    body: Bytes,
     resolved: usize,
     requests: Vec<IncomingRequest>,
     calls: Vec<OutgoingCall>,
@@ -76,8 +86,11 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// Connects; `in_flight` calls will be under way at any time.
-    pub(crate) fn new(in_flight: usize) -> Self {
+    /// Connects.
+    pub(crate) fn new(load: Load) -> Self {
+        let config = || NodeConfig {
+            endpoint: EndpointConfig { max_probe: load.datagram, ..EndpointConfig::default() },
+        };
         let made = self_signed(["server.test"]).expect("a certificate");
         let trust = ServerTrust::Roots(made.roots());
         let client_tls = TlsClient::builder(trust).build().expect("a client configuration");
@@ -94,7 +107,8 @@ impl Pair {
             ready: false,
             warm: false,
             idle: 0,
-            in_flight,
+            in_flight: load.in_flight,
+            body: vec![7; load.body].into(),
             resolved: 0,
             requests: Vec::new(),
             calls: Vec::new(),
@@ -108,7 +122,7 @@ impl Pair {
         for _ in 0..10_000 {
             pair.round();
             if pair.ready {
-                pair.idle = in_flight;
+                pair.idle = load.in_flight;
                 return pair;
             }
         }
@@ -168,11 +182,10 @@ impl Pair {
 
     /// What a stub does before the node is asked.
     fn begin_calls(&mut self) {
-        static REQUEST: [u8; BODY] = [7; BODY];
         for _ in 0..std::mem::take(&mut self.idle) {
             self.calls.push(OutgoingCall {
                 method: ECHO,
-                request: Encoded::from_body(ECHO.id(), Bytes::from_static(&REQUEST)),
+                request: Encoded::from_body(ECHO.id(), self.body.clone()),
                 metadata: Metadata::new(),
                 deadline: Some(Duration::from_secs(5)),
                 wait_for_ready: None,
@@ -184,11 +197,10 @@ impl Pair {
 
     /// What a handler does.
     fn echo(&mut self) {
-        static REPLY: [u8; BODY] = [7; BODY];
         for IncomingRequest { key, method, call, .. } in self.requests.drain(..) {
             let body = call.message().verified(method).expect("an unaltered request");
-            assert_eq!(body.len(), BODY);
-            let reply = Encoded::from_body(method, Bytes::from_static(&REPLY));
+            assert_eq!(body.len(), self.body.len());
+            let reply = Encoded::from_body(method, self.body.clone());
             self.answers.push((key, Answer::Reply(reply, Metadata::new())));
         }
     }
@@ -246,7 +258,7 @@ impl Pair {
         while let Some(event) = self.client.poll_event(self.now) {
             match event {
                 Event::Resolved(_, result) => {
-                    assert_eq!(result.expect("a reply").reply.body.len(), BODY);
+                    assert_eq!(result.expect("a reply").reply.body.len(), self.body.len());
                     self.idle += 1;
                     self.resolved += 1;
                 }
@@ -255,10 +267,6 @@ impl Pair {
             }
         }
     }
-}
-
-fn config() -> NodeConfig {
-    NodeConfig { endpoint: EndpointConfig::default() }
 }
 
 fn address(host: u8) -> SocketAddr {

@@ -5,8 +5,12 @@ use alloc::string::String;
 use core::fmt;
 
 use stubborn_rope::Rope;
+use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, Hasher, RawHasher, SecretBuffer};
 use xxhash_rust::const_xxh3;
 use xxhash_rust::xxh3;
+
+/// From so many bytes on, XXH3 makes use of vectors, and costs more to begin.
+const LONG: usize = 241;
 
 /// What the system promises about how often a call of a method runs.
 ///
@@ -58,12 +62,16 @@ impl MethodId {
     /// The digest of `body` as a request or reply of this method: the end-to-end checksum that the
     /// sending stub makes and the receiving stub checks, and by which a false retry is told.
     pub fn digest(self, body: &Rope) -> u64 {
-        if let [whole] = body.pieces() {
-            return xxh3::xxh3_64_with_seed(whole, self.0);
+        match body.pieces() {
+            [whole] if whole.len() < LONG => xxh3::xxh3_64_with_seed(whole, self.0),
+            [whole] => Hasher::oneshot_with_seed(self.0, whole),
+            pieces => {
+                let secret = SecretBuffer::with_seed(self.0, [0; DEFAULT_SECRET_LENGTH]);
+                let mut digest = RawHasher::new(secret.expect("as long as it has to be"));
+                pieces.iter().for_each(|piece| core::hash::Hasher::write(&mut digest, piece));
+                core::hash::Hasher::finish(&digest)
+            }
         }
-        let mut digest = xxh3::Xxh3::with_seed(self.0);
-        body.pieces().iter().for_each(|piece| digest.update(piece));
-        digest.digest()
     }
 }
 
