@@ -37,6 +37,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use clock::NodeClock;
 pub(crate) use outgoing::Outgoing;
+pub(crate) use patience::{GLANCE, Patience};
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
 #[cfg(feature = "replica")]
@@ -46,7 +47,7 @@ pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
 use handler::Handler;
-use patience::Patience;
+
 use tasks::Tasks;
 #[cfg(not(feature = "replica"))]
 use timer::Timer;
@@ -178,7 +179,7 @@ impl Future for Driver {
 
 /// Lets whoever is ready run before the driver is polled again, also the runtime's main future,
 /// which a task that merely wakes itself would overtake.
-fn yield_to_others(cx: &mut Context<'_>) -> Poll<()> {
+pub(crate) fn yield_to_others(cx: &mut Context<'_>) -> Poll<()> {
     let yielding = std::pin::pin!(tokio::task::yield_now());
     // It hands our waker to the runtime when it is first polled; nothing more is needed of it.
     yielding.poll(cx)

@@ -13,14 +13,15 @@ const LONGEST: Duration = Duration::from_micros(50);
 
 /// For how long it looks for datagrams at a stretch before it lets other tasks run: about as long as
 /// the runtime takes to come back to it.
-pub(super) const GLANCE: Duration = Duration::from_micros(3);
+pub(crate) const GLANCE: Duration = Duration::from_micros(3);
 
 /// Sleeps between two times that it stays awake, at most.
 const RARELY: u8 = 63;
 
 /// What a driver has learnt of how soon datagrams follow one another.
-#[derive(Debug, Default)]
-pub(super) struct Patience {
+#[derive(Debug)]
+pub(crate) struct Patience {
+    longest: Duration,
     /// Sleeps until it stays awake again.
     sleeps: u8,
     /// What `sleeps` begins with: halved by each time that paid, doubled by each that did not.
@@ -28,9 +29,20 @@ pub(super) struct Patience {
     awake_until: Option<Instant>,
 }
 
+impl Default for Patience {
+    fn default() -> Self {
+        Self::of(LONGEST)
+    }
+}
+
 impl Patience {
+    /// That of a driver which stays awake for so long at most.
+    pub(crate) const fn of(longest: Duration) -> Self {
+        Self { longest, sleeps: 0, interval: 0, awake_until: None }
+    }
+
     /// There is nothing to do: whether to look again soon, instead of sleeping.
-    pub(super) fn stays_awake(&mut self, now: Instant) -> bool {
+    pub(crate) fn stays_awake(&mut self, now: Instant) -> bool {
         match self.awake_until {
             Some(until) if now < until => return true,
             Some(_) => {
@@ -38,14 +50,14 @@ impl Patience {
                 self.interval = (2 * self.interval + 1).min(RARELY);
                 self.sleeps = self.interval;
             }
-            None if self.sleeps == 0 => self.awake_until = Some(now + LONGEST),
+            None if self.sleeps == 0 => self.awake_until = Some(now + self.longest),
             None => self.sleeps -= 1,
         }
         self.awake_until.is_some()
     }
 
     /// Datagrams have come.
-    pub(super) fn received(&mut self) {
+    pub(crate) fn received(&mut self) {
         if self.awake_until.take().is_some() {
             self.interval /= 2;
             self.sleeps = self.interval;

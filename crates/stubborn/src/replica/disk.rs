@@ -1,11 +1,13 @@
-//! The thread that writes: everything that waits becomes durable with one sync (group commit).
+//! The thread that writes: everything that waits becomes durable with one sync (group commit). Where
+//! the node's own thread has nothing else to do it may write itself ([`Disk::write_here`]): to hand a
+//! little over and to hear of it takes longer than a good disk takes for a sync.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stubborn_group::replication::{Snapshot, Write};
 use stubborn_store::{Error, FinishedSnapshot, Store};
@@ -16,9 +18,22 @@ const TOGETHER: usize = 4_096;
 /// After so long without a write the store notes what is synced.
 const IDLE: Duration = Duration::from_millis(200);
 
+/// Bytes of entries that are written by the node's thread, at most.
+const LITTLE: usize = 64 << 10;
+
+/// A sync that takes longer keeps the node's thread from writing itself for a while.
+const SLOW: Duration = Duration::from_millis(2);
+const WHILE: Duration = Duration::from_secs(1);
+
 /// The way to the thread. Dropping it lets the thread write what was handed over, and end.
 pub(super) struct Disk {
     jobs: Option<Sender<(u64, Write)>>,
+    /// The last write that was handed over to the thread.
+    handed: u64,
+    /// None when it is closed.
+    writer: Arc<Mutex<Option<Writer>>>,
+    /// Until then every write is handed over.
+    slow_until: Option<Instant>,
     report: Arc<Mutex<Report>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,6 +50,14 @@ pub(super) struct Progress {
     pub(super) failed: Option<String>,
 }
 
+impl Progress {
+    fn note(&mut self, number: u64, writes: usize, syncs: u64) {
+        self.written = number;
+        self.writes += writes as u64;
+        self.syncs += syncs;
+    }
+}
+
 #[derive(Default)]
 struct Report {
     progress: Progress,
@@ -47,21 +70,58 @@ impl Disk {
         let (jobs, waiting) = channel();
         let report = Arc::<Mutex<Report>>::default();
         let told = Arc::clone(&report);
+        let writer = Writer { store, snapshot: None, is_rested: true, writes: 0 };
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let theirs = Arc::clone(&writer);
         let thread = thread::Builder::new().name("stubborn-disk".into()).spawn(move || {
             let end = Reporter(told);
-            if let Err(error) = work(store, &waiting, &end) {
+            if let Err(error) = work(&theirs, &waiting, &end) {
                 end.tell(|progress| progress.failed = Some(error.to_string()));
             }
         })?;
-        Ok(Self { jobs: Some(jobs), report, thread: Some(thread) })
+        let thread = Some(thread);
+        Ok(Self { jobs: Some(jobs), handed: 0, writer, slow_until: None, report, thread })
     }
 
-    /// Hands a write over. They are written in the order of their numbers.
-    pub(super) fn write(&self, number: u64, write: Write) {
-        if let Some(jobs) = &self.jobs {
-            // If the thread has ended, its report says why.
-            let _ = jobs.send((number, write));
+    /// Hands writes over. They are written in the order of their numbers.
+    pub(super) fn write(&mut self, writes: &mut Vec<(u64, Write)>) {
+        for (number, write) in writes.drain(..) {
+            self.handed = number;
+            if let Some(jobs) = &self.jobs {
+                // If the thread has ended, its report says why.
+                let _ = jobs.send((number, write));
+            }
         }
+    }
+
+    /// Whether so little may be written by this thread, which waits for the sync.
+    pub(super) fn may_write_here(&self, writes: &[(u64, Write)]) -> bool {
+        let is_small = |write: &Write| write.snapshot.is_none() && write.compact.is_none();
+        let entries = writes.iter().flat_map(|(_, write)| &write.entries);
+        self.slow_until.is_none_or(|until| Instant::now() >= until)
+            && writes.iter().all(|(_, write)| is_small(write))
+            && entries.map(|entry| entry.data.len()).sum::<usize>() <= LITTLE
+            && lock(&self.report).progress.written >= self.handed
+    }
+
+    /// Writes on this thread, and returns whether that was done: not if the other thread is at it.
+    pub(super) fn write_here(&mut self, writes: &mut Vec<(u64, Write)>) -> bool {
+        let Ok(mut writer) = self.writer.try_lock() else { return false };
+        let Some(writer) = writer.as_mut() else { return false };
+        let Some((number, _)) = writes.last() else { return true };
+        let (number, started) = (*number, Instant::now());
+        let mut batch: Vec<Write> = writes.drain(..).map(|(_, write)| write).collect();
+        let written = writer.write_all(&mut batch);
+        if started.elapsed() > SLOW {
+            self.slow_until = Some(Instant::now() + WHILE);
+        }
+        self.handed = number;
+        let progress = &mut lock(&self.report).progress;
+        match written {
+            Ok(syncs) => progress.note(number, batch.len(), syncs),
+            Err(error) => progress.failed = Some(error.to_string()),
+        }
+        true
     }
 
     /// What is done by now; `waker` is woken when there is more.
@@ -94,21 +154,29 @@ impl Drop for Disk {
     }
 }
 
-fn work(store: Store, waiting: &Receiver<(u64, Write)>, report: &Reporter) -> Result<(), Error> {
-    let (mut writes, mut is_rested) = (Vec::new(), true);
-    let mut writer = Writer { store, snapshot: None };
+fn work(
+    writer: &Mutex<Option<Writer>>,
+    waiting: &Receiver<(u64, Write)>,
+    report: &Reporter,
+) -> Result<(), Error> {
+    let (mut writes, mut seen) = (Vec::new(), 0);
     loop {
-        is_rested &= !writer.adopt_if_finished()?;
-        let first = match waiting.recv_timeout(IDLE) {
+        let came = waiting.recv_timeout(IDLE);
+        let mut held = lock(writer);
+        let Some(writer) = held.as_mut() else { return Ok(()) };
+        writer.adopt_if_finished()?;
+        let first = match came {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                if !is_rested {
-                    writer.store.rest()?;
-                    is_rested = true;
+                // The node's thread may have written meanwhile.
+                if std::mem::replace(&mut seen, writer.writes) == writer.writes {
+                    writer.rest()?;
                 }
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => return writer.close(),
+            Err(RecvTimeoutError::Disconnected) => {
+                return held.take().map_or(Ok(()), Writer::close);
+            }
         };
         let mut number = first.0;
         writes.push(first.1);
@@ -116,13 +184,9 @@ fn work(store: Store, waiting: &Receiver<(u64, Write)>, report: &Reporter) -> Re
             number = next;
             writes.push(write);
         }
-        is_rested = false;
         let syncs = writer.write_all(&mut writes)?;
-        report.tell(|progress| {
-            progress.written = number;
-            progress.writes += writes.len() as u64;
-            progress.syncs += syncs;
-        });
+        drop(held);
+        report.tell(|progress| progress.note(number, writes.len(), syncs));
         writes.clear();
     }
 }
@@ -131,12 +195,18 @@ fn work(store: Store, waiting: &Receiver<(u64, Write)>, report: &Reporter) -> Re
 struct Writer {
     store: Store,
     snapshot: Option<JoinHandle<Result<FinishedSnapshot, Error>>>,
+    /// Nothing was written since the store noted what is synced.
+    is_rested: bool,
+    /// Calls of `write_all` so far.
+    writes: u64,
 }
 
 impl Writer {
     /// Writes in order, with one sync for all. A snapshot of this node's own is written by another
     /// thread, and counts when it is finished: nothing waits for it. Returns how many syncs it were.
     fn write_all(&mut self, writes: &mut [Write]) -> Result<u64, Error> {
+        self.is_rested = false;
+        self.writes += 1;
         let snapshot = writes.iter_mut().rev().find_map(|write| write.compact.take());
         // Of several the last one says it all.
         writes.iter_mut().for_each(|write| write.compact = None);
@@ -162,13 +232,19 @@ impl Writer {
         Ok(())
     }
 
-    /// Returns whether it was.
-    fn adopt_if_finished(&mut self) -> Result<bool, Error> {
-        let is_finished = self.snapshot.as_ref().is_some_and(JoinHandle::is_finished);
-        if is_finished {
+    fn rest(&mut self) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.is_rested, true) {
+            self.store.rest()?;
+        }
+        Ok(())
+    }
+
+    fn adopt_if_finished(&mut self) -> Result<(), Error> {
+        if self.snapshot.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.is_rested = false;
             self.adopt()?;
         }
-        Ok(is_finished)
+        Ok(())
     }
 
     /// Lets the snapshot that is being written count, once it is finished.
@@ -207,8 +283,8 @@ impl Drop for Reporter {
     }
 }
 
-fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
-    report.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -228,16 +304,24 @@ mod tests {
         let identity = Identity { group: 0x100, node, created: 0 };
         let new = Durable::new_group(members.clone());
         let store = Store::create(folder.clone(), identity, &new, Options::default()).unwrap();
-        let disk = Disk::start(store).unwrap();
+        let mut disk = Disk::start(store).unwrap();
         for index in 1..=20 {
             let at = Position { index, term: 1 };
             let data = Bytes::from(vec![7; 100]);
             let entries = vec![Entry { at, kind: EntryKind::Command, data }];
-            disk.write(index, Write { entries, must_sync: true, ..Write::default() });
+            let mut writes = vec![(index, Write { entries, must_sync: true, ..Write::default() })];
+            // Some are written here, where the thread has nothing to do.
+            if index % 2 == 0 || !disk.may_write_here(&writes) || !disk.write_here(&mut writes) {
+                disk.write(&mut writes);
+            }
+            assert!(writes.is_empty());
             if index % 5 == 3 {
                 let data = Bytes::from(vec![index as u8; 600_000]);
                 let snapshot = Snapshot { at, members: members.clone(), data };
-                disk.write(index, Write { compact: Some(snapshot), ..Write::default() });
+                let mut writes =
+                    vec![(index, Write { compact: Some(snapshot), ..Write::default() })];
+                assert!(!disk.may_write_here(&writes));
+                disk.write(&mut writes);
             }
         }
         let progress = disk.finish();

@@ -14,7 +14,7 @@ use stubborn_core::time::{Duration, Instant};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
 use stubborn_group::replica::Settings;
-use stubborn_group::replication::Role;
+use stubborn_group::replication::{NodeId, Role, Write};
 use tokio::sync::{oneshot, watch};
 
 use super::builder::Plan;
@@ -22,13 +22,17 @@ use super::disk::{Disk, Progress};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use crate::datagram::{ReceiveBuffers, Socket, bind_group};
-use crate::driver::{NodeClock, Outgoing, Timer};
+use crate::driver::{GLANCE, NodeClock, Outgoing, Patience, Timer, yield_to_others};
 use crate::group::{Role as ToldRole, StatusReply};
 use crate::security::Trust;
 use crate::server::ServeError;
 
 /// Receives per system call.
 const BATCH: usize = 32;
+
+/// How long a node stays awake for what comes next, where that pays: about as long as a commit takes
+/// on a good disk.
+const AWAKE: Duration = Duration::from_micros(300);
 
 /// Rounds of receiving and sending before other tasks of the thread get their turn.
 const ROUNDS: usize = 16;
@@ -99,7 +103,13 @@ struct Driver {
     received: Vec<Received>,
     outgoing: Outgoing,
     timer: Timer,
+    patience: Patience,
     disk: Option<Disk>,
+    /// What was not handed to the disk yet.
+    writes: Vec<(u64, Write)>,
+    /// It waits until it is seen that nothing else has come.
+    writes_wait: bool,
+    id: NodeId,
     /// What is durable, as far as the node knows.
     progress: Progress,
     registry: Registry,
@@ -165,7 +175,11 @@ impl Driver {
             received: Vec::new(),
             outgoing: Outgoing::new(),
             timer: Timer::new(clock),
+            patience: Patience::of(AWAKE),
             disk: Some(disk),
+            writes: Vec::new(),
+            writes_wait: false,
+            id,
             progress: Progress::default(),
             registry: plan.registry,
             requests: Vec::new(),
@@ -186,11 +200,23 @@ impl Future for Driver {
                 return Poll::Ready(this.leave());
             }
             let received = this.receive(cx);
+            if received {
+                this.patience.received();
+            }
             this.note_written(cx.waker())?;
             this.digest()?;
             let flushed = this.poll_flush(cx);
-            if received {
+            if this.write(received) || received {
                 continue;
+            }
+            if !flushed.is_pending() && this.patience.stays_awake(this.clock.now()) {
+                if this.glance() {
+                    this.patience.received();
+                    continue;
+                }
+                thread::yield_now();
+                let _ = yield_to_others(cx);
+                return Poll::Pending;
             }
             let at = this.node.poll_timeout();
             // With a full socket, timers that want to send more have to wait.
@@ -216,6 +242,48 @@ impl Driver {
         });
         // A socket that fails for good goes silent, as a dead network does.
         matches!(polled, Poll::Ready(Ok(_)))
+    }
+
+    /// Looks for datagrams for a moment. True if some came.
+    fn glance(&mut self) -> bool {
+        let until = self.clock.now() + GLANCE;
+        loop {
+            let received = &mut self.received;
+            self.socket.receive_now(&mut self.buffers, |chunk| {
+                let (from, local, ecn) = (chunk.from, chunk.local, chunk.ecn);
+                chunk.for_each(|data| received.push(Received { from, local, ecn, data }));
+            });
+            if !self.received.is_empty() {
+                return true;
+            }
+            if self.clock.now() >= until {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Has written what is to be. A follower that has nothing else to do writes itself: what is to be
+    /// said waits for that alone, and to hand it over would take as long again. A leader goes on: its
+    /// followers' disks are enough. True if there is something new to be done.
+    fn write(&mut self, received: bool) -> bool {
+        if self.writes.is_empty() {
+            return false;
+        }
+        let Some(disk) = &mut self.disk else { return false };
+        let leads = self.node.replica().leader() == Some(self.id);
+        if !leads && disk.may_write_here(&self.writes) {
+            if received && !std::mem::replace(&mut self.writes_wait, true) {
+                return true;
+            }
+            if !received && disk.write_here(&mut self.writes) {
+                self.writes_wait = false;
+                return true;
+            }
+        }
+        self.writes_wait = false;
+        disk.write(&mut self.writes);
+        false
     }
 
     /// Tells the node what is durable.
@@ -256,10 +324,8 @@ impl Driver {
             }
             self.serve(now);
         }
-        while let Some((number, write)) = self.node.poll_write() {
-            if let Some(disk) = &self.disk {
-                disk.write(number, write);
-            }
+        while let Some(write) = self.node.poll_write() {
+            self.writes.push(write);
         }
         if now >= self.stale_at {
             self.stale_at = now + FRESH;
@@ -344,6 +410,9 @@ impl Driver {
         let cx = &mut Context::from_waker(Waker::noop());
         // What a full socket does not take now is lost: the others learn it by their timers.
         let _ = self.poll_flush(cx);
+        if let Some(disk) = &mut self.disk {
+            disk.write(&mut self.writes);
+        }
         let failed = self.disk.take().and_then(|disk| disk.finish().failed);
         failed.map_or(Ok(()), |why| Err(ReplicaError::Disk(why)))
     }
