@@ -1,0 +1,151 @@
+//! The nodes of a cluster, each a process.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+use stubborn::kv::KvClient;
+use stubborn::{ChannelBuilder, Identity, Trust};
+use tokio::runtime::Handle;
+
+use crate::network::{Cuts, wire};
+
+/// The first of so many ports that belong to this test: below those that the system hands out, or one
+/// of them could be taken while its node is dead.
+fn ports(count: usize) -> u32 {
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    10_000 + std::process::id() % 1_200 * 16 + TAKEN.fetch_add(count as u32, Ordering::Relaxed)
+}
+
+fn stubborn(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stubborn"));
+    command.args(args).env_remove("STUBBORN_DATA");
+    command
+}
+
+/// The nodes of a cluster; they end with the test.
+pub(crate) struct Cluster {
+    data: String,
+    nodes: Vec<Child>,
+    /// Where the nodes listen.
+    listens: Vec<SocketAddr>,
+    /// Where clients reach them.
+    addresses: Vec<SocketAddr>,
+    pub(crate) cuts: Cuts,
+}
+
+impl Cluster {
+    pub(crate) fn start(data: &Path, count: usize, runtime: &Handle) -> Self {
+        let data = data.to_str().unwrap().to_owned();
+        // It makes the folders; then each node is run by itself, to be killed and started again.
+        let (number, listen) = (count.to_string(), format!("127.0.0.1:{}", ports(count)));
+        let up = ["up", "--json", "--nodes", &number, "--listen", &listen, "--data", &data];
+        let mut up = stubborn(&up).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap();
+        signal(&up, "-INT");
+        assert!(up.wait().unwrap().success());
+        let listens = told["address"].as_str().unwrap().split(',');
+        let listens: Vec<SocketAddr> = listens.map(|address| address.parse().unwrap()).collect();
+        let cuts = Cuts::default();
+        let client_to = |node| wire(runtime, &cuts, [None, Some(node)], listens[node]);
+        let addresses = (0..count).map(client_to).collect();
+        let (nodes, cuts) = (Vec::new(), cuts.clone());
+        let mut cluster = Self { data, nodes, listens, addresses, cuts };
+        (0..count).for_each(|node| cluster.route(node, runtime));
+        cluster.nodes = (0..count).map(|node| cluster.start_node(node)).collect();
+        cluster
+    }
+
+    /// Has a node reach each of the others by a wire of its own.
+    fn route(&self, node: usize, runtime: &Handle) {
+        let path = format!("{}/node-{}/node.conf", self.data, node + 1);
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        for (other, to) in self.listens.iter().enumerate().filter(|(other, _)| *other != node) {
+            let by = wire(runtime, &self.cuts, [Some(node), Some(other)], *to);
+            let routed = text.replacen(&to.to_string(), &by.to_string(), 1);
+            assert_ne!(text, routed, "{text}");
+            text = routed;
+        }
+        std::fs::write(&path, text).unwrap();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn start_node(&self, node: usize) -> Child {
+        let config = format!("{}/node-{}/node.conf", self.data, node + 1);
+        let mut process = stubborn(&["node", "--child", "--config", &config])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), self.listens[node].to_string(), "node {}", node + 1);
+        process
+    }
+
+    /// The node that leads, or one of them if nobody knows.
+    pub(crate) fn leader(&self) -> usize {
+        let nodes: Vec<_> = self.listens.iter().map(ToString::to_string).collect();
+        let args = ["status", "--json", "--data", &self.data, &nodes.join(",")];
+        let output = stubborn(&args).output().unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        told["leader"].as_u64().map_or(0, |leader| leader as usize - 1)
+    }
+
+    pub(crate) fn signal(&self, node: usize, name: &str) {
+        signal(&self.nodes[node], name);
+    }
+
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.nodes[node].kill().unwrap();
+        self.nodes[node].wait().unwrap();
+    }
+
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.nodes[node] = self.start_node(node);
+    }
+
+    /// Kills all of them before the first one is started again.
+    pub(crate) fn kill_all(&mut self) {
+        self.nodes.iter().for_each(|node| signal(node, "-KILL"));
+        for node in 0..self.nodes.len() {
+            self.kill(node);
+        }
+        for node in 0..self.nodes.len() {
+            self.restart(node);
+        }
+    }
+
+    pub(crate) async fn client(&self) -> KvClient {
+        let file = |name: &str| format!("{}/{name}", self.data);
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        let channel = ChannelBuilder::new(addresses.join(","))
+            .identity(Identity::from_pem_files(file("client.crt"), file("client.key")).unwrap())
+            .trust(Trust::pem_file(file("authority.crt")).unwrap())
+            .server_name("node.stubborn")
+            .wait_for_ready(true);
+        KvClient::new(channel.connect().await.unwrap())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+fn signal(process: &Child, signal: &str) {
+    let pid = process.id().to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+}
