@@ -102,15 +102,14 @@ impl Cluster {
         }
         let named = self.access.folder();
         let folder = named.unwrap_or_else(|| Folder::at(Path::new(DEFAULT_FOLDER)));
-        let nodes = folder.nodes()?;
-        let Some(first) = nodes.first() else {
+        let addresses = folder.addresses()?;
+        if addresses.is_empty() {
             let message = format!("{} is no folder of a cluster", folder.path().display());
             return Err(Error::usage(message).with_hint(
                 "start one with `stubborn up`, or name its folder with --data DIR, or its nodes \
                  with --addr HOST:PORT,HOST:PORT",
             ));
-        };
-        let addresses: Vec<_> = first.members.iter().map(|m| m.address.as_str()).collect();
+        }
         Ok(addresses.join(","))
     }
 

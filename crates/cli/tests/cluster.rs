@@ -226,3 +226,105 @@ fn a_backup_becomes_a_new_cluster_and_damage_is_named() {
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("log-0000000001 is damaged at offset 4"), "{errors}");
 }
+
+/// A node that runs beside a cluster, until this is dropped.
+struct Node(Child);
+
+impl Node {
+    /// Starts it, and waits until it listens.
+    fn start(config: &Path, more: &[&str]) -> Self {
+        let args = [&["node", "--json", "--config", config.to_str().unwrap()], more].concat();
+        let mut node = stubborn(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("address"), "{line}");
+        Self(node)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that is free now.
+fn free_address() -> String {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().to_string()
+}
+
+/// A client that knew the first node alone, and has one call after another in flight.
+fn busy_client(cluster: &Cluster) -> std::thread::JoinHandle<u64> {
+    use stubborn::kv::{KvClient, PutRequest};
+    use stubborn::{ChannelBuilder, Identity, Trust};
+    let (address, data) = (cluster.address(1).to_owned(), cluster.data.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let file = |name: &str| data.join(name);
+            let identity = Identity::from_pem_files(file("client.crt"), file("client.key"));
+            let builder = ChannelBuilder::new(address)
+                .server_name("node.stubborn")
+                .trust(Trust::pem_file(file("authority.crt")).unwrap())
+                .identity(identity.unwrap())
+                .wait_for_ready(true);
+            let client = KvClient::new(builder.connect().await.unwrap());
+            let mut puts = 0;
+            while !file("done").exists() {
+                puts += 1;
+                let put = PutRequest { key: "busy".into(), value: puts.to_string().into() };
+                client.put(put).await.unwrap();
+            }
+            puts
+        })
+    })
+}
+
+#[test]
+fn a_node_joins_and_the_first_one_leaves_while_a_client_of_the_first_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0"]);
+    let client = busy_client(&cluster);
+    let address = free_address();
+    let add = format!("4={address}");
+    let told = cluster.succeed("members", &["--add", &add]);
+    assert!(told.contains("--join") && told.contains("node 4 "), "{told}");
+    let config = data.join("node-4/node.conf");
+    let fourth = Node::start(&config, &["--join"]);
+    let told = cluster.succeed("members", &["--add", &add, "--remove", "1", "--wait", "30s"]);
+    assert_eq!(told.matches("voter").count(), 3, "{told}");
+    assert!(!told.contains("node 1 "), "{told}");
+    // It stops by itself when it hears that it has left, or now.
+    let pid = cluster.told["nodes"][0]["pid"].to_string();
+    Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status().unwrap();
+    let before: u64 = cluster.succeed("kv", &["get", "busy"]).trim().parse().unwrap();
+    while cluster.succeed("kv", &["get", "busy"]).trim().parse::<u64>().unwrap() < before + 20 {}
+    std::fs::write(data.join("done"), "").unwrap();
+    let puts = client.join().unwrap();
+    let told: Value =
+        serde_json::from_str(&cluster.succeed("kv", &["get", "busy", "--json"])).unwrap();
+    assert_eq!(told["value"], puts.to_string());
+    assert_eq!(told["revision"].as_u64(), Some(puts), "every put ran once");
+
+    // Who has left is told so, and its number is not given again.
+    let first = data.join("node-1/node.conf");
+    let output = stubborn(&["node", "--config", first.to_str().unwrap()]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("has left the group"), "{errors}");
+    let again = cluster.run("members", &["--add", &format!("1={}", free_address())]);
+    let errors = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success() && errors.contains("a new number"), "{errors}");
+
+    // A node that has lost its disk does not join again under its number.
+    drop(fourth);
+    std::fs::remove_dir_all(data.join("node-4/data")).unwrap();
+    let output =
+        stubborn(&["node", "--join", "--config", config.to_str().unwrap()]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("has lost its disk"), "{errors}");
+    assert!(cluster.succeed("kv", &["put", "a", "1"]).contains("revision"));
+    cluster.stop();
+}

@@ -19,7 +19,7 @@ use stubborn_core::service::{
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{Ecn, EndpointConfig, Received};
 use stubborn_group::node::{GroupConfig, GroupNode, Peer};
-use stubborn_group::replica::Settings;
+use stubborn_group::replica::{Roster, Settings};
 use stubborn_group::replication::{Durable, Members, NodeId};
 use stubborn_tls::{Authority, ClientCertificates, ServerTrust, TlsClient, TlsServer, Usage};
 
@@ -110,6 +110,8 @@ impl World {
                 group: GROUP,
                 id,
                 peers: peers.collect(),
+                roster: Roster::default(),
+                name_of: |id| name(id.get()),
                 node: NodeConfig { endpoint: endpoint() },
                 server: Arc::new(server.build().expect("a configuration")),
                 client: Arc::new(client.build().expect("a configuration")),

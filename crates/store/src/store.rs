@@ -132,6 +132,11 @@ impl Store {
         Self::open(medium, options)
     }
 
+    /// Whether the folder holds a node.
+    pub fn exists(medium: &dyn Medium) -> bool {
+        medium.list().is_ok_and(|names| names.iter().any(|name| name == identity::FILE))
+    }
+
     /// Whose folder it is.
     pub fn identity(&self) -> &Identity {
         &self.identity

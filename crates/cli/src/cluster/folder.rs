@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use stubborn::{Authority, Identity, Trust};
+use stubborn::group::MembersReply;
+use stubborn::{Authority, Fingerprint, Identity, Trust};
 
 use super::config::{Admission, Member, NodeConfig};
 use crate::error::Error;
@@ -14,6 +15,9 @@ pub(crate) const NAME: &str = "node.stubborn";
 
 /// Where a cluster is kept unless another folder is named.
 pub(crate) const DEFAULT_FOLDER: &str = "stubborn-data";
+
+/// The file in which a folder keeps where the nodes are after a change.
+const MEMBERS: &str = "members";
 
 /// The folder of a cluster.
 #[derive(Clone, Debug)]
@@ -72,6 +76,91 @@ impl Folder {
     pub(crate) fn nodes(&self) -> Result<Vec<NodeConfig>, Error> {
         let configs = (1..).map(|node| self.config(node)).take_while(|config| config.exists());
         configs.map(|config| NodeConfig::load(&config)).collect()
+    }
+
+    /// Where the nodes are, as far as this folder knows: as the last change of members left them that
+    /// was made with it, else as the configuration of the first node says.
+    pub(crate) fn addresses(&self) -> Result<Vec<String>, Error> {
+        Ok(self.members()?.into_iter().map(|(_, address)| address).collect())
+    }
+
+    /// The same, with the numbers that are known.
+    pub(crate) fn members(&self) -> Result<Vec<(Option<u64>, String)>, Error> {
+        if let Ok(noted) = std::fs::read_to_string(self.0.join(MEMBERS)) {
+            return Ok(noted.lines().map(|address| (None, address.to_owned())).collect());
+        }
+        let configs = self.nodes()?;
+        let members = configs.first().map(|config| config.members.clone()).unwrap_or_default();
+        Ok(members.into_iter().map(|member| (Some(member.number), member.address)).collect())
+    }
+
+    /// Keeps where the nodes are after a change, if this is the folder of a cluster.
+    pub(crate) fn note_members(&self, addresses: &[String]) -> Result<(), Error> {
+        if !self.0.join("client.crt").exists() {
+            return Ok(());
+        }
+        let path = self.0.join(MEMBERS);
+        let text = addresses.join("\n") + "\n";
+        std::fs::write(&path, text).map_err(|e| Error::io("write", &path, &e))
+    }
+
+    /// The key of a node that is to join a group with these members: of the folder that is here for
+    /// it, or of one that is made with a certificate of the authority.
+    pub(crate) fn make_further_node(
+        &self,
+        number: u64,
+        address: &str,
+        group: &MembersReply,
+    ) -> Result<Fingerprint, Error> {
+        let path = self.config(number);
+        if path.exists() {
+            let config = NodeConfig::load(&path)?;
+            let own = Identity::from_pem_files(&config.certificate, &config.key)?;
+            return Ok(own.fingerprint()?);
+        }
+        let file = |name: &str| self.0.join(name);
+        if !file("authority.key").exists() {
+            let message = format!("the key of node {number} is not known");
+            return Err(Error::usage(message).with_hint(
+                "name its fingerprint, --add ID=HOST:PORT,KEY (`stubborn ping` shows it), or the \
+                 folder that has the cluster's authority.key with --data DIR",
+            ));
+        }
+        let authority = Authority::from_pem_files(file("authority.crt"), file("authority.key"))?;
+        let here = self.nodes()?;
+        let first = here.first().ok_or_else(|| {
+            Error::usage(format!("{} holds no node whose group could be joined", self.0.display()))
+        })?;
+        let identity = authority.issue_node(names(number as usize, address))?;
+        let key = identity.fingerprint()?;
+        let mut members: Vec<Member> = Vec::new();
+        for member in group.members.iter().filter(|member| member.node != number) {
+            let key = member.key.as_slice().try_into().map_err(|_| {
+                Error::internal(format!("the group does not tell the key of node {}", member.node))
+            })?;
+            let (number, address) = (member.node, member.address.clone());
+            members.push(Member { number, address, key: Fingerprint(key) });
+        }
+        members.push(Member { number, address: address.to_owned(), key });
+        members.sort_by_key(|member| member.number);
+        let place = match address.parse::<std::net::SocketAddr>() {
+            Ok(own) if own.ip().is_loopback() => Place::here(address.to_owned()),
+            _ => Place::elsewhere(address.to_owned()),
+        };
+        let config = NodeConfig {
+            group: first.group,
+            node: number,
+            listen: place.listen,
+            data: "data".into(),
+            certificate: "node.crt".into(),
+            key: "node.key".into(),
+            authority: "authority.crt".into(),
+            clients: first.clients,
+            lease: first.lease,
+            members,
+        };
+        self.make_node(&config, &identity, &authority)?;
+        Ok(key)
     }
 
     /// Makes authority, certificates and a folder for each node.

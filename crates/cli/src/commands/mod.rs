@@ -10,6 +10,7 @@ mod r#gen;
 mod inspect;
 mod kv;
 mod ls;
+mod members;
 mod new;
 mod node;
 mod outcome;
@@ -42,6 +43,7 @@ pub(crate) enum Command {
     Up(up::Args),
     Node(node::Args),
     Status(status::Args),
+    Members(members::Args),
     Kv(kv::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
@@ -67,6 +69,7 @@ impl Command {
             Self::Up(args) => up::run(args, out),
             Self::Node(args) => node::run(args, out),
             Self::Status(args) => status::run(args, out),
+            Self::Members(args) => members::run(args, out),
             Self::Kv(args) => kv::run(args, out),
             Self::Inspect(args) => inspect::run(args, out),
             Self::Verify(args) => verify::run(args, out),

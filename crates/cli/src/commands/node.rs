@@ -30,6 +30,11 @@ pub(crate) struct Args {
     #[arg(long)]
     create: bool,
 
+    /// Join a cluster that runs, and was told of this node with `stubborn members --add`: makes the
+    /// node's data folder if it is not there. A node that has lost its disk joins with a new number.
+    #[arg(long, conflicts_with = "create")]
+    join: bool,
+
     /// Say on standard output where it listens, and end when standard input does.
     #[arg(long, hide = true)]
     child: bool,
@@ -45,7 +50,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     };
     let config = NodeConfig::load(&path)?;
     block_on(async {
-        let node = start(&config, args.create).await?;
+        let node = start(&config, args.create, args.join).await?;
         // The folder of the cluster is the one above the node's.
         let folder = path.parent().and_then(|node| node.parent()).map(Folder::at);
         let folder = folder.filter(|folder| folder.credentials().is_ok());
@@ -61,8 +66,8 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     })
 }
 
-async fn start(config: &NodeConfig, create: bool) -> Result<ReplicaHandle, Error> {
-    let builder = builder(config)?.create(create);
+async fn start(config: &NodeConfig, create: bool, join: bool) -> Result<ReplicaHandle, Error> {
+    let builder = builder(config)?.create(create).join(join);
     builder.machine(kv::KvReplica::new(kv::Store::new())).start().await.map_err(Error::from)
 }
 
@@ -96,7 +101,9 @@ impl From<ReplicaError> for Error {
                 "for the first start of a node in a new group, and only then: stubborn node \
                  --config FILE --create",
             ),
-            ReplicaError::Settings(_) | ReplicaError::Member(..) => Error::usage(message),
+            ReplicaError::Settings(_) | ReplicaError::Member(..) | ReplicaError::Join(_) => {
+                Error::usage(message)
+            }
             _ => Error::internal(message),
         }
     }

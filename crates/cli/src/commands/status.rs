@@ -69,10 +69,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 /// Asks every node that the folder of a cluster names.
 pub(super) async fn ask_folder(folder: &Folder, wait: Duration) -> Result<Vec<Asked>, Error> {
     let access = Access::of_folder(folder.path());
-    let configs = folder.nodes()?;
-    let members = configs.first().map(|config| config.members.clone()).unwrap_or_default();
-    let nodes = members.into_iter().map(|member| (Some(member.number), member.address));
-    Ok(ask(nodes.collect(), &access, wait).await)
+    Ok(ask(folder.members()?, &access, wait).await)
 }
 
 /// Asks these nodes, all at once.

@@ -19,6 +19,7 @@ mod config;
 mod footprint;
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -272,6 +273,12 @@ impl Node {
         if let Some(server) = &mut self.server {
             server.applied(index);
         }
+    }
+
+    /// The members of this replica's group have changed, with this entry of its log: clients are told
+    /// where the members are (HOST:PORT), those that attach later too.
+    pub fn tell_members(&mut self, now: Instant, version: u64, addresses: &[String]) {
+        self.with_server(now, |server, cx| server.tell_members(cx, version, addresses));
     }
 
     /// Answers a read that may be answered from an older state: this replica's is not known to be as

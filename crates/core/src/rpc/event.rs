@@ -1,6 +1,8 @@
 //! What a node tells its driver, and the names by which both speak of calls.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::config::SessionTicket;
@@ -117,6 +119,9 @@ pub enum ChannelEvent {
         /// The session, for asking from elsewhere.
         ticket: SessionTicket,
     },
+    /// The group of replicas has other members than before: they are at these addresses, HOST:PORT.
+    /// Look them up, and use them as targets.
+    Members(Vec<String>),
     /// Every target was tried once and none answered; attempts go on.
     Unreachable(Cow<'static, str>),
     /// A server refuses this client for good (certificate, version): attempts go on only when the

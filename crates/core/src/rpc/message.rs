@@ -1,6 +1,7 @@
 //! The messages of sessions and calls: `docs/protocol.md` section 4.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -146,6 +147,11 @@ pub(crate) enum ToClient {
         read: u64,
     },
     Draining,
+    /// The group's members are at these addresses (HOST:PORT) since this entry of its log.
+    Members {
+        version: u64,
+        addresses: Vec<String>,
+    },
     /// The group cannot take the number now: send it again after this time. It was not looked at.
     Busy {
         slot: u32,
@@ -203,6 +209,18 @@ const BUSY: u8 = 0x4f;
 const SESSION_BUSY: u8 = 0x50;
 const READ_TOO_STALE: u8 = 0x51;
 const AS_OF: u8 = 0x52;
+const MEMBERS: u8 = 0x53;
+
+/// Members of a group whose addresses are told at most.
+const MOST_MEMBERS: u64 = 64;
+
+fn addresses(r: &mut Reader) -> Result<Vec<String>, Malformed> {
+    let count = r.varint()?;
+    if count > MOST_MEMBERS {
+        return Err(Malformed);
+    }
+    (0..count).map(|_| r.text()).collect()
+}
 
 /// Puts the place in the group's log in front of what a replica says to a client: what it says is
 /// true once this entry is applied.
@@ -495,6 +513,12 @@ impl ToClient {
             Self::Draining => {
                 w.byte(DRAINING);
             }
+            Self::Members { version, addresses } => {
+                w.byte(MEMBERS).varint(version).varint(addresses.len() as u64);
+                for address in &addresses {
+                    w.text(address);
+                }
+            }
             Self::Busy { slot, sequence, after } => {
                 w.position(BUSY, slot, sequence);
                 w.duration(Some(after));
@@ -604,6 +628,7 @@ impl ToClient {
             }
             READ_TOO_STALE => Self::ReadTooStale { read: r.varint()? },
             DRAINING => Self::Draining,
+            MEMBERS => Self::Members { version: r.varint()?, addresses: addresses(&mut r)? },
             BUSY => Self::Busy {
                 slot: r.varint32()?,
                 sequence: r.varint()?,

@@ -128,6 +128,8 @@ fn to_client() -> impl Strategy<Value = ToClient> {
         (0..=ID, reply()).prop_map(|(read, reply)| ToClient::ReadReply { read, reply }),
         (0..=ID, why()).prop_map(|(read, why)| ToClient::ReadNotExecuted { read, why }),
         (0..=ID).prop_map(|read| ToClient::ReadTooStale { read }),
+        (0..=ID, list("[a-z0-9.:]{0,30}", 0..9))
+            .prop_map(|(version, addresses)| ToClient::Members { version, addresses }),
         Just(ToClient::Draining),
     ]
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use stubborn_core::node::{Event, NodeConfig};
 use stubborn_core::transport::crypto::{ClientTls, ServerTls};
 
-use crate::replica::Settings;
+use crate::replica::{Roster, Settings};
 use crate::replication::NodeId;
 
 /// What a [`GroupNode`](super::GroupNode) is made with.
@@ -20,6 +20,10 @@ pub struct GroupConfig {
     pub id: NodeId,
     /// The other members, and whoever else may become one.
     pub peers: Vec<Peer>,
+    /// With whom a new group begins; empty where members are changed by hand.
+    pub roster: Roster,
+    /// The name that the certificate of a member bears.
+    pub name_of: fn(NodeId) -> String,
     /// The transport below.
     pub node: NodeConfig,
     /// Certificates and keys, as a server.
@@ -62,6 +66,9 @@ pub enum GroupEvent {
     Node(Event),
     /// Who leads, as far as this node knows, has changed.
     Leader(Option<NodeId>),
+    /// A member is at this address (HOST:PORT): look the name up, and say so with
+    /// [`GroupNode::found`](super::GroupNode::found).
+    LookUp(NodeId, String),
     /// The replica has stopped for good: [`GroupNode::fault`](super::GroupNode::fault) says why. The
     /// driver ends the process.
     Stopped,

@@ -20,6 +20,7 @@ mod overlay;
 mod peers;
 mod pieces;
 mod relay;
+mod roster;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -35,6 +36,7 @@ use stubborn_core::transport::endpoint::{Received, Transmit};
 
 use self::peers::{BEAT, Heard, Peers, TELL};
 use self::relay::node_at;
+use self::roster::Followed;
 use crate::replica::{Fault, PacketError, Replica, Standing};
 use crate::replication::{Durable, MemberChange, NodeId, Refused, Write};
 
@@ -56,6 +58,7 @@ pub struct GroupNode {
     node: Node,
     replica: Replica,
     peers: Peers,
+    followed: Followed,
     /// Reads that wait for their place in the log.
     reads: BTreeMap<u64, Read>,
     read_of: BTreeMap<RequestKey, u64>,
@@ -95,7 +98,8 @@ impl GroupNode {
         let mut random = Random::from_seed(seed);
         let name = (config.group, config.id);
         let settings = config.settings.clone();
-        let replica = Replica::new(now, name, settings, durable, machines, random.bytes())?;
+        let mut replica = Replica::new(now, name, settings, durable, machines, random.bytes())?;
+        replica.begin_with(config.roster.clone());
         let server =
             ServerConfig { tls: config.server.clone(), incarnation: config.group, group: true };
         let mut node = Node::new(config.node.clone(), Some(server), random.bytes());
@@ -105,6 +109,7 @@ impl GroupNode {
             renews_at: now + replica.renew_every(),
             replica,
             peers,
+            followed: Followed::default(),
             reads: BTreeMap::new(),
             read_of: BTreeMap::new(),
             impatient: VecDeque::new(),
@@ -261,6 +266,7 @@ impl GroupNode {
                 break;
             }
         }
+        self.follow_roster(now);
         let leader = self.replica.leader();
         if leader != self.leader {
             self.leader = leader;
@@ -313,7 +319,12 @@ impl GroupNode {
                 None => self.events.push_back(GroupEvent::Node(Event::Cancelled(key))),
             },
             Event::Resolved(key, result) => {
-                if !self.peers.ended(now, &mut self.node, key, result.is_ok()) {
+                let left = result.as_ref().err().is_some_and(roster::says_left);
+                if self.peers.ended(now, &mut self.node, key, result.is_ok()) {
+                    if left {
+                        self.replica.expel();
+                    }
+                } else {
                     self.events.push_back(GroupEvent::Node(Event::Resolved(key, result)));
                 }
             }
@@ -325,7 +336,7 @@ impl GroupNode {
         if [TELL.id(), BEAT.id()].contains(&request.method) {
             return self.told_by_peer(now, request);
         }
-        let known = self.replica.machines().semantics(request.method).is_some();
+        let known = self.replica.has(request.method);
         if !known || request.kind != RequestKind::Read {
             return self.events.push_back(GroupEvent::Node(Event::Request(request)));
         }
@@ -398,7 +409,11 @@ impl GroupNode {
                 if identity.is_some() {
                     self.peers.meet(now, &mut self.node);
                 }
-                Answer::Status(Status::permission_denied("only nodes of the group may"))
+                let left = identity.and_then(|key| self.replica.roster().has_left(&key));
+                Answer::Status(match left {
+                    Some(node) => roster::left(node),
+                    None => Status::permission_denied("only nodes of the group may"),
+                })
             }
             (_, Err(error)) => Answer::unreadable(error),
         };

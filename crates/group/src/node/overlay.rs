@@ -45,8 +45,20 @@ impl Overlay {
         silence: Duration,
         neighbours: impl Iterator<Item = NodeId>,
     ) -> Self {
-        let new = |id| (id, Neighbour { heard: now, hears_us: true, distances: BTreeMap::new() });
-        Self { silence, neighbours: neighbours.map(new).collect() }
+        let mut overlay = Self { silence, neighbours: BTreeMap::new() };
+        neighbours.for_each(|id| overlay.add(now, id));
+        overlay
+    }
+
+    /// There is a further node.
+    pub(super) fn add(&mut self, now: Instant, id: NodeId) {
+        let new = || Neighbour { heard: now, hears_us: true, distances: BTreeMap::new() };
+        self.neighbours.entry(id).or_insert_with(new);
+    }
+
+    /// A node has left.
+    pub(super) fn remove(&mut self, id: NodeId) {
+        self.neighbours.remove(&id);
     }
 
     /// A neighbour spoke to this node, with nobody between.

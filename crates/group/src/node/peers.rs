@@ -15,7 +15,7 @@ use super::config::{GroupConfig, Peer};
 use super::overlay::{MOST_RELAYS, Overlay};
 use super::pieces::{Arrival, Departure, PIECE, Piece};
 use super::relay::{AROUND, Allowance, Relayed, made_up};
-use crate::replica::{Packet, PacketKind};
+use crate::replica::{Packet, PacketKind, Seat};
 use crate::replication::NodeId;
 
 /// What nodes of a group tell one another, so that it arrives if it can.
@@ -119,31 +119,88 @@ pub(super) enum Heard {
 
 impl Peers {
     pub(super) fn new(now: Instant, node: &mut Node, config: &GroupConfig) -> Self {
-        let others = config.peers.iter().filter(|peer| peer.id != config.id);
-        let links = others.clone().map(|peer| {
-            let channel = node.open_channel(now, channel(peer, peer.address, config));
-            let link = Link {
-                peer: peer.clone(),
-                direct: Lane { channel, under_way: 0 },
-                relayed: None,
-                seen: None,
-                knocks: false,
-                relays: 0,
-                departure: None,
-                arrival: Arrival::default(),
-            };
-            (peer.id, link)
-        });
-        Self {
+        let mut peers = Self {
             id: config.id,
             config: config.clone(),
-            links: links.collect(),
+            links: BTreeMap::new(),
             calls: BTreeMap::new(),
             departures: 0,
-            overlay: Overlay::new(now, silence(config), others.map(|peer| peer.id)),
+            overlay: Overlay::new(now, silence(config), std::iter::empty()),
             greets_at: now + config.settings.tick * HELLO_TICKS,
             allowance: Allowance::new(now),
+        };
+        config.peers.iter().for_each(|peer| peers.set(now, node, peer.clone()));
+        peers
+    }
+
+    /// A peer is there, or somewhere else than before.
+    fn set(&mut self, now: Instant, node: &mut Node, peer: Peer) {
+        if peer.id == self.id {
+            return;
         }
+        if let Some(link) = self.links.get_mut(&peer.id) {
+            if link.peer.address != peer.address {
+                node.set_targets(now, link.direct.channel, vec![peer.address]);
+            }
+            link.peer = peer;
+            return;
+        }
+        let channel = node.open_channel(now, channel(&peer, peer.address, &self.config));
+        self.overlay.add(now, peer.id);
+        let link = Link {
+            peer,
+            direct: Lane { channel, under_way: 0 },
+            relayed: None,
+            seen: None,
+            knocks: false,
+            relays: 0,
+            departure: None,
+            arrival: Arrival::default(),
+        };
+        self.links.insert(link.peer.id, link);
+    }
+
+    /// The group's members, and where they are. Who is none of them is spoken to no more. Returns
+    /// those whose names are to be looked up.
+    pub(super) fn follow(
+        &mut self,
+        now: Instant,
+        node: &mut Node,
+        seats: &[(NodeId, Seat)],
+    ) -> Vec<(NodeId, String)> {
+        let named = |id: &NodeId| seats.iter().any(|(seat, _)| seat == id);
+        let gone: Vec<NodeId> = self.links.keys().copied().filter(|id| !named(id)).collect();
+        for id in gone {
+            self.overlay.remove(id);
+            self.calls.retain(|_, sent| sent.to != id);
+            let lanes =
+                self.links.remove(&id).map(|link| link.lanes().copied().collect::<Vec<_>>());
+            for lane in lanes.unwrap_or_default() {
+                node.close_channel(now, lane.channel);
+            }
+        }
+        let mut unknown = Vec::new();
+        for (id, seat) in seats {
+            match seat.address.parse() {
+                Ok(address) => self.found(now, node, *id, seat, address),
+                Err(_) => unknown.push((*id, seat.address.clone())),
+            }
+        }
+        unknown
+    }
+
+    /// A member is at this address.
+    pub(super) fn found(
+        &mut self,
+        now: Instant,
+        node: &mut Node,
+        id: NodeId,
+        seat: &Seat,
+        address: SocketAddr,
+    ) {
+        let name = (self.config.name_of)(id);
+        let identity = seat.key.as_slice().try_into().ok();
+        self.set(now, node, Peer { id, address, name, identity });
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

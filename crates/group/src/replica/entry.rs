@@ -52,6 +52,8 @@ pub(super) enum What {
     /// What came before was the log of another group, which was restored from a backup: the group
     /// with this number (8 bytes) begins here.
     Refounding(Bytes),
+    /// The group begins with these members.
+    Roster(Bytes),
 }
 
 /// The entry that ends a log that was restored from a backup of another group.
@@ -67,7 +69,8 @@ impl What {
             Self::Command(bytes)
             | Self::Renewal(bytes)
             | Self::Founding(bytes)
-            | Self::Refounding(bytes) => bytes,
+            | Self::Refounding(bytes)
+            | Self::Roster(bytes) => bytes,
         }
     }
 
@@ -77,6 +80,7 @@ impl What {
             Self::Renewal(_) => 2,
             Self::Founding(_) => 3,
             Self::Refounding(_) => 4,
+            Self::Roster(_) => 5,
         }
     }
 }
@@ -143,6 +147,7 @@ pub(super) fn decode_items(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Vec
             2 => What::Renewal(data),
             3 => What::Founding(data),
             4 => What::Refounding(data),
+            5 => What::Roster(data),
             _ => return None,
         };
         items.push(Item { origin, what });

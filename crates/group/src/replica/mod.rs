@@ -17,6 +17,7 @@ mod message;
 mod outbox;
 mod pending;
 mod reads;
+mod roster;
 mod settings;
 mod state;
 mod submit;
@@ -41,14 +42,15 @@ use self::reads::{Answered, Reads};
 use self::state::State;
 use self::submit::Gathered;
 use crate::replication::{
-    Consensus, Durable, Entry, EntryKind, MemberChange, NodeId, Outgoing, Refusal, Refused, Role,
-    Snapshot, Work, Write,
+    Consensus, Durable, Entry, EntryKind, MemberChange, Members, NodeId, Outgoing, Refusal,
+    Refused, Role, Snapshot, Work, Write,
 };
 
 pub use self::entry::refounding;
 pub use self::message::PacketError;
 pub use self::outbox::{Packet, PacketKind};
 pub use self::pending::Full;
+pub use self::roster::{Roster, Seat};
 pub use self::settings::{Fault, Settings, Standing};
 
 /// One replica of a group. See the [module](self) for how to drive it.
@@ -60,6 +62,8 @@ pub struct Replica {
     settings: Settings,
     consensus: Consensus,
     state: State,
+    /// With whom a new group begins.
+    beginning: Roster,
     clock: LogClock,
     pending: Pending,
     gathered: Gathered,
@@ -124,6 +128,7 @@ impl Replica {
             life,
             consensus,
             state,
+            beginning: Roster::default(),
             clock: LogClock::default(),
             pending: Pending::new(life, settings.pending, settings.pending_bytes),
             gathered: Gathered::new(settings.pending_bytes),
@@ -143,6 +148,27 @@ impl Replica {
             fault: None,
             settings,
         })
+    }
+
+    /// With whom the group begins, if it has no roster yet. Without one, members are changed with
+    /// [`change_members`](Self::change_members) alone.
+    pub fn begin_with(&mut self, roster: Roster) {
+        self.beginning = roster;
+    }
+
+    /// Who is to belong to the group.
+    pub fn roster(&self) -> &Roster {
+        self.state.roster()
+    }
+
+    /// The members that there are, as of the last entry that was applied.
+    pub fn members(&self) -> &Members {
+        self.consensus.members()
+    }
+
+    /// The others say that this replica has left the group.
+    pub fn expel(&mut self) {
+        self.fault.get_or_insert(Fault::Left);
     }
 
     /// What the replica names itself in the log: a connection of a session is of a life, and a
@@ -172,6 +198,7 @@ impl Replica {
         self.pending.send_old_again(now, self.settings.patience);
         self.reads.handle_timeout(now, self.settings.patience);
         self.let_time_pass(now);
+        self.reconcile();
     }
 
     /// Takes a packet of a peer. `from` is who the peer was proved to be.
@@ -261,6 +288,11 @@ impl Replica {
             }
             None => self.reads.add(read),
         }
+    }
+
+    /// Whether it has a method: one of its machines, or of its own.
+    pub fn has(&self, method: MethodId) -> bool {
+        method == roster::MEMBERS.id() || self.state.machines().semantics(method).is_some()
     }
 
     /// Answers a query from the state as it is.

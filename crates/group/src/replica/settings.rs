@@ -94,6 +94,8 @@ pub enum Fault {
     /// The group counts on entries that this replica has promised to keep and does not have: its
     /// disk has lost them. It has to join as a new one.
     LostDisk,
+    /// The replica has left the group.
+    Left,
 }
 
 impl fmt::Display for Fault {
@@ -107,6 +109,10 @@ impl fmt::Display for Fault {
             Self::LostDisk => f.write_str(
                 "the disk has lost entries that this replica had promised to keep: let it join the \
                  group as a new one",
+            ),
+            Self::Left => f.write_str(
+                "this node has left the group: to come back it joins as a new one, with a number \
+                 and a key that the group has not seen",
             ),
         }
     }

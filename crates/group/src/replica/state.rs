@@ -12,13 +12,16 @@ use stubborn_core::wire::{Reader, varint};
 
 use super::Fault;
 use super::entry::{Item, Record, What, decode_sessions};
+use super::roster::{self, Roster};
 
-const VERSION: u8 = 1;
+/// The first version had no roster.
+const VERSION: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct State {
     table: SessionTable,
     machines: Machines,
+    roster: Roster,
     /// The log has said with which table the group begins.
     founded: bool,
     planted: Planted,
@@ -35,7 +38,8 @@ impl State {
     /// That of a new group.
     pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
         let table = SessionTable::new(group, limits);
-        Self { table, machines, founded: false, planted: Planted::default() }
+        let (roster, planted) = (Roster::default(), Planted::default());
+        Self { table, machines, roster, founded: false, planted }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -67,9 +71,14 @@ impl State {
                 What::Command(bytes) => {
                     let Ok(command) = SessionCommand::decode(bytes.clone()) else { continue };
                     let time = self.table.time();
-                    let (at, machines) = (Applied { index, time }, &mut self.machines);
-                    let run =
-                        |method, call: Call<Encoded>| machines.apply(&at, method, call.message());
+                    let (machines, roster) = (&mut self.machines, &mut self.roster);
+                    let at = Applied { index, time };
+                    let run = |method, call: Call<Encoded>| {
+                        if method == roster::CHANGE.id() {
+                            return roster.command(index, call.context(), call.message());
+                        }
+                        machines.apply(&at, method, call.message())
+                    };
                     self.table.apply(time, origin.life, &command, run, &mut told);
                 }
                 What::Renewal(sessions) => {
@@ -78,6 +87,7 @@ impl State {
                 }
                 What::Founding(table) => self.found(table),
                 What::Refounding(group) => self.found_anew(group),
+                What::Roster(roster) => self.begin_roster(roster),
             }
         }
         told
@@ -100,12 +110,28 @@ impl State {
     fn found_anew(&mut self, group: &Bytes) {
         if let Some(group) = group.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)) {
             self.table = self.table.of_new_group(group);
+            self.roster = Roster::default();
             self.founded = true;
         }
     }
 
+    fn begin_roster(&mut self, bytes: &Bytes) {
+        if let Some(roster) = Roster::decode(&mut Reader::new(bytes))
+            && self.roster.is_empty()
+        {
+            self.roster = roster;
+        }
+    }
+
+    pub(super) fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// Answers a read.
     pub(super) fn query(&self, method: MethodId, request: &Encoded) -> Answer {
+        if method == roster::MEMBERS.id() {
+            return self.roster.tell(method);
+        }
         self.machines.query(method, request)
     }
 
@@ -129,8 +155,8 @@ impl State {
     }
 
     /// All of it, the same on every replica that has applied the same entries: a version (one byte),
-    /// whether the group is founded (one byte), then the sessions and the machines, each behind their
-    /// length.
+    /// whether the group is founded (one byte), the sessions and the machines, each behind their length,
+    /// and the roster.
     pub(super) fn encode(&self) -> Bytes {
         let (mut table, machines) = (Vec::new(), self.machines.snapshot());
         match &self.planted.before {
@@ -147,6 +173,7 @@ impl State {
         out.extend_from_slice(&table);
         varint::encode(machines.len() as u64, &mut out);
         out.extend_from_slice(&machines);
+        self.roster.encode(&mut out);
         out.into()
     }
 
@@ -155,12 +182,17 @@ impl State {
         let unsound = |what: &str| Fault::Snapshot(what.to_owned());
         let mut reader = Reader::new(bytes);
         let torn = |_| Fault::Snapshot("it ends too early".to_owned());
-        if reader.u8().map_err(torn)? != VERSION {
+        let version = reader.u8().map_err(torn)?;
+        if version > VERSION {
             return Err(unsound("it was written by a later version"));
         }
         let founded = reader.u8().map_err(torn)? != 0;
         let table = reader.length_prefixed().map_err(torn)?;
         let machines = reader.length_prefixed().map_err(torn)?;
+        let roster = match version {
+            1 => Roster::default(),
+            _ => Roster::decode(&mut reader).ok_or_else(|| unsound("its roster is malformed"))?,
+        };
         if !reader.is_empty() {
             return Err(unsound("something is left over"));
         }
@@ -170,7 +202,7 @@ impl State {
         restored
             .map_err(|panic| Fault::Snapshot(panic_text(&*panic)))?
             .map_err(|error| Fault::Snapshot(error.to_string()))?;
-        (self.table, self.founded) = (table, founded);
+        (self.table, self.founded, self.roster) = (table, founded, roster);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use stubborn_core::node::SessionCommand;
 use stubborn_core::time::Instant;
+use stubborn_core::wire::varint;
 
 use super::Replica;
 use super::entry::{ITEM_OVERHEAD, Item, Origin, Record, What};
@@ -74,7 +75,7 @@ fn take(item: Item, time: Instant) -> Option<Item> {
             What::Command(bytes.into())
         }
         What::Renewal(sessions) => What::Renewal(sessions),
-        What::Founding(_) | What::Refounding(_) => return None,
+        What::Founding(_) | What::Refounding(_) | What::Roster(_) => return None,
     };
     Some(Item { origin, what })
 }
@@ -140,13 +141,20 @@ impl Replica {
 
     /// Lets the group begin, if it has not. Returns whether something may be written after it.
     fn found(&mut self, time: Instant) -> bool {
-        let origin = Origin { life: self.life, serial: 0 };
-        match self.state.founding() {
-            Some(what) if !self.proposed.contains(&origin) => {
-                self.propose(time, vec![Item { origin, what }]).is_ok()
+        let founding = self.state.founding();
+        let begun = founding.is_none() && self.state.roster().is_empty();
+        let roster = Some(&self.beginning).filter(|roster| begun && !roster.is_empty());
+        let (serial, what) = match (founding, roster) {
+            (Some(what), _) => (0, what),
+            (None, Some(roster)) => {
+                let mut bytes = Vec::new();
+                roster.encode(&mut bytes);
+                (varint::MAX, What::Roster(bytes.into()))
             }
-            _ => true,
-        }
+            (None, None) => return true,
+        };
+        let origin = Origin { life: self.life, serial };
+        self.proposed.contains(&origin) || self.propose(time, vec![Item { origin, what }]).is_ok()
     }
 
     /// Writes an entry with those of the items that are not written yet.

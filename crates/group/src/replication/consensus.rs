@@ -329,6 +329,15 @@ impl Consensus {
         &self.members
     }
 
+    /// How many entries of this leader's log another node lacks; none if it does not answer, or has
+    /// not yet.
+    pub fn lag(&self, node: NodeId) -> Option<u64> {
+        let raft = &self.node.raft;
+        let progress = raft.prs().get(node.get())?;
+        let answers = progress.recent_active && progress.matched > 0;
+        answers.then(|| raft.raft_log.last_index().saturating_sub(progress.matched))
+    }
+
     /// The last entry that was handed out to be applied.
     pub fn applied(&self) -> Position {
         self.applied

@@ -104,6 +104,11 @@ impl Members {
         Self { voters: voters.into_iter().collect(), ..Self::default() }
     }
 
+    /// All who have any part in the group; some twice in the midst of a change.
+    pub fn all(&self) -> impl Iterator<Item = NodeId> + '_ {
+        [&self.voters, &self.learners, &self.outgoing].into_iter().flatten().copied()
+    }
+
     /// Whether a node has any part in the group.
     pub fn contains(&self, node: NodeId) -> bool {
         [&self.voters, &self.learners, &self.outgoing].iter().any(|set| set.contains(&node))

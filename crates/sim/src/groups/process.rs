@@ -11,7 +11,7 @@ use stubborn_core::node::NodeConfig;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{Ecn, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
-use stubborn_group::replica::PacketError;
+use stubborn_group::replica::{PacketError, Roster};
 use stubborn_group::replication::{NodeId, Refusal};
 
 use super::cluster::{Cluster, GROUP};
@@ -156,7 +156,7 @@ impl Process {
                     let fault = self.node.fault().map(ToString::to_string).unwrap_or_default();
                     self.cluster.judge(Err(("exactly once", format!("{}: {fault}", self.id))));
                 }
-                GroupEvent::Node(_) => {}
+                GroupEvent::Node(_) | GroupEvent::LookUp(..) => {}
             }
         }
         // What a leader sent before it was synced and lost with its power may be acknowledged to its
@@ -264,6 +264,8 @@ fn config(cluster: &Cluster, id: NodeId) -> GroupConfig {
         group: GROUP,
         id,
         peers: peers.collect(),
+        roster: Roster::default(),
+        name_of: host,
         node: NodeConfig { endpoint },
         server,
         client,

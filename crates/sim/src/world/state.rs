@@ -537,6 +537,7 @@ fn channel_word(event: &ChannelEvent) -> u64 {
         ChannelEvent::Ready { incarnation, .. } => *incarnation,
         ChannelEvent::Unreachable(_) => 1,
         ChannelEvent::Refused(_) => 2,
+        ChannelEvent::Members(_) => 3,
     }
 }
 

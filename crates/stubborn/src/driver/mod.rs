@@ -8,6 +8,7 @@
 mod clock;
 mod handler;
 mod mailbox;
+mod members;
 mod outgoing;
 mod patience;
 mod shared;
@@ -338,6 +339,10 @@ impl Driver {
                     state.waiters.settle(key, Ended::Reservation(result))
                 }
                 Event::Outcome(key, result) => state.waiters.settle(key, Ended::Question(result)),
+                Event::Channel(key, stubborn_core::node::ChannelEvent::Members(members)) => {
+                    members::follow(&mut state, now, &self.shared, key, members);
+                    None
+                }
                 Event::Channel(key, event) => {
                     if let Some(channel) = state.channels.get_mut(&key) {
                         channel.on_event(event);

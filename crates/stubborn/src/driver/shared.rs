@@ -137,6 +137,8 @@ impl ChannelState {
                 Some(refused) => ChannelStatus::Refused(refused),
                 None => ChannelStatus::Unreachable(why),
             },
+            // The driver has taken it.
+            ChannelEvent::Members(_) => return,
         };
         self.status.send_replace(status);
     }

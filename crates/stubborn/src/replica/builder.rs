@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stubborn_core::service::{Machine, Machines, Registry, ServiceDescriptor};
+use stubborn_group::replica::Seat;
 use stubborn_group::replication::{Durable, Members, NodeId};
 use stubborn_store::{Error, Folder, Options, Store};
 use stubborn_tls::{ClientCertificates, TlsServer};
 
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
-use super::{driver, handle};
+use super::{driver, handle, join};
 use crate::naming::Address;
 use crate::security::{Fingerprint, Identity, Trust};
 use crate::server::ServeError;
@@ -53,6 +54,7 @@ impl Replica {
         ReplicaBuilder {
             folder: folder.as_ref().to_owned(),
             create: false,
+            join: false,
             group: None,
             node: None,
             listen: None,
@@ -72,6 +74,7 @@ impl Replica {
 pub struct ReplicaBuilder {
     folder: PathBuf,
     create: bool,
+    join: bool,
     group: Option<u64>,
     node: Option<u64>,
     listen: Option<String>,
@@ -107,6 +110,8 @@ pub(super) struct Plan {
     pub(super) tls: TlsServer,
     pub(super) lease: bool,
     pub(super) peers: Vec<Peer>,
+    /// With whom a new group begins.
+    pub(super) roster: Vec<(NodeId, Seat)>,
     pub(super) machines: Machines,
     pub(super) store: Store,
     pub(super) durable: Durable,
@@ -187,6 +192,14 @@ impl ReplicaBuilder {
         self
     }
 
+    /// Joins a group that runs, if the folder holds no node: the group was told of this node before
+    /// (`stubborn members --add`). The members that are named here are asked with whom the group
+    /// began; a number that has a vote already is refused, since whoever bore it has promised things.
+    pub fn join(mut self, join: bool) -> Self {
+        self.join = join;
+        self
+    }
+
     /// Makes the folder of a node in a new group, and nothing else.
     ///
     /// # Errors
@@ -194,7 +207,8 @@ impl ReplicaBuilder {
     pub fn make_folder(self) -> Result<(), ReplicaError> {
         let (group, node) = self.who()?;
         let medium = self.medium(true)?;
-        let made = self.made(medium, group, node)?;
+        let founders: Vec<u64> = self.members.iter().map(|member| member.node).collect();
+        let made = self.made(medium, group, node, &founders)?;
         made.close().map_err(|error| self.of_folder(&error))
     }
 
@@ -207,6 +221,7 @@ impl ReplicaBuilder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(mut self) -> Result<ReplicaHandle, ReplicaError> {
+        let mut founders: Vec<u64> = self.members.iter().map(|member| member.node).collect();
         if let Some(refused) = self.refused.take() {
             return Err(refused);
         }
@@ -217,7 +232,17 @@ impl ReplicaBuilder {
         let listen = self.listen.clone().ok_or_else(|| missing(".listen(\"0.0.0.0:7400\")"))?;
         let listen = crate::server::resolve(&listen).await?;
         let (tls, peers) = (self.tls()?, self.peers(node).await?);
-        let (store, durable) = self.store(group, node)?;
+        if self.join && !self.holds_node() {
+            founders = self.ask_to_join(node).await?;
+        }
+        let (store, durable) = self.store(group, node, &founders)?;
+        // Who joins has nothing to say about how the group began.
+        let members = self.members.iter().filter(|_| !self.join);
+        let roster = members.filter_map(|member| {
+            let seat = Seat { address: member.address.clone(), key: member.key.0.to_vec() };
+            Some((NodeId::new(member.node)?, seat))
+        });
+        let roster = roster.collect();
         let control = Arc::<Control>::default();
         let registry = self.registry(&control)?;
         let plan = Plan {
@@ -229,6 +254,7 @@ impl ReplicaBuilder {
             tls,
             lease: self.lease,
             peers,
+            roster,
             machines: self.machines,
             store,
             durable,
@@ -247,6 +273,22 @@ impl ReplicaBuilder {
     /// As [`start`](Self::start).
     pub async fn run(self) -> Result<(), ReplicaError> {
         self.start().await?.ended().await
+    }
+
+    fn holds_node(&self) -> bool {
+        let medium = Folder::at(&self.folder).map(Arc::new);
+        medium.is_ok_and(|medium| Store::exists(&*medium))
+    }
+
+    /// With whom the group began that this node is to join.
+    async fn ask_to_join(&self, node: NodeId) -> Result<Vec<u64>, ReplicaError> {
+        let key = self.members.iter().find(|member| member.node == node.get());
+        let key = key.map(|member| member.key.0).unwrap_or_default();
+        let others = self.members.iter().filter(|member| member.node != node.get());
+        let others: Vec<&str> = others.map(|member| member.address.as_str()).collect();
+        let identity = self.identity.clone().ok_or(ServeError::NoIdentity)?;
+        let authority = self.authority.clone().ok_or(ServeError::ClientTrust)?;
+        join::ask(&others, identity, authority, node.get(), &key).await
     }
 
     fn who(&self) -> Result<(u64, NodeId), ReplicaError> {
@@ -303,12 +345,18 @@ impl ReplicaBuilder {
         })
     }
 
-    fn store(&self, group: u64, node: NodeId) -> Result<(Store, Durable), ReplicaError> {
-        let medium = self.medium(self.create)?;
+    fn store(
+        &self,
+        group: u64,
+        node: NodeId,
+        founders: &[u64],
+    ) -> Result<(Store, Durable), ReplicaError> {
+        let create = self.create || self.join;
+        let medium = self.medium(create)?;
         let opened = Store::open_as(medium.clone(), Options::default(), group, node.get());
         let (store, recovered) = match opened {
-            Err(Error::NoNode) if self.create => {
-                self.made(medium.clone(), group, node)?
+            Err(Error::NoNode) if create => {
+                self.made(medium.clone(), group, node, founders)?
                     .close()
                     .map_err(|error| self.of_folder(&error))?;
                 Store::open_as(medium, Options::default(), group, node.get())
@@ -320,10 +368,16 @@ impl ReplicaBuilder {
         Ok((store, durable))
     }
 
-    fn made(&self, medium: Arc<Folder>, group: u64, node: NodeId) -> Result<Store, ReplicaError> {
+    fn made(
+        &self,
+        medium: Arc<Folder>,
+        group: u64,
+        node: NodeId,
+        founders: &[u64],
+    ) -> Result<Store, ReplicaError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let identity = stubborn_store::Identity { group, node, created: now };
-        let members = self.members.iter().filter_map(|member| NodeId::new(member.node));
+        let members = founders.iter().filter_map(|number| NodeId::new(*number));
         let new = Durable::new_group(Members::of(members));
         Store::create(medium, identity, &new, Options::default())
             .map_err(|error| self.of_folder(&error))
@@ -362,7 +416,7 @@ fn missing(what: &str) -> ReplicaError {
     ReplicaError::Settings(format!("a replica needs {what}"))
 }
 
-async fn look_up(text: &str) -> Result<SocketAddr, ReplicaError> {
+pub(super) async fn look_up(text: &str) -> Result<SocketAddr, ReplicaError> {
     let unknown = |error| ReplicaError::Member(text.to_owned(), error);
     let address: Address =
         text.parse().map_err(|error| unknown(std::io::Error::other(format!("{error}"))))?;

@@ -13,11 +13,12 @@ use stubborn_core::service::{Answer, Clock, Registry, Status};
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
-use stubborn_group::replica::Settings;
+use stubborn_group::replica::{Roster, Settings};
 use stubborn_group::replication::{NodeId, Role, Write};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 
-use super::builder::Plan;
+use super::builder::{self, Plan};
 use super::disk::{Disk, Progress};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
@@ -39,6 +40,9 @@ const ROUNDS: usize = 16;
 
 /// How old what `status` tells may be.
 const FRESH: Duration = Duration::from_millis(20);
+
+/// The name that the certificates of all members bear, by which they are called.
+pub(super) const SHARED_NAME: &str = "node.stubborn";
 
 /// The name that the certificate of a member bears.
 pub(super) fn member_name(node: u64) -> String {
@@ -114,11 +118,16 @@ struct Driver {
     progress: Progress,
     registry: Registry,
     requests: Vec<IncomingRequest>,
+    /// Where members are whose names were looked up.
+    found: (UnboundedSender<Found>, UnboundedReceiver<Found>),
     control: Arc<Control>,
     describes: Describes,
     /// When `status` has to be told anew.
     stale_at: Instant,
 }
+
+/// A member, and where it is.
+type Found = (NodeId, std::net::SocketAddr);
 
 /// What `status` tells that never changes.
 struct Describes {
@@ -156,6 +165,8 @@ impl Driver {
             group,
             id,
             peers: peers.collect(),
+            roster: Roster::of(plan.roster),
+            name_of: |node| member_name(node.get()),
             node: NodeConfig { endpoint },
             server: Arc::new(tls),
             client: Trust::client(&plan.authority, Some(&identity))?,
@@ -183,6 +194,7 @@ impl Driver {
             progress: Progress::default(),
             registry: plan.registry,
             requests: Vec::new(),
+            found: unbounded_channel(),
             control: plan.control,
             describes,
             stale_at: Instant::ZERO,
@@ -203,6 +215,7 @@ impl Future for Driver {
             if received {
                 this.patience.received();
             }
+            this.take_found(cx);
             this.note_written(cx.waker())?;
             this.digest()?;
             let flushed = this.poll_flush(cx);
@@ -316,6 +329,7 @@ impl Driver {
                     // Nothing else begins calls or channels, and local answers are ready at once.
                     GroupEvent::Node(_) => {}
                     GroupEvent::Leader(_) => self.stale_at = now,
+                    GroupEvent::LookUp(node, address) => self.look_up(node, address),
                     GroupEvent::Stopped => return Err(self.stopped()),
                 }
             }
@@ -332,6 +346,27 @@ impl Driver {
             self.control.stands(self.standing());
         }
         Ok(())
+    }
+
+    /// Looks a member's name up, aside, until it is found.
+    fn look_up(&self, node: NodeId, address: String) {
+        let found = self.found.0.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Ok(address) = builder::look_up(&address).await {
+                    let _ = found.send((node, address));
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Takes what was looked up.
+    fn take_found(&mut self, cx: &mut Context<'_>) {
+        let now = self.clock.now();
+        while let Poll::Ready(Some((node, address))) = self.found.1.poll_recv(cx) {
+            self.node.found(now, node, address);
+        }
     }
 
     fn stopped(&self) -> ReplicaError {

@@ -23,6 +23,8 @@ pub enum ReplicaError {
     Folder(PathBuf, String),
     /// The folder holds no node, and was not to be made.
     NoNode(PathBuf),
+    /// The group does not take this node in; the text says why.
+    Join(String),
     /// The disk refused a write or a sync. The node has stopped: what it had promised before is on
     /// the disk.
     Disk(String),
@@ -45,6 +47,7 @@ impl fmt::Display for ReplicaError {
                  its disk must come back under another number",
                 path.display()
             ),
+            Self::Join(why) => write!(f, "this node cannot join: {why}"),
             Self::Disk(why) => write!(
                 f,
                 "the node has stopped because its disk failed: {why}; start it again when the disk \

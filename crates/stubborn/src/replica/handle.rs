@@ -9,7 +9,9 @@ use std::task::{Poll, Waker};
 use tokio::sync::watch;
 
 use super::error::ReplicaError;
-use crate::generated::stubborn::group::v1::{Group, StatusReply, StatusRequest};
+use crate::generated::stubborn::group::v1::{
+    ChangeMembersRequest, Group, MembersReply, MembersRequest, StatusReply, StatusRequest,
+};
 use crate::{Call, Status};
 
 /// A replica that runs, on a thread of its own. Dropping it stops the replica: what it has promised
@@ -141,5 +143,13 @@ pub(super) struct Board(pub(super) Arc<Control>);
 impl Group for Board {
     async fn status(&self, _: Call<StatusRequest>) -> Result<StatusReply, Status> {
         Ok(self.0.standing())
+    }
+
+    async fn members(&self, _: Call<MembersRequest>) -> Result<MembersReply, Status> {
+        Err(Status::internal("the group answers this itself"))
+    }
+
+    async fn change_members(&self, _: Call<ChangeMembersRequest>) -> Result<MembersReply, Status> {
+        Err(Status::internal("the group answers this itself"))
     }
 }

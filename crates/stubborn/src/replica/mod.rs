@@ -9,6 +9,7 @@ mod disk;
 mod driver;
 mod error;
 mod handle;
+mod join;
 
 pub use builder::{Replica, ReplicaBuilder};
 pub use error::ReplicaError;

@@ -96,6 +96,9 @@ impl Client {
                 self.pushed_back(cx, key, slot, sequence, after);
             }
             ToClient::SessionBusy { after, .. } => self.session_busy(cx, key, handle, after),
+            ToClient::Members { version, addresses } => {
+                self.members_changed(cx, key, version, addresses);
+            }
             ToClient::Draining => {
                 if let Some(link) = self.links.get_mut(key) {
                     // A replica that is cut off from its group says so too, and may be back soon.

@@ -4,12 +4,15 @@
 //! keeps the last of them, and such a read is answered from that entry on: a caller reads its own
 //! writes, and never sees the state go back.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::Client;
 use super::call::{State, Work};
 use super::link::Link;
 use super::replicas::{CHECK_REPLICA_EVERY, is_silent};
 use crate::rpc::context::Context;
-use crate::rpc::event::{CallKey, ChannelKey};
+use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
 use crate::rpc::message::{Staleness, ToServer};
 use crate::time::Duration;
 use crate::transport::endpoint::{ConnectionHandle, Endpoint};
@@ -19,12 +22,18 @@ use crate::transport::endpoint::{ConnectionHandle, Endpoint};
 pub(super) struct Seen {
     group: u64,
     index: u64,
+    /// The entry that changed the members which the channel was told of last.
+    members: u64,
 }
 
 impl Seen {
     /// The last entry that was seen of this group's log.
     fn of(self, group: u64) -> u64 {
-        if self.group == group { self.index } else { 0 }
+        self.in_group(group).index
+    }
+
+    fn in_group(self, group: u64) -> Self {
+        if self.group == group { self } else { Self { group, index: 0, members: 0 } }
     }
 }
 
@@ -34,7 +43,25 @@ impl Client {
         let Some(link) = self.links.get(key) else { return };
         let Some(group) = link.group else { return };
         let seen = &mut self.channels[link.channel.0 as usize].seen;
-        *seen = Seen { group, index: seen.of(group).max(index) };
+        *seen = Seen { index: seen.of(group).max(index), ..seen.in_group(group) };
+    }
+
+    /// The members of the group are others since this entry.
+    pub(super) fn members_changed(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        version: u64,
+        addresses: Vec<String>,
+    ) {
+        let Some(link) = self.links.get(key) else { return };
+        let Some(group) = link.group else { return };
+        let seen = &mut self.channels[link.channel.0 as usize].seen;
+        *seen = seen.in_group(group);
+        if version > seen.members && !addresses.is_empty() {
+            seen.members = version;
+            cx.events.push_back(Event::Channel(link.channel, ChannelEvent::Members(addresses)));
+        }
     }
 
     /// Sends a read to the replica that is likely to answer it first, if it may be answered from an

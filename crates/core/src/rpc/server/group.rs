@@ -2,6 +2,7 @@
 //! group's log, and what the table answers comes back to be told.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(super) struct Group {
     asking: BTreeSet<u64>,
     /// The last entry of the group's log that this replica has applied.
     applied: u64,
+    /// Where the members are, since which entry; known once they have changed.
+    members: Option<(u64, Vec<String>)>,
 }
 
 impl Group {
@@ -50,6 +53,7 @@ impl Server {
             attached: BTreeMap::new(),
             asking: BTreeSet::new(),
             applied: 0,
+            members: None,
         });
     }
 
@@ -57,6 +61,28 @@ impl Server {
     pub(crate) fn applied(&mut self, index: u64) {
         if let Some(group) = &mut self.group {
             group.applied = index;
+        }
+    }
+
+    /// The group's members have changed: its clients are told where they are.
+    pub(crate) fn tell_members(
+        &mut self,
+        cx: &mut Context<'_>,
+        version: u64,
+        addresses: &[String],
+    ) {
+        let Some(group) = &mut self.group else { return };
+        group.members = Some((version, addresses.to_vec()));
+        let clients: Vec<u64> = group.attached.keys().copied().collect();
+        for client in clients {
+            self.tell_client_members(cx, client);
+        }
+    }
+
+    fn tell_client_members(&mut self, cx: &mut Context<'_>, client: u64) {
+        let members = self.group.as_ref().and_then(|group| group.members.clone());
+        if let Some((version, addresses)) = members {
+            self.send(cx, client, ToClient::Members { version, addresses });
         }
     }
 
@@ -114,6 +140,7 @@ impl Server {
                     group.attached.insert(client, attaching);
                 }
                 self.send_parts(cx, client, parts);
+                self.tell_client_members(cx, client);
             }
         }
     }
