@@ -5,6 +5,8 @@
 
 use std::process::ExitCode;
 
+use stubborn_sim::{Batch, Counts};
+
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
     let groups = words.next_if(|word| word == "groups").is_some();
@@ -14,21 +16,20 @@ fn main() -> ExitCode {
     let runs = arguments.next().unwrap_or(100);
     let first = arguments.next().unwrap_or(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (runs, failure) = if groups {
-        let batch = stubborn_sim::explore_node_seeds(first, runs, threads, |_| {});
-        (batch.runs, batch.failure)
+    if groups {
+        tell(&stubborn_sim::explore_node_seeds(first, runs, threads, |_| {}))
     } else {
-        let batch = stubborn_sim::explore_seeds(first, runs, threads, |_| {});
-        (batch.runs, batch.failure)
-    };
-    match failure {
-        Some(failure) => {
-            println!("{failure}");
-            ExitCode::FAILURE
-        }
-        None => {
-            println!("{runs} runs kept every promise");
-            ExitCode::SUCCESS
-        }
+        tell(&stubborn_sim::explore_seeds(first, runs, threads, |_| {}))
     }
+}
+
+fn tell(batch: &Batch<impl Counts>) -> ExitCode {
+    if let Some(failure) = &batch.failure {
+        println!("{failure}");
+        return ExitCode::FAILURE;
+    }
+    let counts: Vec<_> =
+        batch.counts.named().map(|(name, count)| format!("{name} {count}")).collect();
+    println!("{} runs kept every promise: {}", batch.runs, counts.join(", "));
+    ExitCode::SUCCESS
 }

@@ -52,7 +52,8 @@ impl Disk {
     }
 }
 
-fn apply(durable: &mut Durable, write: Write) {
+/// What a disk holds after a write.
+pub(crate) fn apply(durable: &mut Durable, write: Write) {
     if let Some(snapshot) = write.snapshot {
         durable.ballot.committed = durable.ballot.committed.max(snapshot.at.index);
         durable.snapshot = snapshot;

@@ -21,6 +21,9 @@ use crate::sum::Salt;
 /// Bytes that are written as a whole or not at all.
 const SECTOR: usize = 512;
 
+/// What a failed operation says.
+pub const FAILED: &str = "the disk has failed";
+
 /// How a disk fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -201,7 +204,7 @@ impl Contents {
                 self.full = true;
                 Fate::Done
             }
-            Fault::Fails => Fate::Partly(io::Error::other("the disk has failed")),
+            Fault::Fails => Fate::Partly(io::Error::other(FAILED)),
         }
     }
 

@@ -39,13 +39,9 @@ pub(super) async fn calm(world: World, size: u64, loss: f64, lasts: Duration) ->
         ..Settings::default()
     };
     let sync = millis(2);
-    let cluster = Cluster::new(
-        world.clone(),
-        Habits { sync, crash: 0.0, steady: true, settings },
-        random.fork(),
-    );
+    let cluster = Cluster::new(world.clone(), Habits::calm(sync, settings), random.fork());
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
-    cluster.start(&nodes, &Members::of(nodes.iter().copied()));
+    cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=2 {
         let client = Client::new(cluster.clone(), id);
         world.spawn(client.run(0.3, 200_000, 0.0));
@@ -65,7 +61,7 @@ pub(super) async fn calm(world: World, size: u64, loss: f64, lasts: Duration) ->
         }
     }
     drop(loss);
-    heal(&cluster, &nodes);
+    heal(&cluster);
     settle(&cluster, 2).await;
     let counts = cluster.lock().counts;
     CalmCounts { elections, commands: counts.counted, reads: counts.reads }

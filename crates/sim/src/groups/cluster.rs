@@ -1,20 +1,23 @@
 //! What the processes of a group world share: disks, addresses, the judge, the dice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
-use stubborn_group::replica::{Settings, Standing};
-use stubborn_group::replication::{Durable, Members, NodeId, Role};
+use stubborn_group::replica::{Replica, Settings, Standing};
+use stubborn_group::replication::{Durable, MemberChange, Members, NodeId, Role};
+use stubborn_store::Error;
+use stubborn_store::simulated::{FAILED, Fault, Loss};
 
 use super::NodeCounts;
-use super::judge::Judge;
+use super::disk::NodeDisk;
+use super::invariants::Invariants;
 use super::ledger::Ledger;
 use super::process::Process;
-use crate::disk::Disk;
 use crate::nodes::{Met, Nodes, Order, host};
 use crate::world::{World, millis};
 
@@ -34,16 +37,27 @@ pub(super) struct Cluster {
 pub(super) struct Habits {
     /// How long a sync of the disk takes at most.
     pub(super) sync: Duration,
-    /// The probability that a node crashes before or after a write or a sync.
-    pub(super) crash: f64,
+    /// The probability that a sync takes much longer.
+    pub(super) slow_syncs: f64,
+    /// The probability that a process meets a fault of its disk.
+    pub(super) faults: f64,
+    /// A disk is damaged once in the run.
+    pub(super) damage: bool,
     /// All clocks go at one speed.
     pub(super) steady: bool,
     pub(super) settings: Settings,
 }
 
+impl Habits {
+    /// Nothing goes wrong with disks and clocks.
+    pub(super) fn calm(sync: Duration, settings: Settings) -> Self {
+        Self { sync, slow_syncs: 0.0, faults: 0.0, damage: false, steady: true, settings }
+    }
+}
+
 pub(super) struct Shared {
     pub(super) random: Random,
-    pub(super) judge: Judge,
+    pub(super) judge: Invariants,
     pub(super) counts: NodeCounts,
     /// What the leader is to do next.
     pub(super) order: Option<Order>,
@@ -55,7 +69,16 @@ pub(super) struct Shared {
     /// Nodes that reach some others through others only.
     pub(super) relaying: BTreeSet<NodeId>,
     addresses: BTreeMap<NodeId, SocketAddr>,
-    disks: BTreeMap<NodeId, Disk>,
+    disks: BTreeMap<NodeId, NodeDisk>,
+    first: Members,
+    /// Takes the place of the first node whose disk is refused.
+    reserve: Option<NodeId>,
+    /// Its disk was refused: it never starts again.
+    retired: Option<NodeId>,
+    /// Its disk is to be damaged, once all of it is synced and noted to be.
+    pub(super) to_damage: Option<NodeId>,
+    /// Its disk is to be damaged before it starts again.
+    damage_at_start: Option<NodeId>,
     /// How each node stood when it last worked, and its ledger when all is quiet.
     standings: BTreeMap<NodeId, (Standing, Option<Ledger>)>,
 }
@@ -64,7 +87,7 @@ impl Cluster {
     pub(super) fn new(world: World, habits: Habits, random: Random) -> Self {
         let shared = Shared {
             random,
-            judge: Judge::default(),
+            judge: Invariants::default(),
             counts: NodeCounts::default(),
             order: None,
             healed: false,
@@ -73,6 +96,11 @@ impl Cluster {
             relaying: BTreeSet::new(),
             addresses: BTreeMap::new(),
             disks: BTreeMap::new(),
+            first: Members::default(),
+            reserve: None,
+            retired: None,
+            to_damage: None,
+            damage_at_start: None,
             standings: BTreeMap::new(),
         };
         Self { world, habits, shared: Arc::new(Mutex::new(shared)) }
@@ -82,17 +110,107 @@ impl Cluster {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives nodes hosts, addresses and disks, and starts them.
-    pub(super) fn start(&self, nodes: &[NodeId], first: &Members) {
-        for id in nodes {
-            let random = self.lock().random.fork();
-            let disk = Disk::new(Durable::new_group(first.clone()), random);
-            let address = self.world.address_at(&host(*id));
-            let mut shared = self.lock();
-            shared.disks.insert(*id, disk);
-            shared.addresses.insert(*id, address);
+    /// Gives nodes hosts, addresses and disks, and starts them. `reserve` has an address only.
+    pub(super) fn start(&self, nodes: &[NodeId], reserve: Option<NodeId>, first: &Members) {
+        for id in nodes.iter().copied().chain(reserve) {
+            let address = self.world.address_at(&host(id));
+            self.lock().addresses.insert(id, address);
         }
-        nodes.iter().for_each(|id| self.spawn(*id));
+        {
+            let mut shared = self.lock();
+            shared.first = first.clone();
+            shared.reserve = reserve;
+        }
+        nodes.iter().for_each(|id| self.add(*id));
+    }
+
+    /// Gives a node an empty disk and starts it.
+    fn add(&self, id: NodeId) {
+        let mut shared = self.lock();
+        let random = shared.random.fork();
+        let new_group = Durable::new_group(shared.first.clone());
+        shared.disks.insert(id, NodeDisk::new(id, new_group, random));
+        drop(shared);
+        self.spawn(id);
+    }
+
+    /// All that is on a node's disk is synced and noted to be: it is damaged as soon as it is down.
+    pub(super) fn damage_at_start(&self, id: NodeId) {
+        let mut shared = self.lock();
+        shared.to_damage = None;
+        shared.damage_at_start = Some(id);
+    }
+
+    /// A node's disk has failed: its process ends, and is started again after a while.
+    pub(super) fn disk_failed(&self, id: NodeId, error: &Error) {
+        {
+            let counts = &mut self.lock().counts;
+            *match error {
+                Error::Io { error, .. } if error.kind() == ErrorKind::StorageFull => {
+                    &mut counts.full_disks
+                }
+                error if error.to_string().ends_with(FAILED) => &mut counts.failed_disks,
+                _ => &mut counts.torn_writes,
+            } += 1;
+        }
+        let down = millis(1 + self.below(1_500));
+        self.note(id.get(), || format!("{id} stops: {error}"));
+        self.crash(id, down);
+    }
+
+    /// A node's disk is refused: the node is gone for good, and a new one takes its place.
+    pub(super) fn retire(&self, id: NodeId, why: &Error) {
+        self.note(id.get(), || format!("{id} is refused: {why}"));
+        let reserve = {
+            let mut shared = self.lock();
+            shared.counts.replaced += 1;
+            shared.retired = Some(id);
+            shared.standings.remove(&id);
+            shared.reserve.expect("one disk is damaged at most")
+        };
+        self.world.kill(&host(id));
+        self.add(reserve);
+        let cluster = self.clone();
+        self.world.spawn(async move {
+            let change = MemberChange {
+                voters: [reserve].into(),
+                remove: [id].into(),
+                ..MemberChange::default()
+            };
+            while !cluster.is_replaced(id, reserve) {
+                cluster.lock().order.get_or_insert(Order::Change(change.clone()));
+                cluster.world.sleep(millis(300)).await;
+            }
+        });
+    }
+
+    fn is_replaced(&self, id: NodeId, by: NodeId) -> bool {
+        let shared = self.lock();
+        let latest = shared.standings.values().max_by_key(|(standing, _)| standing.applied);
+        latest.is_some_and(|(standing, _)| {
+            let members = &standing.members;
+            !members.is_changing() && !members.contains(id) && members.voters.contains(&by)
+        })
+    }
+
+    /// The disks fail no more.
+    pub(super) fn heal_disks(&self) {
+        self.lock().disks.values().for_each(NodeDisk::heal);
+    }
+
+    /// What the log alone makes of a new group.
+    pub(super) fn replay(&self, log: Durable) -> Result<(Vec<u8>, Ledger), String> {
+        let (settings, name) = (self.habits.settings.clone(), (GROUP, NodeId::new(u64::MAX)));
+        let name = (name.0, name.1.expect("not zero"));
+        let now = Instant::ZERO;
+        let machines = Ledger::machines();
+        let mut replica = Replica::new(now, name, settings, log, machines, [0; 32])
+            .map_err(|fault| fault.to_string())?;
+        replica.flush(now);
+        if let Some(fault) = replica.fault() {
+            return Err(fault.to_string());
+        }
+        Ok((replica.image().to_vec(), Ledger::of(replica.machines())))
     }
 
     pub(super) fn address(&self, id: NodeId) -> SocketAddr {
@@ -123,8 +241,8 @@ impl Cluster {
         leads.max_by_key(|(_, (standing, _))| standing.consensus.term).map(|(id, _)| *id)
     }
 
-    /// The ledger that all members have, if they all stand at the same place.
-    pub(super) fn agreed(&self) -> Option<Ledger> {
+    /// The ledger that all members have after an entry, if they all stand there.
+    pub(super) fn agreed(&self) -> Option<(u64, Ledger)> {
         let shared = self.lock();
         let (first, ledger) =
             shared.standings.values().max_by_key(|(standing, _)| standing.applied)?;
@@ -135,7 +253,7 @@ impl Cluster {
         };
         let settled =
             !members.is_changing() && members.voters.iter().chain(&members.learners).all(stands);
-        if settled { ledger.clone() } else { None }
+        if settled { ledger.clone().map(|ledger| (first.applied, ledger)) } else { None }
     }
 
     /// How every node stands, in words.
@@ -156,16 +274,6 @@ impl Cluster {
         });
         lines.collect()
     }
-
-    /// Loses power between two steps, by chance. Returns whether it did.
-    pub(super) fn crash_maybe(&self, id: NodeId) -> bool {
-        if self.lock().healed || !self.chance(self.habits.crash) {
-            return false;
-        }
-        let down = millis(1 + self.below(1_500));
-        self.crash(id, down);
-        true
-    }
 }
 
 impl Nodes for Cluster {
@@ -174,7 +282,8 @@ impl Nodes for Cluster {
     }
 
     fn nodes(&self) -> Vec<NodeId> {
-        self.lock().disks.keys().copied().collect()
+        let shared = self.lock();
+        shared.disks.keys().copied().filter(|id| shared.retired != Some(*id)).collect()
     }
 
     fn is_healed(&self) -> bool {
@@ -183,6 +292,21 @@ impl Nodes for Cluster {
 
     fn spawn(&self, id: NodeId) {
         let disk = self.lock().disks[&id].clone();
+        let to_damage = self.lock().damage_at_start.take_if(|damaged| *damaged == id);
+        if to_damage.is_some() {
+            // What was noted to be synced is seen as it is; power is not lost besides.
+            disk.restart(Loss::Nothing);
+            let mut random = self.with_random(Random::fork);
+            disk.damage(&mut random);
+            self.lock().counts.damaged += 1;
+        } else {
+            disk.restart(if self.chance(0.7) { Loss::Power } else { Loss::Nothing });
+        }
+        if !self.is_healed() && self.chance(self.habits.faults) {
+            let fault = [Fault::Crash, Fault::Crash, Fault::Full, Fault::Fails];
+            let fault = fault[self.below(fault.len() as u64) as usize];
+            disk.fail_soon(self.below(600), fault);
+        }
         let process = Process::run(self.clone(), id, disk);
         self.world.spawn_on(&host(id), process);
     }

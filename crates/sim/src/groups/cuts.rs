@@ -65,13 +65,9 @@ pub(super) async fn cut(world: World, cut: Cut, size: u64) -> CutCounts {
     };
     let timeout = settings.tick * settings.consensus.election;
     let sync = Duration::from_micros(100 + random.below(2_000));
-    let cluster = Cluster::new(
-        world.clone(),
-        Habits { sync, crash: 0.0, steady: true, settings },
-        random.fork(),
-    );
+    let cluster = Cluster::new(world.clone(), Habits::calm(sync, settings), random.fork());
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
-    cluster.start(&nodes, &Members::of(nodes.iter().copied()));
+    cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=size {
         let client = Client::new(cluster.clone(), id);
         world.spawn(client.run(0.0, 1 + random.below(20_000), 0.0));
@@ -111,7 +107,7 @@ pub(super) async fn cut(world: World, cut: Cut, size: u64) -> CutCounts {
             cluster.judge(Err(("the direct way is taken again", what)));
         }
     }
-    heal(&cluster, &nodes);
+    heal(&cluster);
     settle(&cluster, size).await;
     CutCounts {
         cuts: 1,

@@ -1,14 +1,16 @@
-//! Groups of whole nodes in the simulated world: the group node that ships on disks that lose what
-//! was not synced, and clients that are real client nodes.
+//! Groups of whole nodes in the simulated world: the group node that ships and the store that ships,
+//! on disks that fail in every way, and clients that are real client nodes.
 
 mod calm;
 mod client;
 mod cluster;
 mod cuts;
-mod judge;
+mod disk;
+mod invariants;
 mod ledger;
 mod process;
 mod scenario;
+mod storage;
 
 use std::io::Write;
 use std::time::Duration;
@@ -40,6 +42,18 @@ counts! {
         crashes: "crashes",
         /// Times that all nodes lost power at once.
         all_at_once: "crashes of all at once",
+        /// Operations of a disk at which power was lost.
+        torn_writes: "power lost at a write",
+        /// Disks that were full.
+        full_disks: "full disks",
+        /// Operations of a disk that failed.
+        failed_disks: "failed disks",
+        /// Syncs that took long.
+        slow_syncs: "slow syncs",
+        /// Disks that were damaged while their node was down.
+        damaged: "damaged disks",
+        /// Of those, the ones that were refused, so that a new node took their node's place.
+        replaced: "nodes replaced",
         /// Nodes that were paused.
         pauses: "pauses",
         /// Parts of the group that were cut off.

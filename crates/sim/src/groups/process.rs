@@ -13,25 +13,22 @@ use stubborn_core::transport::endpoint::{Ecn, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
 use stubborn_group::replica::{PacketError, Roster};
 use stubborn_group::replication::{NodeId, Refusal};
+use stubborn_store::Error;
 
 use super::cluster::{Cluster, GROUP};
+use super::disk::{NodeDisk, Opened};
 use super::ledger::Ledger;
-use crate::disk::Disk;
+use super::storage::Storage;
 use crate::nodes::{Nodes, Order, host};
-use crate::world::SimSocket;
+use crate::world::{SimSocket, millis};
 
 /// A node that runs.
 pub(super) struct Process {
     cluster: Cluster,
     id: NodeId,
-    disk: Disk,
+    storage: Storage,
     socket: SimSocket,
     node: GroupNode,
-    /// The sync that is under way: how many writes, up to which number.
-    sync: Option<(Sleep, usize, u64)>,
-    /// The last write that was handed to the disk, and the last that is there for good.
-    written: u64,
-    synced: u64,
     buffer: Vec<u8>,
     applied: u64,
 }
@@ -40,7 +37,7 @@ pub(super) struct Process {
 enum Wake {
     Came(Datagram),
     Timeout,
-    Synced,
+    Disk,
 }
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -49,34 +46,44 @@ type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 const COMPARED_EVERY: u64 = 5;
 
 impl Process {
-    pub(super) async fn run(cluster: Cluster, id: NodeId, disk: Disk) {
+    pub(super) async fn run(cluster: Cluster, id: NodeId, disk: NodeDisk) {
+        let (store, durable) = match disk.open() {
+            Ok(Opened::Whole(store, durable)) => (*store, durable),
+            Ok(Opened::Failed(error)) => return cluster.disk_failed(id, &error),
+            Ok(Opened::Refused(error)) => return cluster.retire(id, &error),
+            Err(broken) => return cluster.judge(Err(broken)),
+        };
+        let verdict = cluster.lock().judge.on_start(id, &durable);
+        cluster.judge(verdict);
         let socket = cluster.world.socket_again(&host(id), cluster.address(id));
         let now = cluster.world.local_time(&host(id));
         let seed = cluster.lock().random.bytes();
         let config = config(&cluster, id);
-        let node = GroupNode::new(now, config, disk.recover(), Ledger::machines(), seed)
+        let node = GroupNode::new(now, config, durable, Ledger::machines(), seed)
             .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
-        let mut process = Self {
-            cluster,
-            id,
-            disk,
-            socket,
-            node,
-            sync: None,
-            written: 0,
-            synced: 0,
-            buffer: Vec::new(),
-            applied: 0,
-        };
-        let mut alive = true;
-        while alive {
-            alive = process.work();
-            if alive {
-                let wake = process.wait().await;
-                alive = process.on_wake(wake);
+        let storage = Storage::new(cluster.clone(), disk, store);
+        let mut process =
+            Self { cluster, id, storage, socket, node, buffer: Vec::new(), applied: 0 };
+        // When the process fails, its host is killed, and this task with it.
+        if let Err(error) = process.live().await {
+            process.cluster.disk_failed(id, &error);
+        }
+    }
+
+    /// Works until the disk fails, or is to be damaged.
+    async fn live(&mut self) -> Result<(), Error> {
+        loop {
+            self.work()?;
+            let wake = self.wait().await;
+            self.on_wake(wake)?;
+            let to_damage = self.cluster.lock().to_damage == Some(self.id);
+            if to_damage && self.storage.rest(true)? {
+                self.cluster.damage_at_start(self.id);
+                let down = millis(1 + self.cluster.below(500));
+                self.cluster.crash(self.id, down);
+                return std::future::pending().await;
             }
         }
-        // The host is killed, and this task with it, before it is polled again.
     }
 
     fn now(&self) -> Instant {
@@ -90,10 +97,8 @@ impl Process {
         let mut timer: Sleep =
             Box::pin(self.cluster.world.sleep(until.min(Duration::from_millis(20))));
         poll_fn(|cx| {
-            if let Some((sync, ..)) = &mut self.sync
-                && sync.as_mut().poll(cx).is_ready()
-            {
-                return Poll::Ready(Wake::Synced);
+            if self.storage.poll(cx).is_ready() {
+                return Poll::Ready(Wake::Disk);
             }
             if let Poll::Ready(Ok(datagram)) = self.socket.poll_recv_from(cx) {
                 return Poll::Ready(Wake::Came(datagram));
@@ -103,7 +108,7 @@ impl Process {
         .await
     }
 
-    fn on_wake(&mut self, wake: Wake) -> bool {
+    fn on_wake(&mut self, wake: Wake) -> Result<(), Error> {
         let now = self.now();
         match wake {
             Wake::Timeout => {
@@ -111,7 +116,7 @@ impl Process {
                     self.node.handle_timeout(now);
                 }
                 self.take_order();
-                true
+                self.storage.rest(false)?;
             }
             Wake::Came(first) => {
                 let mut next = Some(first);
@@ -125,26 +130,18 @@ impl Process {
                         _ => None,
                     };
                 }
-                true
             }
-            Wake::Synced => {
-                let Some((_, writes, number)) = self.sync.take() else { return true };
-                if self.cluster.crash_maybe(self.id) {
-                    return false;
+            Wake::Disk => {
+                if let Some(number) = self.storage.go_on()? {
+                    self.node.written(number);
                 }
-                self.disk.sync(writes);
-                if self.cluster.crash_maybe(self.id) {
-                    return false;
-                }
-                self.synced = number;
-                self.node.written(number);
-                true
             }
         }
+        Ok(())
     }
 
-    /// Does all that the node wants done; false if the process is dead.
-    fn work(&mut self) -> bool {
+    /// Does all that the node wants done.
+    fn work(&mut self) -> Result<(), Error> {
         let now = self.now();
         while let Some(event) = self.node.poll_event(now) {
             match event {
@@ -167,20 +164,20 @@ impl Process {
             self.cluster.judge(Err(("honest peers are listened to", what)));
         }
         while let Some((number, write)) = self.node.poll_write() {
-            if self.cluster.crash_maybe(self.id) {
-                return false;
-            }
-            self.cluster.lock().counts.note_write(&write);
-            self.disk.write(write);
-            self.written = number;
-            if self.cluster.crash_maybe(self.id) {
-                return false;
-            }
+            let mut shared = self.cluster.lock();
+            shared.counts.note_write(&write);
+            let verdict = shared.judge.on_write(self.id, &write);
+            drop(shared);
+            self.cluster.judge(verdict);
+            self.storage.write(number, write);
         }
-        self.transmit(now);
-        self.start_sync();
         self.stand();
-        true
+        self.transmit(now);
+        if let Some(number) = self.storage.begin()? {
+            self.node.written(number);
+            return self.work();
+        }
+        Ok(())
     }
 
     fn transmit(&mut self, now: Instant) {
@@ -196,15 +193,6 @@ impl Process {
             }
         }
         self.buffer = buffer;
-    }
-
-    fn start_sync(&mut self) {
-        if self.sync.is_none() && self.disk.unsynced() > 0 {
-            let most = u64::try_from(self.cluster.habits.sync.as_micros()).unwrap_or(u64::MAX);
-            let takes = Duration::from_micros(1 + self.cluster.below(most.max(1)));
-            let sleep: Sleep = Box::pin(self.cluster.world.sleep(takes));
-            self.sync = Some((sleep, self.disk.unsynced(), self.written));
-        }
     }
 
     fn take_order(&mut self) {
@@ -225,6 +213,8 @@ impl Process {
         let standing = self.node.standing();
         let applied = standing.applied;
         let healed = self.cluster.lock().healed;
+        let verdict = self.cluster.lock().judge.on_standing(self.id, &standing);
+        self.cluster.judge(verdict);
         if applied != self.applied {
             self.cluster.lock().counts.applied += applied.saturating_sub(self.applied);
             self.applied = applied;

@@ -27,7 +27,8 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     let nodes: Vec<NodeId> = (1..=voters + spare).filter_map(NodeId::new).collect();
     let first = Members::of(nodes[..voters as usize].iter().copied());
     let cluster = Cluster::new(world.clone(), habits, random.fork());
-    cluster.start(&nodes, &first);
+    let reserve = cluster.habits.damage.then(|| NodeId::new(voters + spare + 1)).flatten();
+    cluster.start(&nodes, reserve, &first);
     let clients = 1 + random.below(4);
     for id in 1..=clients {
         let client = Client::new(cluster.clone(), id);
@@ -42,9 +43,15 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
         let trouble = Trouble { nodes: cluster.clone(), random: random.fork(), corrupts: true };
         world.spawn(trouble.run(begins, else_));
     }
+    if cluster.habits.damage {
+        let (cluster, node) = (cluster.clone(), nodes[random.below(voters) as usize]);
+        world.after(length.mul_f64(random.unit())).run(move |_| {
+            cluster.lock().to_damage = Some(node);
+        });
+    }
     world.sleep(length).await;
     drop(weather);
-    heal(&cluster, &nodes);
+    heal(&cluster);
     settle(&cluster, clients).await;
     cluster.lock().counts
 }
@@ -65,22 +72,26 @@ fn habits(random: &mut Random) -> Habits {
     Habits {
         steady,
         sync: Duration::from_micros(100 + random.below(8_000)),
-        crash: if random.chance(0.4) { random.unit() * 0.004 } else { 0.0 },
+        slow_syncs: if random.chance(0.2) { random.unit() * 0.05 } else { 0.0 },
+        faults: if random.chance(0.5) { random.unit() } else { 0.0 },
+        damage: random.chance(0.25),
         settings,
     }
 }
 
-pub(super) fn heal(cluster: &Cluster, nodes: &[NodeId]) {
+pub(super) fn heal(cluster: &Cluster) {
     {
         let mut shared = cluster.lock();
         shared.healed = true;
         shared.order = None;
+        shared.to_damage = None;
     }
     cluster.world.network().heal();
-    for id in nodes {
-        cluster.world.skew(&host(*id), 0);
-        cluster.world.resume(&host(*id));
-        cluster.restart(*id);
+    cluster.heal_disks();
+    for id in cluster.nodes() {
+        cluster.world.skew(&host(id), 0);
+        cluster.world.resume(&host(id));
+        cluster.restart(id);
     }
 }
 
@@ -89,8 +100,9 @@ pub(super) async fn settle(cluster: &Cluster, clients: u64) {
     let begun = cluster.world.now();
     while cluster.world.now().since(begun) < BOUND {
         let done = cluster.lock().clients_done == clients;
-        if let Some(ledger) = done.then(|| cluster.agreed()).flatten() {
-            let verdict = cluster.lock().judge.at_rest(&ledger);
+        if let Some((index, ledger)) = done.then(|| cluster.agreed()).flatten() {
+            let replay = |log| cluster.replay(log);
+            let verdict = cluster.lock().judge.at_rest(&ledger, index, replay);
             return cluster.judge(verdict);
         }
         cluster.world.sleep(millis(20)).await;

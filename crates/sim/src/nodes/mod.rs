@@ -1,6 +1,7 @@
 //! What scenarios of groups share, whatever their nodes run: nodes lose power and start again, stand
 //! still, are cut off, and get other members.
 
+mod election_safety;
 mod trouble;
 
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use stubborn_core::random::Random;
 use stubborn_group::replication::{MemberChange, NodeId};
 
+pub(crate) use election_safety::ElectionSafety;
 pub(crate) use trouble::{Trouble, rule};
 
 use crate::oracle::Violation;
@@ -62,9 +64,9 @@ pub(crate) trait Nodes: Clone + Send + Sized + 'static {
         self.with_random(|random| random.below(bound))
     }
 
-    /// Starts a node that was killed.
+    /// Starts a node that was killed, if it may run.
     fn restart(&self, id: NodeId) {
-        if !self.world().is_alive(&host(id)) {
+        if self.nodes().contains(&id) && !self.world().is_alive(&host(id)) {
             self.world().restart(&host(id));
             self.spawn(id);
         }

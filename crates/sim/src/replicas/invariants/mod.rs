@@ -1,6 +1,5 @@
 //! What must hold in every group, one invariant in each file. Names as in the Raft paper, figure 3.
 
-mod election_safety;
 mod leader_completeness;
 mod linearizability;
 mod state_machine_safety;
@@ -8,7 +7,7 @@ mod state_machine_safety;
 use stubborn_group::replication::{Entry, NodeId, Role, Status};
 
 use super::counter::Counter;
-use crate::nodes::Broken;
+use crate::nodes::{Broken, ElectionSafety};
 
 pub(crate) use linearizability::History;
 pub(super) use linearizability::Operation;
@@ -16,7 +15,7 @@ pub(super) use linearizability::Operation;
 /// Watches a group from outside.
 #[derive(Default)]
 pub(super) struct Invariants {
-    elections: election_safety::ElectionSafety,
+    elections: ElectionSafety,
     leaders: leader_completeness::LeaderCompleteness,
     machines: state_machine_safety::StateMachineSafety,
     history: linearizability::History,

@@ -7,10 +7,10 @@ use stubborn_group::replication::NodeId;
 use super::Broken;
 
 #[derive(Default)]
-pub(super) struct ElectionSafety(BTreeMap<u64, NodeId>);
+pub(crate) struct ElectionSafety(BTreeMap<u64, NodeId>);
 
 impl ElectionSafety {
-    pub(super) fn on_leader(&mut self, node: NodeId, term: u64) -> Result<(), Broken> {
+    pub(crate) fn on_leader(&mut self, node: NodeId, term: u64) -> Result<(), Broken> {
         let leader = *self.0.entry(term).or_insert(node);
         if leader == node {
             return Ok(());
