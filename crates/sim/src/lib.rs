@@ -25,6 +25,7 @@ mod crypto;
 mod disk;
 mod explorer;
 mod groups;
+mod linearizability;
 mod network;
 mod nodes;
 mod oracle;

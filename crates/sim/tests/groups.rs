@@ -14,9 +14,3 @@ fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());
 }
-
-#[test]
-fn a_node_that_was_down_is_connected_to_again_though_its_leader_has_nothing_but_heartbeats_for_it()
-{
-    simulate_nodes(1_478, None).expect("a clean seed");
-}

@@ -429,7 +429,9 @@ impl Replica {
             self.writes.push_back((number, write));
         }
         self.send(send);
-        if !send_when_written.is_empty() {
+        if cfg!(feature = "planted-early-vote") {
+            self.send(send_when_written);
+        } else if !send_when_written.is_empty() {
             self.held.push_back((number, send_when_written));
         }
         for entry in committed {

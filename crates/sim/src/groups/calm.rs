@@ -6,7 +6,7 @@ use stubborn_core::limits::Limits;
 use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
-use super::client::Client;
+use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
 use super::scenario::{heal, settle};
 use crate::batch::counts;
@@ -43,8 +43,8 @@ pub(super) async fn calm(world: World, size: u64, loss: f64, lasts: Duration) ->
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=2 {
-        let client = Client::new(cluster.clone(), id);
-        world.spawn(client.run(0.3, 200_000, 0.0));
+        let client = Client::new(cluster.clone(), id, Manners::plain(0.3, 200_000));
+        world.spawn(client.run());
     }
     world.sleep(BEGINS).await;
     let loss = world.network().lose(loss);

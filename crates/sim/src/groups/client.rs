@@ -1,111 +1,170 @@
-//! A client of a group: a real client node, which counts and reads, one thing after another.
+//! A client of a group: a real client node, which counts, reads, and changes registers, one thing
+//! after another.
 
 use std::time::Duration;
 
 use stubborn_core::service::{
-    CallError, CallState, Caller, IncomingReply, Metadata, Method, Outcome, OutgoingCall,
+    CallError, CallState, Caller, Encoded, IncomingReply, Metadata, Method, Outcome, OutgoingCall,
 };
 use stubborn_core::session::CallId;
+use stubborn_core::time::Instant;
 
 use super::cluster::Cluster;
-use super::ledger::{ADD, Command, GET, count};
+use super::ledger::{ADD, Command, GET, LOOK, PUT, Put, count, look};
 use crate::nodes::{Nodes, host};
-use crate::world::{SimCaller, millis};
+use crate::replicas::Operation;
+use crate::world::{SimCaller, SimJournal, millis};
 
+/// Registers that clients share.
+const REGISTERS: u64 = 3;
+
+#[derive(Clone)]
 pub(super) struct Client {
-    cluster: Cluster,
-    caller: SimCaller,
-    id: u64,
-    next: u64,
+    pub(super) cluster: Cluster,
+    pub(super) caller: SimCaller,
+    pub(super) id: u64,
+    /// What outlives this client's host, if it keeps a journal.
+    pub(super) journal: Option<SimJournal>,
+    pub(super) manners: Manners,
     /// The largest count that it was told: it never sees a smaller one again.
     seen: u64,
+    /// The last value of a register that it was told.
+    value: u64,
+}
+
+/// What a client does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manners {
+    /// The part of its operations that are reads.
+    pub(super) reads: f64,
+    /// The part that are about registers.
+    pub(super) registers: f64,
+    /// Microseconds between two operations, at most.
+    pub(super) pause: u64,
+    /// The part of its commands that have a deadline.
+    pub(super) impatient: f64,
+}
+
+impl Manners {
+    /// Commands and reads that nobody gives up.
+    pub(super) fn plain(reads: f64, pause: u64) -> Self {
+        Self { reads, registers: 0.0, pause, impatient: 0.0 }
+    }
+}
+
+/// A command that has not ended, as far as anybody was told.
+#[derive(Clone, Copy)]
+pub(super) struct Open {
+    pub(super) operation: Operation,
+    begun: Instant,
+}
+
+/// How a call ended.
+pub(super) enum Ended {
+    Replied(IncomingReply),
+    NotExecuted,
+    Lost,
 }
 
 impl Client {
     /// A client that knows the addresses of all nodes.
-    pub(super) fn new(cluster: Cluster, id: u64) -> Self {
+    pub(super) fn new(cluster: Cluster, id: u64, manners: Manners) -> Self {
         let addresses = cluster.addresses();
         let names: Vec<String> = addresses.iter().map(|(id, _)| host(*id)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut targets: Vec<_> = addresses.into_iter().map(|(_, address)| address).collect();
         let first = cluster.below(targets.len() as u64) as usize;
         targets.rotate_left(first);
-        let caller = cluster.world.caller(&format!("client-{id}"), &names, |config| {
+        let caller = cluster.world.caller(&Self::host(id), &names, |config| {
             config.targets = targets;
         });
-        Self { cluster, caller, id, next: 0, seen: 0 }
+        Self { cluster, caller, id, journal: None, manners, seen: 0, value: 0 }
+    }
+
+    /// The name of a client's host.
+    pub(super) fn host(id: u64) -> String {
+        format!("client-{id}")
     }
 
     /// Works until nothing goes wrong any more.
-    pub(super) async fn run(mut self, reads: f64, pause: u64, impatient: f64) {
+    pub(super) async fn run(mut self) {
         while !self.cluster.lock().healed {
-            if self.cluster.chance(reads) {
-                if self.cluster.chance(0.5) {
-                    self.read_stale().await;
-                } else {
-                    self.read().await;
-                }
-            } else {
-                self.add(impatient).await;
-            }
-            let pause = Duration::from_micros(self.cluster.below(pause));
+            self.one().await;
+            let pause = Duration::from_micros(self.cluster.below(self.manners.pause));
             self.cluster.world.sleep(pause).await;
         }
         // What is begun in a world without faults ends at once.
-        self.add(0.0).await;
+        self.manners.impatient = 0.0;
+        self.add().await;
         self.read().await;
         self.cluster.lock().clients_done += 1;
     }
 
+    async fn one(&mut self) {
+        let Manners { reads, registers, .. } = self.manners;
+        match (self.cluster.chance(registers), self.cluster.chance(reads)) {
+            (true, true) => self.look().await,
+            (true, false) => self.put().await,
+            (false, true) if self.cluster.chance(0.5) => self.read_stale().await,
+            (false, true) => self.read().await,
+            (false, false) => self.add().await,
+        }
+    }
+
     async fn read(&mut self) {
         let operation = self.cluster.lock().judge.history.begin();
-        loop {
-            match self.get(None).await {
-                Ok(count) => {
-                    self.saw(count);
-                    let verdict = self.cluster.lock().judge.history.on_read(&operation, count);
-                    self.cluster.lock().counts.reads += 1;
-                    return self.cluster.judge(verdict);
-                }
-                Err(error) if matches!(error.outcome(), Outcome::Executed(_) | Outcome::Lost) => {
-                    return self.broken("a read was answered strangely", &error);
-                }
-                Err(_) => self.cluster.world.sleep(millis(20)).await,
-            }
-        }
+        let Some(count) = self.answer(outgoing(&GET, nothing(), None)).await else { return };
+        self.saw(count);
+        let verdict = self.cluster.lock().judge.history.on_read(&operation, count);
+        self.cluster.lock().counts.reads += 1;
+        self.cluster.judge(verdict);
     }
 
     /// Reads a state that may be older, though not older than what it has seen.
     async fn read_stale(&mut self) {
         let at_most = Duration::from_millis(self.cluster.below(4_000));
         let (began, before) = (self.cluster.world.now(), self.seen);
+        let call = OutgoingCall { max_staleness: Some(at_most), ..outgoing(&GET, nothing(), None) };
+        let Some(count) = self.answer(call).await else { return };
+        self.saw(count);
+        let steady = self.cluster.habits.steady;
+        let mut shared = self.cluster.lock();
+        shared.counts.stale_reads += 1;
+        // Who has lost its session has none to read its own writes in.
+        let expires = self.cluster.habits.expires;
+        let mut verdict =
+            if expires { Ok(()) } else { shared.judge.on_session_read(before, count) };
+        if steady {
+            let fresh = shared.judge.on_stale_read(began, at_most, count);
+            verdict = verdict.and(fresh);
+        }
+        drop(shared);
+        self.cluster.judge(verdict);
+    }
+
+    /// Reads a register.
+    async fn look(&mut self) {
+        let key = self.cluster.below(REGISTERS);
+        let begun = self.cluster.lock().judge.registers.begin_look(key);
+        let Some(value) = self.answer(outgoing(&LOOK, look(key), None)).await else { return };
+        self.value = value;
+        let mut shared = self.cluster.lock();
+        shared.counts.reads += 1;
+        shared.judge.registers.answered(begun, value);
+    }
+
+    /// Asks until it is answered.
+    async fn answer(&mut self, call: OutgoingCall) -> Option<u64> {
         loop {
-            match self.get(Some(at_most)).await {
-                Ok(count) => {
-                    self.saw(count);
-                    let steady = self.cluster.habits.steady;
-                    let mut shared = self.cluster.lock();
-                    shared.counts.stale_reads += 1;
-                    let mut verdict = shared.judge.on_session_read(before, count);
-                    if steady {
-                        let fresh = shared.judge.on_stale_read(began, at_most, count);
-                        verdict = verdict.and(fresh);
-                    }
-                    drop(shared);
-                    return self.cluster.judge(verdict);
-                }
+            match self.caller.call(call.clone()).await {
+                Ok(reply) => return Some(count(&reply.reply)),
                 Err(error) if matches!(error.outcome(), Outcome::Executed(_) | Outcome::Lost) => {
-                    return self.broken("a read was answered strangely", &error);
+                    self.broken("a read was answered strangely", &error);
+                    return None;
                 }
                 Err(_) => self.cluster.world.sleep(millis(20)).await,
             }
         }
-    }
-
-    async fn get(&self, max_staleness: Option<Duration>) -> Result<u64, CallError> {
-        let nobody = Command { client: 0, number: 0 };
-        let call = OutgoingCall { max_staleness, ..outgoing(&GET, nobody, None) };
-        Ok(count(&self.caller.call(call).await?.reply))
     }
 
     /// The group told this client a count.
@@ -116,34 +175,45 @@ impl Client {
     }
 
     /// Has the group count, once.
-    async fn add(&mut self, impatient: f64) {
-        self.next += 1;
-        let command = Command { client: self.id, number: self.next };
-        let operation = self.cluster.lock().judge.history.begin();
+    async fn add(&mut self) {
+        let command = self.begin_add();
+        let call = outgoing(&ADD, command.encode(), self.deadline());
+        let ended = self.call(call).await;
+        self.end_add(command, ended);
+    }
+
+    fn begin_add(&mut self) -> Command {
+        let mut shared = self.cluster.lock();
+        let number = shared.numbers.entry(self.id).or_default();
+        *number += 1;
+        let command = Command { client: self.id, number: *number };
+        let operation = shared.judge.history.begin();
         let begun = self.cluster.world.now();
-        let deadline = self.cluster.chance(impatient).then(|| millis(1 + self.cluster.below(800)));
-        let ended = match self.call(&ADD, command, deadline).await {
-            Ok(reply) => Some(reply),
-            Err(error) => match error.outcome() {
-                Outcome::NotExecuted(_) => None,
-                Outcome::Pending(id) => self.ask(*id).await,
-                _ => return self.broken("a command ended without a proof", &error),
-            },
-        };
-        if let Some(reply) = &ended {
+        shared.open.insert(command, Open { operation, begun });
+        command
+    }
+
+    /// It is known what became of a command.
+    pub(super) fn end_add(&mut self, command: Command, ended: Option<Ended>) {
+        let (Some(ended), now) = (ended, self.cluster.world.now()) else { return };
+        if let Ended::Replied(reply) = &ended {
             self.saw(count(&reply.reply));
         }
-        let ended_at = self.cluster.world.now();
         let mut shared = self.cluster.lock();
+        let Some(Open { operation, begun }) = shared.open.remove(&command) else { return };
         let verdict = match ended {
-            None => {
+            Ended::NotExecuted => {
                 shared.counts.not_executed += 1;
                 shared.judge.not_executed(command)
             }
-            Some(reply) => {
+            Ended::Lost => {
+                shared.counts.lost += 1;
+                shared.judge.lost(command)
+            }
+            Ended::Replied(reply) => {
                 let count = count(&reply.reply);
                 shared.counts.counted += 1;
-                shared.answered.insert(self.id, (begun, ended_at));
+                shared.answered.insert(self.id, (begun, now));
                 let judge = &mut shared.judge;
                 let counted = judge.history.on_counted(&operation, count);
                 counted.and(judge.counted(command, count))
@@ -153,19 +223,55 @@ impl Client {
         self.cluster.judge(verdict);
     }
 
+    /// Changes a register: whatever it is, or from what it was when it was last seen.
+    async fn put(&mut self) {
+        let key = self.cluster.below(REGISTERS);
+        let expected = self.cluster.chance(0.5).then_some(self.value);
+        let value = self.cluster.with_random(|random| random.u64());
+        let put = Put { key, expected, value };
+        let begun = self.cluster.lock().judge.registers.begin_put(put);
+        let ended = self.call(outgoing(&PUT, put.encode(), self.deadline())).await;
+        let mut shared = self.cluster.lock();
+        match ended {
+            Some(Ended::Replied(reply)) => {
+                shared.counts.puts += 1;
+                shared.judge.registers.answered(begun, count(&reply.reply));
+            }
+            Some(Ended::NotExecuted) => shared.judge.registers.not_executed(begun),
+            Some(Ended::Lost) | None => {}
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let impatient = self.cluster.chance(self.manners.impatient);
+        impatient.then(|| millis(1 + self.cluster.below(800)))
+    }
+
+    /// Makes a call that changes something, until it is known what became of it. None if that broke
+    /// a promise.
+    pub(super) async fn call(&mut self, call: OutgoingCall) -> Option<Ended> {
+        let error = match self.caller.call(call).await {
+            Ok(reply) => return Some(Ended::Replied(reply)),
+            Err(error) => error,
+        };
+        match error.outcome() {
+            Outcome::NotExecuted(_) => Some(Ended::NotExecuted),
+            Outcome::Pending(id) => self.ask(*id).await,
+            Outcome::Lost if self.cluster.habits.expires => Some(Ended::Lost),
+            _ => {
+                self.broken("a command ended without a proof", &error);
+                None
+            }
+        }
+    }
+
     /// Asks what became of a call until it is known.
-    async fn ask(&mut self, id: CallId) -> Option<IncomingReply> {
+    pub(super) async fn ask(&mut self, id: CallId) -> Option<Ended> {
         self.cluster.lock().counts.asked += 1;
         loop {
             match self.caller.outcome(id).await {
-                Ok(CallState::Replied(reply)) => return Some(reply),
-                Ok(CallState::NotExecuted(_)) => return None,
                 Ok(CallState::Executing | CallState::NotArrived) => {}
-                Ok(state) => {
-                    let what = format!("{id} was asked for and is {state:?}");
-                    self.cluster.judge(Err(("nothing is lost", what)));
-                    return None;
-                }
+                Ok(state) => return self.known(id, state),
                 Err(error) if matches!(error.outcome(), Outcome::Pending(_)) => {}
                 Err(error) => {
                     self.broken("a question was answered strangely", &error);
@@ -176,13 +282,18 @@ impl Client {
         }
     }
 
-    async fn call(
-        &self,
-        method: &Method,
-        command: Command,
-        deadline: Option<Duration>,
-    ) -> Result<IncomingReply, CallError> {
-        self.caller.call(outgoing(method, command, deadline)).await
+    /// What an outcome that is final means.
+    pub(super) fn known(&self, id: CallId, state: CallState<IncomingReply>) -> Option<Ended> {
+        match state {
+            CallState::Replied(reply) => Some(Ended::Replied(reply)),
+            CallState::NotExecuted(_) => Some(Ended::NotExecuted),
+            CallState::Lost if self.cluster.habits.expires => Some(Ended::Lost),
+            state => {
+                let what = format!("{id} was asked for and is {state:?}");
+                self.cluster.judge(Err(("nothing is lost", what)));
+                None
+            }
+        }
     }
 
     fn broken(&self, what: &str, error: &CallError) {
@@ -190,10 +301,18 @@ impl Client {
     }
 }
 
-fn outgoing(method: &Method, command: Command, deadline: Option<Duration>) -> OutgoingCall {
+fn nothing() -> Encoded {
+    Command { client: 0, number: 0 }.encode()
+}
+
+pub(super) fn outgoing(
+    method: &Method,
+    request: Encoded,
+    deadline: Option<Duration>,
+) -> OutgoingCall {
     OutgoingCall {
         method: method.clone(),
-        request: command.encode(),
+        request,
         metadata: Metadata::new(),
         deadline,
         wait_for_ready: Some(true),

@@ -14,9 +14,10 @@ use stubborn_store::Error;
 use stubborn_store::simulated::{FAILED, Fault, Loss};
 
 use super::NodeCounts;
+use super::client::Open;
 use super::disk::NodeDisk;
 use super::invariants::Invariants;
-use super::ledger::Ledger;
+use super::ledger::{Command, Ledger};
 use super::process::Process;
 use crate::nodes::{Met, Nodes, Order, host};
 use crate::world::{World, millis};
@@ -45,13 +46,23 @@ pub(super) struct Habits {
     pub(super) damage: bool,
     /// All clocks go at one speed.
     pub(super) steady: bool,
+    /// Sessions may expire.
+    pub(super) expires: bool,
     pub(super) settings: Settings,
 }
 
 impl Habits {
     /// Nothing goes wrong with disks and clocks.
     pub(super) fn calm(sync: Duration, settings: Settings) -> Self {
-        Self { sync, slow_syncs: 0.0, faults: 0.0, damage: false, steady: true, settings }
+        Self {
+            sync,
+            slow_syncs: 0.0,
+            faults: 0.0,
+            damage: false,
+            steady: true,
+            expires: false,
+            settings,
+        }
     }
 }
 
@@ -64,6 +75,10 @@ pub(super) struct Shared {
     /// Nothing goes wrong any more.
     pub(super) healed: bool,
     pub(super) clients_done: u64,
+    /// The last command of each client.
+    pub(super) numbers: BTreeMap<u64, u64>,
+    /// Commands of which nobody was told how they ended.
+    pub(super) open: BTreeMap<Command, Open>,
     /// When the last command of each client that was answered was begun, and when answered.
     pub(super) answered: BTreeMap<u64, (Instant, Instant)>,
     /// Nodes that reach some others through others only.
@@ -92,6 +107,8 @@ impl Cluster {
             order: None,
             healed: false,
             clients_done: 0,
+            numbers: BTreeMap::new(),
+            open: BTreeMap::new(),
             answered: BTreeMap::new(),
             relaying: BTreeSet::new(),
             addresses: BTreeMap::new(),

@@ -10,7 +10,7 @@ use stubborn_core::time::Instant;
 use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
-use super::client::Client;
+use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
 use super::scenario::{heal, settle};
 use crate::batch::counts;
@@ -69,8 +69,9 @@ pub(super) async fn cut(world: World, cut: Cut, size: u64) -> CutCounts {
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=size {
-        let client = Client::new(cluster.clone(), id);
-        world.spawn(client.run(0.0, 1 + random.below(20_000), 0.0));
+        let client =
+            Client::new(cluster.clone(), id, Manners::plain(0.0, 1 + random.below(20_000)));
+        world.spawn(client.run());
     }
     let weather = world.network().delay(Duration::ZERO, Duration::from_micros(random.below(3_000)));
     world.sleep(millis(1_500 + random.below(500))).await;

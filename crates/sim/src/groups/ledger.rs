@@ -14,7 +14,13 @@ pub(super) const ADD: Method = Method::new("sim.Ledger/Add", Semantics::ExactlyO
 /// Answers with the count.
 pub(super) const GET: Method = Method::new("sim.Ledger/Get", Semantics::Read, Shape::Unary);
 
-const METHODS: &[Method] = &[ADD, GET];
+/// Writes a register, or exchanges its value for another; answers whether it did.
+pub(super) const PUT: Method = Method::new("sim.Ledger/Put", Semantics::ExactlyOnce, Shape::Unary);
+
+/// Answers with the value of a register.
+pub(super) const LOOK: Method = Method::new("sim.Ledger/Look", Semantics::Read, Shape::Unary);
+
+const METHODS: &[Method] = &[ADD, GET, PUT, LOOK];
 
 static DESCRIPTOR: ServiceDescriptor =
     ServiceDescriptor { name: "sim.Ledger", methods: METHODS, file_descriptor_set: &[] };
@@ -32,16 +38,61 @@ impl Command {
         Encoded::from_body(ADD.id(), body.into())
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (client, number) = bytes.split_first_chunk()?;
-        let number = u64::from_be_bytes(number.try_into().ok()?);
-        Some(Self { client: u64::from_be_bytes(*client), number })
+    /// The command of a request.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [client, number] = words(bytes)?;
+        Some(Self { client, number })
     }
 }
 
-/// Which command made the count what.
+/// What is done to a register. One that nobody wrote is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Put {
+    pub(super) key: u64,
+    /// Only if it has this value.
+    pub(super) expected: Option<u64>,
+    pub(super) value: u64,
+}
+
+impl Put {
+    pub(super) fn encode(self) -> Encoded {
+        let words =
+            [self.key, u64::from(self.expected.is_some()), self.expected.unwrap_or(0), self.value];
+        let body: Vec<u8> = words.into_iter().flat_map(u64::to_be_bytes).collect();
+        Encoded::from_body(PUT.id(), body.into())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let [key, expects, expected, value] = words(bytes)?;
+        Some(Self { key, expected: (expects != 0).then_some(expected), value })
+    }
+}
+
+/// Asks for a register.
+pub(super) fn look(key: u64) -> Encoded {
+    Encoded::from_body(LOOK.id(), Bytes::copy_from_slice(&key.to_be_bytes()))
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> Option<[u64; N]> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words: &[[u8; 8]; N] = words.try_into().ok().filter(|_| rest.is_empty())?;
+    Some(words.map(u64::from_be_bytes))
+}
+
+/// What became of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// The count that it made.
+    pub(super) count: u64,
+    /// The entry of the log that ran it.
+    pub(super) index: u64,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ledger(pub(super) BTreeMap<Command, u64>);
+pub(super) struct Ledger {
+    pub(super) lines: BTreeMap<Command, Line>,
+    registers: BTreeMap<u64, u64>,
+}
 
 impl Ledger {
     /// The machines of a group that has this one.
@@ -76,35 +127,51 @@ impl Machine for Ledger {
         &DESCRIPTOR
     }
 
-    fn apply(&mut self, _: &Applied, method: usize, request: &Encoded) -> Answer {
-        let command = Command::decode(&request.body.to_vec()).expect("a command");
-        let count = self.0.len() as u64 + 1;
-        let before = self.0.insert(command, count);
+    fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer {
+        let body = request.body.to_vec();
+        if METHODS[method] == PUT {
+            let Put { key, expected, value } = Put::decode(&body).expect("a change of a register");
+            let register = self.registers.entry(key).or_default();
+            let changes = expected.is_none_or(|expected| expected == *register);
+            *register = if changes { value } else { *register };
+            return answer(&PUT, u64::from(changes));
+        }
+        let command = Command::decode(&body).expect("a command");
+        let count = self.lines.len() as u64 + 1;
+        let before = self.lines.insert(command, Line { count, index: at.index });
         assert_eq!(before, None, "{command:?} runs a second time");
-        answer(&METHODS[method], count)
+        answer(&ADD, count)
     }
 
-    fn query(&self, method: usize, _: &Encoded) -> Answer {
-        answer(&METHODS[method], self.0.len() as u64)
+    fn query(&self, method: usize, request: &Encoded) -> Answer {
+        if METHODS[method] == LOOK {
+            let [key] = words(&request.body.to_vec()).expect("a register");
+            return answer(&LOOK, self.registers.get(&key).copied().unwrap_or_default());
+        }
+        answer(&GET, self.lines.len() as u64)
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        let numbers =
-            self.0.iter().flat_map(|(command, count)| [command.client, command.number, *count]);
-        numbers.flat_map(u64::to_be_bytes).collect()
+        let lines = self.lines.iter();
+        let lines = lines.flat_map(|(c, line)| [c.client, c.number, line.count, line.index]);
+        let registers = self.registers.iter().flat_map(|(key, value)| [*key, *value]);
+        let words = [self.lines.len() as u64].into_iter().chain(lines).chain(registers);
+        words.flat_map(u64::to_be_bytes).collect()
     }
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let (lines, rest) = snapshot.as_chunks::<24>();
-        if !rest.is_empty() {
-            return Err(RestoreError::new("half a line"));
-        }
-        let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
-        let line = |line: &[u8; 24]| {
-            let command = Command { client: number(&line[..8]), number: number(&line[8..16]) };
-            (command, number(&line[16..]))
+        let torn = || RestoreError::new("it ends too early");
+        let (words, rest) = snapshot.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().map(|word| u64::from_be_bytes(*word)).collect();
+        let (lines, words) = words.split_first().filter(|_| rest.is_empty()).ok_or_else(torn)?;
+        let (lines, registers) = words.split_at_checked(4 * *lines as usize).ok_or_else(torn)?;
+        let line = |line: &[u64; 4]| {
+            let [client, number, count, index] = *line;
+            (Command { client, number }, Line { count, index })
         };
-        self.0 = lines.iter().map(line).collect();
+        self.lines = lines.as_chunks().0.iter().map(line).collect();
+        self.registers =
+            registers.as_chunks().0.iter().map(|[key, value]| (*key, *value)).collect();
         Ok(())
     }
 }

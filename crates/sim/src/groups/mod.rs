@@ -4,6 +4,7 @@
 mod calm;
 mod client;
 mod cluster;
+mod crashing;
 mod cuts;
 mod disk;
 mod invariants;
@@ -32,6 +33,16 @@ counts! {
         not_executed: "proved not executed",
         /// Commands whose outcome had to be asked for.
         asked: "outcomes asked for",
+        /// Commands whose session had expired.
+        lost: "commands of expired sessions",
+        /// Changes of registers that were answered.
+        puts: "changes of registers",
+        /// Clients that were killed.
+        client_crashes: "clients killed",
+        /// Commands that a client which was started again had to ask for or send again.
+        taken_up: "commands taken up from journals",
+        /// Sessions that moved to another replica with calls under way.
+        moved: "sessions moved with calls under way",
         /// Reads that were answered.
         reads: "reads",
         /// Reads that might be answered from an older state.

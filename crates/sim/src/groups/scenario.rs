@@ -9,7 +9,7 @@ use stubborn_group::replica::Settings;
 use stubborn_group::replication::{self, Members, NodeId};
 
 use super::NodeCounts;
-use super::client::Client;
+use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
 use crate::network::Guard;
 use crate::nodes::{Nodes, Trouble, host, rule};
@@ -30,10 +30,25 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     let reserve = cluster.habits.damage.then(|| NodeId::new(voters + spare + 1)).flatten();
     cluster.start(&nodes, reserve, &first);
     let clients = 1 + random.below(4);
+    let copies = random.chance(0.5);
     for id in 1..=clients {
-        let client = Client::new(cluster.clone(), id);
-        let (reads, pause) = (random.unit() * 0.6, 1 + random.below(40_000));
-        world.spawn(client.run(reads, pause, random.unit() * 0.5));
+        let crashes = random.chance(0.3);
+        let manners = Manners {
+            reads: random.unit() * 0.6,
+            // What became of a change of a register is not asked for by the next process.
+            registers: if crashes { 0.0 } else { random.unit() },
+            pause: 1 + random.below(40_000),
+            impatient: random.unit() * 0.5,
+        };
+        let client = Client::new(cluster.clone(), id, manners);
+        if copies {
+            world.spawn(deafen(client.clone(), random.fork()));
+        }
+        if crashes {
+            world.spawn(client.run_and_crash(random.fork()));
+        } else {
+            world.spawn(client.run());
+        }
     }
     let weather: Vec<Guard> =
         (0..random.below(3)).map(|_| world.network().add(rule(&mut random, true))).collect();
@@ -53,7 +68,22 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     drop(weather);
     heal(&cluster);
     settle(&cluster, clients).await;
-    cluster.lock().counts
+    let moved = world.state().moves_mid_call;
+    let counts = cluster.lock().counts;
+    NodeCounts { moved, ..counts }
+}
+
+/// Lets a client again and again hear nothing of the replica that its session is with, which goes on
+/// hearing it: what it sends there it then sends to another one too.
+async fn deafen(client: Client, mut random: Random) {
+    let world = client.cluster.world.clone();
+    while !client.cluster.is_healed() {
+        world.sleep(millis(100 + random.below(1_500))).await;
+        let Some(home) = client.caller.home() else { continue };
+        let deaf = world.network().one_way(&home, &Client::host(client.id)).cut();
+        world.sleep(millis(200 + random.below(1_000))).await;
+        drop(deaf);
+    }
 }
 
 fn habits(random: &mut Random) -> Habits {
@@ -61,9 +91,12 @@ fn habits(random: &mut Random) -> Habits {
         replication::Settings { keep: random.below(20), ..replication::Settings::default() };
     let few = random.chance(0.2);
     let steady = random.chance(0.5);
+    let expires = random.chance(0.25);
+    let retention =
+        if expires { millis(1_000 + random.below(4_000)) } else { Limits::default().retention };
     let settings = Settings {
         consensus,
-        limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
+        limits: Limits { sessions: 64, slots: 16, retention, ..Limits::default() },
         snapshot_entries: 5 + random.below(200),
         pending: if few { 1 + random.below(3) as usize } else { 1_024 },
         lease: steady && random.chance(0.5),
@@ -71,6 +104,7 @@ fn habits(random: &mut Random) -> Habits {
     };
     Habits {
         steady,
+        expires,
         sync: Duration::from_micros(100 + random.below(8_000)),
         slow_syncs: if random.chance(0.2) { random.unit() * 0.05 } else { 0.0 },
         faults: if random.chance(0.5) { random.unit() } else { 0.0 },

@@ -14,7 +14,7 @@ mod wire;
 
 use std::io::Write;
 
-pub(crate) use invariants::History;
+pub(crate) use invariants::{History, Operation};
 
 use crate::batch::{Batch, counts, explore_batch, simulate_counting};
 use crate::world::{Failure, Report};

@@ -15,15 +15,16 @@ use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Instant;
 
 use super::host::{ChannelPlan, Ending, OpenChannel, Waiting};
+use super::journal::SimJournal;
 use super::{HostId, State, World};
 use crate::crypto::COMMON_NAME;
 
 /// A channel of a simulated host.
 #[derive(Clone)]
 pub struct SimCaller {
-    world: World,
+    pub(super) world: World,
     /// Which of the world's channels.
-    index: u32,
+    pub(super) index: u32,
 }
 
 impl World {
@@ -46,7 +47,7 @@ impl World {
         let name = if servers.len() > 1 { COMMON_NAME } else { &state.host(first).name };
         let mut config = ChannelConfig::new(name, tls);
         change(&mut config);
-        state.channels.push(ChannelPlan { host, servers, config });
+        state.channels.push(ChannelPlan { host, servers, config, journal: None });
         SimCaller { world: self.clone(), index: state.channels.len() as u32 - 1 }
     }
 
@@ -144,9 +145,16 @@ impl State {
         let Self { hosts, channels, .. } = self;
         let alive = hosts[host.0 as usize].alive.as_mut()?;
         let channel = alive.channels.entry(index).or_insert_with(|| {
-            let config = ChannelConfig { targets, ..channels[index as usize].config.clone() };
+            let plan = &channels[index as usize];
+            let mut config = ChannelConfig { targets, ..plan.config.clone() };
+            if let Some(journal) = &plan.journal {
+                config.resume = journal.ticket();
+                config.journal = Some(journal.slots());
+            }
             let key = alive.node.open_channel(local, config);
-            OpenChannel { key, ticket: None, attached: BTreeMap::new() }
+            let useless = plan.journal.iter().flat_map(SimJournal::to_fence);
+            useless.for_each(|id| alive.node.abandon_reserved(local, key, id));
+            OpenChannel { key, ticket: None, attached: BTreeMap::new(), home: None }
         });
         let result = act(&mut alive.node, local, channel.key);
         self.touch(host);

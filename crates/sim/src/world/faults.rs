@@ -29,6 +29,7 @@ impl World {
             state.races.servers += dead.node.races();
             state.races.restarts_mid_call += u64::from(!dead.handlers.is_empty());
         }
+        state.crash_journals(id);
         let host = state.host_mut(id);
         host.forget_inbox();
         host.timers.clear();

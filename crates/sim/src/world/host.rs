@@ -16,6 +16,7 @@ use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::EndpointConfig;
 
 use super::clock::HostClock;
+use super::journal::SimJournal;
 use crate::crypto::HostTls;
 use crate::network::Datagram;
 
@@ -71,6 +72,7 @@ pub(crate) struct ChannelPlan {
     pub(crate) host: HostId,
     pub(crate) servers: Vec<HostId>,
     pub(crate) config: ChannelConfig,
+    pub(crate) journal: Option<SimJournal>,
 }
 
 pub(crate) struct OpenChannel {
@@ -78,6 +80,8 @@ pub(crate) struct OpenChannel {
     pub(crate) ticket: Option<SessionTicket>,
     /// To which memory of each server the channel was last attached.
     pub(crate) attached: BTreeMap<HostId, u64>,
+    /// Where its session is.
+    pub(crate) home: Option<HostId>,
 }
 
 /// A call, reservation or question that somebody waits for.

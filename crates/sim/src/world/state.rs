@@ -27,6 +27,8 @@ pub(crate) enum Happening {
     /// A busy host can take its next datagram.
     Proceed(HostId),
     Strike(u64),
+    /// A client's journal is synced: of which host and life, and which of the world's channels.
+    Journalled(HostId, u32, u32),
     Wake(Waker),
     Action(Box<dyn FnOnce(&World) + Send>),
 }
@@ -64,6 +66,8 @@ pub(crate) struct State {
     pub(crate) violation: Option<Violation>,
     pub(crate) calls: Calls,
     pub(crate) races: RaceCounts,
+    /// Sessions that moved to another server while calls of theirs were under way.
+    pub(crate) moves_mid_call: u64,
     /// Reused for what nodes send.
     outgoing: Vec<u8>,
     pub(crate) drain_waiters: Vec<(HostId, Waker)>,
@@ -103,6 +107,7 @@ impl State {
             violation: None,
             calls: Calls::default(),
             races: RaceCounts::default(),
+            moves_mid_call: 0,
             outgoing: Vec::new(),
             drain_waiters: Vec::new(),
         }
@@ -316,6 +321,7 @@ impl State {
             Happening::Timer(id) => self.fire(id, at),
             Happening::Proceed(id) => self.proceed(id),
             Happening::Strike(id) => self.strike(id),
+            Happening::Journalled(id, life, index) => self.journal_synced(id, life, index),
             Happening::Wake(waker) => return Some(Chore::Wake(waker)),
             Happening::Action(action) => return Some(Chore::Action(action)),
         }
@@ -373,7 +379,7 @@ impl State {
                 alive.node.answer_query(local, query.key, Finding::NOTHING);
             }
             Event::Command(_) => unreachable!("no host of this world is a replica"),
-            Event::Journal(..) => unreachable!("no host of this world keeps a journal"),
+            Event::Journal(key, entry) => self.write_journal(id, key, entry),
             Event::Drained => self.drained(id),
         }
     }
@@ -419,6 +425,10 @@ impl State {
         if let Some(channel) = alive.channels.values_mut().find(|channel| channel.key == key) {
             channel.ticket = Some(ticket);
             channel.attached.extend(server);
+            let home = server.map(|(server, _)| server);
+            let moved = channel.home.is_some() && channel.home != home;
+            channel.home = home;
+            self.moves_mid_call += u64::from(moved && alive.node.calls() > 0);
         }
     }
 

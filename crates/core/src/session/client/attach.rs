@@ -80,7 +80,10 @@ impl ClientSession {
             let last = report.sequence;
             let state = match report.state {
                 NotGranted => State::NotHeld { last: 0 },
-                Idle | Released => State::Idle { last, unreleased: false },
+                Idle | Released => {
+                    let again = u64::from(cfg!(feature = "planted-reused-slot"));
+                    State::Idle { last: last.saturating_sub(again), unreleased: false }
+                }
                 Executing | Done | NotKept | Fenced => {
                     State::Busy(InFlight::left(last, report.state == Executing))
                 }

@@ -15,6 +15,8 @@ pub(super) struct ExactlyOnce(BTreeMap<Command, Fate>);
 enum Fate {
     Counted(u64),
     NotExecuted,
+    /// Its session is gone, and it did not run after this entry of the log.
+    Lost(u64),
 }
 
 impl ExactlyOnce {
@@ -24,6 +26,10 @@ impl ExactlyOnce {
 
     pub(super) fn not_executed(&mut self, command: Command) -> Result<(), Broken> {
         self.settle(command, Fate::NotExecuted)
+    }
+
+    pub(super) fn lost(&mut self, command: Command, at: u64) -> Result<(), Broken> {
+        self.settle(command, Fate::Lost(at))
     }
 
     fn settle(&mut self, command: Command, fate: Fate) -> Result<(), Broken> {
@@ -39,13 +45,17 @@ impl ExactlyOnce {
     /// All is quiet, and this is the ledger.
     pub(super) fn at_rest(&self, ledger: &Ledger) -> Result<(), Broken> {
         for (command, fate) in &self.0 {
-            let fact =
-                ledger.0.get(command).map_or(Fate::NotExecuted, |count| Fate::Counted(*count));
-            if fact != *fate {
-                let promise = match fate {
-                    Fate::Counted(_) => "acknowledged is true",
-                    Fate::NotExecuted => "fenced stays fenced",
-                };
+            let fact = ledger.lines.get(command);
+            let (promise, is_true) = match *fate {
+                Fate::Counted(count) => {
+                    ("acknowledged is true", fact.is_some_and(|line| line.count == count))
+                }
+                Fate::NotExecuted => ("fenced stays fenced", fact.is_none()),
+                Fate::Lost(at) => {
+                    ("expired stays expired", fact.is_none_or(|line| line.index <= at))
+                }
+            };
+            if !is_true {
                 return Err((promise, format!("{command:?} was told {fate:?}, and is {fact:?}")));
             }
         }

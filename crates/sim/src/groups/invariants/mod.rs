@@ -4,6 +4,7 @@
 mod durability;
 mod exactly_once;
 mod leader_completeness;
+mod linearizability;
 mod log_matching;
 mod logs;
 mod replay;
@@ -25,6 +26,7 @@ use crate::replicas::History;
 #[derive(Default)]
 pub(super) struct Invariants {
     pub(super) history: History,
+    pub(super) registers: linearizability::Registers,
     fates: exactly_once::ExactlyOnce,
     logs: logs::Logs,
     elections: ElectionSafety,
@@ -80,6 +82,11 @@ impl Invariants {
         self.fates.not_executed(command)
     }
 
+    /// A client was told that the session of its command is gone.
+    pub(super) fn lost(&mut self, command: Command) -> Result<(), Broken> {
+        self.fates.lost(command, self.committed.entries().len() as u64)
+    }
+
     /// A client was told this count.
     pub(super) fn saw(&mut self, now: Instant, count: u64) {
         self.told.saw(now, count);
@@ -108,6 +115,7 @@ impl Invariants {
         index: u64,
         replay: impl FnOnce(Durable) -> Result<(Vec<u8>, Ledger), String>,
     ) -> Result<(), Broken> {
+        self.registers.at_rest()?;
         self.fates.at_rest(ledger)?;
         let (image, again) = replay::replay(self.committed.entries(), index, replay)?;
         self.states.is_known(index, &image)?;

@@ -17,6 +17,7 @@ pub(crate) struct History {
 }
 
 /// An operation under way.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
     /// The largest value that was seen before it began.
     before: u64,

@@ -9,8 +9,7 @@ use stubborn_group::replication::{Entry, NodeId, Role, Status};
 use super::counter::Counter;
 use crate::nodes::{Broken, ElectionSafety};
 
-pub(crate) use linearizability::History;
-pub(super) use linearizability::Operation;
+pub(crate) use linearizability::{History, Operation};
 
 /// Watches a group from outside.
 #[derive(Default)]
