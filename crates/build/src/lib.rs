@@ -64,6 +64,7 @@
 //! form; groups become nested messages.
 
 mod comments;
+mod compiled;
 mod config;
 mod diagnostic;
 mod emit;
@@ -71,6 +72,7 @@ mod error;
 mod names;
 mod pipeline;
 mod polish;
+mod qualify;
 mod semantics;
 mod services;
 mod sources;

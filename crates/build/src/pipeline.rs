@@ -6,8 +6,8 @@ use std::{env, fs, io};
 
 use prost_build::Module;
 use prost_types::FileDescriptorProto;
-use protox::Compiler;
 
+use crate::compiled::Compiled;
 use crate::config::{AttributeKind, Config, Generated};
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;
@@ -79,32 +79,22 @@ fn generate_from(config: &Config, files: &[PathBuf], sources: &Sources) -> Resul
     if files.is_empty() {
         return Err(Diagnostic::new("no .proto file was given").into());
     }
-    let mut compiler = Compiler::with_file_resolver(sources.clone());
-    compiler.include_imports(true).include_source_info(true);
-    for file in files {
-        compiler.open_file(file).map_err(|e| explain_open(&e, file, sources))?;
-    }
-    let pool = compiler.descriptor_pool();
-    let imported: BTreeMap<String, bool> =
-        compiler.files().map(|f| (f.name().to_owned(), f.is_import())).collect();
-
-    let set = compiler.file_descriptor_set();
-    let generated: Vec<_> =
-        set.file.iter().filter(|f| is_generated(f, &set.file)).cloned().collect();
+    let Compiled { pool, files, imported } = Compiled::of(files, sources)?;
+    let generated: Vec<_> = files.iter().filter(|f| is_generated(f, &files)).cloned().collect();
     let mut findings = names::check(&generated, config, sources);
     let mut warnings = Vec::new();
     let mut found: Vec<Service> = Vec::new();
     for file in pool.files().filter(|f| generated.iter().any(|g| g.name() == f.name())) {
         // The services of an imported package that exists elsewhere exist there too.
         let elsewhere = config.is_extern(&format!(".{}", file.package_name()));
-        if elsewhere && imported.get(file.name()).copied().unwrap_or(true) {
+        if elsewhere && imported.contains(file.name()) {
             continue;
         }
         found.extend(services::read(&pool, &file, config, sources, &mut findings, &mut warnings));
     }
     Error::from_findings(findings)?;
 
-    let modules = rust_modules(config, set.file, found)?;
+    let modules = rust_modules(config, files, found)?;
     let mut out = BTreeMap::new();
     for (module, text) in &modules {
         let text = polish::polish(text).map_err(|e| {
@@ -190,16 +180,6 @@ fn uses_semantics(file: &FileDescriptorProto) -> bool {
             || message.nested_type.iter().any(uses)
     }
     file.message_type.iter().any(uses)
-}
-
-fn explain_open(error: &protox::Error, file: &Path, sources: &Sources) -> Error {
-    let message = error.to_string();
-    if message.contains("is not in any include path") && !file.exists() {
-        let finding = Diagnostic::new(format!("file {} does not exist", file.display()));
-        let here = env::current_dir().map(|d| d.display().to_string()).unwrap_or_default();
-        return finding.help(format!("paths are relative to {here}")).into();
-    }
-    sources.explain(error)
 }
 
 /// Checks what would otherwise come out as Rust that does not compile.

@@ -12,6 +12,7 @@ use protox::file::{File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
 use crate::diagnostic::{Diagnostic, Label};
 use crate::error::Error;
+use crate::qualify::{Symbols, qualify};
 
 /// Files that need no include path.
 const EMBEDDED: [(&str, &str); 2] = [
@@ -27,7 +28,12 @@ const MOST_FINDINGS: usize = 10;
 pub(crate) struct Sources {
     includes: Rc<[PathBuf]>,
     read: Rc<RefCell<BTreeMap<String, Source>>>,
+    /// What files name, if names are written out in full.
+    symbols: Option<Known>,
 }
+
+/// What files name, by the files' names.
+type Known = Rc<RefCell<BTreeMap<String, Rc<Symbols>>>>;
 
 struct Source {
     /// `None` for an embedded file.
@@ -38,6 +44,11 @@ struct Source {
 impl Sources {
     pub(crate) fn new(includes: Vec<PathBuf>) -> Self {
         Self { includes: includes.into(), ..Self::default() }
+    }
+
+    /// The same, but names of types come out in full.
+    pub(crate) fn qualified(&self) -> Self {
+        Self { symbols: Some(Rc::default()), ..self.clone() }
     }
 
     /// The files on disk that were read, sorted.
@@ -230,6 +241,23 @@ impl FileResolver for Sources {
     }
 
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let file = self.read_file(name)?;
+        let Some(symbols) = &self.symbols else { return Ok(file) };
+        let mut file = FileDescriptorProto::from(file);
+        qualify(&mut file, |import| {
+            if let Some(known) = symbols.borrow().get(import) {
+                return Some(Rc::clone(known));
+            }
+            let found = Rc::new(Symbols::of(self.read_file(import).ok()?.file_descriptor_proto()));
+            symbols.borrow_mut().insert(import.to_owned(), Rc::clone(&found));
+            Some(found)
+        });
+        Ok(file.into())
+    }
+}
+
+impl Sources {
+    fn read_file(&self, name: &str) -> Result<File, protox::Error> {
         if let Some((_, text)) = EMBEDDED.iter().find(|(embedded, _)| *embedded == name) {
             self.remember(name, None, (*text).to_owned());
             return File::from_source(name, text);
@@ -246,9 +274,7 @@ impl FileResolver for Sources {
         }
         GoogleFileResolver::new().open_file(name)
     }
-}
 
-impl Sources {
     fn remember(&self, name: &str, path: Option<PathBuf>, text: String) {
         self.read.borrow_mut().insert(name.to_owned(), Source { path, text });
     }

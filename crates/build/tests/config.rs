@@ -109,3 +109,23 @@ fn the_shipped_files_can_be_imported_and_compiled_by_name() {
     let files = Config::new().generate(["stubborn/reflection.proto"]).unwrap().files;
     assert!(files["stubborn.v1.rs"].contains("pub trait Reflection:"));
 }
+
+#[test]
+fn a_name_is_not_looked_for_in_packages_of_files_that_are_not_imported() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = [
+        ("other.proto", "package shop.parts.config;\nmessage Other {}"),
+        ("shape.proto", "package shop.config;\nmessage Shape {}"),
+        (
+            "main.proto",
+            "package shop.parts;\nimport \"shape.proto\";\nmessage Part { config.Shape shape = 1; }",
+        ),
+    ];
+    for (name, text) in files {
+        std::fs::write(dir.path().join(name), format!("syntax = \"proto3\";\n{text}\n")).unwrap();
+    }
+    let paths = files.map(|(name, _)| dir.path().join(name));
+    let generated = Config::new().include(dir.path()).generate(paths).unwrap();
+    assert!(generated.files["shop.parts.rs"].contains("pub shape"), "{:?}", generated.files);
+    assert!(generated.files.contains_key("shop.parts.config.rs"));
+}
