@@ -20,6 +20,7 @@ mod driver;
 mod generated;
 pub mod group;
 pub mod journal;
+pub mod keeper;
 pub mod kv;
 mod macros;
 pub mod naming;
@@ -32,6 +33,7 @@ pub mod server;
 pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
 pub use driver::ChannelStatus;
 pub use journal::{Journal, JournalError};
+pub use keeper::SessionKeeper;
 #[cfg(feature = "replica")]
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
 pub use security::{Authority, Fingerprint, Identity, SecurityError, Trust};

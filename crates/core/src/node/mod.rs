@@ -27,9 +27,9 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding, IncomingQuery,
-    IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed, QueryKey, RequestKey,
-    SessionCommand, SessionTable, SessionTicket, Staleness, Told,
+    Ask, Asked, CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding,
+    IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed, QueryKey,
+    RequestKey, SessionCommand, SessionTable, SessionTicket, Staleness, Told, record_of,
 };
 
 pub use crate::service::RequestKind;

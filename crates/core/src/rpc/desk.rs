@@ -270,7 +270,7 @@ fn one_session(attached: Option<&Attachment>, session: SessionId) -> Result<(), 
 }
 
 /// The answer to a copy, or to a fence, from the slot's memory.
-fn repeat(slot: u32, sequence: u64, answer: session::Answer<Kept>) -> Verdict {
+pub(crate) fn repeat(slot: u32, sequence: u64, answer: session::Answer<Kept>) -> Verdict {
     Verdict::Say(match answer {
         session::Answer::Reply(kept) => return Verdict::Repeat { slot, sequence, kept },
         session::Answer::Working => ToClient::Working { slot, sequence },

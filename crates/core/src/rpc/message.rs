@@ -651,7 +651,7 @@ impl ReplyPayload {
     }
 
     /// Everything but the body.
-    fn encode_head(&self, w: &mut Writer<'_>) {
+    pub(crate) fn encode_head(&self, w: &mut Writer<'_>) {
         w.fixed64(self.digest);
         match &self.status {
             None => {

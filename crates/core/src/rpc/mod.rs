@@ -17,6 +17,7 @@ mod kept;
 mod message;
 mod server;
 mod spares;
+mod stored;
 
 pub use codec::Malformed;
 pub use config::{ChannelConfig, SessionTicket};
@@ -29,6 +30,7 @@ pub use message::Staleness;
 
 pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};
+pub use stored::{Ask, Asked, record_of};
 
 pub(crate) use assembly::{Assembly, Progress};
 pub(crate) use client::Client;

@@ -28,8 +28,11 @@ pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
 pub use incarnation::{same_process, worker_incarnation};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
 pub use races::Races;
-pub use server::{Attachment, Completion, ImageOf, OpenRequest, Sessions, Unsound};
-pub use slot::{Answer, Decision, Footprint, Keep, KeptReply, Slot, SlotReport, SlotState};
+pub use server::{Attachment, Completion, ImageOf, OpenRequest, Sessions, Unsound, account_name};
+pub use slot::{
+    Answer, Decision, Footprint, Keep, KeptReply, RecordedState, Slot, SlotRecord, SlotReport,
+    SlotState,
+};
 
 /// The largest sequence number: what a varint carries (RFC 9000 §16).
 pub const MAX_SEQUENCE: u64 = (1 << 62) - 1;

@@ -12,8 +12,8 @@ mod tests;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-pub use self::account::OpenRequest;
 use self::account::{Account, NonceKey};
+pub use self::account::{OpenRequest, account_name};
 pub use self::image::{ImageOf, Unsound};
 use self::replicated::Aging;
 use self::table::{Place, SlotTable};

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+pub use self::record::{RecordedState, SlotRecord};
 use super::{MAX_SEQUENCE, NotExecutedReason, QueryAnswer, Violation};
 
 /// A slot: the last sequence number that it saw and what became of it.
@@ -383,5 +384,6 @@ impl Footprint {
 }
 
 mod image;
+mod record;
 #[cfg(test)]
 mod tests;

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use stubborn_core::node::IncomingRequest;
-use stubborn_core::service::{Answer, Call, Clock, Handling, Registry, Status};
+use stubborn_core::node::RequestKind;
+use stubborn_core::service::{Answer, Call, Clock, Encoded, Handling, MethodId, Registry, Status};
 
 use super::clock::NodeClock;
 use crate::deadline;
 
 /// A handler that was started.
-pub(super) struct Handler {
+pub(crate) struct Handler {
     handling: Option<Handling>,
     deadline: Option<Instant>,
 }
@@ -23,13 +23,14 @@ pub(super) struct Handler {
 ///
 /// # Errors
 /// The answer, if no handler is started or it panics at once.
-pub(super) fn start(
+pub(crate) fn start(
     registry: &Registry,
     clock: NodeClock,
     handle: &Clock,
-    request: IncomingRequest,
+    method: MethodId,
+    kind: RequestKind,
+    call: Call<Encoded>,
 ) -> Result<Handler, Answer> {
-    let IncomingRequest { method, kind, call, .. } = request;
     let (message, mut context) = call.into_parts();
     context.clock = handle.clone();
     let deadline = context.deadline.and_then(|at| clock.to_std(at));

@@ -29,16 +29,20 @@ use std::task::{Context, Poll, Waker};
 use stubborn_core::limits::{Limits, MAX_DATAGRAM};
 use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
+    SessionCommand,
 };
 use stubborn_core::service::{Answer, Clock, Registry};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub(crate) use clock::NodeClock;
+pub(crate) use handler::start as start_handler;
 pub(crate) use outgoing::Outgoing;
-pub(crate) use patience::{GLANCE, Patience};
+#[cfg(feature = "replica")]
+pub(crate) use patience::GLANCE;
+pub(crate) use patience::Patience;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
 #[cfg(feature = "replica")]
@@ -47,8 +51,8 @@ pub(crate) use waiters::{Waiter, WaiterKey};
 pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
+use crate::keeper::{COMMANDS, Front, SessionKeeper};
 use handler::Handler;
-
 use tasks::Tasks;
 #[cfg(not(feature = "replica"))]
 use timer::Timer;
@@ -69,11 +73,23 @@ const ROUNDS: usize = 16;
 /// How long closed channels may take to say goodbye to their servers before the socket is closed.
 const LEAVE: Duration = Duration::from_secs(1);
 
+/// After this time a message that a keeper could not take is to come again.
+const PUSH_BACK: Duration = Duration::from_millis(50);
+
+/// What the server half of a node is started with.
+#[derive(Clone)]
+pub(crate) struct Serving {
+    pub(crate) config: ServerConfig,
+    pub(crate) registry: Registry,
+    /// Set if sessions are not in the node.
+    pub(crate) keeper: Option<Arc<dyn SessionKeeper>>,
+}
+
 /// Starts a node on a socket. The task ends when the node's stage says so.
 pub(crate) fn start(
     socket: Socket,
     limits: Limits,
-    server: Option<(ServerConfig, Registry)>,
+    server: Option<Serving>,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
     let driver = Driver::new(socket, limits, server, NodeClock::start(), None)?;
     let shared = Arc::clone(&driver.shared);
@@ -112,6 +128,18 @@ struct Driver {
     left: bool,
     /// Its place among the server's workers, if there are several.
     member: Option<Member>,
+    /// Set if sessions are not in the node.
+    kept: Option<Kept>,
+}
+
+/// Sessions that are not in the node.
+struct Kept {
+    keeper: Arc<dyn SessionKeeper>,
+    front: Front,
+    /// What clients have said, on its way to the keeper.
+    commands: Vec<SessionCommand>,
+    /// Everything that the keeper does for this node ends with it.
+    tasks: JoinSet<()>,
 }
 
 impl Future for Driver {
@@ -191,7 +219,7 @@ impl Driver {
     fn new(
         socket: Socket,
         limits: Limits,
-        server: Option<(ServerConfig, Registry)>,
+        server: Option<Serving>,
         clock: NodeClock,
         member: Option<Member>,
     ) -> io::Result<Self> {
@@ -206,14 +234,26 @@ impl Driver {
             ..EndpointConfig::default()
         };
         let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        let (server, registry) = server.unzip();
+        let (mut config, mut registry, mut keeper) = (None, Registry::default(), None);
+        if let Some(serving) = server {
+            config = Some(serving.config);
+            registry = serving.registry;
+            keeper = serving.keeper;
+        }
         let first = next_steer(seed[0]);
-        let mut node = Node::new(NodeConfig { endpoint }, server, seed);
+        let mut node = Node::new(NodeConfig { endpoint }, config, seed);
         node.steer_from(first);
         let socket = Arc::new(socket);
+        let shared = Arc::new(Shared::new(node, clock, Arc::clone(&socket)));
+        let kept = keeper.map(|keeper| {
+            let front = Front::new(Arc::clone(&shared), registry.clone(), clock.handle());
+            let mut tasks = JoinSet::new();
+            tasks.spawn(keeper.keep(front.clone()));
+            Kept { keeper, front, commands: Vec::new(), tasks }
+        });
         Ok(Self {
-            shared: Arc::new(Shared::new(node, clock, Arc::clone(&socket))),
-            registry: registry.unwrap_or_default(),
+            shared,
+            registry,
             socket,
             buffers: ReceiveBuffers::new(BATCH),
             received: Vec::new(),
@@ -232,6 +272,7 @@ impl Driver {
             leave_by: None,
             left: false,
             member,
+            kept,
         })
     }
 
@@ -305,6 +346,7 @@ impl Driver {
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
             self.cancel();
+            self.ask_keeper();
             if self.requests.is_empty() && self.queries.is_empty() {
                 // Nobody waits for what came of acknowledgements, or of parts of a large message:
                 // all that has come is digested, and answered in large batches.
@@ -366,7 +408,20 @@ impl Driver {
                     self.queries.push(query);
                     None
                 }
-                Event::Command(_) => unreachable!("this node is no replica"),
+                Event::Command(command) => {
+                    let Some(kept) = &mut self.kept else {
+                        unreachable!("a node without a keeper has its sessions itself")
+                    };
+                    if state.draining || state.commands >= COMMANDS {
+                        if let Some(message) = command.push_back(PUSH_BACK) {
+                            state.node.tell(now, command.client(), message);
+                        }
+                    } else {
+                        state.commands += 1;
+                        kept.commands.push(command);
+                    }
+                    None
+                }
                 Event::Journal(key, entry) => {
                     if let Some(channel) = state.channels.get(&key) {
                         channel.write_down(entry);
@@ -374,17 +429,46 @@ impl Driver {
                     None
                 }
                 Event::Drained => {
-                    self.shared.stage.send_if_modified(|stage| {
-                        let running = *stage == Stage::Running;
-                        if running {
-                            *stage = Stage::Drained;
-                        }
-                        running
-                    });
+                    if self.kept.is_none() {
+                        self.drained();
+                    }
                     None
                 }
             };
             self.woken.extend(woken);
+        }
+        // Outcomes are in the database: clients learn them at another server.
+        if self.kept.is_some() && state.draining && state.commands == 0 {
+            self.drained();
+        }
+    }
+
+    fn drained(&self) {
+        self.shared.stage.send_if_modified(|stage| {
+            let running = *stage == Stage::Running;
+            if running {
+                *stage = Stage::Drained;
+            }
+            running
+        });
+    }
+
+    /// Gives the keeper what clients have said.
+    fn ask_keeper(&mut self) {
+        let Some(Kept { keeper, front, commands, tasks }) = &mut self.kept else { return };
+        while tasks.try_join_next().is_some() {}
+        for command in commands.drain(..) {
+            let ended = CountEnd(front.clone());
+            let asked = keeper.command(front.clone(), command);
+            tasks.spawn(async move {
+                let _ended = ended;
+                asked.await;
+            });
+        }
+        for query in self.queries.drain(..) {
+            let (front, key) = (front.clone(), query.key);
+            let asked = keeper.query(query);
+            tasks.spawn(async move { front.answer(key, asked.await) });
         }
     }
 
@@ -404,8 +488,9 @@ impl Driver {
     fn serve(&mut self) {
         let clock = self.shared.clock;
         for request in self.requests.drain(..) {
-            let key = request.key;
-            let handler = match handler::start(&self.registry, clock, &self.clock, request) {
+            let IncomingRequest { key, method, kind, call, .. } = request;
+            let started = handler::start(&self.registry, clock, &self.clock, method, kind, call);
+            let handler = match started {
                 Ok(handler) => handler,
                 Err(answer) => {
                     self.answers.push((key, answer));
@@ -503,6 +588,15 @@ impl Drop for Driver {
             member.ended(stage);
         }
         woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Counts the end of a message that a keeper had, also if its task is dropped.
+struct CountEnd(Front);
+
+impl Drop for CountEnd {
+    fn drop(&mut self) {
+        self.0.ended();
     }
 }
 

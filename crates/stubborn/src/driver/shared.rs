@@ -57,6 +57,10 @@ pub(crate) struct State {
     pub(crate) waiters: Waiters,
     pub(crate) channels: HashMap<ChannelKey, ChannelState>,
     pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
+    /// Messages of clients that the keeper of the server's sessions has.
+    pub(crate) commands: usize,
+    /// What comes for the keeper is pushed back from now on.
+    pub(crate) draining: bool,
     driver: Option<Waker>,
     /// When the driver wakes by itself.
     pub(super) armed: Option<Instant>,
@@ -156,6 +160,8 @@ impl Shared {
             waiters: Waiters::default(),
             channels: HashMap::new(),
             handlers: HashMap::new(),
+            commands: 0,
+            draining: false,
             driver: None,
             armed: None,
             socket: Some(socket),

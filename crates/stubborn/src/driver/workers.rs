@@ -7,14 +7,13 @@ use std::thread;
 
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{Finding, IncomingQuery, ServerConfig};
-use stubborn_core::service::Registry;
 use stubborn_core::session::worker_incarnation;
 use stubborn_core::transport::endpoint::Received;
 use stubborn_core::wire::packet::steering_byte;
 use tokio::sync::oneshot;
 
 use super::mailbox::Mailbox;
-use super::{Driver, NodeClock, Shared, Stage};
+use super::{Driver, NodeClock, Serving, Shared, Stage};
 use crate::datagram::Socket;
 
 /// Workers that a server can have: one byte of a connection id names them.
@@ -46,8 +45,7 @@ pub(crate) struct Worker {
 struct Plan {
     socket: UdpSocket,
     limits: Limits,
-    server: ServerConfig,
-    registry: Registry,
+    server: Serving,
     clock: NodeClock,
     member: Member,
 }
@@ -57,8 +55,7 @@ struct Plan {
 pub(crate) async fn start_workers(
     sockets: Vec<UdpSocket>,
     limits: Limits,
-    server: ServerConfig,
-    registry: Registry,
+    server: Serving,
 ) -> io::Result<(Arc<Group>, Vec<Worker>)> {
     let group = Arc::new(Group::new(sockets.len()));
     // One clock, so that a token that one of them has issued means the same to all.
@@ -66,12 +63,16 @@ pub(crate) async fn start_workers(
     let (mut nodes, mut workers, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for (index, socket) in sockets.into_iter().enumerate() {
         let number = u8::try_from(index).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let incarnation = worker_incarnation(server.incarnation, number);
+        // Kept sessions are of no worker.
+        let incarnation = match server.keeper {
+            Some(_) => server.config.incarnation,
+            None => worker_incarnation(server.config.incarnation, number),
+        };
+        let config = ServerConfig { incarnation, ..server.config.clone() };
         let plan = Plan {
             socket,
             limits: limits.clone(),
-            server: ServerConfig { incarnation, ..server.clone() },
-            registry: registry.clone(),
+            server: Serving { config, ..server.clone() },
             clock,
             member: Member::new(Arc::clone(&group), index),
         };
@@ -124,8 +125,7 @@ fn run(
 impl Plan {
     fn driver(self) -> io::Result<Driver> {
         let socket = Socket::from_std(self.socket)?;
-        let server = Some((self.server, self.registry));
-        Driver::new(socket, self.limits, server, self.clock, Some(self.member))
+        Driver::new(socket, self.limits, Some(self.server), self.clock, Some(self.member))
     }
 }
 
@@ -203,6 +203,7 @@ impl Member {
 mod tests {
     use super::*;
     use crate::datagram::bind_group;
+    use stubborn_core::service::Registry;
     use stubborn_tls::{TlsServer, self_signed};
 
     #[tokio::test]
@@ -210,9 +211,9 @@ mod tests {
         let sockets = bind_group("127.0.0.1:0".parse().unwrap(), 3, true).unwrap().sockets;
         let identity = self_signed(["localhost"]).unwrap().identity;
         let tls = Arc::new(TlsServer::builder(identity).build().unwrap());
-        let server = ServerConfig { tls, incarnation: 1, group: false };
-        let (group, workers) =
-            start_workers(sockets, Limits::default(), server, Registry::new()).await.unwrap();
+        let config = ServerConfig { tls, incarnation: 1, group: false };
+        let server = Serving { config, registry: Registry::new(), keeper: None };
+        let (group, workers) = start_workers(sockets, Limits::default(), server).await.unwrap();
         let member = Member::new(group, 0);
         member.ended(Stage::Leaving);
         assert!(workers.iter().all(|worker| *worker.shared.stage.borrow() == Stage::Running));

@@ -17,7 +17,8 @@ use super::error::ServeError;
 use super::handle::{DrainReport, ServerHandle};
 use super::share::share;
 use crate::datagram::{Socket, SocketGroup, bind_group};
-use crate::driver;
+use crate::driver::{self, Serving};
+use crate::keeper::SessionKeeper;
 use crate::security::{Identity, Trust};
 
 /// How long a drain waits by default.
@@ -49,6 +50,7 @@ impl Server {
             identity: None,
             clients: None,
             services: Vec::new(),
+            keeper: None,
             limits: Limits::default(),
             drain: DRAIN,
             reflection: true,
@@ -66,6 +68,7 @@ pub struct ServerBuilder {
     identity: Option<Identity>,
     clients: Option<Trust>,
     services: Vec<Arc<dyn Service>>,
+    keeper: Option<Arc<dyn SessionKeeper>>,
     limits: Limits,
     drain: Duration,
     reflection: bool,
@@ -92,6 +95,14 @@ impl ServerBuilder {
     /// Adds a service: what the generator emitted, around a handler.
     pub fn service(mut self, service: impl Service) -> Self {
         self.services.push(Arc::new(service));
+        self
+    }
+
+    /// Keeps sessions and the ends of calls in the database that the services keep their state in:
+    /// calls then run exactly once across restarts and kill -9, and at any of the servers that share
+    /// the database. The crate `stubborn-completion` has keepers for several databases.
+    pub fn completions(mut self, keeper: impl SessionKeeper) -> Self {
+        self.keeper = Some(Arc::new(keeper));
         self
     }
 
@@ -160,8 +171,15 @@ impl ServerBuilder {
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)
             .map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
-        let config =
-            ServerConfig { tls, incarnation: u64::from_be_bytes(incarnation), group: false };
+        let incarnation = match &self.keeper {
+            Some(keeper) => keeper.group(),
+            None => u64::from_be_bytes(incarnation),
+        };
+        let config = ServerConfig { tls, incarnation, group: self.keeper.is_some() };
+        if let Some(keeper) = &self.keeper {
+            keeper.set_limits(&self.limits);
+        }
+        let serving = Serving { config, registry, keeper: self.keeper.clone() };
         let taken = |error| ServeError::Bind(self.address.clone(), error);
         let group =
             bind_group(address, self.worker_count(), self.kernel_steering).map_err(taken)?;
@@ -169,15 +187,14 @@ impl ServerBuilder {
         if sockets.len() == 1 {
             let socket = sockets.pop().expect("a group has a socket");
             let socket = Socket::from_std(socket).map_err(taken)?;
-            let (shared, task) = driver::start(socket, self.limits, Some((config, registry)))
-                .map_err(ServeError::Entropy)?;
+            let (shared, task) =
+                driver::start(socket, self.limits, Some(serving)).map_err(ServeError::Entropy)?;
             shared.set_busy_poll(self.busy_poll);
             return Ok(ServerHandle::one(shared, task, self.drain));
         }
         let limits = share(&self.limits, sockets.len());
-        let (group, workers) = driver::start_workers(sockets, limits, config, registry)
-            .await
-            .map_err(ServeError::Worker)?;
+        let (group, workers) =
+            driver::start_workers(sockets, limits, serving).await.map_err(ServeError::Worker)?;
         for worker in &workers {
             worker.shared.set_busy_poll(self.busy_poll);
         }

@@ -139,7 +139,10 @@ impl ServerHandle {
     /// kept reply is released or at the drain timeout.
     pub async fn drain(mut self) -> DrainReport {
         for worker in &self.workers {
-            worker.shared.change(|state, now| state.node.drain(now));
+            worker.shared.change(|state, now| {
+                state.draining = true;
+                state.node.drain(now);
+            });
         }
         let drained = async {
             for worker in &self.workers {
@@ -149,7 +152,12 @@ impl ServerHandle {
             }
         };
         let complete = tokio::time::timeout(self.drain_timeout, drained).await.is_ok();
-        let dropped = |worker: &RunningWorker| worker.shared.look(|state| state.node.executing());
+        let dropped = |worker: &RunningWorker| {
+            worker.shared.look(|state| {
+                // What a keeper has is running, or about to.
+                state.node.executing() + state.commands
+            })
+        };
         let dropped_handlers = self.workers.iter().filter_map(dropped).sum();
         self.advance(Stage::Leaving);
         self.ended().await;

@@ -1,13 +1,17 @@
 //! Questions for the outcome of a call: answered from this half's sessions, or by the worker of the
 //! same server that keeps the session.
 
+use bytes::Bytes;
+
 use super::Server;
 use crate::rpc::context::Context;
 use crate::rpc::desk::Desk;
 use crate::rpc::event::Event;
 use crate::rpc::kept::Kept;
 use crate::rpc::message::{ReplyPayload, ToClient, session_reference};
-use crate::session::{CallId, Claim, QueryAnswer, Refusal, SessionId, SessionSecret, same_process};
+use crate::session::{
+    CallId, Claim, Owner, QueryAnswer, Refusal, SessionId, SessionSecret, same_process,
+};
 
 /// Names a question that this node is to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,30 @@ impl IncomingQuery {
     /// The lowest byte of the incarnation that opened the session: by it the worker is found.
     pub fn worker(&self) -> u8 {
         self.call.session.steer()
+    }
+
+    /// The call that it is about.
+    pub fn call(&self) -> CallId {
+        self.call
+    }
+
+    /// What to answer of a session of this owner, of whose slot this is known.
+    pub fn finding(&self, owner: &Owner, known: QueryAnswer<Bytes>) -> Finding {
+        if !owner.accepts(&self.claim) {
+            return Finding(Err(Refusal::Denied));
+        }
+        Finding(Ok(match known {
+            QueryAnswer::Done(reply) => match Kept::recorded(reply) {
+                Some(kept) => QueryAnswer::Done(kept),
+                None => QueryAnswer::NotKept,
+            },
+            QueryAnswer::NotArrived => QueryAnswer::NotArrived,
+            QueryAnswer::Executing => QueryAnswer::Executing,
+            QueryAnswer::NotKept => QueryAnswer::NotKept,
+            QueryAnswer::NotExecuted(reason) => QueryAnswer::NotExecuted(reason),
+            QueryAnswer::AlreadySettled => QueryAnswer::AlreadySettled,
+            QueryAnswer::UnknownSession => QueryAnswer::UnknownSession,
+        }))
     }
 
     /// Asks these sessions.

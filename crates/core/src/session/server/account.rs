@@ -1,5 +1,6 @@
 //! Who opens a session, and who pays for it.
 
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
 
 use crate::session::SessionSecret;
@@ -37,6 +38,16 @@ impl Account {
             Some(identity) => Self::Certificate(identity),
             None => Self::Address(payer(request.address)),
         }
+    }
+}
+
+/// Who pays for a session, as the key of a table: the certificate, or without one the address (its
+/// /64 if it is an IPv6 address).
+pub fn account_name(certificate: Option<&[u8; 32]>, address: IpAddr) -> Vec<u8> {
+    match (certificate, payer(address)) {
+        (Some(identity), _) => [b"c", &identity[..]].concat(),
+        (None, IpAddr::V4(address)) => [b"4", &address.octets()[..]].concat(),
+        (None, IpAddr::V6(address)) => [b"6", &address.octets()[..8]].concat(),
     }
 }
 

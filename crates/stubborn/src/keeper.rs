@@ -1,0 +1,104 @@
+//! Sessions that are kept elsewhere than in a server's memory: in the database that the service keeps
+//! its state in.
+//!
+//! A server with a [`SessionKeeper`] holds connections only. What a client asks of its session goes to
+//! the keeper, which runs the call, keeps its end and says what to tell the client. All servers of one
+//! keeper's database present the same incarnation, so that clients move their sessions between them, as
+//! they do between replicas of a group.
+//!
+//! The crate `stubborn-completion` has keepers for several databases.
+
+use std::fmt;
+use std::sync::Arc;
+
+use stubborn_core::limits::Limits;
+use stubborn_core::node::{
+    ClientMessage, Finding, IncomingQuery, QueryKey, RequestKind, SessionCommand,
+};
+use stubborn_core::service::{Answer, BoxFuture, Call, Clock, Encoded, MethodId, Registry};
+use stubborn_core::session::SessionId;
+use stubborn_core::time::Instant;
+
+use crate::driver::{NodeClock, Shared, start_handler};
+
+/// Messages of clients that a worker of a server has given to its keeper at once; a further one is
+/// pushed back: its client sends it again.
+pub(crate) const COMMANDS: usize = 4_096;
+
+/// Keeps the sessions of servers. See the [module](self).
+pub trait SessionKeeper: Send + Sync + 'static {
+    /// What the sessions are of: drawn at random when the database was first used, the same at every
+    /// server that shares it. Its lowest byte is 0.
+    fn group(&self) -> u64;
+
+    /// The bounds of a server that is about to start.
+    fn set_limits(&self, limits: &Limits);
+
+    /// A client's message that changes sessions. The keeper tells the client what comes of it, with
+    /// [`Front::tell`].
+    fn command(&self, front: Front, command: SessionCommand) -> BoxFuture<()>;
+
+    /// What is known of a call that somebody asks about.
+    fn query(&self, query: IncomingQuery) -> BoxFuture<Finding>;
+
+    /// What is to be done now and then as long as the server runs: sessions that have a connection
+    /// here are renewed, others expire.
+    fn keep(&self, front: Front) -> BoxFuture<()>;
+}
+
+/// The server as its keeper sees it.
+#[derive(Clone)]
+pub struct Front {
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+    clock: Clock,
+}
+
+impl Front {
+    pub(crate) fn new(shared: Arc<Shared>, registry: Registry, clock: Clock) -> Self {
+        Self { shared, registry: Arc::new(registry), clock }
+    }
+
+    /// The time of the server's clock, which is not that of the database.
+    pub fn now(&self) -> Instant {
+        self.node_clock().now()
+    }
+
+    /// Tells a client. One that is gone is told nothing.
+    pub fn tell(&self, client: u64, message: ClientMessage) {
+        self.shared.change(|state, now| state.node.tell(now, client, message));
+    }
+
+    /// Runs the handler of a call to its end. A panic of the handler is an answer, too.
+    pub async fn run(&self, method: MethodId, call: Call<Encoded>) -> Answer {
+        let kind = RequestKind::Numbered;
+        match start_handler(&self.registry, self.node_clock(), &self.clock, method, kind, call) {
+            Ok(handler) => handler.await,
+            Err(answer) => answer,
+        }
+    }
+
+    /// The sessions that have a connection to this server.
+    pub fn attached(&self) -> Vec<SessionId> {
+        self.shared.look(|state| state.node.attached_sessions()).unwrap_or_default()
+    }
+
+    pub(crate) fn answer(&self, query: QueryKey, finding: Finding) {
+        self.shared.change(|state, now| state.node.answer_query(now, query, finding));
+    }
+
+    /// The server holds one message less with the keeper.
+    pub(crate) fn ended(&self) {
+        self.shared.change(|state, _| state.commands -= 1);
+    }
+
+    fn node_clock(&self) -> NodeClock {
+        self.shared.clock
+    }
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Front({})", self.shared.local)
+    }
+}
