@@ -24,6 +24,9 @@ pub enum Step {
     SlotSaved,
     Commit,
     Committed,
+    /// The same of a transaction that opens, attaches or forgets a session.
+    SessionCommit,
+    SessionCommitted,
 }
 
 /// All of them, in the order in which a call comes by.
@@ -184,7 +187,9 @@ impl<T: CompletionTransaction> CompletionTransaction for FaultyTransaction<T> {
 
     async fn commit(self) -> Result<(), StoreError> {
         if !self.of_slot {
-            return self.inner.commit().await;
+            (self.hook)(Step::SessionCommit).await?;
+            self.inner.commit().await?;
+            return (self.hook)(Step::SessionCommitted).await;
         }
         (self.hook)(Step::Commit).await?;
         self.inner.commit().await?;
