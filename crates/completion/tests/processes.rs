@@ -20,6 +20,7 @@ use stubborn::{Channel, ChannelBuilder, Identity, Server};
 use stubborn_completion::{Completions, PostgresCompletions, RedbCompletions, SqliteCompletions};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// After this a transaction of a stopped server is ended by PostgreSQL.
 const STALLED: Duration = Duration::from_millis(700);
@@ -76,11 +77,14 @@ async fn serve<S: Till + Clone>(plan: &Plan, store: &S) {
             say("begins");
         }
         let wanted = format!("{step:?}") == at;
-        if wanted && reached.fetch_add(1, Ordering::SeqCst) + 1 == nth {
-            let signal = if what == "kill" { Signal::KILL } else { Signal::STOP };
-            kill_process(getpid(), signal).expect("a signal to this process");
+        let now = wanted && reached.fetch_add(1, Ordering::SeqCst) + 1 == nth;
+        let kills = what == "kill";
+        async move {
+            if now {
+                end_or_stop(kills).await;
+            }
+            Ok(())
         }
-        async { Ok(()) }
     });
     let db = Completions::new(store).await.unwrap();
     let counter = Counter::new(db.clone());
@@ -90,6 +94,15 @@ async fn serve<S: Till + Clone>(plan: &Plan, store: &S) {
     let server = builder.completions(db).start().await.unwrap();
     say(&format!("listening {}", server.local_addr()));
     std::future::pending().await
+}
+
+/// Sends this process a signal that ends or stops it. This step ends when the process is resumed: it
+/// would go on for a moment otherwise, before the signal takes effect.
+async fn end_or_stop(kills: bool) {
+    let mut resumed = signal(SignalKind::from_raw(Signal::CONT.as_raw())).expect("a handler");
+    let sent = if kills { Signal::KILL } else { Signal::STOP };
+    kill_process(getpid(), sent).expect("a signal to this process");
+    resumed.recv().await;
 }
 
 /// Not `println`, which tests capture.
@@ -191,6 +204,19 @@ impl Place {
         format!("{kind}:{}/{number}.{kind}", self.folder.path().display())
     }
 
+    /// Two servers on a database. The session of the channel is at the first, which has answered one
+    /// call; the second was started later.
+    async fn two_servers(&self, database: &str, fault: &str) -> (Process, Process, Channel) {
+        let first = Process::start(&self.plan(database, fault)).await;
+        let reserved = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let listen = reserved.local_addr().unwrap();
+        let channel = self.channel(&[first.address, listen]).await;
+        assert_eq!(call(&channel, &ADD, 1).await.unwrap().amount, 1);
+        drop(reserved);
+        let plan = Plan { listen: listen.to_string(), ..self.plan(database, "") };
+        (first, Process::start(&plan).await, channel)
+    }
+
     async fn channel(&self, servers: &[SocketAddr]) -> Channel {
         let addresses: Vec<_> = servers.iter().map(ToString::to_string).collect();
         let builder = ChannelBuilder::new(addresses.join(","));
@@ -201,9 +227,10 @@ impl Place {
     }
 }
 
-/// Adds 1 twelve times; each answer is the total, so that it tells a call that ran twice or not.
-async fn count_to_twelve(channel: &Channel, what: &str) {
-    for total in 1..=12 {
+/// Adds 1 until there are twelve; each answer is the total, so that it tells a call that ran twice or
+/// not.
+async fn count_to_twelve(channel: &Channel, from: i64, what: &str) {
+    for total in from..=12 {
         let reply = call(channel, &ADD, 1).await;
         assert_eq!(reply.map(|note| note.amount).map_err(|it| it.to_string()), Ok(total), "{what}");
     }
@@ -227,7 +254,7 @@ async fn killed_between_every_two_steps(shared: bool, database: impl Fn(&Place) 
             Process::start(&next).await
         });
         let channel = place.channel(&[address]).await;
-        count_to_twelve(&channel, &format!("{fault}, restarted")).await;
+        count_to_twelve(&channel, 1, &format!("{fault}, restarted")).await;
         soon(restarted).await.unwrap();
     }
     if !shared {
@@ -236,11 +263,10 @@ async fn killed_between_every_two_steps(shared: bool, database: impl Fn(&Place) 
     for step in STEPS {
         let fault = format!("kill {step:?} 4");
         let Some(url) = database(&place) else { return };
-        let mut first = Process::start(&place.plan(&url, &fault)).await;
-        let second = Process::start(&place.plan(&url, "")).await;
-        let channel = place.channel(&[first.address, second.address]).await;
-        count_to_twelve(&channel, &format!("{fault}, taken over")).await;
+        let (mut first, second, channel) = place.two_servers(&url, &fault).await;
+        count_to_twelve(&channel, 2, &format!("{fault}, taken over")).await;
         assert!(!soon(first.child.wait()).await.unwrap().success(), "{fault}: it was killed");
+        drop(second);
     }
 }
 
@@ -275,10 +301,8 @@ fn a_call_of_a_server_that_is_stopped_runs_once_though_another_one_takes_it() {
         for step in steps.chain([Step::LockSlot]) {
             let Some(url) = fresh_database() else { return };
             let fault = format!("stop {step:?} 4");
-            let first = Process::start(&place.plan(&url, &fault)).await;
-            let mut second = Process::start(&place.plan(&url, "")).await;
-            let channel = place.channel(&[first.address, second.address]).await;
-            for total in 1..=3 {
+            let (first, mut second, channel) = place.two_servers(&url, &fault).await;
+            for total in 2..=3 {
                 assert_eq!(call(&channel, &ADD, 1).await.unwrap().amount, total, "{fault}");
             }
             let fourth = begin(&channel, &ADD, 1);
@@ -306,10 +330,9 @@ fn a_call_of_a_stopped_server_on_sqlite_waits_for_it_at_the_other_one() {
         let place = Place::new();
         for step in [Step::SlotLocked, Step::SlotSaved, Step::Committed] {
             let url = place.file("sqlite");
-            let first = Process::start(&place.plan(&url, &format!("stop {step:?} 4"))).await;
-            let mut second = Process::start(&place.plan(&url, "")).await;
-            let channel = place.channel(&[first.address, second.address]).await;
-            for total in 1..=3 {
+            let fault = format!("stop {step:?} 4");
+            let (first, mut second, channel) = place.two_servers(&url, &fault).await;
+            for total in 2..=3 {
                 assert_eq!(call(&channel, &ADD, 1).await.unwrap().amount, total, "{step:?}");
             }
             let fourth = begin(&channel, &ADD, 1);
