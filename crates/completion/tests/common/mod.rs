@@ -5,13 +5,15 @@ pub mod cluster;
 pub mod faulty;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 use stubborn::{
-    Answer, Call, CallError, Channel, ChannelBuilder, Encoded, Handling, Identity, Limits,
-    Metadata, Method, Semantics, Server, ServerHandle, Service, ServiceDescriptor, Shape, Status,
+    Answer, Call, CallError, Channel, ChannelBuilder, Connection, Encoded, Handling, Identity,
+    Limits, Metadata, Method, Semantics, Server, ServerHandle, Service, ServiceDescriptor, Shape,
+    Status,
 };
 use stubborn_completion::store::CompletionTransaction;
 use stubborn_completion::{
@@ -262,9 +264,17 @@ impl Site {
     /// A server on this database, as if it was a process of its own: all that it shares with another
     /// one is the store.
     pub async fn serve<S: Till + Clone>(&self, store: &S) -> (Counter<S>, ServerHandle) {
+        self.serve_at(store, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub async fn serve_at<S: Till + Clone>(
+        &self,
+        store: &S,
+        address: SocketAddr,
+    ) -> (Counter<S>, ServerHandle) {
         let db = Completions::new(store.clone()).await.unwrap();
         let counter = Counter::new(db.clone());
-        let server = Server::bind("127.0.0.1:0")
+        let server = Server::bind(address)
             .identity(self.identity.clone())
             .service(counter.clone())
             .limits(self.limits.clone())
@@ -276,14 +286,29 @@ impl Site {
         (counter, server)
     }
 
-    pub fn to(&self, servers: &[&ServerHandle]) -> ChannelBuilder {
-        let addresses: Vec<_> =
-            servers.iter().map(|server| server.local_addr().to_string()).collect();
-        ChannelBuilder::new(addresses.join(",")).trust(self.identity.trust().unwrap())
+    pub fn to(&self, servers: &[SocketAddr]) -> ChannelBuilder {
+        let addresses: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        let builder = ChannelBuilder::new(addresses.join(","));
+        builder.trust(self.identity.trust().unwrap()).wait_for_ready(true)
+    }
+
+    /// Opens a session. On a busy machine a server may seem to be silent: then another attempt is made.
+    pub async fn open(&self, servers: &[SocketAddr]) -> Connection {
+        soon(async {
+            loop {
+                match self.to(servers).open().await {
+                    Ok(connection) => return connection,
+                    Err(error) if error.to_string().contains("silent") => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .await
     }
 
     pub async fn channel(&self, servers: &[&ServerHandle]) -> Channel {
-        soon(self.to(servers).connect()).await.unwrap()
+        let servers: Vec<_> = servers.iter().map(|server| server.local_addr()).collect();
+        self.open(&servers).await.channel()
     }
 }
 
