@@ -188,6 +188,22 @@ fn a_backup_becomes_a_new_cluster_and_damage_is_named() {
     assert_eq!(cluster.succeed("kv", &["put", "a", "1"]), "revision 1\n");
     assert_eq!(cluster.succeed("kv", &["put", "b", "2"]), "revision 2\n");
     let leader = data.join(format!("node-{}", cluster.leader()));
+    // Of a node that serves, which goes on.
+    let live = home.path().join("live");
+    cluster.succeed("backup", &[cluster.address(cluster.leader()), live.to_str().unwrap()]);
+    assert_eq!(cluster.succeed("kv", &["put", "c", "3"]), "revision 3\n");
+    let third = home.path().join("third");
+    let restore = ["restore", live.to_str().unwrap(), "--data", third.to_str().unwrap()];
+    assert!(
+        stubborn(&[&restore[..], &["--listen", "127.0.0.1:0"]].concat())
+            .status()
+            .unwrap()
+            .success()
+    );
+    let restored = Cluster::up(&third, &[]);
+    assert_eq!(restored.succeed("kv", &["list"]), "a\t1\nb\t2\n");
+    restored.stop();
+    assert_eq!(cluster.succeed("kv", &["delete", "c"]), "revision 4\n");
     let in_use = stubborn(&["verify", leader.to_str().unwrap()]).output().unwrap();
     assert_eq!(in_use.status.code(), Some(2));
     cluster.stop();
@@ -213,7 +229,7 @@ fn a_backup_becomes_a_new_cluster_and_damage_is_named() {
     assert_ne!(restored["group"], made["group"]);
     let cluster = Cluster::up(&second, &[]);
     assert_eq!(cluster.succeed("kv", &["list"]), "a\t1\nb\t2\n");
-    assert_eq!(cluster.succeed("kv", &["put", "b", "3"]), "revision 3\n");
+    assert_eq!(cluster.succeed("kv", &["put", "b", "3"]), "revision 5\n");
     cluster.stop();
 
     // The second entry of the log in its first record.

@@ -1,40 +1,59 @@
-//! `stubborn backup DIR FILE`
+//! `stubborn backup SOURCE FILE`
 
 use std::fs::{self, File};
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
-use stubborn_store::backup::back_up;
+use stubborn::ChannelBuilder;
+use stubborn::group::{BackupRequest, GroupClient};
+use stubborn_store::backup::{BackupInfo, BackupWriter, back_up};
+use stubborn_store::replication::{Members, NodeId, Position};
 
 use crate::error::Error;
 use crate::folders::{self, bytes};
 use crate::output::Output;
 use crate::private;
+use crate::remote::Access;
+use crate::task::block_on;
 
-/// Back up the data of a node that is stopped into one file.
+/// How long a node has for a piece.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Back up a cluster that serves, or the data of a node that is stopped, into one file.
 ///
-/// The file has the state machine and all entries after it, with checksums; `stubborn restore` makes
-/// a new group of it. It is as confidential as the data itself.
+/// A node that serves gives its state as it is after one entry of the log, and goes on serving; who may
+/// call it may do that. Of a node that is stopped the file has the state machine and all entries after
+/// it. It has checksums; `stubborn restore` makes a new group of it. It is as confidential as the data
+/// itself.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The data folder of the node.
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// The data folder of a node that is stopped, or the address of one that serves: HOST:PORT.
+    #[arg(value_name = "SOURCE")]
+    source: String,
 
     /// The file to write. It must not exist.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    #[command(flatten)]
+    access: Access,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
-    let path = folders::find_one(&args.folder)?;
     if args.file.exists() {
         return Err(Error::usage(format!("{} exists", args.file.display()))
             .with_hint("name a file that does not"));
     }
-    let folder = folders::open(&path)?;
+    let source = Path::new(&args.source);
+    let folder = match source.is_dir() {
+        true => {
+            let path = folders::find_one(source)?;
+            Some((folders::open(&path)?, path))
+        }
+        false => None,
+    };
     // A backup has its name only once it is whole.
     let aside = aside(&args.file);
     private::write(&aside, "").map_err(|e| Error::io("write", &aside, &e))?;
@@ -42,7 +61,10 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         .write(true)
         .open(&aside)
         .map_err(|e| Error::io("write", &aside, &e))
-        .and_then(|file| write(&path, &folder, file))
+        .and_then(|file| match &folder {
+            Some((folder, path)) => write(path, folder, file),
+            None => block_on(fetch(&args, file)),
+        })
         .and_then(|written| {
             fs::rename(&aside, &args.file).map_err(|e| Error::io("write", &args.file, &e))?;
             Ok(written)
@@ -68,12 +90,48 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 
 /// Writes and syncs the backup; says which group's it is, and its last entry.
 fn write(path: &Path, folder: &stubborn_store::Folder, file: File) -> Result<(u64, u64), Error> {
-    let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let out = BufWriter::new(&file);
-    let (info, last) = back_up(folder, out, made.as_secs(), |_| {})
-        .map_err(|error| folders::told(path, &error))?;
+    let (info, last) =
+        back_up(folder, out, now(), |_| {}).map_err(|error| folders::told(path, &error))?;
     file.sync_all().map_err(|e| Error::internal(format!("cannot sync the backup: {e}")))?;
     Ok((info.group, last.index))
+}
+
+/// Fetches the state of a node that serves, piece by piece.
+async fn fetch(args: &Args, file: File) -> Result<(u64, u64), Error> {
+    let link = args.access.connect_with(&args.source, ChannelBuilder::reads_only).await?;
+    let client = GroupClient::new(link.connection.channel());
+    let first = client.backup(BackupRequest::default()).deadline(PATIENCE).await?;
+    let nodes = |numbers: &[u64]| numbers.iter().copied().filter_map(NodeId::new).collect();
+    let members = Members {
+        voters: nodes(&first.voters),
+        learners: nodes(&first.learners),
+        ..Members::default()
+    };
+    let node = NodeId::new(first.node).ok_or_else(|| Error::internal("the node has no number"))?;
+    let at = Position { index: first.index, term: first.term };
+    let info = BackupInfo { group: first.group, node, made: now(), at, members };
+    let failed = |error: std::io::Error| Error::io("write", &args.file, &error);
+    let mut writer = BackupWriter::begin(BufWriter::new(&file), &info).map_err(failed)?;
+    writer.state(&first.piece).map_err(failed)?;
+    let mut offset = first.piece.len() as u64;
+    while offset < first.total {
+        let request = BackupRequest { backup: first.backup, offset };
+        let piece = client.backup(request).deadline(PATIENCE).await?.piece;
+        if piece.is_empty() {
+            return Err(Error::internal("the node gave an empty piece of the backup"));
+        }
+        writer.state(&piece).map_err(failed)?;
+        offset += piece.len() as u64;
+    }
+    writer.finish().and_then(|mut out| out.flush()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    link.close().await;
+    Ok((info.group, at.index))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn aside(file: &Path) -> PathBuf {

@@ -42,8 +42,8 @@ use self::reads::{Answered, Reads};
 use self::state::State;
 use self::submit::Gathered;
 use crate::replication::{
-    Consensus, Durable, Entry, EntryKind, MemberChange, Members, NodeId, Outgoing, Refusal,
-    Refused, Role, Snapshot, Work, Write,
+    Consensus, Durable, Entry, EntryKind, MemberChange, Members, NodeId, Outgoing, Position,
+    Refusal, Refused, Role, Snapshot, Work, Write,
 };
 
 pub use self::entry::refounding;
@@ -389,6 +389,11 @@ impl Replica {
     /// The state machines, for reading.
     pub fn machines(&self) -> &Machines {
         self.state.machines()
+    }
+
+    /// The last entry that was applied.
+    pub fn applied_at(&self) -> Position {
+        self.consensus.applied()
     }
 
     /// The whole replicated state as bytes: the same on every replica that has applied the same

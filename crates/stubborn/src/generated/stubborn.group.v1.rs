@@ -47,6 +47,49 @@ pub struct MembersReply {
     #[prost(uint64, tag = "4")]
     pub version: u64,
 }
+/// Asks for a piece of a backup.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct BackupRequest {
+    /// The backup, as the first reply named it; 0 to begin one.
+    #[prost(uint64, tag = "1")]
+    pub backup: u64,
+    /// Where in the state the piece begins.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+/// A piece of a backup.
+#[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct BackupReply {
+    /// Which backup.
+    #[prost(uint64, tag = "1")]
+    pub backup: u64,
+    /// Bytes of the whole state.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
+    /// The piece.
+    #[prost(bytes = "vec", tag = "3")]
+    pub piece: ::stubborn::prost::alloc::vec::Vec<u8>,
+    /// The group's id.
+    #[prost(uint64, tag = "4")]
+    pub group: u64,
+    /// The node's number.
+    #[prost(uint64, tag = "5")]
+    pub node: u64,
+    /// The last entry that is in the state.
+    #[prost(uint64, tag = "6")]
+    pub index: u64,
+    /// That entry's term.
+    #[prost(uint64, tag = "7")]
+    pub term: u64,
+    /// The numbers of the members that vote, after that entry.
+    #[prost(uint64, repeated, tag = "8")]
+    pub voters: ::stubborn::prost::alloc::vec::Vec<u64>,
+    /// The numbers of the members that only receive the log.
+    #[prost(uint64, repeated, tag = "9")]
+    pub learners: ::stubborn::prost::alloc::vec::Vec<u64>,
+}
 /// Asks a node how it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
 #[prost(prost_path = "::stubborn::prost")]
@@ -198,6 +241,16 @@ pub trait Group: ::core::marker::Send + ::core::marker::Sync + 'static {
     ) -> impl ::core::future::Future<
         Output = ::core::result::Result<MembersReply, ::stubborn::Status>,
     > + ::core::marker::Send;
+    /// Gives a piece of a backup: of the state of this node as it is after one entry of the log. A node
+    /// holds one at a time, and forgets it when nobody asks for a while.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn backup(
+        &self,
+        call: ::stubborn::Call<BackupRequest>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<BackupReply, ::stubborn::Status>,
+    > + ::core::marker::Send;
 }
 /// Serves a [`Group`].
 pub struct GroupServer<T> {
@@ -314,6 +367,33 @@ impl<T: Group> ::stubborn::Service for GroupServer<T> {
                     }
                 })
             }
+            3usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = GROUP_DESCRIPTOR.methods[3usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.decode::<BackupRequest>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            ::stubborn::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return ::stubborn::Answer::unreadable(error);
+                        }
+                    };
+                    ::core::mem::drop(encoded);
+                    match <T as Group>::backup(&handler, call).await {
+                        ::core::result::Result::Ok(reply) => {
+                            ::stubborn::Answer::Reply(
+                                ::stubborn::Encoded::new(id, &reply),
+                                ::stubborn::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            ::stubborn::Answer::Status(status)
+                        }
+                    }
+                })
+            }
             _ => {
                 ::core::mem::drop(request);
                 ::std::boxed::Box::pin(async move {
@@ -359,6 +439,14 @@ pub trait GroupMachine: ::core::marker::Send + 'static {
         at: &::stubborn::Applied,
         request: ChangeMembersRequest,
     ) -> ::core::result::Result<MembersReply, ::stubborn::Status>;
+    /// Gives a piece of a backup: of the state of this node as it is after one entry of the log. A node
+    /// holds one at a time, and forgets it when nobody asks for a while.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn backup(
+        &self,
+        request: BackupRequest,
+    ) -> ::core::result::Result<BackupReply, ::stubborn::Status>;
     /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
     /// same state give the same bytes.
     fn snapshot(&self) -> ::std::vec::Vec<u8>;
@@ -472,6 +560,26 @@ impl<T: GroupMachine> ::stubborn::Machine for GroupReplica<T> {
                     }
                 }
             }
+            3usize => {
+                let id = GROUP_DESCRIPTOR.methods[3usize].id();
+                let message = match request.decode::<BackupRequest>(id) {
+                    ::core::result::Result::Ok(message) => message,
+                    ::core::result::Result::Err(error) => {
+                        return ::stubborn::Answer::unreadable(error);
+                    }
+                };
+                match <T as GroupMachine>::backup(&self.machine, message) {
+                    ::core::result::Result::Ok(reply) => {
+                        ::stubborn::Answer::Reply(
+                            ::stubborn::Encoded::new(id, &reply),
+                            ::stubborn::Metadata::new(),
+                        )
+                    }
+                    ::core::result::Result::Err(status) => {
+                        ::stubborn::Answer::Status(status)
+                    }
+                }
+            }
             _ => {
                 ::stubborn::Answer::Status(
                     ::stubborn::Status::unimplemented(
@@ -555,6 +663,13 @@ impl GroupClient {
     ) -> ::stubborn::UnaryCall<MembersReply> {
         self.channel.unary(&GROUP_DESCRIPTOR.methods[2usize], &request)
     }
+    /// Gives a piece of a backup: of the state of this node as it is after one entry of the log. A node
+    /// holds one at a time, and forgets it when nobody asks for a while.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    pub fn backup(&self, request: BackupRequest) -> ::stubborn::UnaryCall<BackupReply> {
+        self.channel.unary(&GROUP_DESCRIPTOR.methods[3usize], &request)
+    }
     /// Asks what became of a call of any method; the reply is handed out encoded.
     ///
     /// # Errors
@@ -603,6 +718,11 @@ pub trait GroupCalls: ::core::marker::Send + ::core::marker::Sync {
         &self,
         request: ChangeMembersRequest,
     ) -> ::stubborn::UnaryCall<MembersReply>;
+    /// Gives a piece of a backup: of the state of this node as it is after one entry of the log. A node
+    /// holds one at a time, and forgets it when nobody asks for a while.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn backup(&self, request: BackupRequest) -> ::stubborn::UnaryCall<BackupReply>;
 }
 impl GroupCalls for GroupClient {
     fn status(&self, request: StatusRequest) -> ::stubborn::UnaryCall<StatusReply> {
@@ -616,6 +736,9 @@ impl GroupCalls for GroupClient {
         request: ChangeMembersRequest,
     ) -> ::stubborn::UnaryCall<MembersReply> {
         GroupClient::change_members(self, request)
+    }
+    fn backup(&self, request: BackupRequest) -> ::stubborn::UnaryCall<BackupReply> {
+        GroupClient::backup(self, request)
     }
 }
 /// The methods of `stubborn.group.v1.Group`, and the files that describe them.
@@ -635,6 +758,11 @@ pub static GROUP_DESCRIPTOR: ::stubborn::ServiceDescriptor = ::stubborn::Service
         ::stubborn::Method::new(
             "stubborn.group.v1.Group/ChangeMembers",
             ::stubborn::Semantics::ExactlyOnce,
+            ::stubborn::Shape::Unary,
+        ),
+        ::stubborn::Method::new(
+            "stubborn.group.v1.Group/Backup",
+            ::stubborn::Semantics::Read,
             ::stubborn::Shape::Unary,
         ),
     ],
@@ -833,28 +961,36 @@ static GROUP_FILES: &[u8] = b"\n\xe6X\n google/protobuf/descriptor.proto\x12\x0f
     stubborn\x1a google/protobuf/descriptor.proto*U\n\x09Semantics\x12\x19\n\x15SEMANTICS_UNSPEC\
     IFIED\x10\x00\x12\x09\n\x05MAYBE\x10\x01\x12\x10\n\x0cAT_MOST_ONCE\x10\x02\x12\x10\n\x0cEXAC\
     TLY_ONCE\x10\x03:V\n\x09semantics\x12\x1e.google.protobuf.MethodOptions\x18\x9d\x8c\x03 \x01\
-    (\x0e2\x13.stubborn.SemanticsR\x09semantics\x88\x01\x01b\x06proto3\n\x80\n\n\x14stubborn/gro\
-    up.proto\x12\x11stubborn.group.v1\x1a\x16stubborn/options.proto\"\x10\n\x0eMembersRequest\"H\
-    \n\x06Member\x12\x12\n\x04node\x18\x01 \x01(\x04R\x04node\x12\x18\n\x07address\x18\x02 \x01(\
-    \x09R\x07address\x12\x10\n\x03key\x18\x03 \x01(\x0cR\x03key\"[\n\x14ChangeMembersRequest\x12\
+    (\x0e2\x13.stubborn.SemanticsR\x09semantics\x88\x01\x01b\x06proto3\n\xee\x0c\n\x14stubborn/g\
+    roup.proto\x12\x11stubborn.group.v1\x1a\x16stubborn/options.proto\"\x10\n\x0eMembersRequest\"\
+    H\n\x06Member\x12\x12\n\x04node\x18\x01 \x01(\x04R\x04node\x12\x18\n\x07address\x18\x02 \x01\
+    (\x09R\x07address\x12\x10\n\x03key\x18\x03 \x01(\x0cR\x03key\"[\n\x14ChangeMembersRequest\x12\
     +\n\x03add\x18\x01 \x03(\x0b2\x19.stubborn.group.v1.MemberR\x03add\x12\x16\n\x06remove\x18\x02\
     \x20\x03(\x04R\x06remove\"\x8d\x01\n\x0cMembersReply\x123\n\x07members\x18\x01 \x03(\x0b2\x19\
     .stubborn.group.v1.MemberR\x07members\x12\x12\n\x04left\x18\x02 \x03(\x04R\x04left\x12\x1a\n\
     \x08founders\x18\x03 \x03(\x04R\x08founders\x12\x18\n\x07version\x18\x04 \x01(\x04R\x07versi\
-    on\"\x0f\n\x0dStatusRequest\"\x83\x04\n\x0bStatusReply\x12\x14\n\x05group\x18\x01 \x01(\x04R\
-    \x05group\x12\x12\n\x04node\x18\x02 \x01(\x04R\x04node\x12+\n\x04role\x18\x03 \x01(\x0e2\x17\
-    .stubborn.group.v1.RoleR\x04role\x12\x16\n\x06leader\x18\x04 \x01(\x04R\x06leader\x12\x12\n\x04\
-    term\x18\x05 \x01(\x04R\x04term\x12\x12\n\x04last\x18\x06 \x01(\x04R\x04last\x12\x1c\n\x09co\
-    mmitted\x18\x07 \x01(\x04R\x09committed\x12\x18\n\x07applied\x18\x08 \x01(\x04R\x07applied\x12\
-    \x1a\n\x08snapshot\x18\x09 \x01(\x04R\x08snapshot\x12\x1a\n\x08sessions\x18\n \x01(\x04R\x08\
-    sessions\x12\x18\n\x07pending\x18\x0b \x01(\x04R\x07pending\x12\x1e\n\x0blog_time_ms\x18\x0c\
-    \x20\x01(\x04R\x09logTimeMs\x12\x1b\n\x09uptime_ms\x18\x0d \x01(\x04R\x08uptimeMs\x12\x16\n\x06\
-    voters\x18\x0e \x03(\x04R\x06voters\x12\x1a\n\x08learners\x18\x0f \x03(\x04R\x08learners\x12\
-    \x18\n\x07version\x18\x10 \x01(\x09R\x07version\x12\x1a\n\x08services\x18\x11 \x03(\x09R\x08\
-    services\x12\x14\n\x05syncs\x18\x12 \x01(\x04R\x05syncs\x12\x16\n\x06writes\x18\x13 \x01(\x04\
-    R\x06writes*E\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08FOLLOWER\x10\x01\x12\
-    \x0d\n\x09CANDIDATE\x10\x02\x12\n\n\x06LEADER\x10\x032\x8d\x02\n\x05Group\x12O\n\x06Status\x12\
-    \x20.stubborn.group.v1.StatusRequest\x1a\x1e.stubborn.group.v1.StatusReply\"\x03\x90\x02\x01\
-    \x12R\n\x07Members\x12!.stubborn.group.v1.MembersRequest\x1a\x1f.stubborn.group.v1.MembersRe\
-    ply\"\x03\x90\x02\x01\x12_\n\x0dChangeMembers\x12'.stubborn.group.v1.ChangeMembersRequest\x1a\
-    \x1f.stubborn.group.v1.MembersReply\"\x04\xe8\xe1\x18\x03b\x06proto3";
+    on\"?\n\x0dBackupRequest\x12\x16\n\x06backup\x18\x01 \x01(\x04R\x06backup\x12\x16\n\x06offse\
+    t\x18\x02 \x01(\x04R\x06offset\"\xd9\x01\n\x0bBackupReply\x12\x16\n\x06backup\x18\x01 \x01(\x04\
+    R\x06backup\x12\x14\n\x05total\x18\x02 \x01(\x04R\x05total\x12\x14\n\x05piece\x18\x03 \x01(\x0c\
+    R\x05piece\x12\x14\n\x05group\x18\x04 \x01(\x04R\x05group\x12\x12\n\x04node\x18\x05 \x01(\x04\
+    R\x04node\x12\x14\n\x05index\x18\x06 \x01(\x04R\x05index\x12\x12\n\x04term\x18\x07 \x01(\x04\
+    R\x04term\x12\x16\n\x06voters\x18\x08 \x03(\x04R\x06voters\x12\x1a\n\x08learners\x18\x09 \x03\
+    (\x04R\x08learners\"\x0f\n\x0dStatusRequest\"\x83\x04\n\x0bStatusReply\x12\x14\n\x05group\x18\
+    \x01 \x01(\x04R\x05group\x12\x12\n\x04node\x18\x02 \x01(\x04R\x04node\x12+\n\x04role\x18\x03\
+    \x20\x01(\x0e2\x17.stubborn.group.v1.RoleR\x04role\x12\x16\n\x06leader\x18\x04 \x01(\x04R\x06\
+    leader\x12\x12\n\x04term\x18\x05 \x01(\x04R\x04term\x12\x12\n\x04last\x18\x06 \x01(\x04R\x04\
+    last\x12\x1c\n\x09committed\x18\x07 \x01(\x04R\x09committed\x12\x18\n\x07applied\x18\x08 \x01\
+    (\x04R\x07applied\x12\x1a\n\x08snapshot\x18\x09 \x01(\x04R\x08snapshot\x12\x1a\n\x08sessions\
+    \x18\n \x01(\x04R\x08sessions\x12\x18\n\x07pending\x18\x0b \x01(\x04R\x07pending\x12\x1e\n\x0b\
+    log_time_ms\x18\x0c \x01(\x04R\x09logTimeMs\x12\x1b\n\x09uptime_ms\x18\x0d \x01(\x04R\x08upt\
+    imeMs\x12\x16\n\x06voters\x18\x0e \x03(\x04R\x06voters\x12\x1a\n\x08learners\x18\x0f \x03(\x04\
+    R\x08learners\x12\x18\n\x07version\x18\x10 \x01(\x09R\x07version\x12\x1a\n\x08services\x18\x11\
+    \x20\x03(\x09R\x08services\x12\x14\n\x05syncs\x18\x12 \x01(\x04R\x05syncs\x12\x16\n\x06write\
+    s\x18\x13 \x01(\x04R\x06writes*E\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0c\n\x08\
+    FOLLOWER\x10\x01\x12\x0d\n\x09CANDIDATE\x10\x02\x12\n\n\x06LEADER\x10\x032\xde\x02\n\x05Grou\
+    p\x12O\n\x06Status\x12 .stubborn.group.v1.StatusRequest\x1a\x1e.stubborn.group.v1.StatusRepl\
+    y\"\x03\x90\x02\x01\x12R\n\x07Members\x12!.stubborn.group.v1.MembersRequest\x1a\x1f.stubborn\
+    .group.v1.MembersReply\"\x03\x90\x02\x01\x12_\n\x0dChangeMembers\x12'.stubborn.group.v1.Chan\
+    geMembersRequest\x1a\x1f.stubborn.group.v1.MembersReply\"\x04\xe8\xe1\x18\x03\x12O\n\x06Back\
+    up\x12 .stubborn.group.v1.BackupRequest\x1a\x1e.stubborn.group.v1.BackupReply\"\x03\x90\x02\x01\
+    b\x06proto3";

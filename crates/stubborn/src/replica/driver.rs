@@ -9,22 +9,23 @@ use std::thread;
 
 use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::node::{Event, IncomingRequest, NodeConfig};
-use stubborn_core::service::{Answer, Clock, Registry, Status};
+use stubborn_core::service::{Answer, Call, Clock, Encoded, MethodId, Registry, Status};
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
-use stubborn_group::replica::{Roster, Settings};
+use stubborn_group::replica::{Replica, Roster, Settings};
 use stubborn_group::replication::{NodeId, Role, Write};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
 
+use super::backup::{self, Backup};
 use super::builder::{self, Plan};
 use super::disk::{Disk, Progress};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use crate::datagram::{ReceiveBuffers, Socket, bind_group};
 use crate::driver::{GLANCE, NodeClock, Outgoing, Patience, Timer, yield_to_others};
-use crate::group::{Role as ToldRole, StatusReply};
+use crate::group::{BackupReply, BackupRequest, Role as ToldRole, StatusReply};
 use crate::security::Trust;
 use crate::server::ServeError;
 
@@ -122,6 +123,8 @@ struct Driver {
     found: (UnboundedSender<Found>, UnboundedReceiver<Found>),
     control: Arc<Control>,
     describes: Describes,
+    /// Backups that were begun.
+    backups: u64,
     /// When `status` has to be told anew.
     stale_at: Instant,
 }
@@ -197,6 +200,7 @@ impl Driver {
             found: unbounded_channel(),
             control: plan.control,
             describes,
+            backups: 0,
             stale_at: Instant::ZERO,
         })
     }
@@ -343,7 +347,7 @@ impl Driver {
         }
         if now >= self.stale_at {
             self.stale_at = now + FRESH;
-            self.control.stands(self.standing());
+            self.control.stands(now, self.standing());
         }
         Ok(())
     }
@@ -376,9 +380,17 @@ impl Driver {
 
     /// Answers what is not replicated: reflection and status.
     fn serve(&mut self, now: Instant) {
-        self.control.stands(self.standing());
+        self.control.stands(now, self.standing());
         for request in self.requests.drain(..) {
             let IncomingRequest { key, method, kind, call, .. } = request;
+            if method == MethodId::of(backup::METHOD) && begins_backup(&call) {
+                let replica = self.node.replica();
+                self.backups += 1;
+                // Numbers of an earlier process are not used again.
+                let number = replica.life().wrapping_add(self.backups).max(1);
+                let head = head_of_backup(&self.describes, number, replica);
+                self.control.hold(Backup::new(now, head, replica.image()));
+            }
             let (message, mut context) = call.into_parts();
             context.clock = Clock::standing(now);
             let call = crate::Call::new(message, context);
@@ -450,5 +462,24 @@ impl Driver {
         }
         let failed = self.disk.take().and_then(|disk| disk.finish().failed);
         failed.map_or(Ok(()), |why| Err(ReplicaError::Disk(why)))
+    }
+}
+
+fn begins_backup(call: &Call<Encoded>) -> bool {
+    let request = call.message().decode::<BackupRequest>(MethodId::of(backup::METHOD));
+    request.is_ok_and(|request| request.backup == 0)
+}
+
+fn head_of_backup(describes: &Describes, backup: u64, replica: &Replica) -> BackupReply {
+    let (at, members) = (replica.applied_at(), replica.standing().members);
+    BackupReply {
+        backup,
+        group: describes.group,
+        node: describes.node,
+        index: at.index,
+        term: at.term,
+        voters: members.voters.iter().map(|node| node.get()).collect(),
+        learners: members.learners.iter().map(|node| node.get()).collect(),
+        ..BackupReply::default()
     }
 }

@@ -6,11 +6,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use stubborn_core::time::Instant;
 use tokio::sync::watch;
 
+use super::backup::{Backup, given_up};
 use super::error::ReplicaError;
 use crate::generated::stubborn::group::v1::{
-    ChangeMembersRequest, Group, MembersReply, MembersRequest, StatusReply, StatusRequest,
+    BackupReply, BackupRequest, ChangeMembersRequest, Group, MembersReply, MembersRequest,
+    StatusReply, StatusRequest,
 };
 use crate::{Call, Status};
 
@@ -35,6 +38,10 @@ struct State {
     driver: Option<Waker>,
     standing: StatusReply,
     failure: Option<ReplicaError>,
+    /// The state that somebody fetches.
+    backup: Option<Backup>,
+    /// When the driver looked last.
+    now: Instant,
 }
 
 impl ReplicaHandle {
@@ -128,8 +135,14 @@ impl Control {
         self.lock().failure.get_or_insert(failure);
     }
 
-    pub(super) fn stands(&self, standing: StatusReply) {
-        self.lock().standing = standing;
+    pub(super) fn stands(&self, now: Instant, standing: StatusReply) {
+        let mut state = self.lock();
+        (state.standing, state.now) = (standing, now);
+        state.backup.take_if(|backup| backup.is_stale(now));
+    }
+
+    pub(super) fn hold(&self, backup: Backup) {
+        self.lock().backup = Some(backup);
     }
 
     fn standing(&self) -> StatusReply {
@@ -137,12 +150,19 @@ impl Control {
     }
 }
 
-/// Answers `stubborn status`.
+/// Answers `stubborn status` and `stubborn backup`.
 pub(super) struct Board(pub(super) Arc<Control>);
 
 impl Group for Board {
     async fn status(&self, _: Call<StatusRequest>) -> Result<StatusReply, Status> {
         Ok(self.0.standing())
+    }
+
+    async fn backup(&self, call: Call<BackupRequest>) -> Result<BackupReply, Status> {
+        let mut state = self.0.lock();
+        let now = state.now;
+        let backup = state.backup.as_mut().ok_or_else(given_up)?;
+        backup.piece(now, call.backup, call.offset)
     }
 
     async fn members(&self, _: Call<MembersRequest>) -> Result<MembersReply, Status> {

@@ -4,6 +4,7 @@
 //! A call runs exactly once, whatever fails short of a majority, and clients may talk to any member:
 //! they name several addresses and need to know nothing else.
 
+mod backup;
 mod builder;
 mod disk;
 mod driver;
