@@ -63,9 +63,12 @@ const BATCH: usize = 32;
 
 /// Of what came at once, half is digested before what it led to is sent: then the peer works on the
 /// answers to one half while this side digests the other. Less than this is not halved further, and
-/// more would only fill caches.
+/// more would only fill caches; of small datagrams, as many connections have them, it takes more to do
+/// so.
 const LEAST_SHARE: usize = 2;
 const MOST_SHARE: usize = 16;
+const MOST_SMALL_SHARE: usize = 64;
+const SMALL_SHARE_BYTES: usize = 24 << 10;
 
 /// Rounds of receiving and sending before other tasks get their turn.
 const ROUNDS: usize = 16;
@@ -334,7 +337,7 @@ impl Driver {
     }
 
     fn set_share(&mut self) {
-        self.share = self.received.len().div_ceil(2).clamp(LEAST_SHARE, MOST_SHARE);
+        self.share = share_of(&self.received);
     }
 
     /// Lets the node work: input, timers, events, handlers. True if callers were woken.
@@ -598,6 +601,17 @@ impl Drop for CountEnd {
     fn drop(&mut self) {
         self.0.ended();
     }
+}
+
+/// How many of these datagrams to digest before what they led to is sent.
+fn share_of(received: &[Received]) -> usize {
+    let half = received.len().div_ceil(2);
+    let mut bytes = 0;
+    let small = received[..half.min(MOST_SMALL_SHARE)].iter().take_while(|datagram| {
+        bytes += datagram.data.len();
+        bytes <= SMALL_SHARE_BYTES
+    });
+    half.clamp(LEAST_SHARE, MOST_SHARE).max(small.count())
 }
 
 /// Takes datagrams out of a receive buffer.
