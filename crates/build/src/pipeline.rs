@@ -82,7 +82,6 @@ fn generate_from(config: &Config, files: &[PathBuf], sources: &Sources) -> Resul
     let Compiled { pool, files, imported } = Compiled::of(files, sources)?;
     let generated: Vec<_> = files.iter().filter(|f| is_generated(f, &files)).cloned().collect();
     let mut findings = names::check(&generated, config, sources);
-    let mut warnings = Vec::new();
     let mut found: Vec<Service> = Vec::new();
     for file in pool.files().filter(|f| generated.iter().any(|g| g.name() == f.name())) {
         // The services of an imported package that exists elsewhere exist there too.
@@ -90,7 +89,7 @@ fn generate_from(config: &Config, files: &[PathBuf], sources: &Sources) -> Resul
         if elsewhere && imported.contains(file.name()) {
             continue;
         }
-        found.extend(services::read(&pool, &file, config, sources, &mut findings, &mut warnings));
+        found.extend(services::read(&pool, &file, config, sources, &mut findings));
     }
     Error::from_findings(findings)?;
 
@@ -110,7 +109,8 @@ fn generate_from(config: &Config, files: &[PathBuf], sources: &Sources) -> Resul
         files: out,
         file_descriptor_set: services::encode_set(&pool.files().collect::<Vec<_>>(), true),
         inputs: sources.paths(),
-        warnings,
+        // Nothing that is accepted is left out at present.
+        warnings: Vec::new(),
     })
 }
 

@@ -43,14 +43,13 @@ pub(crate) enum Files {
     With(String),
 }
 
-/// Reads the services of one file. Findings and warnings are added to what is handed in.
+/// Reads the services of one file. Findings are added to what is handed in.
 pub(crate) fn read(
     pool: &DescriptorPool,
     file: &FileDescriptor,
     config: &Config,
     sources: &Sources,
     findings: &mut Vec<Diagnostic>,
-    warnings: &mut Vec<String>,
 ) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for service in file.services() {
@@ -64,7 +63,6 @@ pub(crate) fn read(
                 Ok(semantics) => methods.push(read_method(&service, &method, semantics, config)),
                 Err(finding) => findings.push(finding),
             }
-            warnings.extend(stream_warning(&service, &method, sources));
         }
         services.push(Service {
             full_name: service.full_name().to_owned(),
@@ -91,24 +89,6 @@ fn read_method(
         semantics,
         shape: Shape::of(method),
     }
-}
-
-fn stream_warning(
-    service: &ServiceDescriptor,
-    method: &MethodDescriptor,
-    sources: &Sources,
-) -> Option<String> {
-    if Shape::of(method) == Shape::Unary {
-        return None;
-    }
-    let place = sources.locate(method.parent_file().file_descriptor_proto(), method.path());
-    let place = place.map(|l| format!("{}:{}:{}: ", l.file, l.line, l.column)).unwrap_or_default();
-    Some(format!(
-        "{place}rpc {}/{} streams, which is not supported yet: it is described to callers but has \
-         no stub",
-        service.full_name(),
-        method.name()
-    ))
 }
 
 fn is_deprecated(options: &DynamicMessage) -> bool {

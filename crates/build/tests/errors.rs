@@ -338,12 +338,3 @@ fn settings_that_are_not_rust_are_refused() {
     assert!(with(|c| c.type_attribute(".", "#[derive(")).contains("is not an attribute"));
     assert!(with(|c| c.include_file("a/b.rs")).contains("is not a file name"));
 }
-
-#[test]
-fn streams_are_warned_of_with_their_place() {
-    let generated = Config::new().generate(["tests/proto/semantics.proto"]).unwrap();
-    let warnings = &generated.warnings;
-    assert_eq!(warnings.len(), 4, "{warnings:?}");
-    let expected = "tests/proto/semantics.proto:26:3: rpc semantics.v1.Kinds/Down streams";
-    assert!(warnings[0].starts_with(expected), "{warnings:?}");
-}

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use stubborn::{Call, Identity, Server, ServerHandle, Status};
+use stubborn::{Call, Identity, ReplySender, Server, ServerHandle, Status};
 use tokio::sync::Semaphore;
 
 /// The runtime by the name that the generator's own tests use.
@@ -44,6 +44,17 @@ impl Bank for Ledger {
 
     async fn balance(&self, _: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
         Ok(BalanceReply { cents: *self.cents.lock().unwrap() })
+    }
+
+    async fn history(
+        &self,
+        call: Call<HistoryRequest>,
+        mut replies: ReplySender<Entry>,
+    ) -> Result<(), Status> {
+        for n in 1..=3 {
+            replies.send(&Entry { reference: n, cents: 10, balance_cents: 10 * n as i64 }).await?;
+        }
+        if call.account == "nobody" { Err(Status::not_found("no such account")) } else { Ok(()) }
     }
 
     async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stubborn::{Call, CallState, Outcome, Status};
+use stubborn::{Call, CallState, Outcome, ReplySender, Status};
 use stubborn_sim::{World, explore, secs};
 
 #[allow(dead_code, unreachable_pub)]
@@ -14,8 +14,8 @@ mod stubs {
 }
 
 use stubs::bank::v1::{
-    BalanceReply, BalanceRequest, Bank, BankClient, BankServer, Heartbeat, TransferReply,
-    TransferRequest,
+    BalanceReply, BalanceRequest, Bank, BankClient, BankServer, Entry, Heartbeat, HistoryRequest,
+    TransferReply, TransferRequest,
 };
 
 /// What really happened, whatever the bank's process forgets: transfers by their reference.
@@ -57,6 +57,10 @@ impl Bank for Ledger {
         let balances = self.balances.lock().unwrap();
         let cents = *balances.get(&call.account).ok_or_else(|| Status::not_found("no account"))?;
         Ok(BalanceReply { cents })
+    }
+
+    async fn history(&self, _: Call<HistoryRequest>, _: ReplySender<Entry>) -> Result<(), Status> {
+        Err(Status::unimplemented("it remembers balances only"))
     }
 
     async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {

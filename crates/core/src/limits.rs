@@ -83,6 +83,18 @@ pub struct Limits {
     pub slots_in_all: u64,
     /// Reads that one connection may have executing.
     pub reads: u32,
+    /// Streams of all clients at a server, those included whose last messages have not arrived; a
+    /// further one is refused as overloaded.
+    pub streams: usize,
+    /// What one direction of a stream may have sent that its receiver has not taken, and what may wait
+    /// to be sent: bytes, 256 for each message beside its own; one message may be over it.
+    pub stream_window: u64,
+    /// Bytes that all streams of a server may hold. Half of it is given out as windows: when that is
+    /// used up, a new stream gets one of 16 KiB. When all of it is held, a stream with a message larger
+    /// than its window is ended.
+    pub stream_memory: u64,
+    /// How long a server keeps a stream whose client is not connected; then its handler is stopped.
+    pub stream_patience: Duration,
     /// The largest reply kept past its connection; a larger one becomes "executed, reply not kept".
     pub kept_reply: usize,
     /// Bytes of kept replies over all sessions; past it, new replies are kept for their connection
@@ -120,6 +132,10 @@ impl Default for Limits {
             slots: 1_024,
             slots_in_all: 16 << 20,
             reads: 1_024,
+            streams: 16_384,
+            stream_window: 1 << 20,
+            stream_memory: 1 << 30,
+            stream_patience: Duration::from_secs(120),
             kept_reply: 64 << 10,
             kept_replies: 256 << 20,
             held_replies: 1 << 30,
@@ -147,6 +163,7 @@ mod tests {
         assert!(l.message <= MAX_MESSAGE);
         assert!(l.kept_reply as u64 <= l.kept_replies);
         assert!(l.message <= l.held_replies);
+        assert!(l.stream_window <= l.stream_memory / 2 && l.stream_patience < l.retention);
         assert!(l.slots_in_all >= l.sessions as u64);
         assert!(l.open_messages > u64::from(l.slots) + u64::from(l.reads));
         assert!(

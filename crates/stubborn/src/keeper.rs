@@ -72,7 +72,15 @@ impl Front {
     /// Runs the handler of a call to its end. A panic of the handler is an answer, too.
     pub async fn run(&self, method: MethodId, call: Call<Encoded>) -> Answer {
         let kind = RequestKind::Numbered;
-        match start_handler(&self.registry, self.node_clock(), &self.clock, method, kind, call) {
+        match start_handler(
+            &self.registry,
+            self.node_clock(),
+            &self.clock,
+            None,
+            method,
+            kind,
+            call,
+        ) {
             Ok(handler) => handler.await,
             Err(answer) => answer,
         }

@@ -41,11 +41,12 @@ pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, W
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;
 pub use stubborn_core::service::{
-    Answer, Applied, Begun, BoxFuture, Call, CallContext, CallError, CallState, Caller, Calling,
-    Channel, Clock, Code, DecodeError, Encoded, Handling, IncomingReply, MAX_METADATA, Machine,
-    Metadata, MetadataError, Method, MethodId, NotExecuted, Outcome, OutgoingCall, Peer,
-    RegisterError, Registry, RestoreError, Semantics, Service, ServiceDescriptor, Shape, Status,
-    UnaryCall,
+    Answer, Applied, Begun, BidiStream, BoxFuture, Call, CallContext, CallError, CallState, Caller,
+    Calling, Channel, ClientStream, Clock, Code, DecodeError, Encoded, Finished, Handling,
+    IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, NotExecuted,
+    NotTaken, Outcome, OutgoingCall, Peer, Port, RegisterError, Registry, Replies, ReplySender,
+    RequestSender, Requests, RestoreError, Semantics, Service, ServiceDescriptor, Shape, Status,
+    StreamCall, StreamEnd, StreamKind, UnaryCall,
 };
 pub use stubborn_core::session::{
     CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,

@@ -6,7 +6,7 @@ use common::{Site, soon};
 use std::future::IntoFuture;
 use std::sync::Mutex;
 use stubborn::reflection::{FileDescriptorsRequest, ListServicesRequest, ReflectionClient};
-use stubborn::{Call, ChannelBuilder, Identity, Server, Status};
+use stubborn::{Call, ChannelBuilder, Code, Identity, ReplySender, Server, Status};
 
 /// The runtime by the name that the generator's own tests use.
 mod runtime {
@@ -39,6 +39,17 @@ impl Bank for Ledger {
         Ok(BalanceReply { cents: *self.alice.lock().unwrap() })
     }
 
+    async fn history(
+        &self,
+        call: Call<HistoryRequest>,
+        mut replies: ReplySender<Entry>,
+    ) -> Result<(), Status> {
+        for n in 1..=3 {
+            replies.send(&Entry { reference: n, cents: 10, balance_cents: 10 * n as i64 }).await?;
+        }
+        if call.account == "nobody" { Err(Status::not_found("no such account")) } else { Ok(()) }
+    }
+
     async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {
         Ok(())
     }
@@ -64,6 +75,18 @@ async fn a_generated_client_calls_a_generated_server() {
     let balance = client.balance(BalanceRequest::default());
     assert_eq!(soon(balance.into_future()).await.unwrap().cents, 70);
     soon(client.beat(Heartbeat::default()).into_future()).await.unwrap();
+    for account in ["alice", "nobody"] {
+        let request = HistoryRequest { account: account.into() };
+        let mut entries = client.history(request).await.unwrap();
+        for n in 1..=3 {
+            assert_eq!(soon(entries.message()).await.unwrap().unwrap().reference, n);
+        }
+        match soon(entries.message()).await {
+            Ok(None) => assert_eq!(account, "alice"),
+            Ok(Some(entry)) => panic!("{entry:?}"),
+            Err(error) => assert_eq!(error.status().unwrap().code(), Code::NotFound),
+        }
+    }
 }
 
 #[tokio::test]

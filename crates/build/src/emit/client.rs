@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
-use super::{Stub, StubMethod, ident};
+use super::{Stub, StubMethod, client_trait, ident};
 use crate::config::Config;
+use crate::semantics::Shape;
 
 pub(super) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
     let (runtime, name, calls) = (&stub.runtime, ident(&stub.names.client), &stub.names.calls);
@@ -21,11 +22,12 @@ pub(super) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
     );
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
     let connect = config.connect.then(|| connect(stub));
-    let mut taken: BTreeSet<_> = stub.unary().map(|m| m.method.rust_name.clone()).collect();
-    let methods: Vec<_> = stub.unary().map(|m| method(stub, m)).collect();
+    let mut taken: BTreeSet<_> = stub.methods.iter().map(|m| m.method.rust_name.clone()).collect();
+    let methods: Vec<_> = stub.methods.iter().map(|m| method(stub, m)).collect();
     let outcomes: Vec<_> = stub
-        .unary()
-        .filter(|m| m.method.semantics.takes_slot())
+        .methods
+        .iter()
+        .filter(|m| m.method.semantics.takes_slot() || m.method.shape != Shape::Unary)
         .map(|m| outcome_of(stub, m, &mut taken))
         .collect();
     // Derives expand to items of their own, which would warn if the client is deprecated.
@@ -96,14 +98,20 @@ fn connect(stub: &Stub<'_>) -> TokenStream {
 }
 
 fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
-    let StubMethod { index, request, reply, .. } = method;
-    let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
+    let (descriptor, index) = (stub.descriptor(), method.index);
     let (docs, deprecated) = (method.docs(&[]), method.deprecated());
+    let signature = client_trait::signature(stub, method);
+    let how = match method.method.shape {
+        Shape::Unary => quote!(unary(&#descriptor.methods[#index], &request)),
+        Shape::ServerStreaming => quote!(server_streaming(&#descriptor.methods[#index], &request)),
+        Shape::ClientStreaming => quote!(client_streaming(&#descriptor.methods[#index])),
+        Shape::BidiStreaming => quote!(bidi_streaming(&#descriptor.methods[#index])),
+    };
     quote! {
         #docs
         #deprecated
-        pub fn #name(&self, request: #request) -> #runtime::UnaryCall<#reply> {
-            self.channel.unary(&#descriptor.methods[#index], &request)
+        pub #signature {
+            self.channel.#how
         }
     }
 }
@@ -113,7 +121,7 @@ fn outcome_of(
     method: &StubMethod<'_>,
     taken: &mut BTreeSet<String>,
 ) -> TokenStream {
-    let StubMethod { index, reply, .. } = method;
+    let (index, reply) = (method.index, method.returned());
     let (runtime, descriptor) = (&stub.runtime, stub.descriptor());
     let name = free_name(&method.method.rust_name, taken);
     let rpc = method.method.rust_name.trim_start_matches("r#");

@@ -4,6 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 use super::{Stub, StubMethod, ident};
+use crate::semantics::Shape;
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     let (name, client) = (ident(&stub.names.calls), ident(&stub.names.client));
@@ -12,16 +13,18 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
             " The calls of [`{}`], so that code that makes them can be tested",
             stub.names.client
         ),
-        " without a server: a mock returns `UnaryCall::resolved(..)`.".into(),
+        " without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream".into(),
+        " `StreamCall::resolved(..)` or `StreamCall::failed(..)`.".into(),
     ];
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
-    let declared = stub.unary().map(|m| {
+    let declared = stub.methods.iter().map(|m| {
         let (docs, deprecated, signature) = (m.docs(&[]), m.deprecated(), signature(stub, m));
         quote!(#docs #deprecated #signature;)
     });
-    let forwarded = stub.unary().map(|m| {
+    let forwarded = stub.methods.iter().map(|m| {
         let (method, signature) = (m.ident(), signature(stub, m));
-        quote!(#signature { #client::#method(self, request) })
+        let request = (!m.client_streams()).then(|| quote!(request));
+        quote!(#signature { #client::#method(self, #request) })
     });
     quote! {
         #(#[doc = #docs])*
@@ -38,8 +41,21 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     }
 }
 
-fn signature(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
+pub(super) fn signature(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
     let StubMethod { request, reply, .. } = method;
     let (runtime, name) = (&stub.runtime, method.ident());
-    quote!(fn #name(&self, request: #request) -> #runtime::UnaryCall<#reply>)
+    match method.method.shape {
+        Shape::Unary => {
+            quote!(fn #name(&self, request: #request) -> #runtime::UnaryCall<#reply>)
+        }
+        Shape::ServerStreaming => quote! {
+            fn #name(&self, request: #request) -> #runtime::StreamCall<#runtime::Replies<#reply>>
+        },
+        Shape::ClientStreaming => quote! {
+            fn #name(&self) -> #runtime::StreamCall<#runtime::ClientStream<#request, #reply>>
+        },
+        Shape::BidiStreaming => quote! {
+            fn #name(&self) -> #runtime::StreamCall<#runtime::BidiStream<#request, #reply>>
+        },
+    }
 }

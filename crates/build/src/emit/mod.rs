@@ -51,9 +51,13 @@ pub(crate) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
 }
 
 impl<'a> Stub<'a> {
-    /// The methods that can be called.
+    /// The methods with one request and one reply.
     fn unary(&self) -> impl Iterator<Item = &StubMethod<'a>> {
         self.methods.iter().filter(|m| m.method.shape == Shape::Unary)
+    }
+
+    fn streaming(&self) -> impl Iterator<Item = &StubMethod<'a>> {
+        self.methods.iter().filter(|m| m.method.shape != Shape::Unary)
     }
 
     /// The methods that a replicated machine has: a `maybe` call has no place in a log.
@@ -93,6 +97,19 @@ impl<'a> Stub<'a> {
 impl StubMethod<'_> {
     fn ident(&self) -> Ident {
         ident(&self.method.rust_name)
+    }
+
+    fn client_streams(&self) -> bool {
+        matches!(self.method.shape, Shape::ClientStreaming | Shape::BidiStreaming)
+    }
+
+    fn server_streams(&self) -> bool {
+        matches!(self.method.shape, Shape::ServerStreaming | Shape::BidiStreaming)
+    }
+
+    /// What a handler of the method returns: nothing where it sends its replies itself.
+    fn returned(&self) -> TokenStream {
+        if self.server_streams() { quote!(()) } else { self.reply.clone() }
     }
 
     /// The comment of the rpc, what is promised about its calls, then `more`.

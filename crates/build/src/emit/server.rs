@@ -52,6 +52,7 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
 fn service(stub: &Stub<'_>, name: &Ident, handler: &Ident, generic: &Ident) -> TokenStream {
     let (runtime, descriptor, allow) = (&stub.runtime, stub.descriptor(), stub.allow_deprecated());
     let arms = stub.unary().map(|m| arm(stub, m, handler, generic));
+    let stream = stream(stub, handler, generic);
     quote! {
         #allow
         impl<#generic: #handler> #runtime::Service for #name<#generic> {
@@ -76,6 +77,85 @@ fn service(stub: &Stub<'_>, name: &Ident, handler: &Ident, generic: &Ident) -> T
                     }
                 }
             }
+
+            #stream
+        }
+    }
+}
+
+/// The part of the service that starts handlers of streams; none if no method streams.
+fn stream(stub: &Stub<'_>, handler: &Ident, generic: &Ident) -> Option<TokenStream> {
+    let runtime = &stub.runtime;
+    let arms: Vec<_> = stub.streaming().map(|m| stream_arm(stub, m, handler, generic)).collect();
+    if arms.is_empty() {
+        return None;
+    }
+    Some(quote! {
+        fn stream(
+            &self,
+            method: usize,
+            request: #runtime::Call<#runtime::Encoded>,
+            port: ::std::sync::Arc<dyn #runtime::Port>,
+        ) -> #runtime::Handling {
+            match method {
+                #(#arms)*
+                _ => {
+                    ::core::mem::drop((request, port));
+                    ::std::boxed::Box::pin(async move {
+                        #runtime::Answer::Status(#runtime::Status::unimplemented(
+                            "this server cannot run this method",
+                        ))
+                    })
+                }
+            }
+        }
+    })
+}
+
+fn stream_arm(
+    stub: &Stub<'_>,
+    method: &StubMethod<'_>,
+    handler: &Ident,
+    generic: &Ident,
+) -> TokenStream {
+    let StubMethod { index, request, .. } = method;
+    let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
+    let call = if method.client_streams() {
+        quote! {
+            ::core::mem::drop(encoded);
+            let call = #runtime::Call::new((), context);
+        }
+    } else {
+        quote! {
+            let call = match encoded.into_message::<#request>(id) {
+                ::core::result::Result::Ok(message) => #runtime::Call::new(message, context),
+                ::core::result::Result::Err(error) => {
+                    return #runtime::Answer::unreadable(error);
+                }
+            };
+        }
+    };
+    let requests = method
+        .client_streams()
+        .then(|| quote!(#runtime::Requests::new(::std::sync::Arc::clone(&port), id),));
+    let replies = method
+        .server_streams()
+        .then(|| quote!(#runtime::ReplySender::new(::std::sync::Arc::clone(&port), id),));
+    quote! {
+        #index => {
+            let handler = ::std::sync::Arc::clone(&self.handler);
+            ::std::boxed::Box::pin(async move {
+                let id = #descriptor.methods[#index].id();
+                let (encoded, context) = request.into_parts();
+                #call
+                match <#generic as #handler>::#name(&handler, call, #requests #replies).await {
+                    ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
+                        #runtime::Encoded::new(id, &reply),
+                        #runtime::Metadata::new(),
+                    ),
+                    ::core::result::Result::Err(status) => #runtime::Answer::Status(status),
+                }
+            })
         }
     }
 }

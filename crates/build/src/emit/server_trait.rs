@@ -13,7 +13,7 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
         &[format!("Implement it with plain `async fn`s and serve it with [`{server}`].")],
     );
     let deprecated = stub.deprecated();
-    let methods = stub.unary().map(|m| method(stub, m));
+    let methods = stub.methods.iter().map(|m| method(stub, m));
     quote! {
         #docs
         #deprecated
@@ -28,14 +28,20 @@ fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
     let StubMethod { request, reply, .. } = method;
     let (runtime, name) = (&stub.runtime, method.ident());
     let (docs, deprecated) = (method.docs(&[]), method.deprecated());
+    let called = if method.client_streams() { quote!(()) } else { request.clone() };
+    let requests = method.client_streams().then(|| quote!(requests: #runtime::Requests<#request>,));
+    let replies = method.server_streams().then(|| quote!(replies: #runtime::ReplySender<#reply>,));
+    let returned = method.returned();
     quote! {
         #docs
         #deprecated
         fn #name(
             &self,
-            call: #runtime::Call<#request>,
+            call: #runtime::Call<#called>,
+            #requests
+            #replies
         ) -> impl ::core::future::Future<
-            Output = ::core::result::Result<#reply, #runtime::Status>,
+            Output = ::core::result::Result<#returned, #runtime::Status>,
         > + ::core::marker::Send;
     }
 }

@@ -33,7 +33,9 @@ impl<S: Service> Caller for Direct<S> {
             let index = methods.iter().position(|m| *m == call.method).unwrap();
             let request = Call::new(call.request, CallContext::default());
             let outcome = match service.call(index, request).await {
-                Answer::Reply(reply, metadata) => return Ok(IncomingReply { reply, metadata }),
+                Answer::Reply(reply, metadata) => {
+                    return Ok(IncomingReply { reply, metadata, stream: None });
+                }
                 Answer::Status(status) => Outcome::Executed(status),
                 Answer::NotExecuted(why) => Outcome::NotExecuted(why),
             };
@@ -50,7 +52,7 @@ impl<S: Service> Caller for Direct<S> {
     fn outcome(&self, _: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
         let id = BANK_DESCRIPTOR.methods[0].id();
         let reply = Encoded::new(id, &TransferReply { from_cents: 7 });
-        let reply = IncomingReply { reply, metadata: Metadata::new() };
+        let reply = IncomingReply { reply, ..IncomingReply::default() };
         Box::pin(async move { Ok(CallState::Replied(reply)) })
     }
 }
@@ -75,6 +77,17 @@ impl Bank for Ledger {
 
     async fn balance(&self, _: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
         Ok(BalanceReply { cents: 100 })
+    }
+
+    async fn history(
+        &self,
+        call: Call<HistoryRequest>,
+        mut replies: ReplySender<Entry>,
+    ) -> Result<(), Status> {
+        for n in 1..=3 {
+            replies.send(&Entry { reference: n, cents: 10, balance_cents: 10 * n as i64 }).await?;
+        }
+        if call.account == "nobody" { Err(Status::not_found("no such account")) } else { Ok(()) }
     }
 
     async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {
@@ -156,6 +169,10 @@ impl BankCalls for Broken {
         UnaryCall::resolved(Ok(BalanceReply { cents: 1 }))
     }
 
+    fn history(&self, _: HistoryRequest) -> StreamCall<Replies<Entry>> {
+        StreamCall::resolved([Entry { reference: 7, ..Entry::default() }], Ok(()))
+    }
+
     fn beat(&self, _: Heartbeat) -> UnaryCall<()> {
         UnaryCall::resolved(Ok(()))
     }
@@ -167,6 +184,9 @@ fn a_mock_takes_the_place_of_a_client() {
         now(bank.transfer(transfer(1)))
     }
     assert_eq!(try_it(&Broken).unwrap_err().outcome(), &Outcome::Lost);
+    let mut history = now(Broken.history(HistoryRequest::default())).unwrap();
+    assert_eq!(now(history.message()).unwrap().map(|entry| entry.reference), Some(7));
+    assert_eq!(now(history.message()).unwrap(), None);
     let client = BankClient::new(channel(BankServer::new(Ledger::default())));
     assert!(try_it(&client).is_ok());
 }

@@ -19,6 +19,10 @@ pub struct Footprint {
     pub held_replies: u64,
     /// Requests whose handlers have not answered.
     pub executing: usize,
+    /// Streams at the server half.
+    pub streams: usize,
+    /// Bytes that they hold.
+    pub stream_bytes: u64,
     /// Bytes of messages that are being put together.
     pub assembling: u64,
     /// Calls that this node's users wait for.
@@ -41,6 +45,8 @@ impl Footprint {
             kept_replies: held.kept,
             held_replies: held.held,
             executing: server.map_or(0, Server::executing),
+            streams: server.map_or(0, |server| server.streams().0),
+            stream_bytes: server.map_or(0, |server| server.streams().1),
             assembling: assembly.held(),
             calls: client.pending(),
         }

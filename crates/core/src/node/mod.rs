@@ -29,7 +29,8 @@ pub use footprint::Footprint;
 pub use crate::rpc::{
     Ask, Asked, CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding,
     IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed, QueryKey,
-    RequestKey, SessionCommand, SessionTable, SessionTicket, Staleness, Told, record_of,
+    RequestKey, SessionCommand, SessionTable, SessionTicket, Staleness, StreamKey, StreamRead,
+    StreamRefusal, Told, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -37,7 +38,7 @@ pub use crate::service::RequestKind;
 use crate::limits::Limits;
 use crate::random::Random;
 use crate::rpc::{Assembly, Client, Context, MessageBuffer, Progress, Server, close_code};
-use crate::service::{Answer, Method, OutgoingCall};
+use crate::service::{Answer, Encoded, Method, OutgoingCall};
 use crate::session::{CallId, Races, SessionId};
 use crate::time::{Instant, earliest};
 use crate::transport::connection::{ConnectionEvent, Stats};
@@ -111,9 +112,7 @@ impl Node {
         self.endpoint.handle_timeout(now);
         self.assembly.handle_timeout(now);
         self.with_client(now, |client, cx| client.handle_timeout(cx));
-        if let Some(server) = &mut self.server {
-            server.handle_timeout(now);
-        }
+        self.with_server(now, Server::handle_timeout);
         self.end_stalled(now);
         self.pass_on(now);
     }
@@ -308,6 +307,43 @@ impl Node {
     /// [`Event::Drained`].
     pub fn drain(&mut self, now: Instant) {
         self.with_server(now, |server, cx| server.drain(cx));
+    }
+
+    /// Sends a message on a stream.
+    ///
+    /// # Errors
+    /// The message if there is no room for it yet, or why it is not taken at all.
+    pub fn send_message(
+        &mut self,
+        now: Instant,
+        stream: StreamKey,
+        message: Encoded,
+    ) -> Result<(), StreamRefusal> {
+        match stream {
+            StreamKey::Call(call) => {
+                self.with_client(now, |client, cx| client.send_message(cx, call, message))
+            }
+            StreamKey::Request(request) => self
+                .with_server(now, |server, cx| server.send_message(cx, request, message))
+                .unwrap_or(Err(StreamRefusal::Over)),
+        }
+    }
+
+    /// No further message comes on a stream that this node's user began. Its replies go on.
+    pub fn end_messages(&mut self, now: Instant, call: CallKey) {
+        self.with_client(now, |client, cx| client.end_messages(cx, call));
+    }
+
+    /// Takes the next message of a stream. What is taken gives the sender credit for more.
+    pub fn take_message(&mut self, now: Instant, stream: StreamKey) -> StreamRead {
+        match stream {
+            StreamKey::Call(call) => {
+                self.with_client(now, |client, cx| client.take_message(cx, call))
+            }
+            StreamKey::Request(request) => self
+                .with_server(now, |server, cx| server.take_message(cx, request))
+                .unwrap_or(StreamRead::End),
+        }
     }
 
     /// Closes every connection at once, telling the peers. What they are told is in the next

@@ -100,6 +100,12 @@ impl Outgoing {
         }
     }
 
+    /// Whether a message would be sent now; else it is told when there is room.
+    pub(crate) fn has_room(&self, endpoint: &mut Endpoint, handle: ConnectionHandle) -> bool {
+        self.waiting.is_empty()
+            && endpoint.connection_mut(handle).is_some_and(|connection| !connection.lacks_room())
+    }
+
     /// Takes a waiting message back.
     pub(crate) fn cancel(&mut self, tag: u64) {
         self.waiting.retain(|(_, other)| *other != tag);

@@ -10,7 +10,7 @@ use super::codec::MessageBuffer;
 use super::kept::Kept;
 use super::message::{Parts, ReplyPayload, ToClient, session_reference};
 use crate::limits::Limits;
-use crate::service::{Answer, NotExecuted, Status};
+use crate::service::{Answer, NotExecuted, Status, StreamEnd};
 use crate::session::{
     self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, QueryAnswer,
     Refusal, Refused, SessionId, SessionSecret, Sessions, SlotChange, SlotPosition,
@@ -184,7 +184,23 @@ impl<C: Copy + Eq> Desk<C> {
         answer: Answer,
         buffer: &mut MessageBuffer,
     ) -> Option<(C, Parts)> {
-        let reply = match ReplyPayload::of(answer) {
+        self.finish_as(now, attachment, slot, sequence, answer, None, buffer)
+    }
+
+    /// The same of a call that may be a stream.
+    #[inline]
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn finish_as(
+        &mut self,
+        now: Instant,
+        attachment: &Attachment,
+        slot: u32,
+        sequence: u64,
+        answer: Answer,
+        stream: Option<StreamEnd>,
+        buffer: &mut MessageBuffer,
+    ) -> Option<(C, Parts)> {
+        let mut reply = match ReplyPayload::of(answer) {
             Ok(reply) => reply,
             Err(why) => {
                 let connection =
@@ -193,10 +209,17 @@ impl<C: Copy + Eq> Desk<C> {
                 return Some((connection, message.encode(buffer)));
             }
         };
+        reply.stream = stream;
         let owned = self.sessions.limits().kept_reply;
         let (parts, kept) = ToClient::new_reply(slot, sequence, reply, owned, buffer);
         let completion = self.sessions.complete(now, attachment, slot, sequence, &kept)?;
         Some((completion.connection?, parts))
+    }
+
+    /// What to tell a connection that does not speak for its session any more.
+    pub(crate) fn refusal(&self, attachment: &Attachment) -> Option<Verdict> {
+        let refusal = self.sessions.check_attached(attachment).err()?;
+        Some(refused(attachment.session(), refusal))
     }
 
     /// What is known of a call, for whoever proves that the session is its own.
@@ -235,16 +258,20 @@ impl ReplyPayload {
     pub(crate) fn of(answer: Answer) -> Result<Self, NotExecuted> {
         match answer {
             Answer::NotExecuted(why) => Err(why),
-            Answer::Reply(encoded, metadata) => {
-                Ok(Self { digest: encoded.digest, status: None, metadata, body: encoded.body })
-            }
+            Answer::Reply(encoded, metadata) => Ok(Self {
+                digest: encoded.digest,
+                status: None,
+                metadata,
+                body: encoded.body,
+                stream: None,
+            }),
             Answer::Status(status) => Ok(Self::of_status(status)),
         }
     }
 
     fn of_status(status: Status) -> Self {
         let metadata = status.metadata().clone();
-        Self { digest: 0, status: Some(status), metadata, body: Rope::EMPTY }
+        Self { digest: 0, status: Some(status), metadata, body: Rope::EMPTY, stream: None }
     }
 }
 

@@ -42,6 +42,37 @@ impl RequestKey {
     }
 }
 
+/// Names a stream at this node: at the client by its call, at the server by its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StreamKey {
+    /// A stream that this node's user began.
+    Call(CallKey),
+    /// A stream that a handler of this node answers.
+    Request(RequestKey),
+}
+
+/// What a stream has for its reader.
+#[derive(Debug)]
+pub enum StreamRead {
+    /// The next message.
+    Message(Encoded),
+    /// Nothing yet: [`Event::Readable`] follows.
+    Blocked,
+    /// No message comes any more. At the client the call's end says whether that is all of them.
+    End,
+}
+
+/// Why a stream took no message.
+#[derive(Debug)]
+pub enum StreamRefusal {
+    /// There is no room: [`Event::Writable`] follows. This is the message.
+    Full(Encoded),
+    /// The message is larger than this many bytes, which is what this node takes.
+    TooLarge(u64),
+    /// The stream is over, or its sending side was ended.
+    Over,
+}
+
 /// What a node tells its driver.
 #[derive(Debug)]
 pub enum Event {
@@ -61,13 +92,17 @@ pub enum Event {
     /// Once it was applied, tell what the table answered with
     /// [`Node::tell`](crate::node::Node::tell).
     Command(SessionCommand),
-    /// The caller of this read has gone: stop its handler. No answer is due.
+    /// The caller of this read has gone, or this stream is over: stop its handler. No answer is due.
     Cancelled(RequestKey),
     /// A question about a session that another worker of this server keeps: ask that worker's node
     /// with [`Node::find`](crate::node::Node::find), then call
     /// [`Node::answer_query`](crate::node::Node::answer_query). At a replica: about any session; ask
     /// the table with [`SessionTable::query`](crate::node::SessionTable::query), as for a read.
     Query(IncomingQuery),
+    /// A stream has a message, or its end, for a reader that had found nothing.
+    Readable(StreamKey),
+    /// A stream has room again for a sender that had found none, or is over.
+    Writable(StreamKey),
     /// The drain is over: every request was answered and every kept reply released.
     Drained,
 }

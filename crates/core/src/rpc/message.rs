@@ -9,7 +9,8 @@ use stubborn_rope::Rope;
 
 use super::codec::{Malformed, MessageBuffer, Reader, Writer};
 use super::kept::Kept;
-use crate::service::{Code, Metadata, MethodId, NotExecuted, Status};
+use super::stream::Part;
+use crate::service::{Code, Metadata, MethodId, NotExecuted, Shape, Status, StreamEnd};
 use crate::session::{
     Attached, CallId, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId, SessionSecret,
     SlotChange, SlotPosition, SlotReport, SlotState,
@@ -59,6 +60,22 @@ pub(crate) enum ToServer {
     },
     Maybe(RequestPayload),
     CloseSession,
+    /// A request that opens a stream: `window` is what replies may count before more is granted.
+    Stream {
+        slot: u32,
+        sequence: u64,
+        shape: Shape,
+        window: u64,
+        payload: RequestPayload,
+    },
+    /// Of an open stream.
+    Part(Part),
+    /// As a fence; and if the call is a stream that executes, its handler is stopped.
+    CancelStream {
+        slot: u32,
+        sequence: u64,
+        overdue: bool,
+    },
 }
 
 /// How old the state may be that a read is answered from.
@@ -163,6 +180,13 @@ pub(crate) enum ToClient {
         reference: [u8; 16],
         after: Duration,
     },
+    /// Of an open stream.
+    Part(Part),
+    /// Nothing of the stream of this number is kept: its messages do not come any more.
+    NoStream {
+        slot: u32,
+        sequence: u64,
+    },
 }
 
 /// What every reply carries: a status, or (no status) the reply's body.
@@ -172,6 +196,8 @@ pub(crate) struct ReplyPayload {
     pub(crate) status: Option<Status>,
     pub(crate) metadata: Metadata,
     pub(crate) body: Rope,
+    /// Of a stream: how it ended.
+    pub(crate) stream: Option<StreamEnd>,
 }
 
 /// The first bytes of an encoded message, and the body that follows them uncopied. A short body is
@@ -190,6 +216,8 @@ const CANCEL_READ: u8 = 0x09;
 const MAYBE: u8 = 0x0a;
 const CLOSE_SESSION: u8 = 0x0b;
 const STALE_READ: u8 = 0x0c;
+const STREAM: u8 = 0x0d;
+const CANCEL_STREAM: u8 = 0x0e;
 
 const OPENED: u8 = 0x41;
 const ATTACHED: u8 = 0x42;
@@ -210,6 +238,10 @@ const SESSION_BUSY: u8 = 0x50;
 const READ_TOO_STALE: u8 = 0x51;
 const AS_OF: u8 = 0x52;
 const MEMBERS: u8 = 0x53;
+const NO_STREAM: u8 = 0x60;
+
+/// Added to the number of a status in the reply of a stream, which has its end behind it.
+const OF_STREAM: u64 = 32;
 
 /// Members of a group whose addresses are told at most.
 const MOST_MEMBERS: u64 = 64;
@@ -288,6 +320,16 @@ impl ToServer {
             Self::CloseSession => {
                 w.byte(CLOSE_SESSION);
             }
+            Self::Stream { slot, sequence, shape, window, payload } => {
+                w.position(STREAM, slot, sequence);
+                w.byte(shape_byte(shape)).varint(window);
+                body = payload.encode(&mut w);
+            }
+            Self::Part(part) => return part.encode(buffer),
+            Self::CancelStream { slot, sequence, overdue } => {
+                w.position(CANCEL_STREAM, slot, sequence);
+                w.byte(overdue.into());
+            }
         }
         buffer.finish(body)
     }
@@ -321,6 +363,19 @@ impl ToServer {
             CANCEL_READ => Self::CancelRead { read: r.varint()? },
             MAYBE => Self::Maybe(RequestPayload::decode(&mut r)?),
             CLOSE_SESSION => Self::CloseSession,
+            STREAM => Self::Stream {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                shape: shape(r.byte()?).ok_or(Malformed)?,
+                window: r.varint()?,
+                payload: RequestPayload::decode(&mut r)?,
+            },
+            kind if Part::is_kind(kind) => Self::Part(Part::decode(kind, &mut r)?),
+            CANCEL_STREAM => Self::CancelStream {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                overdue: flag(r.byte()?)?,
+            },
             _ => return Err(Malformed),
         };
         r.end()?;
@@ -404,6 +459,21 @@ impl PayloadRef<'_> {
     ) -> Parts {
         let mut w = buffer.writer();
         w.position(REQUEST, slot, sequence);
+        self.encode_head(&mut w);
+        buffer.finish_ref(self.body)
+    }
+
+    /// The STREAM message.
+    pub(crate) fn encode_stream(
+        self,
+        id: CallId,
+        shape: Shape,
+        window: u64,
+        buffer: &mut MessageBuffer,
+    ) -> Parts {
+        let mut w = buffer.writer();
+        w.position(STREAM, id.slot, id.sequence);
+        w.byte(shape_byte(shape)).varint(window);
         self.encode_head(&mut w);
         buffer.finish_ref(self.body)
     }
@@ -526,6 +596,8 @@ impl ToClient {
             Self::SessionBusy { reference, after } => {
                 w.byte(SESSION_BUSY).raw(&reference).duration(Some(after));
             }
+            Self::Part(part) => return part.encode(buffer),
+            Self::NoStream { slot, sequence } => w.position(NO_STREAM, slot, sequence),
         }
         buffer.finish(body)
     }
@@ -637,6 +709,8 @@ impl ToClient {
             SESSION_BUSY => {
                 Self::SessionBusy { reference: r.array()?, after: r.duration()?.ok_or(Malformed)? }
             }
+            kind if Part::is_kind(kind) => Self::Part(Part::decode(kind, &mut r)?),
+            NO_STREAM => Self::NoStream { slot: r.varint32()?, sequence: r.varint()? },
             _ => return Err(Malformed),
         };
         r.end()?;
@@ -653,13 +727,13 @@ impl ReplyPayload {
     /// Everything but the body.
     pub(crate) fn encode_head(&self, w: &mut Writer<'_>) {
         w.fixed64(self.digest);
-        match &self.status {
-            None => {
-                w.varint(0);
-            }
-            Some(status) => {
-                w.varint(status_number(status)).text(status.message()).sized(status.details());
-            }
+        let code = self.status.as_ref().map_or(0, status_number);
+        match self.stream {
+            None => w.varint(code),
+            Some(end) => w.varint(code + OF_STREAM).varint(end.taken).varint(end.sent),
+        };
+        if let Some(status) = &self.status {
+            w.text(status.message()).sized(status.details());
         }
         w.metadata(&self.metadata);
     }
@@ -676,7 +750,12 @@ impl ReplyPayload {
 
     fn decode(r: &mut Reader) -> Result<Self, Malformed> {
         let digest = r.fixed64()?;
-        let code = r.varint()?;
+        let mut code = r.varint()?;
+        let mut stream = None;
+        if code >= OF_STREAM {
+            code -= OF_STREAM;
+            stream = Some(StreamEnd { taken: r.varint()?, sent: r.varint()? });
+        }
         let said = if code == 0 { None } else { Some((r.text()?, r.sized()?)) };
         let metadata = r.metadata()?;
         let status = said.map(|(message, details)| {
@@ -684,7 +763,7 @@ impl ReplyPayload {
                 .with_details(details)
                 .with_metadata(metadata.clone())
         });
-        Ok(Self { digest, status, metadata, body: r.rest().into() })
+        Ok(Self { digest, status, metadata, body: r.rest().into(), stream })
     }
 }
 
@@ -693,6 +772,25 @@ fn status_number(status: &Status) -> u64 {
     match status.code() {
         Code::Ok => Code::Unknown as u64,
         code => code as u64,
+    }
+}
+
+/// Bit 0: the client streams; bit 1: the server does.
+fn shape_byte(shape: Shape) -> u8 {
+    u8::from(shape.client_streams()) | u8::from(shape.server_streams()) << 1
+}
+
+fn shape(byte: u8) -> Option<Shape> {
+    [Shape::ClientStreaming, Shape::ServerStreaming, Shape::BidiStreaming]
+        .into_iter()
+        .find(|shape| shape_byte(*shape) == byte)
+}
+
+fn flag(byte: u8) -> Result<bool, Malformed> {
+    match byte {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Malformed),
     }
 }
 

@@ -6,6 +6,8 @@ use proptest::collection::vec as list;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rpc::stream::{Content, Credit};
+use crate::service::Encoded;
 
 const ID: u64 = (1 << 62) - 1;
 
@@ -49,13 +51,16 @@ fn request() -> impl Strategy<Value = RequestPayload> {
 
 fn reply() -> impl Strategy<Value = ReplyPayload> {
     let status = proptest::option::of((1..=16u64, "\\PC{0,20}", body()));
-    (any::<u64>(), status, metadata(), body()).prop_map(|(digest, status, metadata, body)| {
+    let stream = proptest::option::of((0..=ID, 0..=ID));
+    (any::<u64>(), status, metadata(), body(), stream).prop_map(|parts| {
+        let (digest, status, metadata, body, stream) = parts;
+        let stream = stream.map(|(taken, sent)| StreamEnd { taken, sent });
         let status = status.map(|(code, message, details)| {
             Status::new(Code::from_number(code), message)
                 .with_details(details)
                 .with_metadata(metadata.clone())
         });
-        ReplyPayload { digest, status, metadata, body: body.into() }
+        ReplyPayload { digest, status, metadata, body: body.into(), stream }
     })
 }
 
@@ -63,6 +68,31 @@ fn why() -> impl Strategy<Value = NotExecuted> {
     (0..9u64, "\\PC{0,20}").prop_map(|(number, detail)| NotExecuted {
         reason: NotExecutedReason::from_wire(number).unwrap(),
         detail: Cow::Owned(detail),
+    })
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let all = [Shape::ClientStreaming, Shape::ServerStreaming, Shape::BidiStreaming];
+    proptest::sample::select(all.to_vec())
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let content = prop_oneof![
+        (0..=ID, any::<u64>(), body()).prop_map(|(index, digest, body)| Content::Message {
+            index,
+            message: Encoded { body: body.into(), digest }
+        }),
+        (0..=ID).prop_map(|count| Content::End { count }),
+        (0..=ID, 0..=ID, 0..=ID).prop_map(|(received, taken, limit)| Content::Credit(Credit {
+            received,
+            taken,
+            limit
+        })),
+    ];
+    (position(), content).prop_map(|(at, content)| Part {
+        slot: at.slot,
+        sequence: at.sequence,
+        content,
     })
 }
 
@@ -91,6 +121,15 @@ fn to_server() -> impl Strategy<Value = ToServer> {
         (0..=ID).prop_map(|read| ToServer::CancelRead { read }),
         request().prop_map(ToServer::Maybe),
         Just(ToServer::CloseSession),
+        (position(), shape(), 0..=ID, request()).prop_map(|(at, shape, window, payload)| {
+            ToServer::Stream { slot: at.slot, sequence: at.sequence, shape, window, payload }
+        }),
+        part().prop_map(ToServer::Part),
+        (position(), any::<bool>()).prop_map(|(at, overdue)| ToServer::CancelStream {
+            slot: at.slot,
+            sequence: at.sequence,
+            overdue
+        }),
     ]
 }
 
@@ -131,6 +170,8 @@ fn to_client() -> impl Strategy<Value = ToClient> {
         (0..=ID, list("[a-z0-9.:]{0,30}", 0..9))
             .prop_map(|(version, addresses)| ToClient::Members { version, addresses }),
         Just(ToClient::Draining),
+        part().prop_map(ToClient::Part),
+        position().prop_map(|at| ToClient::NoStream { slot: at.slot, sequence: at.sequence }),
     ]
 }
 
@@ -160,6 +201,7 @@ fn a_status_of_ok_still_says_that_the_handler_failed() {
         status: Some(Status::new(Code::Ok, String::from("odd"))),
         metadata: Metadata::new(),
         body: Rope::EMPTY,
+        stream: None,
     };
     let read = ReplyPayload::from_kept(&new_reply(reply).1).unwrap();
     assert_eq!(read.status.map(|status| status.code()), Some(Code::Unknown));
@@ -186,10 +228,11 @@ proptest! {
                 status: None,
                 metadata: Metadata::new(),
                 body: bytes.slice(read.body..).into(),
+                stream: None,
             },
         });
         let is_plain = matches!(&message, ToClient::Reply { reply, .. }
-            if reply.status.is_none() && reply.metadata.is_empty());
+            if reply.status.is_none() && reply.metadata.is_empty() && reply.stream.is_none());
         prop_assert_eq!(plain, is_plain.then_some(message));
     }
 

@@ -18,12 +18,13 @@ mod message;
 mod server;
 mod spares;
 mod stored;
+mod stream;
 
 pub use codec::Malformed;
 pub use config::{ChannelConfig, SessionTicket};
 pub use event::{
     CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalCall, JournalEntry,
-    JournalRequest, RequestKey,
+    JournalRequest, RequestKey, StreamKey, StreamRead, StreamRefusal,
 };
 
 pub use message::Staleness;

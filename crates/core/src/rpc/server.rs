@@ -2,6 +2,7 @@
 
 mod group;
 mod query;
+mod stream;
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -20,15 +21,16 @@ use super::message::{
 };
 use crate::limits::Limits;
 use crate::service::{
-    Answer, Call, CallContext, Clock, Encoded, Metadata, NotExecuted, Peer, RequestKind,
+    Answer, Call, CallContext, Clock, Encoded, Metadata, NotExecuted, Peer, RequestKind, Shape,
 };
 use crate::session::{
     Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions,
 };
-use crate::time::Instant;
+use crate::time::{Instant, earliest};
 use crate::transport::endpoint::ConnectionHandle;
 
 use self::group::Group;
+use self::stream::{Place, Streams};
 pub use query::{Finding, IncomingQuery, QueryKey};
 
 /// The server half of a node.
@@ -40,6 +42,7 @@ pub(crate) struct Server {
     clients: Arena<Client>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     requests: Arena<Pending>,
+    streams: Streams,
     draining: bool,
     drained: bool,
 }
@@ -66,6 +69,7 @@ enum PendingKind {
     Numbered { attachment: Attachment, slot: u32, sequence: u64 },
     Read { client: u64, read: u64, stale: Option<Staleness> },
     Maybe,
+    Stream { place: Place, sequence: u64, shape: Shape },
 }
 
 impl Server {
@@ -76,6 +80,7 @@ impl Server {
             clients: Arena::default(),
             by_handle: BTreeMap::new(),
             requests: Arena::default(),
+            streams: Streams::default(),
             draining: false,
             drained: false,
         }
@@ -83,6 +88,11 @@ impl Server {
 
     pub(crate) fn sessions(&self) -> &Sessions<Kept> {
         &self.desk.sessions
+    }
+
+    /// How many streams there are, and the bytes that they hold.
+    pub(crate) fn streams(&self) -> (usize, u64) {
+        (self.streams.len(), self.streams.held())
     }
 
     /// Requests whose handlers have not answered.
@@ -148,6 +158,9 @@ impl Server {
         if let Some(client) = self.by_handle.get(&handle).and_then(|c| self.clients.get_mut(*c)) {
             client.outgoing.flush(cx.endpoint, handle, |_, _| {});
         }
+        if let Some(&client) = self.by_handle.get(&handle) {
+            self.pump_waiting(cx, client);
+        }
     }
 
     /// A connection is over: its reads are cancelled, its session is remembered.
@@ -162,6 +175,9 @@ impl Server {
             group.left(key);
         }
         if let Some(attachment) = client.attachment {
+            if self.desk.refusal(&attachment).is_none() {
+                self.part_streams(cx, attachment.session(), None);
+            }
             // When two attempts of one client cross, the one that it uses may be the one that
             // attached first, and the other one that is given up took the session with it.
             if let Some(old) = self.desk.sessions.detach(cx.now, &attachment) {
@@ -190,13 +206,20 @@ impl Server {
 
     /// A handler is done, or was never started.
     pub(crate) fn answer(&mut self, cx: &mut Context<'_>, key: RequestKey, answer: Answer) {
+        // A stream's request stays until its messages are sent.
+        if let Some(Pending { kind: PendingKind::Stream { place, sequence, .. }, .. }) =
+            self.requests.get(key.0)
+        {
+            let (place, sequence) = (*place, *sequence);
+            return self.answer_stream(cx, place, sequence, answer);
+        }
         let Some(pending) = self.requests.remove(key.0) else { return };
         match pending.kind {
             PendingKind::Numbered { attachment, slot, sequence } => {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
             PendingKind::Read { client, read, .. } => self.answer_read(cx, client, read, answer),
-            PendingKind::Maybe => {}
+            PendingKind::Maybe | PendingKind::Stream { .. } => {}
         }
         self.check_drained(cx);
     }
@@ -219,11 +242,12 @@ impl Server {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.desk.sessions.next_timeout()
+        earliest(self.desk.sessions.next_timeout(), self.streams.next_timeout())
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        self.desk.sessions.expire(now);
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        self.desk.sessions.expire(cx.now);
+        self.streams_due(cx);
     }
 
     fn message(
@@ -253,6 +277,9 @@ impl Server {
             ToServer::Release(list) => {
                 let attachment = self.attachment(client)?;
                 let verdict = self.desk.release(&attachment, &list)?;
+                for at in &list {
+                    self.release_stream(attachment.session(), at.slot, at.sequence);
+                }
                 self.say(cx, client, verdict);
                 self.check_drained(cx);
             }
@@ -260,6 +287,13 @@ impl Server {
                 let attachment = self.attachment(client)?;
                 let verdict = self.desk.return_slots(&attachment, &list)?;
                 self.say(cx, client, verdict);
+            }
+            ToServer::Stream { slot, sequence, shape, window, payload } => {
+                self.open_stream(cx, client, (slot, sequence), (shape, window), payload)?;
+            }
+            ToServer::Part(part) => self.stream_part(cx, client, part)?,
+            ToServer::CancelStream { slot, sequence, overdue } => {
+                self.cancel_stream(cx, client, (slot, sequence), overdue)?;
             }
             ToServer::Query { query, call, secret } => self.query(cx, client, query, call, secret),
             ToServer::Read { read, payload } => self.read(cx, client, read, None, payload)?,
@@ -271,6 +305,9 @@ impl Server {
             ToServer::Maybe(_) => return Err(Violation("a maybe call came as a message")),
             ToServer::CloseSession => {
                 let attachment = self.attachment(client)?;
+                if self.desk.refusal(&attachment).is_none() {
+                    self.end_streams(cx, attachment.session());
+                }
                 self.desk.close(cx.now, &attachment);
                 self.check_drained(cx);
             }
@@ -311,6 +348,9 @@ impl Server {
         let attached = self.attachment(client).ok();
         let (verdict, attachment) =
             self.desk.attach(&caller, attached.as_ref(), session, secret)?;
+        if attachment.is_some() {
+            self.part_streams(cx, session, Some(client));
+        }
         self.set_attachment(client, attachment);
         self.say(cx, client, verdict);
         Ok(())
@@ -329,6 +369,7 @@ impl Server {
         match self.desk.request(&attachment, slot, sequence, payload.digest)? {
             Verdict::Execute => {
                 let id = CallId { session: attachment.session(), slot, sequence };
+                self.release_stream(id.session, slot, sequence);
                 let kind = PendingKind::Numbered { attachment, slot, sequence };
                 self.start(cx, client, kind, Some(id), payload);
             }
@@ -346,13 +387,14 @@ impl Server {
         kind: PendingKind,
         id: Option<CallId>,
         payload: RequestPayload,
-    ) {
-        let Some(state) = self.clients.get_mut(client) else { return };
+    ) -> Option<RequestKey> {
+        let state = self.clients.get_mut(client)?;
         let deadline = payload.deadline.map(|left| cx.now + left);
         let (request_kind, read, stale) = match &kind {
             PendingKind::Numbered { .. } => (RequestKind::Numbered, None, None),
             PendingKind::Read { read, stale, .. } => (RequestKind::Read, Some(*read), *stale),
             PendingKind::Maybe => (RequestKind::Maybe, None, None),
+            PendingKind::Stream { shape, .. } => (RequestKind::Stream(*shape), None, None),
         };
         let key = RequestKey(self.requests.insert(Pending { kind, deadline }));
         if let Some(read) = read {
@@ -373,6 +415,7 @@ impl Server {
             stale,
             call: Call::new(encoded, context),
         }));
+        Some(key)
     }
 
     fn fence(
@@ -436,7 +479,7 @@ impl Server {
             ToServer::decode(start.clone()).map_err(|_| Violation("malformed message"))?;
         let limit = cx.limits.message;
         match message {
-            ToServer::Request { .. } if self.group.is_some() => {
+            ToServer::Request { .. } | ToServer::Stream { .. } if self.group.is_some() => {
                 self.group_too_large(cx, client, start)?;
             }
             ToServer::Request { slot, sequence, .. } => {
@@ -444,6 +487,12 @@ impl Server {
                 let verdict = self.desk.too_large(&attachment, slot, sequence, limit)?;
                 self.say(cx, client, verdict);
             }
+            ToServer::Stream { slot, sequence, .. } => {
+                let attachment = self.attachment(client)?;
+                let verdict = self.desk.too_large(&attachment, slot, sequence, limit)?;
+                self.say(cx, client, verdict);
+            }
+            ToServer::Part(part) => self.stream_too_large(cx, client, &part)?,
             ToServer::Read { read, .. } | ToServer::StaleRead { read, .. } => {
                 self.send(cx, client, ToClient::ReadNotExecuted { read, why: larger_than(limit) });
             }

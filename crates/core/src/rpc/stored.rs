@@ -126,7 +126,10 @@ impl SessionCommand {
                     }
                 }
             }
-            ToServer::Fence { slot, sequence } => Asked::Fence {
+            // Keepers run no streams: they are refused, for good.
+            ToServer::Fence { slot, sequence }
+            | ToServer::Stream { slot, sequence, .. }
+            | ToServer::CancelStream { slot, sequence, .. } => Asked::Fence {
                 id: CallId { session: session()?, slot, sequence },
                 why: NotExecuted::new(NotExecutedReason::Fenced),
             },
@@ -139,6 +142,7 @@ impl SessionCommand {
             | ToServer::Read { .. }
             | ToServer::StaleRead { .. }
             | ToServer::CancelRead { .. }
+            | ToServer::Part(_)
             | ToServer::Maybe(_) => {
                 return Err(ClientMessage::violation("a message that changes no session"));
             }

@@ -16,6 +16,7 @@ use super::encoded::Encoded;
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Method, Semantics, Shape};
 use super::outcome::{CallError, CallState, NotExecuted, Outcome};
+use super::stream::Port;
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::Duration;
 
@@ -61,6 +62,17 @@ pub struct IncomingReply {
     pub reply: Encoded,
     /// Metadata that came with it.
     pub metadata: Metadata,
+    /// Of a stream: how it ended.
+    pub stream: Option<StreamEnd>,
+}
+
+/// How a stream ended: with it both sides know that nothing is missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamEnd {
+    /// Messages of the client that the handler has taken.
+    pub taken: u64,
+    /// Messages that the server has sent.
+    pub sent: u64,
 }
 
 /// The way to a server: implemented over UDP, over a simulated network, and in process.
@@ -101,6 +113,16 @@ pub trait Caller: Send + Sync + 'static {
     /// Gives up a reserved number: it is fenced.
     fn abandon(&self, id: CallId);
 
+    /// Begins a call of a method that streams. Dropping the last reference to the port cancels it.
+    ///
+    /// # Errors
+    /// If this caller carries no streams, or the call fails at once.
+    fn open(&self, call: OutgoingCall) -> Result<Arc<dyn Port>, CallError> {
+        let why = "this channel carries no streams";
+        let why = NotExecuted::because(NotExecutedReason::NeverSent, why);
+        Err(CallError::new(String::from(call.method.name()), Outcome::NotExecuted(why)))
+    }
+
     /// Asks what became of a call. From the session that owns it the answer is final: a call that
     /// has not started is fenced.
     fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>>;
@@ -128,7 +150,7 @@ impl fmt::Debug for Begun {
 
 /// A way to a server. Cheap to clone; clones share it.
 #[derive(Clone)]
-pub struct Channel(Arc<dyn Caller>);
+pub struct Channel(pub(super) Arc<dyn Caller>);
 
 impl Channel {
     /// A channel over this implementation.
@@ -281,7 +303,7 @@ impl<R> UnaryCall<R> {
         if let Some(id) = call.reserved {
             return Ok(id);
         }
-        if !call.method.semantics().takes_slot() {
+        if !call.method.takes_slot() {
             return Err(no_number(
                 String::from(call.method.name()),
                 "reads and maybe calls have no number",
@@ -314,7 +336,7 @@ impl<R: Message + Default + 'static> IntoFuture for UnaryCall<R> {
 }
 
 /// The method of a call that was never sent.
-const MOCKED: Method = Method::new("a mocked call", Semantics::Read, Shape::Unary);
+pub(super) const MOCKED: Method = Method::new("a mocked call", Semantics::Read, Shape::Unary);
 
 /// A unary call that is being made. See [`Caller::call`] for what dropping it does.
 #[must_use = "a call is sent when it is awaited"]
@@ -384,7 +406,7 @@ impl<R: Message + Default + 'static> Calling<R> {
             return Poll::Ready(result.map(|reply| (reply, Metadata::new())));
         }
         let Poll::Ready(result) = self.poll_reply(cx) else { return Poll::Pending };
-        Poll::Ready(result.and_then(|IncomingReply { reply, metadata }| {
+        Poll::Ready(result.and_then(|IncomingReply { reply, metadata, .. }| {
             let message = decode_reply(&self.call.method, self.call.reserved, reply)?;
             Ok((message, metadata))
         }))
@@ -426,7 +448,7 @@ impl<R> fmt::Debug for UnaryCall<R> {
     }
 }
 
-fn decode_reply<R: Message + Default>(
+pub(super) fn decode_reply<R: Message + Default>(
     method: &Method,
     id: Option<CallId>,
     reply: Encoded,
@@ -441,12 +463,12 @@ fn decode_reply<R: Message + Default>(
     })
 }
 
-fn no_number(method: impl Into<Cow<'static, str>>, why: &'static str) -> CallError {
+pub(super) fn no_number(method: impl Into<Cow<'static, str>>, why: &'static str) -> CallError {
     let reason = NotExecuted::because(NotExecutedReason::NeverSent, why);
     CallError::new(method, Outcome::NotExecuted(reason))
 }
 
-fn not_sent(method: &str, error: MetadataError) -> CallError {
+pub(super) fn not_sent(method: &str, error: MetadataError) -> CallError {
     let detail = super::outcome::text(format_args!("{error}"));
     let reason = NotExecuted::because(NotExecutedReason::NeverSent, detail);
     CallError::new(String::from(method), Outcome::NotExecuted(reason))

@@ -49,6 +49,18 @@ pub enum Shape {
     BidiStreaming,
 }
 
+impl Shape {
+    /// Whether the client sends a stream of messages.
+    pub const fn client_streams(self) -> bool {
+        matches!(self, Self::ClientStreaming | Self::BidiStreaming)
+    }
+
+    /// Whether the server sends a stream of messages.
+    pub const fn server_streams(self) -> bool {
+        matches!(self, Self::ServerStreaming | Self::BidiStreaming)
+    }
+}
+
 /// A method as it is named on the wire: XXH3-64 of `package.Service/Method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MethodId(pub u64);
@@ -108,6 +120,11 @@ impl Method {
     /// What is promised about its calls.
     pub const fn semantics(&self) -> Semantics {
         self.semantics
+    }
+
+    /// Whether a call of it takes a slot: a stream does, whatever its semantics.
+    pub const fn takes_slot(&self) -> bool {
+        self.semantics.takes_slot() || !matches!(self.shape, Shape::Unary)
     }
 
     /// Which sides stream.

@@ -13,9 +13,10 @@ mod outcome;
 mod registry;
 mod server;
 mod status;
+mod stream;
 
 pub use client::{
-    Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, UnaryCall,
+    Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
 };
 pub use encoded::{DecodeError, Encoded};
 pub use machine::{Applied, Machine, Machines, RestoreError};
@@ -26,3 +27,7 @@ pub use outcome::{CallError, CallState, NotExecuted, Outcome};
 pub use registry::{RegisterError, Registry};
 pub use server::{Answer, Call, CallContext, Clock, Handling, Peer, RequestKind, Service};
 pub use status::{Code, Status};
+pub use stream::{
+    BidiStream, ClientStream, Finished, NotTaken, Port, Replies, ReplySender, RequestSender,
+    Requests, StreamCall, StreamKind,
+};

@@ -70,6 +70,7 @@ struct Inner {
     id: Option<CallId>,
     outcome: Outcome,
     detail: Cow<'static, str>,
+    taken: Option<u64>,
 }
 
 impl CallError {
@@ -81,6 +82,7 @@ impl CallError {
             id: None,
             outcome,
             detail: Cow::Borrowed(""),
+            taken: None,
         }))
     }
 
@@ -103,6 +105,19 @@ impl CallError {
     pub fn because(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = detail.into();
         self
+    }
+
+    /// The same of a stream, with how many of the client's messages the handler took.
+    #[must_use]
+    pub fn with_taken(mut self, taken: Option<u64>) -> Self {
+        self.0.taken = taken;
+        self
+    }
+
+    /// Of a stream: how many of the client's messages the handler took. Exact if the call was executed
+    /// or was not; if that is not known, it took at least so many.
+    pub fn taken(&self) -> Option<u64> {
+        self.0.taken
     }
 
     /// What became of the call.

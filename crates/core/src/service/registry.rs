@@ -13,6 +13,7 @@ use super::encoded::Encoded;
 use super::method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
 use super::outcome::NotExecuted;
 use super::server::{Answer, Call, Handling, RequestKind, Service};
+use super::stream::Port;
 use crate::session::NotExecutedReason;
 
 /// The services of a server.
@@ -113,21 +114,45 @@ impl Registry {
         let service = &self.services[entry.service];
         let method = &service.descriptor().methods[entry.method];
         if method.shape() != Shape::Unary {
-            return Err(refuse(format!("{method} streams, which this server cannot do yet")));
+            return Err(refuse(format!("{method} streams: {COMPILE}")));
         }
         let fits = match kind {
+            RequestKind::Stream(_) => {
+                return Err(refuse(format!("{method} is no stream: {COMPILE}")));
+            }
             RequestKind::Numbered => true,
             RequestKind::Read => method.semantics() == Semantics::Read,
             RequestKind::Maybe => method.semantics() == Semantics::Maybe,
         };
         if !fits {
             return Err(refuse(format!(
-                "{method} was called without a number, but at this server it is {}: compile the \
-                 caller with the server's .proto file",
+                "{method} was called without a number, but at this server it is {}: {COMPILE}",
                 promise(method.semantics())
             )));
         }
         Ok(service.call(entry.method, call))
+    }
+
+    /// Starts the handler of a stream, whose messages are at `port`.
+    ///
+    /// # Errors
+    /// The answer to give if no handler is started: the method is unknown, or streams otherwise.
+    pub fn dispatch_stream(
+        &self,
+        id: MethodId,
+        shape: Shape,
+        call: Call<Encoded>,
+        port: Arc<dyn Port>,
+    ) -> Result<Handling, Answer> {
+        let Some(entry) = self.methods.get(&id) else {
+            return Err(refuse("the server does not have the method"));
+        };
+        let service = &self.services[entry.service];
+        let method = &service.descriptor().methods[entry.method];
+        if method.shape() != shape {
+            return Err(refuse(format!("{method} streams otherwise at this server: {COMPILE}")));
+        }
+        Ok(service.stream(entry.method, call, port))
     }
 }
 
@@ -136,6 +161,9 @@ impl fmt::Debug for Registry {
         f.debug_list().entries(self.descriptors().map(|d| d.name)).finish()
     }
 }
+
+/// What to do when the two sides know different methods.
+const COMPILE: &str = "compile the caller with the server's .proto file";
 
 fn refuse(why: impl Into<Cow<'static, str>>) -> Answer {
     Answer::NotExecuted(NotExecuted::because(NotExecutedReason::UnknownMethod, why))

@@ -9,9 +9,10 @@ use core::pin::Pin;
 
 use super::encoded::Encoded;
 use super::metadata::Metadata;
-use super::method::ServiceDescriptor;
+use super::method::{ServiceDescriptor, Shape};
 use super::outcome::NotExecuted;
 use super::status::Status;
+use super::stream::Port;
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
 
@@ -140,6 +141,8 @@ pub enum RequestKind {
     Read,
     /// As a `maybe` call: no answer is sent.
     Maybe,
+    /// As a stream, with a slot and a sequence number.
+    Stream(Shape),
 }
 
 /// What became of a request at the server.
@@ -167,8 +170,8 @@ impl Answer {
     }
 }
 
-/// A handler at work on one request. Dropped when the caller of a read has gone; never dropped
-/// while a call with side effects runs, except when the server's drain time is over.
+/// A handler at work on one request. Dropped when the caller of a read has gone, or a stream was
+/// cancelled; never dropped while another call with side effects runs, except when the server's drain time is over.
 pub type Handling = Pin<Box<dyn Future<Output = Answer> + Send + 'static>>;
 
 /// A service as a server drives it: generated code implements it over the user's handlers.
@@ -178,6 +181,15 @@ pub trait Service: Send + Sync + 'static {
 
     /// Starts work on a request of the method at this index of the descriptor.
     fn call(&self, method: usize, request: Call<Encoded>) -> Handling;
+
+    /// Starts work on a stream of the method at this index, whose messages are at `port`. The future is
+    /// dropped when the caller cancels the stream.
+    fn stream(&self, method: usize, request: Call<Encoded>, port: Arc<dyn Port>) -> Handling {
+        let _ = (method, request, port);
+        Box::pin(async {
+            Answer::Status(Status::unimplemented("this server cannot run this method"))
+        })
+    }
 }
 
 impl<S: Service + ?Sized> Service for Arc<S> {
@@ -187,5 +199,9 @@ impl<S: Service + ?Sized> Service for Arc<S> {
 
     fn call(&self, method: usize, request: Call<Encoded>) -> Handling {
         (**self).call(method, request)
+    }
+
+    fn stream(&self, method: usize, request: Call<Encoded>, port: Arc<dyn Port>) -> Handling {
+        (**self).stream(method, request, port)
     }
 }

@@ -224,6 +224,14 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         Ok(session.slots.query(call.slot, call.sequence))
     }
 
+    /// Whether the attachment is still good.
+    ///
+    /// # Errors
+    /// The session is forgotten or was taken over.
+    pub fn check_attached(&self, attachment: &Attachment) -> Result<(), Refusal> {
+        self.live(attachment).map(|_| ())
+    }
+
     /// From now on no session is opened and no new call executed.
     pub fn drain(&mut self) {
         self.draining = true;

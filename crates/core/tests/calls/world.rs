@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use crate::group::{Group, REPLICAS};
+use crate::handlers::Handlers;
 use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
     CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalEntry, Node,
-    NodeConfig, RequestKey, ServerConfig, SessionTicket, Staleness,
+    NodeConfig, RequestKey, RequestKind, ServerConfig, SessionTicket, Staleness,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
@@ -72,7 +73,7 @@ pub(crate) struct World {
     pub(crate) nodes: [Option<Node>; 4],
     /// What the servers are replicas of, if they are.
     pub(crate) group: Option<Group>,
-    wire: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
+    pub(crate) wire: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
     sent: u64,
     pub(crate) channel: ChannelKey,
     pub(crate) results: BTreeMap<CallKey, Result<IncomingReply, CallError>>,
@@ -92,6 +93,8 @@ pub(crate) struct World {
     pub(crate) drained: bool,
     /// What the client has asked to be written down.
     pub(crate) journal: Vec<JournalEntry>,
+    /// Handlers of streams, of every server.
+    pub(crate) handlers: Handlers,
     limits: Limits,
     incarnation: u64,
 }
@@ -145,6 +148,7 @@ impl World {
             cancelled: 0,
             drained: false,
             journal: Vec::new(),
+            handlers: Handlers::default(),
             limits,
             incarnation: 100,
         };
@@ -271,6 +275,7 @@ impl World {
 
     pub(crate) fn kill_server(&mut self) {
         self.nodes[SERVER] = None;
+        self.handlers.kill(SERVER);
         self.slow.clear();
     }
 
@@ -284,6 +289,13 @@ impl World {
         }
         self.incarnation += 256; // The last byte is the worker.
         self.start_as(host, self.incarnation, 0);
+    }
+
+    /// Starts the server anew with these limits, which the client does not have.
+    pub(crate) fn restart_server_with(&mut self, limits: Limits) {
+        let own = std::mem::replace(&mut self.limits, limits);
+        self.start_server();
+        self.limits = own;
     }
 
     fn start_as(&mut self, host: usize, incarnation: u64, worker: u8) {
@@ -511,6 +523,10 @@ impl World {
 
     fn event(&mut self, host: usize, event: Event) {
         match event {
+            Event::Request(request) if matches!(request.kind, RequestKind::Stream(_)) => {
+                self.start_handler(host, request);
+            }
+            Event::Readable(key) | Event::Writable(key) => self.stream_moved(host, key),
             Event::Resolved(key, result) if host == SPARE && self.other.is_some() => {
                 self.other_results.insert(key, result);
             }
@@ -533,6 +549,7 @@ impl World {
             Event::Request(request) => self.serve(host, request),
             Event::Cancelled(key) => {
                 self.cancelled += 1;
+                self.handlers.stop(host, key);
                 self.slow.retain(|(other, _)| *other != key);
             }
             Event::Query(query) if self.group.is_some() => {
@@ -594,7 +611,7 @@ fn channel_config(resume: Option<SessionTicket>) -> ChannelConfig {
     config
 }
 
-fn outgoing(method: &Method, body: Bytes) -> OutgoingCall {
+pub(crate) fn outgoing(method: &Method, body: Bytes) -> OutgoingCall {
     OutgoingCall {
         method: method.clone(),
         request: Encoded::from_body(method.id(), body),

@@ -6,16 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, Node, SessionTicket};
+use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, Node, SessionTicket, StreamKey};
 use stubborn_core::service::{
     BoxFuture, CallError, CallState, Caller, IncomingReply, Method, NotExecuted, Outcome,
-    OutgoingCall,
+    OutgoingCall, Port,
 };
 use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Instant;
 
 use super::host::{ChannelPlan, Ending, OpenChannel, Waiting};
 use super::journal::SimJournal;
+use super::stream::SimPort;
+use super::tasks::Home;
 use super::{HostId, State, World};
 use crate::crypto::COMMON_NAME;
 
@@ -192,6 +194,21 @@ impl Caller for SimCaller {
         state.with_channel(self.index, |node, now, channel| {
             node.abandon_reserved(now, channel, id);
         });
+    }
+
+    fn open(&self, call: OutgoingCall) -> Result<Arc<dyn Port>, CallError> {
+        let method = call.method.name().to_owned();
+        let mut state = self.world.state();
+        let host = state.channels[self.index as usize].host;
+        let begun =
+            state.with_channel(self.index, |node, now, channel| node.call(now, channel, call));
+        let Some(call) = begun else { return Err(host_is_down(method)) };
+        let life = state.host(host).life;
+        if let Some(alive) = &mut state.host_mut(host).alive {
+            alive.waiting.insert(call, Waiting::For(None));
+        }
+        drop(state);
+        Ok(Arc::new(SimPort::new(&self.world, Home { host, life }, StreamKey::Call(call))))
     }
 
     fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use stubborn_core::node::{
     CallKey, ChannelConfig, ChannelKey, Node, NodeConfig, RequestKey, ServerConfig, SessionTicket,
+    StreamKey,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{CallError, CallState, Clock, IncomingReply, Registry};
@@ -17,6 +18,7 @@ use stubborn_core::transport::endpoint::EndpointConfig;
 
 use super::clock::HostClock;
 use super::journal::SimJournal;
+use super::stream::Waiters;
 use crate::crypto::HostTls;
 use crate::network::Datagram;
 
@@ -62,6 +64,8 @@ pub(crate) struct Alive {
     pub(crate) waiting: BTreeMap<CallKey, Waiting>,
     /// Handlers at work, by task.
     pub(crate) handlers: BTreeMap<RequestKey, usize>,
+    /// Who waits at which stream.
+    pub(crate) streams: BTreeMap<StreamKey, Waiters>,
     pub(crate) draining: bool,
     pub(crate) drained: bool,
 }
@@ -168,6 +172,7 @@ impl Host {
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),
             handlers: BTreeMap::new(),
+            streams: BTreeMap::new(),
             draining: false,
             drained: false,
         });

@@ -9,6 +9,7 @@ mod queue;
 mod run;
 mod socket;
 mod state;
+mod stream;
 mod tasks;
 mod trace;
 

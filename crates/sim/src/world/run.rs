@@ -4,10 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::io::Write;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use stubborn_core::node::{IncomingRequest, RequestKey};
+use stubborn_core::node::{IncomingRequest, RequestKey, RequestKind, StreamKey};
 use stubborn_core::random::Random;
 use stubborn_core::service::{Answer, Call};
 use stubborn_core::time::Instant;
@@ -15,6 +16,7 @@ use stubborn_core::transport::endpoint::EndpointConfig;
 
 use super::World;
 use super::state::{Chore, Demands, State};
+use super::stream::SimPort;
 use super::tasks::{Home, ROOT, Task};
 use super::trace::Trace;
 use crate::crypto::entropy::Entropy;
@@ -335,7 +337,15 @@ impl World {
             alive.services.clone()
         };
         let id = context.id;
-        match services.dispatch(method, kind, Call::new(message, context)) {
+        let call = Call::new(message, context);
+        let dispatched = match kind {
+            RequestKind::Stream(shape) => {
+                let port = SimPort::new(self, home, StreamKey::Request(key));
+                services.dispatch_stream(method, shape, call, Arc::new(port))
+            }
+            kind => services.dispatch(method, kind, call),
+        };
+        match dispatched {
             Err(answer) => self.answer(home, key, id, answer),
             Ok(handling) => {
                 let (world, task) = (self.clone(), self.tasks().reserve());
@@ -372,6 +382,7 @@ impl World {
         let host = state.host_mut(home.host);
         let Some(alive) = host.alive.as_mut().filter(|_| host.life == home.life) else { return };
         alive.handlers.remove(&key);
+        alive.streams.remove(&StreamKey::Request(key));
         alive.node.answer(local, key, answer);
         state.touch(home.host);
     }

@@ -6,7 +6,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use stubborn_core::node::{CallKey, ChannelEvent, ChannelKey, Event, Finding, IncomingRequest};
+use stubborn_core::node::{
+    CallKey, ChannelEvent, ChannelKey, Event, Finding, IncomingRequest, StreamKey,
+};
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{EndpointConfig, Received, Transmit};
@@ -370,6 +372,7 @@ impl State {
             Event::Request(request) => self.requested(id, request, demands),
             Event::Cancelled(key) => {
                 let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
+                alive.streams.remove(&StreamKey::Request(key));
                 demands.cancelled.extend(alive.handlers.remove(&key));
             }
             Event::Query(query) => {
@@ -380,6 +383,16 @@ impl State {
             }
             Event::Command(_) => unreachable!("no host of this world is a replica"),
             Event::Journal(key, entry) => self.write_journal(id, key, entry),
+            Event::Readable(key) => {
+                let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
+                let waiters = alive.streams.get_mut(&key);
+                waiters.and_then(|waiters| waiters.take.take()).into_iter().for_each(Waker::wake);
+            }
+            Event::Writable(key) => {
+                let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
+                let waiters = alive.streams.get_mut(&key);
+                waiters.and_then(|waiters| waiters.send.take()).into_iter().for_each(Waker::wake);
+            }
             Event::Drained => self.drained(id),
         }
     }

@@ -9,12 +9,13 @@ use std::task::{Context, Poll, Waker};
 use stubborn_core::node::{CallKey, ChannelKey, Node, SessionTicket};
 use stubborn_core::service::{
     Begun, BoxFuture, CallError, CallState, Caller, IncomingReply, Method, NotExecuted, Outcome,
-    OutgoingCall,
+    OutgoingCall, Port,
 };
 use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Instant;
 
 use super::connection::Open;
+use super::stream::ClientPort;
 use crate::deadline;
 use crate::driver::{Ended, Waiter, WaiterKey};
 
@@ -73,6 +74,11 @@ impl Caller for NodeCaller {
         self.0.shared().change(|state, now| state.node.abandon_reserved(now, key, id));
     }
 
+    fn open(&self, mut call: OutgoingCall) -> Result<Arc<dyn Port>, CallError> {
+        call.deadline = deadline::shorten(call.deadline, self.0.deadline);
+        Ok(Arc::new(ClientPort::begin(&self.0, call)?))
+    }
+
     fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
         Box::pin(Waiting::new(&self.0, Begin::Ask(id, None)))
     }
@@ -107,9 +113,9 @@ enum Begin {
 }
 
 /// What is left to say of something begun if its node ends under it.
-struct Description {
-    method: Method,
-    sent: bool,
+pub(super) struct Description {
+    pub(super) method: Method,
+    pub(super) sent: bool,
 }
 
 /// What a kind of waiting ends in.
@@ -243,7 +249,7 @@ impl Description {
     }
 
     /// The node had ended before this began.
-    fn never_sent(self) -> CallError {
+    pub(super) fn never_sent(self) -> CallError {
         let why = NotExecuted::because(
             NotExecutedReason::NeverSent,
             "this client's endpoint was closed before the call was sent",
@@ -252,7 +258,7 @@ impl Description {
     }
 
     /// The node ended while this was under way: its session's memory went with it.
-    fn gone(self) -> CallError {
+    pub(super) fn gone(self) -> CallError {
         if !self.sent {
             return self.never_sent();
         }

@@ -5,6 +5,7 @@ mod caller;
 mod connection;
 mod endpoint;
 mod error;
+mod stream;
 
 pub use builder::ChannelBuilder;
 pub(crate) use caller::{NodeCaller, ask};

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use stubborn_core::node::RequestKind;
 use stubborn_core::service::{Answer, Call, Clock, Encoded, Handling, MethodId, Registry, Status};
 
 use super::clock::NodeClock;
+use super::streams::HandlerPort;
 use crate::deadline;
 
 /// A handler that was started.
@@ -19,7 +21,7 @@ pub(crate) struct Handler {
     deadline: Option<Instant>,
 }
 
-/// Starts the handler of a request.
+/// Starts the handler of a request; of a stream with its `port`.
 ///
 /// # Errors
 /// The answer, if no handler is started or it panics at once.
@@ -27,6 +29,7 @@ pub(crate) fn start(
     registry: &Registry,
     clock: NodeClock,
     handle: &Clock,
+    port: Option<HandlerPort>,
     method: MethodId,
     kind: RequestKind,
     call: Call<Encoded>,
@@ -36,7 +39,12 @@ pub(crate) fn start(
     let deadline = context.deadline.and_then(|at| clock.to_std(at));
     let call = Call::new(message, context);
     let dispatched = deadline::enter(deadline, || {
-        catch_unwind(AssertUnwindSafe(|| registry.dispatch(method, kind, call)))
+        catch_unwind(AssertUnwindSafe(|| match (kind, port) {
+            (RequestKind::Stream(shape), Some(port)) => {
+                registry.dispatch_stream(method, shape, call, Arc::new(port))
+            }
+            (kind, _) => registry.dispatch(method, kind, call),
+        }))
     });
     let handling = dispatched.map_err(panicked)??;
     Ok(Handler { handling: Some(handling), deadline })

@@ -12,6 +12,7 @@ mod members;
 mod outgoing;
 mod patience;
 mod shared;
+mod streams;
 mod tasks;
 mod timer;
 mod together;
@@ -28,8 +29,8 @@ use std::task::{Context, Poll, Waker};
 
 use stubborn_core::limits::{Limits, MAX_DATAGRAM};
 use stubborn_core::node::{
-    Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, ServerConfig,
-    SessionCommand,
+    Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
+    ServerConfig, SessionCommand, StreamKey,
 };
 use stubborn_core::service::{Answer, Clock, Registry};
 use stubborn_core::time::{Duration, Instant, earliest};
@@ -45,6 +46,7 @@ pub(crate) use patience::GLANCE;
 pub(crate) use patience::Patience;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
+use streams::HandlerPort;
 #[cfg(feature = "replica")]
 pub(crate) use timer::Timer;
 pub(crate) use waiters::{Waiter, WaiterKey};
@@ -394,12 +396,15 @@ impl Driver {
                     }
                     None
                 }
+                Event::Readable(key) => state.streams.readable(key),
+                Event::Writable(key) => state.streams.writable(key),
                 Event::Request(request) => {
                     self.requests.push(request);
                     None
                 }
                 Event::Cancelled(key) => {
                     self.requests.retain(|request| request.key != key);
+                    state.streams.forget(StreamKey::Request(key));
                     match state.handlers.remove(&key) {
                         Some(handler) => handler.abort(),
                         // Dropped later: a handler is foreign code, and the lock is held.
@@ -492,7 +497,10 @@ impl Driver {
         let clock = self.shared.clock;
         for request in self.requests.drain(..) {
             let IncomingRequest { key, method, kind, call, .. } = request;
-            let started = handler::start(&self.registry, clock, &self.clock, method, kind, call);
+            let stream = matches!(kind, RequestKind::Stream(_));
+            let port = stream.then(|| HandlerPort::new(&self.shared, key));
+            let handle = &self.clock;
+            let started = handler::start(&self.registry, clock, handle, port, method, kind, call);
             let handler = match started {
                 Ok(handler) => handler,
                 Err(answer) => {
@@ -527,6 +535,7 @@ impl Driver {
         let now = self.shared.clock.now();
         for (key, answer) in self.answers.drain(..) {
             state.node.answer(now, key, answer);
+            state.streams.forget(StreamKey::Request(key));
         }
     }
 
@@ -647,5 +656,6 @@ async fn finish(shared: Arc<Shared>, key: RequestKey, handler: Handler) {
     shared.change(|state, now| {
         state.handlers.remove(&key);
         state.node.answer(now, key, answer);
+        state.streams.forget(StreamKey::Request(key));
     });
 }

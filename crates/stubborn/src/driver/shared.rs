@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::NodeClock;
 use super::outgoing::Alone;
+use super::streams::StreamWakers;
 use super::waiters::{WaiterKey, Waiters};
 use crate::datagram::Socket;
 use crate::journal::Job;
@@ -61,6 +62,7 @@ pub(crate) struct State {
     pub(crate) commands: usize,
     /// What comes for the keeper is pushed back from now on.
     pub(crate) draining: bool,
+    pub(crate) streams: StreamWakers,
     driver: Option<Waker>,
     /// When the driver wakes by itself.
     pub(super) armed: Option<Instant>,
@@ -162,6 +164,7 @@ impl Shared {
             handlers: HashMap::new(),
             commands: 0,
             draining: false,
+            streams: StreamWakers::default(),
             driver: None,
             armed: None,
             socket: Some(socket),
@@ -307,6 +310,8 @@ impl State {
         for channel in self.channels.values() {
             channel.close();
         }
-        self.waiters.end()
+        let mut woken = self.waiters.end();
+        woken.extend(self.streams.end());
+        woken
     }
 }

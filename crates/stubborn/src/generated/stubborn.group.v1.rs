@@ -698,7 +698,8 @@ impl GroupClient {
     }
 }
 /// The calls of [`GroupClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait GroupCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Tells what this node knows, without asking any other.

@@ -744,7 +744,8 @@ impl KvClient {
     }
 }
 /// The calls of [`KvClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait KvCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Gives a key a value, whether it had one or not.

@@ -356,7 +356,8 @@ impl ReflectionClient {
     }
 }
 /// The calls of [`ReflectionClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait ReflectionCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Lists the services, by full name in alphabetical order.

@@ -134,7 +134,7 @@ fn state(fields: &mut Reader<'_>) -> Result<CallState<IncomingReply>, Malformed>
     Ok(match tag {
         0 => {
             let metadata = metadata(fields)?;
-            CallState::Replied(IncomingReply { reply: encoded(fields)?, metadata })
+            CallState::Replied(IncomingReply { reply: encoded(fields)?, metadata, stream: None })
         }
         1 => {
             let [code] = fields.array()?;

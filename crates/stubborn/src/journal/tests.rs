@@ -52,7 +52,7 @@ fn call(slot: u32, sequence: u64, body: &'static [u8]) -> Record {
 
 fn reply(slot: u32, sequence: u64, body: &'static [u8]) -> Record {
     let reply = Encoded::from_body(METHOD.id(), Bytes::from_static(body));
-    let state = CallState::Replied(IncomingReply { reply, metadata: Metadata::new() });
+    let state = CallState::Replied(IncomingReply { reply, ..IncomingReply::default() });
     Record::Outcome(id(slot, sequence), state)
 }
 

@@ -95,6 +95,16 @@ pub trait Bank: ::core::marker::Send + ::core::marker::Sync + 'static {
     ) -> impl ::core::future::Future<
         Output = ::core::result::Result<BalanceReply, crate::runtime::Status>,
     > + ::core::marker::Send;
+    /// Tells what happened to an account, oldest first.
+    ///
+    /// Calls run at most once.
+    fn history(
+        &self,
+        call: crate::runtime::Call<HistoryRequest>,
+        replies: crate::runtime::ReplySender<Entry>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<(), crate::runtime::Status>,
+    > + ::core::marker::Send;
     /// Says that a teller is there. May be lost.
     ///
     /// Calls are sent once and may be lost; there is no reply.
@@ -222,6 +232,60 @@ impl<T: Bank> crate::runtime::Service for BankServer<T> {
             }
             _ => {
                 ::core::mem::drop(request);
+                ::std::boxed::Box::pin(async move {
+                    crate::runtime::Answer::Status(
+                        crate::runtime::Status::unimplemented(
+                            "this server cannot run this method",
+                        ),
+                    )
+                })
+            }
+        }
+    }
+    fn stream(
+        &self,
+        method: usize,
+        request: crate::runtime::Call<crate::runtime::Encoded>,
+        port: ::std::sync::Arc<dyn crate::runtime::Port>,
+    ) -> crate::runtime::Handling {
+        match method {
+            2usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = BANK_DESCRIPTOR.methods[2usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.into_message::<HistoryRequest>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            crate::runtime::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return crate::runtime::Answer::unreadable(error);
+                        }
+                    };
+                    match <T as Bank>::history(
+                            &handler,
+                            call,
+                            crate::runtime::ReplySender::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                        )
+                        .await
+                    {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            _ => {
+                ::core::mem::drop((request, port));
                 ::std::boxed::Box::pin(async move {
                     crate::runtime::Answer::Status(
                         crate::runtime::Status::unimplemented(
@@ -424,6 +488,15 @@ impl BankClient {
     ) -> crate::runtime::UnaryCall<BalanceReply> {
         self.channel.unary(&BANK_DESCRIPTOR.methods[1usize], &request)
     }
+    /// Tells what happened to an account, oldest first.
+    ///
+    /// Calls run at most once.
+    pub fn history(
+        &self,
+        request: HistoryRequest,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Entry>> {
+        self.channel.server_streaming(&BANK_DESCRIPTOR.methods[2usize], &request)
+    }
     /// Says that a teller is there. May be lost.
     ///
     /// Calls are sent once and may be lost; there is no reply.
@@ -456,9 +529,23 @@ impl BankClient {
     > {
         self.channel.outcome(&BANK_DESCRIPTOR.methods[0usize], id).await
     }
+    /// Asks what became of a call of [`history`](Self::history).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn history_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<()>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&BANK_DESCRIPTOR.methods[2usize], id).await
+    }
 }
 /// The calls of [`BankClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait BankCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
@@ -476,6 +563,13 @@ pub trait BankCalls: ::core::marker::Send + ::core::marker::Sync {
         &self,
         request: BalanceRequest,
     ) -> crate::runtime::UnaryCall<BalanceReply>;
+    /// Tells what happened to an account, oldest first.
+    ///
+    /// Calls run at most once.
+    fn history(
+        &self,
+        request: HistoryRequest,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Entry>>;
     /// Says that a teller is there. May be lost.
     ///
     /// Calls are sent once and may be lost; there is no reply.
@@ -493,6 +587,12 @@ impl BankCalls for BankClient {
         request: BalanceRequest,
     ) -> crate::runtime::UnaryCall<BalanceReply> {
         BankClient::balance(self, request)
+    }
+    fn history(
+        &self,
+        request: HistoryRequest,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Entry>> {
+        BankClient::history(self, request)
     }
     fn beat(&self, request: Heartbeat) -> crate::runtime::UnaryCall<()> {
         BankClient::beat(self, request)

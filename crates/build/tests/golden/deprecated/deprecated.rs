@@ -435,7 +435,8 @@ impl HalfClient {
     }
 }
 /// The calls of [`HalfClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait HalfCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Old.
@@ -760,7 +761,8 @@ impl WholeClient {
     }
 }
 /// The calls of [`WholeClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[deprecated]
 #[allow(clippy::wrong_self_convention)]
 pub trait WholeCalls: ::core::marker::Send + ::core::marker::Sync {

@@ -1598,7 +1598,8 @@ impl HelpersClient {
     }
 }
 /// The calls of [`HelpersClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait HelpersCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Like a constructor.
@@ -2094,7 +2095,8 @@ impl ServiceClient {
     }
 }
 /// The calls of [`ServiceClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait ServiceCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Runs.
@@ -2538,7 +2540,8 @@ impl ArchiveClient {
     }
 }
 /// The calls of [`ArchiveClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait ArchiveCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Like writing a snapshot.

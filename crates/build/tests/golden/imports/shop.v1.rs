@@ -365,7 +365,8 @@ impl ShopClient {
     }
 }
 /// The calls of [`ShopClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait ShopCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Buys.

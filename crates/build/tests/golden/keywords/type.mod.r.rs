@@ -1038,7 +1038,8 @@ impl TraitClient {
     }
 }
 /// The calls of [`TraitClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait TraitCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Calls `type.mod.r.trait/move`.

@@ -356,7 +356,8 @@ impl LegacyClient {
     }
 }
 /// The calls of [`LegacyClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait LegacyCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Keeps.

@@ -277,7 +277,8 @@ impl BareClient {
     }
 }
 /// The calls of [`BareClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait BareCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Does it.

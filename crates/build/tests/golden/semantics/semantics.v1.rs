@@ -76,6 +76,37 @@ pub trait Kinds: ::core::marker::Send + ::core::marker::Sync + 'static {
     ) -> impl ::core::future::Future<
         Output = ::core::result::Result<(), crate::runtime::Status>,
     > + ::core::marker::Send;
+    /// Streams of each kind.
+    ///
+    /// Calls run at most once.
+    fn down(
+        &self,
+        call: crate::runtime::Call<Text>,
+        replies: crate::runtime::ReplySender<Text>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<(), crate::runtime::Status>,
+    > + ::core::marker::Send;
+    /// Up.
+    ///
+    /// Calls run at most once.
+    fn up(
+        &self,
+        call: crate::runtime::Call<()>,
+        requests: crate::runtime::Requests<Text>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<Text, crate::runtime::Status>,
+    > + ::core::marker::Send;
+    /// Both ways.
+    ///
+    /// Calls run at most once.
+    fn both(
+        &self,
+        call: crate::runtime::Call<()>,
+        requests: crate::runtime::Requests<Text>,
+        replies: crate::runtime::ReplySender<Text>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<(), crate::runtime::Status>,
+    > + ::core::marker::Send;
 }
 /// Serves a [`Kinds`].
 pub struct KindsServer<T> {
@@ -302,6 +333,122 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
             }
             _ => {
                 ::core::mem::drop(request);
+                ::std::boxed::Box::pin(async move {
+                    crate::runtime::Answer::Status(
+                        crate::runtime::Status::unimplemented(
+                            "this server cannot run this method",
+                        ),
+                    )
+                })
+            }
+        }
+    }
+    fn stream(
+        &self,
+        method: usize,
+        request: crate::runtime::Call<crate::runtime::Encoded>,
+        port: ::std::sync::Arc<dyn crate::runtime::Port>,
+    ) -> crate::runtime::Handling {
+        match method {
+            7usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = KINDS_DESCRIPTOR.methods[7usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.into_message::<Text>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            crate::runtime::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return crate::runtime::Answer::unreadable(error);
+                        }
+                    };
+                    match <T as Kinds>::down(
+                            &handler,
+                            call,
+                            crate::runtime::ReplySender::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                        )
+                        .await
+                    {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            8usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = KINDS_DESCRIPTOR.methods[8usize].id();
+                    let (encoded, context) = request.into_parts();
+                    ::core::mem::drop(encoded);
+                    let call = crate::runtime::Call::new((), context);
+                    match <T as Kinds>::up(
+                            &handler,
+                            call,
+                            crate::runtime::Requests::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                        )
+                        .await
+                    {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            9usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = KINDS_DESCRIPTOR.methods[9usize].id();
+                    let (encoded, context) = request.into_parts();
+                    ::core::mem::drop(encoded);
+                    let call = crate::runtime::Call::new((), context);
+                    match <T as Kinds>::both(
+                            &handler,
+                            call,
+                            crate::runtime::Requests::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                            crate::runtime::ReplySender::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                        )
+                        .await
+                    {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            _ => {
+                ::core::mem::drop((request, port));
                 ::std::boxed::Box::pin(async move {
                     crate::runtime::Answer::Status(
                         crate::runtime::Status::unimplemented(
@@ -638,6 +785,31 @@ impl KindsClient {
     pub fn touch(&self, request: ()) -> crate::runtime::UnaryCall<()> {
         self.channel.unary(&KINDS_DESCRIPTOR.methods[6usize], &request)
     }
+    /// Streams of each kind.
+    ///
+    /// Calls run at most once.
+    pub fn down(
+        &self,
+        request: Text,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Text>> {
+        self.channel.server_streaming(&KINDS_DESCRIPTOR.methods[7usize], &request)
+    }
+    /// Up.
+    ///
+    /// Calls run at most once.
+    pub fn up(
+        &self,
+    ) -> crate::runtime::StreamCall<crate::runtime::ClientStream<Text, Text>> {
+        self.channel.client_streaming(&KINDS_DESCRIPTOR.methods[8usize])
+    }
+    /// Both ways.
+    ///
+    /// Calls run at most once.
+    pub fn both(
+        &self,
+    ) -> crate::runtime::StreamCall<crate::runtime::BidiStream<Text, Text>> {
+        self.channel.bidi_streaming(&KINDS_DESCRIPTOR.methods[9usize])
+    }
     /// Asks what became of a call of any method; the reply is handed out encoded.
     ///
     /// # Errors
@@ -716,9 +888,49 @@ impl KindsClient {
     > {
         self.channel.outcome(&KINDS_DESCRIPTOR.methods[6usize], id).await
     }
+    /// Asks what became of a call of [`down`](Self::down).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn down_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<()>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&KINDS_DESCRIPTOR.methods[7usize], id).await
+    }
+    /// Asks what became of a call of [`up`](Self::up).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn up_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<Text>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&KINDS_DESCRIPTOR.methods[8usize], id).await
+    }
+    /// Asks what became of a call of [`both`](Self::both).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn both_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<()>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&KINDS_DESCRIPTOR.methods[9usize], id).await
+    }
 }
 /// The calls of [`KindsClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait KindsCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Without an option.
@@ -749,6 +961,21 @@ pub trait KindsCalls: ::core::marker::Send + ::core::marker::Sync {
     ///
     /// Calls run at most once.
     fn touch(&self, request: ()) -> crate::runtime::UnaryCall<()>;
+    /// Streams of each kind.
+    ///
+    /// Calls run at most once.
+    fn down(
+        &self,
+        request: Text,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Text>>;
+    /// Up.
+    ///
+    /// Calls run at most once.
+    fn up(&self) -> crate::runtime::StreamCall<crate::runtime::ClientStream<Text, Text>>;
+    /// Both ways.
+    ///
+    /// Calls run at most once.
+    fn both(&self) -> crate::runtime::StreamCall<crate::runtime::BidiStream<Text, Text>>;
 }
 impl KindsCalls for KindsClient {
     fn plain(&self, request: Text) -> crate::runtime::UnaryCall<Text> {
@@ -771,6 +998,22 @@ impl KindsCalls for KindsClient {
     }
     fn touch(&self, request: ()) -> crate::runtime::UnaryCall<()> {
         KindsClient::touch(self, request)
+    }
+    fn down(
+        &self,
+        request: Text,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Text>> {
+        KindsClient::down(self, request)
+    }
+    fn up(
+        &self,
+    ) -> crate::runtime::StreamCall<crate::runtime::ClientStream<Text, Text>> {
+        KindsClient::up(self)
+    }
+    fn both(
+        &self,
+    ) -> crate::runtime::StreamCall<crate::runtime::BidiStream<Text, Text>> {
+        KindsClient::both(self)
     }
 }
 /// The methods of `semantics.v1.Kinds`, and the files that describe them.
@@ -1044,7 +1287,18 @@ static KINDS_FILES: &[u8] = b"\n\xbe\x01\n\x1bgoogle/protobuf/empty.proto\x12\x0
 ///
 /// Implement it with plain `async fn`s and serve it with [`OnlyStreamsServer`].
 #[allow(clippy::wrong_self_convention)]
-pub trait OnlyStreams: ::core::marker::Send + ::core::marker::Sync + 'static {}
+pub trait OnlyStreams: ::core::marker::Send + ::core::marker::Sync + 'static {
+    /// Down.
+    ///
+    /// Calls run at most once.
+    fn down(
+        &self,
+        call: crate::runtime::Call<Text>,
+        replies: crate::runtime::ReplySender<Text>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<(), crate::runtime::Status>,
+    > + ::core::marker::Send;
+}
 /// Serves a [`OnlyStreams`].
 pub struct OnlyStreamsServer<T> {
     handler: ::std::sync::Arc<T>,
@@ -1081,6 +1335,60 @@ impl<T: OnlyStreams> crate::runtime::Service for OnlyStreamsServer<T> {
         match method {
             _ => {
                 ::core::mem::drop(request);
+                ::std::boxed::Box::pin(async move {
+                    crate::runtime::Answer::Status(
+                        crate::runtime::Status::unimplemented(
+                            "this server cannot run this method",
+                        ),
+                    )
+                })
+            }
+        }
+    }
+    fn stream(
+        &self,
+        method: usize,
+        request: crate::runtime::Call<crate::runtime::Encoded>,
+        port: ::std::sync::Arc<dyn crate::runtime::Port>,
+    ) -> crate::runtime::Handling {
+        match method {
+            0usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = ONLY_STREAMS_DESCRIPTOR.methods[0usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.into_message::<Text>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            crate::runtime::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return crate::runtime::Answer::unreadable(error);
+                        }
+                    };
+                    match <T as OnlyStreams>::down(
+                            &handler,
+                            call,
+                            crate::runtime::ReplySender::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                        )
+                        .await
+                    {
+                        ::core::result::Result::Ok(reply) => {
+                            crate::runtime::Answer::Reply(
+                                crate::runtime::Encoded::new(id, &reply),
+                                crate::runtime::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            crate::runtime::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            _ => {
+                ::core::mem::drop((request, port));
                 ::std::boxed::Box::pin(async move {
                     crate::runtime::Answer::Status(
                         crate::runtime::Status::unimplemented(
@@ -1129,6 +1437,15 @@ impl OnlyStreamsClient {
     ) -> ::core::result::Result<Self, crate::runtime::ConnectError> {
         ::core::result::Result::Ok(Self::new(crate::runtime::connect(uri).await?))
     }
+    /// Down.
+    ///
+    /// Calls run at most once.
+    pub fn down(
+        &self,
+        request: Text,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Text>> {
+        self.channel.server_streaming(&ONLY_STREAMS_DESCRIPTOR.methods[0usize], &request)
+    }
     /// Asks what became of a call of any method; the reply is handed out encoded.
     ///
     /// # Errors
@@ -1142,12 +1459,41 @@ impl OnlyStreamsClient {
     > {
         self.channel.raw_outcome(id).await
     }
+    /// Asks what became of a call of [`down`](Self::down).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn down_outcome(
+        &self,
+        id: crate::runtime::CallId,
+    ) -> ::core::result::Result<
+        crate::runtime::CallState<()>,
+        crate::runtime::CallError,
+    > {
+        self.channel.outcome(&ONLY_STREAMS_DESCRIPTOR.methods[0usize], id).await
+    }
 }
 /// The calls of [`OnlyStreamsClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
-pub trait OnlyStreamsCalls: ::core::marker::Send + ::core::marker::Sync {}
-impl OnlyStreamsCalls for OnlyStreamsClient {}
+pub trait OnlyStreamsCalls: ::core::marker::Send + ::core::marker::Sync {
+    /// Down.
+    ///
+    /// Calls run at most once.
+    fn down(
+        &self,
+        request: Text,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Text>>;
+}
+impl OnlyStreamsCalls for OnlyStreamsClient {
+    fn down(
+        &self,
+        request: Text,
+    ) -> crate::runtime::StreamCall<crate::runtime::Replies<Text>> {
+        OnlyStreamsClient::down(self, request)
+    }
+}
 /// The methods of `semantics.v1.OnlyStreams`, and the files that describe them.
 pub static ONLY_STREAMS_DESCRIPTOR: crate::runtime::ServiceDescriptor = crate::runtime::ServiceDescriptor {
     name: "semantics.v1.OnlyStreams",
@@ -1264,7 +1610,8 @@ impl NothingClient {
     }
 }
 /// The calls of [`NothingClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait NothingCalls: ::core::marker::Send + ::core::marker::Sync {}
 impl NothingCalls for NothingClient {}

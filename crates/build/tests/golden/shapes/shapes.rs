@@ -835,7 +835,8 @@ impl ShapesClient {
     }
 }
 /// The calls of [`ShapesClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait ShapesCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Calls `shapes.Shapes/Grow`.

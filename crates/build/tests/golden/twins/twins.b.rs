@@ -266,7 +266,8 @@ impl TwinClient {
     }
 }
 /// The calls of [`TwinClient`], so that code that makes them can be tested
-/// without a server: a mock returns `UnaryCall::resolved(..)`.
+/// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
+/// `StreamCall::resolved(..)` or `StreamCall::failed(..)`.
 #[allow(clippy::wrong_self_convention)]
 pub trait TwinCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Meets.

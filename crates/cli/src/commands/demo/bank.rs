@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use stubborn::{Call, Identity, Server, Status};
+use stubborn::{Call, Identity, ReplySender, Server, Status};
 
 use super::ledger::{self, Ledger, Transfer};
 use crate::child;
 use crate::error::Error;
 use crate::stubs::bank::v1::{
-    BalanceReply, BalanceRequest, Bank, BankServer, Heartbeat, TransferReply, TransferRequest,
+    BalanceReply, BalanceRequest, Bank, BankServer, Entry, Heartbeat, HistoryRequest,
+    TransferReply, TransferRequest,
 };
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +54,7 @@ struct Teller(Mutex<Books>);
 struct Books {
     balances: BTreeMap<String, i64>,
     ledger: Ledger,
+    path: PathBuf,
 }
 
 impl Teller {
@@ -61,7 +63,7 @@ impl Teller {
         for transfer in ledger::read(path)? {
             ledger::apply(&mut balances, &transfer);
         }
-        Ok(Self(Mutex::new(Books { balances, ledger: Ledger::open(path)? })))
+        Ok(Self(Mutex::new(Books { balances, ledger: Ledger::open(path)?, path: path.to_owned() })))
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -74,7 +76,7 @@ impl Bank for Teller {
         let TransferRequest { from, to, cents, reference } = call.into_message();
         let transfer = Transfer { reference, from, to, cents };
         let mut books = self.books();
-        let Books { balances, ledger } = &mut *books;
+        let Books { balances, ledger, .. } = &mut *books;
         ledger::check(balances, &transfer)?;
         ledger.append(&transfer).map_err(|e| Status::internal(format!("the ledger: {e}")))?;
         ledger::apply(balances, &transfer);
@@ -85,6 +87,32 @@ impl Bank for Teller {
         let balance = self.books().balances.get(&call.into_message().account).copied();
         let cents = balance.ok_or_else(|| Status::not_found("no such account"))?;
         Ok(BalanceReply { cents })
+    }
+
+    async fn history(
+        &self,
+        call: Call<HistoryRequest>,
+        mut replies: ReplySender<Entry>,
+    ) -> Result<(), Status> {
+        let account = call.into_message().account;
+        let mut balances = ledger::opening_balances();
+        if !balances.contains_key(&account) {
+            return Err(Status::not_found("no such account"));
+        }
+        let path = self.books().path.clone();
+        let transfers =
+            ledger::read(&path).map_err(|e| Status::internal(format!("the ledger: {e}")))?;
+        for transfer in transfers {
+            ledger::apply(&mut balances, &transfer);
+            let cents = match &account {
+                of if *of == transfer.to => transfer.cents,
+                of if *of == transfer.from => -transfer.cents,
+                _ => continue,
+            };
+            let (reference, balance_cents) = (transfer.reference, balances[&account]);
+            replies.send(&Entry { reference, cents, balance_cents }).await?;
+        }
+        Ok(())
     }
 
     async fn beat(&self, _: Call<Heartbeat>) -> Result<(), Status> {

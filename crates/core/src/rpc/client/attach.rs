@@ -134,6 +134,7 @@ impl Client {
             };
             todo.push((id, reconciled, occupant));
         }
+        self.part_streams(key);
         self.ready(cx, key, handle);
         for (id, reconciled, occupant) in todo {
             match reconciled {
@@ -142,7 +143,11 @@ impl Client {
                         self.send_numbered(cx, key, call);
                     }
                 }
-                Reconciled::Ask | Reconciled::WillCome => {}
+                Reconciled::Ask | Reconciled::WillCome => {
+                    if let Some(call) = occupant.call {
+                        self.resume_stream(cx, call);
+                    }
+                }
                 Reconciled::NotKept => {
                     self.settle_occupant(cx, key, id, occupant, CallState::ReplyNotKept);
                 }

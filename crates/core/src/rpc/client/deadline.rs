@@ -70,6 +70,7 @@ impl Client {
         let State::Numbered { link, id, sending, fencing } = &mut call.state else { return };
         *fencing = true;
         let (link_key, id, sending) = (*link, *id, *sending);
+        let streams = self.is_stream(key);
         self.note_sent(cx, link_key, id, sending);
         let Some(session) = self.links.get_mut(link_key).and_then(|link| link.session.as_mut())
         else {
@@ -78,6 +79,13 @@ impl Client {
         match session.slots.progress(id) {
             Some((Sent::Nothing | Sent::Part, _)) => {
                 self.end_unsettled(cx, key, "its deadline passed".into());
+            }
+            Some((Sent::Whole, _)) if streams => {
+                self.want_cancel(link_key, id, true);
+                // Its handler is stopped, and the answer says how far it came.
+                let grace = self.channels[channel.0 as usize].config.settle_grace;
+                self.set_call_timer(key, Some(cx.now + grace));
+                self.after_sending(cx, link_key);
             }
             Some((Sent::Whole, true)) => {
                 self.end_unsettled(cx, key, "its deadline passed while it was executing".into());

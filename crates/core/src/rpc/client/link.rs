@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 
 use super::replicas::Progress;
 use super::resume::Sought;
+use super::stream::Cancel;
 use crate::rpc::SessionTicket;
 use crate::rpc::context::Outgoing;
 use crate::rpc::event::{CallKey, ChannelKey};
@@ -85,6 +86,8 @@ pub(super) struct Session {
     /// Set for a session whose server has to be found: of an earlier channel, or of a group that is
     /// not where it was.
     pub(super) sought: Option<Sought>,
+    /// Streams that their callers have left.
+    pub(super) cancels: Vec<Cancel>,
 }
 
 /// Who waits for what becomes of the number in a slot.
@@ -226,6 +229,14 @@ impl Live {
 
 impl Session {
     pub(super) fn new(slots: ClientSession, ticket: SessionTicket) -> Self {
-        Self { slots, ticket, occupants: Vec::new(), group: false, again: Vec::new(), sought: None }
+        Self {
+            slots,
+            ticket,
+            occupants: Vec::new(),
+            group: false,
+            again: Vec::new(),
+            sought: None,
+            cancels: Vec::new(),
+        }
     }
 }

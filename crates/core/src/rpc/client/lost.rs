@@ -7,7 +7,7 @@ use super::call::{Earlier, State};
 use super::link::{Live, Occupant};
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
-use crate::service::{CallState, NotExecuted, Outcome, Semantics, text};
+use crate::service::{CallState, NotExecuted, Outcome, Semantics, Shape, text};
 use crate::session::{CallId, Fate, NotExecutedReason};
 use crate::transport::connection::ConnectionError;
 use crate::transport::endpoint::ConnectionHandle;
@@ -56,6 +56,7 @@ impl Client {
         if let Some(session) = self.links.get_mut(key).and_then(|link| link.session.as_mut()) {
             session.slots.detached();
         }
+        self.part_streams(key);
         self.requeue(live);
         if self.fail_over(cx, key) {
             return;
@@ -176,7 +177,9 @@ impl Client {
     ) {
         let Some(call) = self.calls.get(call_key.0) else { return };
         let repeatable = call.request().is_some_and(|request| {
-            request.method.semantics() == Semantics::Idempotent && !request.reserved
+            request.method.semantics() == Semantics::Idempotent
+                && request.method.shape() == Shape::Unary
+                && !request.reserved
         });
         let in_time = call.deadline.is_none_or(|deadline| deadline > cx.now);
         let may_have_run = fate == Fate::Lost || call.earlier == Earlier::MayHaveRun;

@@ -19,6 +19,7 @@ mod replicas;
 mod resume;
 mod settle;
 mod stale;
+mod stream;
 mod timers;
 mod waiting;
 mod watch;
@@ -32,6 +33,7 @@ use core::net::SocketAddr;
 use self::call::{ClientCall, Earlier, Request, State, Work};
 use self::channel::Channel;
 use self::link::Link;
+use self::stream::Stream;
 use self::timers::{Timer, Timers};
 use super::arena::Arena;
 use super::config::{ChannelConfig, SessionTicket};
@@ -39,7 +41,7 @@ use super::context::{Context, close_code};
 use super::event::{CallKey, ChannelKey, Event};
 use super::message::ToServer;
 use crate::service::{
-    CallError, CallState, IncomingReply, Method, Outcome, OutgoingCall, Semantics,
+    CallError, CallState, IncomingReply, Method, Outcome, OutgoingCall, Semantics, Shape,
 };
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
@@ -59,6 +61,8 @@ pub(crate) struct Client {
     timers: Timers,
     /// Links of which messages of the present batch may have freed slots.
     answered: Vec<u64>,
+    /// By the key of their call.
+    streams: BTreeMap<u64, Stream>,
     /// The first of the bytes by which links choose their servers' workers.
     steer_from: Option<u8>,
 }
@@ -159,6 +163,8 @@ impl Client {
         let reserved = outgoing.reserved;
         let semantics = outgoing.method.semantics();
         let (deadline, wait) = (outgoing.deadline, outgoing.wait_for_ready);
+        let streams = outgoing.method.shape() != Shape::Unary;
+        let shape = outgoing.method.shape();
         let request = Request {
             method: outgoing.method,
             encoded: outgoing.request,
@@ -166,14 +172,20 @@ impl Client {
             reserved: reserved.is_some(),
             max_staleness: outgoing.max_staleness,
         };
-        let work =
-            if semantics.takes_slot() { Work::Numbered(request) } else { Work::Read(request) };
+        let work = if semantics.takes_slot() || streams {
+            Work::Numbered(request)
+        } else {
+            Work::Read(request)
+        };
         let call = self.begin(cx, key, work, deadline, wait);
+        if streams {
+            self.add_stream(cx, call, shape);
+        }
         if self.refuse_at_once(cx, call) {
             return call;
         }
         match (semantics, reserved) {
-            (Semantics::Maybe, _) => self.send_maybe(cx, call),
+            (Semantics::Maybe, _) if !streams => self.send_maybe(cx, call),
             (_, Some(id)) => self.use_reserved(cx, call, id),
             (_, None) => self.enqueue(cx, call),
         }
@@ -217,6 +229,7 @@ impl Client {
     /// Nobody waits any more: no event comes of the call.
     pub(crate) fn abandon(&mut self, cx: &mut Context<'_>, key: CallKey) {
         self.leave(cx, key);
+        self.forget_stream(key);
         self.remove_call(key);
     }
 
@@ -340,6 +353,9 @@ impl Client {
         } else if stale && !matches!(call.work, Work::Read(_)) {
             let why = "only a read may be answered from an older state";
             call.not_executed(NotExecutedReason::NeverSent, why)
+        } else if channel.config.journal.is_some() && self.is_stream(key) {
+            let why = "a channel with a journal makes no streams yet: use one without";
+            call.not_executed(NotExecutedReason::NeverSent, why)
         } else if channel.waiting.len() >= cx.limits.waiting_calls {
             call.not_executed(
                 NotExecutedReason::Overloaded,
@@ -365,7 +381,14 @@ impl Client {
         key: CallKey,
         result: Result<IncomingReply, CallError>,
     ) {
-        let Some(call) = self.forget_waiting(key) else { return };
+        if self.forget_waiting(key).is_none() {
+            return;
+        }
+        let result = match self.is_stream(key) {
+            true => self.stream_ended(cx, key, result),
+            false => result,
+        };
+        let Some(call) = self.calls.get(key.0) else { return };
         let event = match (&call.work, result) {
             (Work::Numbered(_) | Work::Read(_), result) => Event::Resolved(key, result),
             (Work::Reservation, Err(error)) => Event::Reserved(key, Err(error)),

@@ -11,7 +11,7 @@ use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
 use crate::rpc::message::{ToServer, join};
-use crate::service::{Encoded, IncomingReply, Metadata, MethodId};
+use crate::service::{Encoded, IncomingReply, MethodId, Shape};
 use crate::session::{Abandoned, Asked, CallId, NotExecutedReason, Sent, SessionSecret};
 use crate::time::{Duration, Instant};
 
@@ -213,6 +213,9 @@ impl Client {
         if let Some(occupant) = self.links.get_mut(link).and_then(|link| link.occupant(id.slot)) {
             occupant.call = Some(key);
         }
+        if self.is_stream(key) && self.links.get(link).is_some_and(|link| link.group.is_some()) {
+            return self.refuse_stream(cx, key);
+        }
         if self.may_send(cx, link, key, id) {
             self.send_numbered(cx, link, key);
         }
@@ -224,6 +227,9 @@ impl Client {
         let State::Numbered { id, sending, .. } = &mut call.state else { return };
         let id = *id;
         *sending = None;
+        let shape = call.request().map_or(Shape::Unary, |request| request.method.shape());
+        let window = if shape == Shape::Unary { 0 } else { self.stream_window(key) };
+        let Some(call) = self.calls.get(key.0) else { return };
         let Some(payload) = call.payload_ref(cx.now) else { return };
         let Some(link) = self.links.get_mut(link_key).filter(|link| link.is_ready()) else {
             return;
@@ -232,7 +238,10 @@ impl Client {
             return;
         }
         let Some(live) = link.live.as_mut() else { return };
-        let request = payload.encode_request(id.slot, id.sequence, cx.buffer);
+        let request = match shape {
+            Shape::Unary => payload.encode_request(id.slot, id.sequence, cx.buffer),
+            shape => payload.encode_stream(id, shape, window, cx.buffer),
+        };
         let message = live.outgoing.send(cx, live.handle, request, key.0);
         if let Some(message) = message {
             let connection = live.handle;
@@ -304,7 +313,7 @@ impl Client {
             (Ok(_), Some(call)) => {
                 let method = call.request().map_or(MethodId(0), |request| request.method.id());
                 let reply = Encoded::from_body(method, Bytes::new());
-                Ok(IncomingReply { reply, metadata: Metadata::new() })
+                Ok(IncomingReply { reply, ..IncomingReply::default() })
             }
             (_, None) => return,
         };
@@ -431,6 +440,9 @@ impl Client {
             session.slots.sent(id, Sent::Part);
         }
         let abandoned = session.slots.abandon(id);
+        if abandoned == Abandoned::Pending && self.is_stream(key) {
+            self.want_cancel(link_key, id, false);
+        }
         if abandoned == Abandoned::NeverSent
             && let Some(Sending { connection, message }) = sending
             && let Some(connection) = cx.endpoint.connection_mut(connection)
@@ -477,6 +489,7 @@ impl Client {
     /// after every change of a link's session or queue.
     pub(super) fn after_sending(&mut self, cx: &mut Context<'_>, key: u64) {
         self.send_control(cx, key);
+        self.send_cancels(cx, key);
         let Some(link) = self.links.get_mut(key) else { return };
         let unsettled = link.has_unsettled();
         let awaited =
@@ -568,8 +581,8 @@ impl Client {
         cx: &mut Context<'_>,
         handle: crate::transport::endpoint::ConnectionHandle,
     ) {
-        let Some(&link) = self.by_handle.get(&handle) else { return };
-        let Some(link) = self.links.get_mut(link) else { return };
+        let Some(&key) = self.by_handle.get(&handle) else { return };
+        let Some(link) = self.links.get_mut(key) else { return };
         let mut carriers = link.live.iter_mut().chain(&mut link.standby);
         let Some(live) = carriers.find(|carrier| carrier.handle == handle) else { return };
         let mut sent = alloc::vec::Vec::new();
@@ -578,5 +591,6 @@ impl Client {
         for (tag, message) in sent {
             self.handed_over(CallKey(tag), Sending { connection: handle, message });
         }
+        self.pump_streams(cx, key);
     }
 }

@@ -9,9 +9,7 @@ use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::CallKey;
 use crate::rpc::message::{PlainReply, ReplyPayload, ToClient, session_reference, split_as_of};
-use crate::service::{
-    CallState, Code, Encoded, IncomingReply, Metadata, NotExecuted, Outcome, Status,
-};
+use crate::service::{CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status};
 use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal, SlotChange};
 use crate::transport::endpoint::ConnectionHandle;
 
@@ -70,6 +68,11 @@ impl Client {
             ToClient::Refused { reference, refusal } => {
                 self.refused(cx, key, handle, reference, refusal);
             }
+            ToClient::Reply { slot, sequence, reply } if reply.stream.is_some() => {
+                self.stream_reply(cx, key, (slot, sequence), reply);
+            }
+            ToClient::Part(part) => self.stream_part(cx, key, handle, part),
+            ToClient::NoStream { slot, sequence } => self.no_stream(cx, key, slot, sequence),
             ToClient::Reply { slot, sequence, reply } => {
                 self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
             }
@@ -158,13 +161,13 @@ impl Client {
         }
         let body = bytes.slice(reply.body..).into();
         let reply = Encoded { body, digest: reply.digest };
-        self.finish(cx, call, Ok(IncomingReply { reply, metadata: Metadata::new() }));
+        self.finish(cx, call, Ok(IncomingReply { reply, ..IncomingReply::default() }));
         self.after_answer(key);
         true
     }
 
     /// The server's word about a number of the session.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         cx: &mut Context<'_>,
         key: u64,
@@ -273,10 +276,11 @@ impl Client {
             self.finish_question(cx, question, Ok(CallState::Executing));
         }
         let Some(call) = call else { return };
-        let overdue = self
-            .calls
-            .get(call.0)
-            .is_some_and(|call| matches!(call.state, State::Numbered { fencing: true, .. }));
+        let overdue = !self.is_stream(call)
+            && self
+                .calls
+                .get(call.0)
+                .is_some_and(|call| matches!(call.state, State::Numbered { fencing: true, .. }));
         if overdue {
             self.end_unsettled(cx, call, "it is still executing".into());
         }
@@ -422,6 +426,7 @@ impl Client {
                 reply.status = Some(status());
                 self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
             }
+            Ok(ToClient::Part(part)) => self.stream_too_large(cx, key, &part),
             Ok(ToClient::ReadReply { read, .. }) => {
                 self.end_read(cx, key, read, Err(Outcome::Executed(status())));
             }
@@ -480,6 +485,7 @@ fn incoming(reply: ReplyPayload) -> IncomingReply {
     IncomingReply {
         reply: Encoded { body: reply.body, digest: reply.digest },
         metadata: reply.metadata,
+        stream: reply.stream,
     }
 }
 

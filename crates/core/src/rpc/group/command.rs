@@ -97,9 +97,10 @@ impl SessionCommand {
     pub fn push_back(&self, after: Duration) -> Option<ClientMessage> {
         let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
         let busy = match ToServer::decode(bytes.clone()).ok()? {
-            ToServer::Request { slot, sequence, .. } | ToServer::Fence { slot, sequence } => {
-                ToClient::Busy { slot, sequence, after }
-            }
+            ToServer::Request { slot, sequence, .. }
+            | ToServer::Stream { slot, sequence, .. }
+            | ToServer::CancelStream { slot, sequence, .. }
+            | ToServer::Fence { slot, sequence } => ToClient::Busy { slot, sequence, after },
             ToServer::Open { nonce, .. } => ToClient::SessionBusy { reference: nonce, after },
             ToServer::Attach { session, .. } => {
                 ToClient::SessionBusy { reference: session_reference(session), after }

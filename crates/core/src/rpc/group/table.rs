@@ -203,7 +203,10 @@ impl SessionTable {
                     }
                 }
             }
-            ToServer::Fence { slot, sequence } => {
+            // A group runs no streams: they are refused, for good.
+            ToServer::Fence { slot, sequence }
+            | ToServer::Stream { slot, sequence, .. }
+            | ToServer::CancelStream { slot, sequence, .. } => {
                 let attachment = self.heard(command)?;
                 self.desk.fence(&attachment, slot, sequence)?
             }
@@ -224,6 +227,7 @@ impl SessionTable {
             | ToServer::Read { .. }
             | ToServer::StaleRead { .. }
             | ToServer::CancelRead { .. }
+            | ToServer::Part(_)
             | ToServer::Maybe(_) => return Err(Violation("a message that changes no session")),
         };
         let parts = verdict.encode(&mut self.buffer);

@@ -179,7 +179,11 @@ impl Server {
                 deadline = payload.deadline.map_or(Deadline::None, Deadline::Left);
                 needs_session(attached)?;
             }
+            // Of a stream that was refused.
+            ToServer::Part(_) => return Ok(()),
             ToServer::Fence { .. }
+            | ToServer::Stream { .. }
+            | ToServer::CancelStream { .. }
             | ToServer::Release(_)
             | ToServer::ReturnSlots(_)
             | ToServer::CloseSession => needs_session(attached)?,

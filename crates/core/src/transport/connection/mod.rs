@@ -169,6 +169,13 @@ impl Connection {
         self.outbox.is_full()
     }
 
+    /// True while [`send`](Self::send) would take no message for want of room;
+    /// [`ConnectionEvent::Writable`] follows then when there is some.
+    pub fn lacks_room(&mut self) -> bool {
+        self.outbox.want_room();
+        self.outbox.is_full()
+    }
+
     /// Gives a message of ours up: what is not sent yet never will be. Returns whether all of it had
     /// been in a packet before, so that the peer may have it; no later event changes that.
     ///

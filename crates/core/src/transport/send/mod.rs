@@ -224,6 +224,11 @@ impl Outbox {
         self.messages.len() >= self.max_queued
     }
 
+    /// Asks for [`OutboxEvent::Writable`] when a message would be taken again.
+    pub fn want_room(&mut self) {
+        self.refused |= self.is_full();
+    }
+
     /// Gives a message up: what is not sent yet never will be. Does nothing if it has ended.
     /// Returns [`ever_fully_sent`](Self::ever_fully_sent), which no later event changes.
     ///
