@@ -172,9 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_of_a_body_is_the_same_however_it_is_cut() {
+    fn the_digest_of_a_body_is_the_same_however_it_is_cut_and_computed() {
         let whole: Bytes = (0..70_000u32).map(|n| (n * 7 + n / 251) as u8).collect();
         let id = MethodId::of("a.B/C");
+        for length in [0, 1, LONG - 1, LONG, 1_024, 70_000] {
+            let body = Rope::from(whole.slice(..length));
+            assert_eq!(id.digest(&body), xxh3::xxh3_64_with_seed(&whole[..length], id.0));
+        }
         for cut in [1, 5, 255, 256, 257, 1_024, 65_535, 69_999] {
             let pieces = [whole.slice(..cut), whole.slice(cut..)].into_iter().collect();
             assert_eq!(id.digest(&pieces), id.digest(&whole.clone().into()), "at {cut}");
