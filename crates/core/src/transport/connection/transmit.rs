@@ -28,13 +28,6 @@ const DATAGRAM_OVERHEAD: usize = ONE_RTT_OVERHEAD + 5;
 /// From so many waiting bytes on, datagrams are as large as the path carries.
 const BULK: u64 = 64 << 10;
 
-/// From so many waiting bytes on, datagrams are as large as [`FEW`] ordinary ones where nothing is lost:
-/// a packet costs both sides as much as several short messages in it.
-const MANY: u64 = 4 * ORDINARY as u64;
-
-/// See [`MANY`].
-const FEW: usize = 3;
-
 /// Bytes in flight beyond what the path itself holds: they lie in queues, on this host in its socket
 /// buffers, and the more there are the colder the memory is that each is copied through.
 const QUEUED: u64 = 512 << 10;
@@ -151,8 +144,7 @@ impl Connection {
 
     /// What the path carries; but where little waits, no more than an ordinary path carries: whoever
     /// loses a jumbo datagram of small messages has lost them all, and gains little by its size. A long
-    /// message gains by it, unless the path loses packets, and many short ones gain by a few times the
-    /// ordinary size.
+    /// message gains by it, unless the path loses packets.
     fn datagram_size(&self, backoff: u32) -> usize {
         let carried = self.path.mtu.datagram_size(backoff);
         let fits = |data: &Bytes| DATAGRAM_OVERHEAD + data.len() <= ORDINARY;
@@ -162,12 +154,7 @@ impl Connection {
         let wanted = self.bytes_wanted(ORDINARY);
         let long =
             wanted > ORDINARY as u64 && self.outbox.has_long() && !self.path.losses.is_lossy();
-        match wanted {
-            BULK.. => carried,
-            _ if long => carried,
-            MANY.. if !self.path.losses.is_lossy() => carried.min(FEW * ORDINARY),
-            _ => ORDINARY,
-        }
+        if wanted >= BULK || long { carried } else { ORDINARY }
     }
 
     /// The largest datagram that may be sent now, if any (RFC 9000 §8.1).
