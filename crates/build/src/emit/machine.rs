@@ -61,6 +61,14 @@ fn driven(stub: &Stub<'_>, name: &Ident, machine: &Ident, generic: &Ident) -> To
                 &#descriptor
             }
 
+            fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+                <#generic as #machine>::VERSIONS
+            }
+
+            fn activate(&mut self, version: u32) {
+                <#generic as #machine>::activate(&mut self.machine, version);
+            }
+
             fn apply(
                 &mut self,
                 at: &#runtime::Applied,

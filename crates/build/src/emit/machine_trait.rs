@@ -34,6 +34,18 @@ pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
         #deprecated
         #[allow(clippy::wrong_self_convention)]
         pub trait #name: ::core::marker::Send + 'static {
+            #[doc = " The versions of these commands that the machine supports. Commands run as the active"]
+            #[doc = " version has them (`at.version`): the newest that every member of the group"]
+            #[doc = " supports, so that programs of two versions run side by side."]
+            const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+
+            #[doc = " From now on this version is active: its commands, and the form of its snapshots."]
+            #[doc = " Called in the same place of the log on every replica, and before"]
+            #[doc = " [`restore`](Self::restore)."]
+            fn activate(&mut self, version: u32) {
+                let _ = version;
+            }
+
             #(#methods)*
 
             #[doc = " The state, as bytes that [`restore`](Self::restore) reads. Machines with the"]

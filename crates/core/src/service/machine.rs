@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::RangeInclusive;
 
 use super::encoded::Encoded;
 use super::method::{MethodId, Semantics, ServiceDescriptor, Shape};
@@ -19,7 +20,7 @@ use crate::time::Instant;
 /// Which entry of the log a command is, and when: the same on every replica. What a machine does may
 /// depend on its state, its request and this, and on nothing else: no clock, no entropy, no order of
 /// a hash table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The entry's place in the log. Larger for each later entry; one entry may hold several
     /// commands.
@@ -27,12 +28,60 @@ pub struct Applied {
     /// The log's time: that of its leaders' clocks while they led. It never goes back, and has
     /// nothing to do with the time of day.
     pub time: Instant,
+    /// The version of the machine's commands that is active at this entry.
+    pub version: u32,
 }
+
+impl Default for Applied {
+    fn default() -> Self {
+        Self { index: 0, time: Instant::ZERO, version: FIRST_VERSION }
+    }
+}
+
+/// The version of commands with which every machine begins that says nothing of versions.
+pub const FIRST_VERSION: u32 = 1;
+
+/// A machine that cannot go on in a version which its group has activated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The machine's service.
+    pub service: &'static str,
+    /// The version.
+    pub version: u32,
+    /// Those that it supports.
+    pub supported: RangeInclusive<u32>,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, version, supported } = self;
+        let (least, most) = (supported.start(), supported.end());
+        write!(
+            f,
+            "the group has activated version {version} of {service}'s commands, and this program \
+             supports {least} to {most}"
+        )
+    }
+}
+
+impl core::error::Error for Unsupported {}
 
 /// A service as a replica drives it: generated code implements it over the user's machine.
 pub trait Machine: Send + 'static {
     /// The service's name, methods and files.
     fn descriptor(&self) -> &'static ServiceDescriptor;
+
+    /// The versions of its commands that it supports. A command is run as the active version has it,
+    /// which the log tells: the newest that all members of the group support.
+    fn versions(&self) -> RangeInclusive<u32> {
+        FIRST_VERSION..=FIRST_VERSION
+    }
+
+    /// From now on this version is active: its commands, and the form of its snapshots. Called in the
+    /// same place of the log on every replica, and before [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
 
     /// Runs a command: a request of the method at this index of the descriptor.
     fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer;
@@ -53,6 +102,14 @@ pub trait Machine: Send + 'static {
 impl<M: Machine + ?Sized> Machine for Box<M> {
     fn descriptor(&self) -> &'static ServiceDescriptor {
         (**self).descriptor()
+    }
+
+    fn versions(&self) -> RangeInclusive<u32> {
+        (**self).versions()
+    }
+
+    fn activate(&mut self, version: u32) {
+        (**self).activate(version);
     }
 
     fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer {
@@ -101,6 +158,8 @@ impl From<prost::DecodeError> for RestoreError {
 #[derive(Default)]
 pub struct Machines {
     machines: Vec<Box<dyn Machine>>,
+    /// The active version of each.
+    active: Vec<u32>,
 }
 
 impl Machines {
@@ -127,12 +186,44 @@ impl Machines {
             }
         }
         self.machines.push(machine);
+        self.active.push(FIRST_VERSION);
         Ok(())
     }
 
     /// Their services, in the order in which they were added.
     pub fn descriptors(&self) -> impl Iterator<Item = &'static ServiceDescriptor> + '_ {
         self.machines.iter().map(|machine| machine.descriptor())
+    }
+
+    /// The versions of commands that each supports, in the order in which they were added.
+    pub fn versions(&self) -> impl Iterator<Item = RangeInclusive<u32>> + '_ {
+        self.machines.iter().map(|machine| machine.versions())
+    }
+
+    /// The version of each that is active.
+    pub fn active(&self) -> &[u32] {
+        &self.active
+    }
+
+    /// Activates these versions, one for each machine; none goes back. Versions of further machines
+    /// are not looked at.
+    ///
+    /// # Errors
+    /// If a machine does not support its version. It has to be stopped then.
+    pub fn activate(&mut self, versions: &[u32]) -> Result<(), Unsupported> {
+        for ((machine, active), version) in
+            self.machines.iter_mut().zip(&mut self.active).zip(versions)
+        {
+            let version = (*version).max(*active);
+            let supported = machine.versions();
+            if !supported.contains(&version) {
+                let service = machine.descriptor().name;
+                return Err(Unsupported { service, version, supported });
+            }
+            *active = version;
+            machine.activate(version);
+        }
+        Ok(())
     }
 
     /// What is promised about calls of a method; `None` if no machine has it.
@@ -144,6 +235,7 @@ impl Machines {
     /// Runs a command. A read is run as the query that it is, wherever in the log it stands.
     pub fn apply(&mut self, at: &Applied, method: MethodId, request: &Encoded) -> Answer {
         let Some((machine, index)) = self.find(method) else { return unknown() };
+        let at = &Applied { version: self.active[machine], ..*at };
         let machine = &mut self.machines[machine];
         let called = &machine.descriptor().methods[index];
         match (called.shape(), called.semantics()) {
@@ -345,6 +437,57 @@ mod tests {
         let answer = machines.apply(&Applied::default(), unknown, &Encoded::default());
         assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
         assert_eq!(read(&machines), "");
+    }
+
+    /// Supports two versions, and remembers which one each command ran under.
+    struct Evolving(Vec<u32>);
+
+    impl Machine for Evolving {
+        fn descriptor(&self) -> &'static ServiceDescriptor {
+            &ONE
+        }
+
+        fn versions(&self) -> RangeInclusive<u32> {
+            1..=2
+        }
+
+        fn apply(&mut self, at: &Applied, _: usize, _: &Encoded) -> Answer {
+            self.0.push(at.version);
+            unknown()
+        }
+
+        fn query(&self, _: usize, _: &Encoded) -> Answer {
+            unknown()
+        }
+
+        fn snapshot(&self) -> Vec<u8> {
+            self.0.iter().map(|version| *version as u8).collect()
+        }
+
+        fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn commands_run_as_the_active_version_has_them_and_none_goes_back() {
+        let mut machines = Machines::new();
+        machines.add(Box::new(Evolving(Vec::new()))).unwrap();
+        machines.add(Box::new(Notes(&OTHER, Vec::new()))).unwrap();
+        let run = |machines: &mut Machines| {
+            let id = MethodId::of("a.Notes/Add");
+            machines.apply(&Applied::default(), id, &Encoded::default());
+        };
+        run(&mut machines);
+        machines.activate(&[2, 1]).unwrap();
+        run(&mut machines);
+        machines.activate(&[1]).unwrap();
+        run(&mut machines);
+        assert_eq!(machines.active(), [2, 1]);
+        let snapshot = machines.snapshot();
+        assert!(snapshot.windows(3).any(|versions| versions == [1, 2, 2]));
+        let error = machines.activate(&[2, 2]).unwrap_err().to_string();
+        assert!(error.contains("version 2 of a.Other's commands"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use client::{
     Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
 };
 pub use encoded::{DecodeError, Encoded};
-pub use machine::{Applied, Machine, Machines, RestoreError};
+pub use machine::{Applied, FIRST_VERSION, Machine, Machines, RestoreError, Unsupported};
 pub use metadata::{MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
 pub(crate) use outcome::text;

@@ -54,6 +54,8 @@ pub(super) enum What {
     Refounding(Bytes),
     /// The group begins with these members.
     Roster(Bytes),
+    /// These versions of the machines' commands are active, 4 bytes each.
+    Activate(Bytes),
 }
 
 /// The entry that ends a log that was restored from a backup of another group.
@@ -70,7 +72,8 @@ impl What {
             | Self::Renewal(bytes)
             | Self::Founding(bytes)
             | Self::Refounding(bytes)
-            | Self::Roster(bytes) => bytes,
+            | Self::Roster(bytes)
+            | Self::Activate(bytes) => bytes,
         }
     }
 
@@ -81,6 +84,7 @@ impl What {
             Self::Founding(_) => 3,
             Self::Refounding(_) => 4,
             Self::Roster(_) => 5,
+            Self::Activate(_) => 6,
         }
     }
 }
@@ -148,6 +152,7 @@ pub(super) fn decode_items(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Vec
             3 => What::Founding(data),
             4 => What::Refounding(data),
             5 => What::Roster(data),
+            6 => What::Activate(data),
             _ => return None,
         };
         items.push(Item { origin, what });

@@ -22,6 +22,10 @@ pub(super) enum Message {
     AskIndex(u64),
     /// The answer: the log is committed up to here.
     Index { read: u64, index: u64 },
+    /// To the leader: the versions of commands that each machine of the sender supports.
+    Supports(Vec<(u32, u32)>),
+    /// What a later program says.
+    Unknown,
 }
 
 /// Why a packet of a peer was not listened to. The replica has not changed.
@@ -51,6 +55,7 @@ const FRAME: u8 = 1;
 const FORWARD: u8 = 2;
 const ASK_INDEX: u8 = 3;
 const INDEX: u8 = 4;
+const SUPPORTS: u8 = 5;
 
 /// The packet of these messages.
 pub(super) fn encode(group: u64, messages: &[Message]) -> Bytes {
@@ -78,6 +83,14 @@ pub(super) fn encode(group: u64, messages: &[Message]) -> Bytes {
                 varint::encode(*index, &mut body);
                 INDEX
             }
+            Message::Supports(versions) => {
+                for (least, most) in versions {
+                    body.extend_from_slice(&least.to_be_bytes());
+                    body.extend_from_slice(&most.to_be_bytes());
+                }
+                SUPPORTS
+            }
+            Message::Unknown => continue,
         };
         put(kind, &body, &mut out);
     }
@@ -119,7 +132,15 @@ fn read(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Message> {
             read: u64::from_be_bytes(inner.array().ok()?),
             index: inner.varint().ok()?,
         },
-        _ => return None,
+        SUPPORTS => {
+            let mut versions = Vec::new();
+            while !inner.is_empty() {
+                let mut number = || inner.array().map(u32::from_be_bytes).ok();
+                versions.push((number()?, number()?));
+            }
+            Message::Supports(versions)
+        }
+        _ => return Some(Message::Unknown),
     };
     inner.is_empty().then_some(message)
 }
@@ -142,10 +163,20 @@ mod tests {
             Message::Forward(vec![item]),
             Message::AskIndex(u64::MAX),
             Message::Index { read: 1, index: 70_000 },
+            Message::Supports(vec![(1, 2), (3, u32::MAX)]),
         ];
         let packet = encode(5, &messages);
         assert_eq!(decode(5, &packet), Ok(messages));
         assert_eq!(decode(6, &packet), Err(PacketError::OtherGroup(5)));
+    }
+
+    #[test]
+    fn what_a_later_program_says_is_passed_over() {
+        let mut packet = encode(5, &[Message::AskIndex(1)]).to_vec();
+        put(200, b"news", &mut packet);
+        put(SUPPORTS, &[0, 0, 0, 1, 0, 0, 0, 2], &mut packet);
+        let told = [Message::AskIndex(1), Message::Unknown, Message::Supports(vec![(1, 2)])];
+        assert_eq!(decode(5, &packet.into()).unwrap(), told);
     }
 
     proptest! {

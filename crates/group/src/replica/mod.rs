@@ -21,6 +21,7 @@ mod roster;
 mod settings;
 mod state;
 mod submit;
+mod versions;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -41,6 +42,7 @@ use self::pending::{Pending, Wanted};
 use self::reads::{Answered, Reads};
 use self::state::State;
 use self::submit::Gathered;
+use self::versions::Supports;
 use crate::replication::{
     Consensus, Durable, Entry, EntryKind, MemberChange, Members, NodeId, Outgoing, Position,
     Refusal, Refused, Role, Snapshot, Work, Write,
@@ -71,6 +73,7 @@ pub struct Replica {
     /// again.
     proposed: BTreeSet<Origin>,
     reads: Reads,
+    supports: Supports,
     lease: Lease,
     /// The term and the leader for which commands were sent last.
     seen: (u64, Option<NodeId>),
@@ -134,6 +137,7 @@ impl Replica {
             gathered: Gathered::new(settings.pending_bytes),
             proposed: BTreeSet::new(),
             reads: Reads::new(random.fork()),
+            supports: Supports::default(),
             lease: Lease::new(settings.lease, settings.consensus.election, settings.tick),
             seen: (0, None),
             in_touch: now,
@@ -199,6 +203,7 @@ impl Replica {
         self.reads.handle_timeout(now, self.settings.patience);
         self.let_time_pass(now);
         self.reconcile();
+        self.keep_versions(now);
     }
 
     /// Takes a packet of a peer. `from` is who the peer was proved to be.
@@ -229,6 +234,8 @@ impl Replica {
                 Message::Index { read, index } => {
                     self.reads.answered(read, index);
                 }
+                Message::Supports(versions) => self.supports.told(from, versions),
+                Message::Unknown => {}
             }
         }
         result
@@ -383,6 +390,7 @@ impl Replica {
             pending: self.pending.len(),
             reads: self.reads.len(),
             snapshot: self.growth.snapshot,
+            versions: self.state.machines().active().to_vec(),
         }
     }
 

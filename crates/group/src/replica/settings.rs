@@ -3,6 +3,7 @@
 use std::fmt;
 
 use stubborn_core::limits::Limits;
+use stubborn_core::service::Unsupported;
 use stubborn_core::time::{Duration, Instant};
 
 use crate::replication::{self, Members, Status};
@@ -73,6 +74,8 @@ pub struct Standing {
     pub pending: usize,
     /// Reads that are not answered.
     pub reads: usize,
+    /// The active version of each machine's commands, in the order of the machines.
+    pub versions: Vec<u32>,
     /// The last entry that is in its snapshot.
     pub snapshot: u64,
 }
@@ -94,6 +97,9 @@ pub enum Fault {
     /// The group counts on entries that this replica has promised to keep and does not have: its
     /// disk has lost them. It has to join as a new one.
     LostDisk,
+    /// The group has activated a version of commands that a machine does not support: nothing of it
+    /// was applied.
+    Version(Unsupported),
     /// The replica has left the group.
     Left,
 }
@@ -110,6 +116,9 @@ impl fmt::Display for Fault {
                 "the disk has lost entries that this replica had promised to keep: let it join the \
                  group as a new one",
             ),
+            Self::Version(unsupported) => {
+                write!(f, "{unsupported}: start one on this node's folder that does")
+            }
             Self::Left => f.write_str(
                 "this node has left the group: to come back it joins as a new one, with a number \
                  and a key that the group has not seen",

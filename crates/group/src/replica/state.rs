@@ -13,8 +13,9 @@ use stubborn_core::wire::{Reader, varint};
 use super::Fault;
 use super::entry::{Item, Record, What, decode_sessions};
 use super::roster::{self, Roster};
+use super::versions;
 
-/// The first version had no roster.
+/// The first version had neither roster nor versions of commands.
 const VERSION: u8 = 2;
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct State {
     roster: Roster,
     /// The log has said with which table the group begins.
     founded: bool,
+    /// The log has said which versions of commands are active.
+    versioned: bool,
     planted: Planted,
 }
 
@@ -39,7 +42,7 @@ impl State {
     pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
         let table = SessionTable::new(group, limits);
         let (roster, planted) = (Roster::default(), Planted::default());
-        Self { table, machines, roster, founded: false, planted }
+        Self { table, machines, roster, founded: false, versioned: false, planted }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -56,10 +59,10 @@ impl State {
     /// that the replica can stop in order; the state is not used any more then.
     pub(super) fn apply(&mut self, index: u64, record: &Record) -> Result<Vec<Told>, Fault> {
         let applied = catch_unwind(AssertUnwindSafe(|| self.apply_record(index, record)));
-        applied.map_err(|panic| Fault::Panicked { index, what: panic_text(&*panic) })
+        applied.map_err(|panic| Fault::Panicked { index, what: panic_text(&*panic) })?
     }
 
-    fn apply_record(&mut self, index: u64, record: &Record) -> Vec<Told> {
+    fn apply_record(&mut self, index: u64, record: &Record) -> Result<Vec<Told>, Fault> {
         if cfg!(feature = "planted-late-records") {
             self.planted.before = Some(self.table.clone());
         }
@@ -72,7 +75,7 @@ impl State {
                     let Ok(command) = SessionCommand::decode(bytes.clone()) else { continue };
                     let time = self.table.time();
                     let (machines, roster) = (&mut self.machines, &mut self.roster);
-                    let at = Applied { index, time };
+                    let at = Applied { index, time, ..Applied::default() };
                     let run = |method, call: Call<Encoded>| {
                         if method == roster::CHANGE.id() {
                             return roster.command(index, call.context(), call.message());
@@ -88,9 +91,22 @@ impl State {
                 What::Founding(table) => self.found(table),
                 What::Refounding(group) => self.found_anew(group),
                 What::Roster(roster) => self.begin_roster(roster),
+                What::Activate(bytes) => {
+                    self.versioned = true;
+                    let versions = match cfg!(feature = "planted-own-version") {
+                        true => self.machines.versions().map(|of| *of.end()).collect(),
+                        false => versions::decode(bytes),
+                    };
+                    self.machines.activate(&versions).map_err(Fault::Version)?;
+                }
             }
         }
-        told
+        Ok(told)
+    }
+
+    /// Whether the log has said which versions of commands are active.
+    pub(super) fn has_versions(&self) -> bool {
+        self.versioned
     }
 
     fn found(&mut self, table: &Bytes) {
@@ -156,7 +172,8 @@ impl State {
 
     /// All of it, the same on every replica that has applied the same entries: a version (one byte),
     /// whether the group is founded (one byte), the sessions and the machines, each behind their length,
-    /// and the roster.
+    /// the roster, whether versions of commands were activated (one byte) and which, 4 bytes each behind
+    /// their length.
     pub(super) fn encode(&self) -> Bytes {
         let (mut table, machines) = (Vec::new(), self.machines.snapshot());
         match &self.planted.before {
@@ -174,6 +191,10 @@ impl State {
         varint::encode(machines.len() as u64, &mut out);
         out.extend_from_slice(&machines);
         self.roster.encode(&mut out);
+        out.push(u8::from(self.versioned));
+        let active = versions::encode(self.machines.active());
+        varint::encode(active.len() as u64, &mut out);
+        out.extend_from_slice(&active);
         out.into()
     }
 
@@ -189,20 +210,28 @@ impl State {
         let founded = reader.u8().map_err(torn)? != 0;
         let table = reader.length_prefixed().map_err(torn)?;
         let machines = reader.length_prefixed().map_err(torn)?;
-        let roster = match version {
-            1 => Roster::default(),
-            _ => Roster::decode(&mut reader).ok_or_else(|| unsound("its roster is malformed"))?,
-        };
+        let mut roster = Roster::default();
+        let (mut versioned, mut active) = (false, Vec::new());
+        if version > 1 {
+            roster =
+                Roster::decode(&mut reader).ok_or_else(|| unsound("its roster is malformed"))?;
+            versioned = reader.u8().map_err(torn)? != 0;
+            active = versions::decode(reader.length_prefixed().map_err(torn)?);
+        }
         if !reader.is_empty() {
             return Err(unsound("something is left over"));
         }
         let table =
             SessionTable::decode(table).map_err(|_| unsound("its sessions are malformed"))?;
+        if versioned {
+            self.machines.activate(&active).map_err(Fault::Version)?;
+        }
         let restored = catch_unwind(AssertUnwindSafe(|| self.machines.restore(machines)));
         restored
             .map_err(|panic| Fault::Snapshot(panic_text(&*panic)))?
             .map_err(|error| Fault::Snapshot(error.to_string()))?;
         (self.table, self.founded, self.roster) = (table, founded, roster);
+        self.versioned = versioned;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use stubborn_core::wire::varint;
 use super::Replica;
 use super::entry::{ITEM_OVERHEAD, Item, Origin, Record, What};
 use super::message::Message;
+use super::versions;
 use crate::replication::{NodeId, Role};
 
 /// What other replicas forwarded and this leader has not written yet.
@@ -75,7 +76,9 @@ fn take(item: Item, time: Instant) -> Option<Item> {
             What::Command(bytes.into())
         }
         What::Renewal(sessions) => What::Renewal(sessions),
-        What::Founding(_) | What::Refounding(_) | What::Roster(_) => return None,
+        What::Founding(_) | What::Refounding(_) | What::Roster(_) | What::Activate(_) => {
+            return None;
+        }
     };
     Some(Item { origin, what })
 }
@@ -100,6 +103,7 @@ impl Replica {
         self.pending.send_all_again();
         self.reads.ask_again();
         self.proposed.clear();
+        self.supports.leader_changed();
         self.lease.end();
         self.clock.stop();
         if status.role != Role::Leader {
@@ -146,6 +150,12 @@ impl Replica {
         let roster = Some(&self.beginning).filter(|roster| begun && !roster.is_empty());
         let (serial, what) = match (founding, roster) {
             (Some(what), _) => (0, what),
+            (None, _) if !self.state.has_versions() => {
+                // Before any command: those with which the first leader's machines begin.
+                let first: Vec<u32> =
+                    self.state.machines().versions().map(|versions| *versions.start()).collect();
+                (varint::MAX - 1, What::Activate(versions::encode(&first)))
+            }
             (None, Some(roster)) => {
                 let mut bytes = Vec::new();
                 roster.encode(&mut bytes);
@@ -158,7 +168,7 @@ impl Replica {
     }
 
     /// Writes an entry with those of the items that are not written yet.
-    fn propose(&mut self, time: Instant, items: Vec<Item>) -> Result<(), Vec<Item>> {
+    pub(super) fn propose(&mut self, time: Instant, items: Vec<Item>) -> Result<(), Vec<Item>> {
         let new = |item: &Item| !self.proposed.contains(&item.origin);
         let items: Vec<Item> = items.into_iter().filter(new).collect();
         if items.is_empty() {

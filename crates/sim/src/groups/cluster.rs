@@ -17,7 +17,7 @@ use super::NodeCounts;
 use super::client::Open;
 use super::disk::NodeDisk;
 use super::invariants::Invariants;
-use super::ledger::{Command, Ledger};
+use super::ledger::{Command, Ledger, NEWER};
 use super::process::Process;
 use crate::nodes::{Met, Nodes, Order, host};
 use crate::world::{World, millis};
@@ -46,6 +46,8 @@ pub(super) struct Habits {
     pub(super) damage: bool,
     /// All clocks go at one speed.
     pub(super) steady: bool,
+    /// Nodes that start again may do so with a newer program.
+    pub(super) upgrades: bool,
     /// Sessions may expire.
     pub(super) expires: bool,
     pub(super) settings: Settings,
@@ -60,6 +62,7 @@ impl Habits {
             faults: 0.0,
             damage: false,
             steady: true,
+            upgrades: false,
             expires: false,
             settings,
         }
@@ -85,6 +88,10 @@ pub(super) struct Shared {
     pub(super) relaying: BTreeSet<NodeId>,
     addresses: BTreeMap<NodeId, SocketAddr>,
     disks: BTreeMap<NodeId, NodeDisk>,
+    /// The newest version of commands that the program of each node supports.
+    programs: BTreeMap<NodeId, u32>,
+    /// Whether the newer version was activated.
+    upgraded: bool,
     first: Members,
     /// Takes the place of the first node whose disk is refused.
     reserve: Option<NodeId>,
@@ -113,6 +120,8 @@ impl Cluster {
             relaying: BTreeSet::new(),
             addresses: BTreeMap::new(),
             disks: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            upgraded: false,
             first: Members::default(),
             reserve: None,
             retired: None,
@@ -220,7 +229,7 @@ impl Cluster {
         let (settings, name) = (self.habits.settings.clone(), (GROUP, NodeId::new(u64::MAX)));
         let name = (name.0, name.1.expect("not zero"));
         let now = Instant::ZERO;
-        let machines = Ledger::machines();
+        let machines = Ledger::machines(NEWER);
         let mut replica = Replica::new(now, name, settings, log, machines, [0; 32])
             .map_err(|fault| fault.to_string())?;
         replica.flush(now);
@@ -228,6 +237,32 @@ impl Cluster {
             return Err(fault.to_string());
         }
         Ok((replica.image().to_vec(), Ledger::of(replica.machines())))
+    }
+
+    /// The newest version that the program supports with which a node starts now.
+    pub(super) fn program(&self, id: NodeId) -> u32 {
+        let mut shared = self.lock();
+        let again = shared.programs.contains_key(&id);
+        let newer = again && self.habits.upgrades && shared.random.chance(0.6);
+        let most = shared.programs.entry(id).or_insert(1);
+        if newer {
+            *most = NEWER;
+        }
+        *most
+    }
+
+    /// Starts a node again with the newer program.
+    pub(super) fn upgrade(&self, id: NodeId) {
+        self.lock().programs.insert(id, NEWER);
+        self.crash(id, millis(100));
+    }
+
+    /// A replica runs commands of these versions.
+    pub(super) fn note_versions(&self, versions: &[u32]) {
+        let mut shared = self.lock();
+        if versions == [NEWER] && !std::mem::replace(&mut shared.upgraded, true) {
+            shared.counts.upgrades += 1;
+        }
     }
 
     pub(super) fn address(&self, id: NodeId) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! The state machine of simulated groups: it counts, and remembers in which order it was asked to.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use stubborn_core::service::{
@@ -95,10 +96,12 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// The machines of a group that has this one.
-    pub(super) fn machines() -> Machines {
+    /// The machines of a group that has this one, as a program has them that supports its commands up
+    /// to version `most`.
+    pub(super) fn machines(most: u32) -> Machines {
         let mut machines = Machines::new();
-        machines.add(Box::new(Self::default())).expect("a single machine collides with no other");
+        let evolving = Evolving { ledger: Self::default(), version: 1, newer: 0, most };
+        machines.add(Box::new(evolving)).expect("a single machine collides with no other");
         machines
     }
 
@@ -107,7 +110,10 @@ impl Ledger {
         let mut ledger = Self::default();
         // As `Machines::snapshot` puts it: name and bytes, each behind a length of 8 bytes.
         let snapshot = machines.snapshot();
-        let bytes = &snapshot[8 + DESCRIPTOR.name.len() + 8..];
+        let mut bytes = &snapshot[8 + DESCRIPTOR.name.len() + 8..];
+        if machines.active() == [NEWER] {
+            bytes = &bytes[8..];
+        }
         ledger.restore(bytes).expect("a ledger's own snapshot");
         ledger
     }
@@ -122,11 +128,63 @@ fn answer(method: &Method, count: u64) -> Answer {
     Answer::Reply(Encoded::from_body(method.id(), body), Metadata::new())
 }
 
-impl Machine for Ledger {
+/// The version that programs get to know while the group runs.
+pub(super) const NEWER: u32 = 2;
+
+/// The ledger as programs of two versions have it. From the newer one on it also counts the commands
+/// that ran under it, and its snapshots begin with their number: replicas that apply an entry under
+/// different versions have different states.
+struct Evolving {
+    ledger: Ledger,
+    version: u32,
+    newer: u64,
+    /// The newest version that this program supports.
+    most: u32,
+}
+
+impl Machine for Evolving {
     fn descriptor(&self) -> &'static ServiceDescriptor {
         &DESCRIPTOR
     }
 
+    fn versions(&self) -> RangeInclusive<u32> {
+        1..=self.most
+    }
+
+    fn activate(&mut self, version: u32) {
+        self.version = version;
+    }
+
+    fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer {
+        assert_eq!(at.version, self.version, "a machine is told which version is active");
+        self.newer += u64::from(at.version == NEWER);
+        self.ledger.apply(at, method, request)
+    }
+
+    fn query(&self, method: usize, request: &Encoded) -> Answer {
+        self.ledger.query(method, request)
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        let ledger = self.ledger.snapshot();
+        match self.version {
+            NEWER => [&self.newer.to_be_bytes()[..], &ledger].concat(),
+            _ => ledger,
+        }
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        let mut rest = snapshot;
+        if self.version == NEWER {
+            let (newer, ledger) =
+                rest.split_first_chunk().ok_or(RestoreError::new("it is of the older version"))?;
+            (self.newer, rest) = (u64::from_be_bytes(*newer), ledger);
+        }
+        self.ledger.restore(rest)
+    }
+}
+
+impl Ledger {
     fn apply(&mut self, at: &Applied, method: usize, request: &Encoded) -> Answer {
         let body = request.body.to_vec();
         if METHODS[method] == PUT {

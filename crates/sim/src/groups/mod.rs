@@ -45,6 +45,8 @@ counts! {
         moved: "sessions moved with calls under way",
         /// Reads that were answered.
         reads: "reads",
+        /// Groups whose nodes came to run a newer version of their commands, one after another.
+        upgrades: "upgrades",
         /// Reads that might be answered from an older state.
         stale_reads: "reads of older states",
         /// Entries that were applied, over all replicas.

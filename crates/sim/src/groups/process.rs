@@ -11,7 +11,7 @@ use stubborn_core::node::NodeConfig;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{Ecn, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
-use stubborn_group::replica::{PacketError, Roster};
+use stubborn_group::replica::{Fault, PacketError, Roster};
 use stubborn_group::replication::{NodeId, Refusal};
 use stubborn_store::Error;
 
@@ -59,7 +59,8 @@ impl Process {
         let now = cluster.world.local_time(&host(id));
         let seed = cluster.lock().random.bytes();
         let config = config(&cluster, id);
-        let node = GroupNode::new(now, config, durable, Ledger::machines(), seed)
+        let machines = Ledger::machines(cluster.program(id));
+        let node = GroupNode::new(now, config, durable, machines, seed)
             .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
         let storage = Storage::new(cluster.clone(), disk, store);
         let mut process =
@@ -149,6 +150,10 @@ impl Process {
                     let id = self.id;
                     self.cluster.note(id.get(), || format!("{id} follows {leader:?}"));
                 }
+                // One that was no member when the others were upgraded: it gets the newer program.
+                GroupEvent::Stopped if matches!(self.node.fault(), Some(Fault::Version(_))) => {
+                    self.cluster.upgrade(self.id);
+                }
                 GroupEvent::Stopped => {
                     let fault = self.node.fault().map(ToString::to_string).unwrap_or_default();
                     self.cluster.judge(Err(("exactly once", format!("{}: {fault}", self.id))));
@@ -212,6 +217,7 @@ impl Process {
     fn stand(&mut self) {
         let standing = self.node.standing();
         let applied = standing.applied;
+        self.cluster.note_versions(&standing.versions);
         let healed = self.cluster.lock().healed;
         let verdict = self.cluster.lock().judge.on_standing(self.id, &standing);
         self.cluster.judge(verdict);

@@ -104,6 +104,7 @@ fn habits(random: &mut Random) -> Habits {
     };
     Habits {
         steady,
+        upgrades: random.chance(0.5),
         expires,
         sync: Duration::from_micros(100 + random.below(8_000)),
         slow_syncs: if random.chance(0.2) { random.unit() * 0.05 } else { 0.0 },

@@ -415,6 +415,16 @@ impl<T: Group> ::stubborn::Service for GroupServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait GroupMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Tells what this node knows, without asking any other.
     ///
     /// Calls have no side effects: one may run any number of times.
@@ -477,6 +487,12 @@ impl<T> ::core::fmt::Debug for GroupReplica<T> {
 impl<T: GroupMachine> ::stubborn::Machine for GroupReplica<T> {
     fn descriptor(&self) -> &'static ::stubborn::ServiceDescriptor {
         &GROUP_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as GroupMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as GroupMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

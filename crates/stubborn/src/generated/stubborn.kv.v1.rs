@@ -405,6 +405,16 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait KvMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Gives a key a value, whether it had one or not.
     ///
     /// Calls run exactly once.
@@ -473,6 +483,12 @@ impl<T> ::core::fmt::Debug for KvReplica<T> {
 impl<T: KvMachine> ::stubborn::Machine for KvReplica<T> {
     fn descriptor(&self) -> &'static ::stubborn::ServiceDescriptor {
         &KV_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as KvMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as KvMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

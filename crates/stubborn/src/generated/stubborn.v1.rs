@@ -165,6 +165,16 @@ impl<T: Reflection> ::stubborn::Service for ReflectionServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait ReflectionMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Lists the services, by full name in alphabetical order.
     ///
     /// Calls have no side effects: one may run any number of times.
@@ -209,6 +219,12 @@ impl<T> ::core::fmt::Debug for ReflectionReplica<T> {
 impl<T: ReflectionMachine> ::stubborn::Machine for ReflectionReplica<T> {
     fn descriptor(&self) -> &'static ::stubborn::ServiceDescriptor {
         &REFLECTION_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as ReflectionMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as ReflectionMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

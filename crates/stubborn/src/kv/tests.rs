@@ -4,7 +4,7 @@ use stubborn_core::service::{Applied, Code, Status};
 use super::compare_and_swap_request::Expected;
 use super::*;
 
-const AT: Applied = Applied { index: 1, time: stubborn_core::time::Instant::ZERO };
+const AT: Applied = Applied { index: 1, time: stubborn_core::time::Instant::ZERO, version: 1 };
 
 fn put(store: &mut Store, key: &str, value: &str) -> Result<PutReply, Status> {
     let value = Bytes::copy_from_slice(value.as_bytes());

@@ -304,6 +304,16 @@ impl<T: Bank> crate::runtime::Service for BankServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait BankMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
     /// enough of it, and with NOT_FOUND if one of the accounts does not exist.
     ///
@@ -350,6 +360,12 @@ impl<T> ::core::fmt::Debug for BankReplica<T> {
 impl<T: BankMachine> crate::runtime::Machine for BankReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &BANK_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as BankMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as BankMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

@@ -213,6 +213,16 @@ impl<T: Half> crate::runtime::Service for HalfServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait HalfMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Old.
     ///
     /// Calls run at most once.
@@ -263,6 +273,12 @@ impl<T> ::core::fmt::Debug for HalfReplica<T> {
 impl<T: HalfMachine> crate::runtime::Machine for HalfReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &HALF_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as HalfMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as HalfMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,
@@ -587,6 +603,16 @@ impl<T: Whole> crate::runtime::Service for WholeServer<T> {
 #[deprecated]
 #[allow(clippy::wrong_self_convention)]
 pub trait WholeMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Does it.
     ///
     /// Calls run at most once.
@@ -629,6 +655,12 @@ impl<T> ::core::fmt::Debug for WholeReplica<T> {
 impl<T: WholeMachine> crate::runtime::Machine for WholeReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &WHOLE_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as WholeMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as WholeMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

@@ -676,6 +676,16 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait HelpersMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Like a constructor.
     ///
     /// Calls run at most once.
@@ -842,6 +852,12 @@ impl<T> ::core::fmt::Debug for HelpersReplica<T> {
 impl<T: HelpersMachine> crate::runtime::Machine for HelpersReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &HELPERS_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as HelpersMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as HelpersMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,
@@ -1929,6 +1945,16 @@ impl<T: Service> crate::runtime::Service for ServiceServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait ServiceMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Runs.
     ///
     /// Calls run at most once.
@@ -1967,6 +1993,12 @@ impl<T> ::core::fmt::Debug for ServiceReplica<T> {
 impl<T: ServiceMachine> crate::runtime::Machine for ServiceReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &SERVICE_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as ServiceMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as ServiceMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,
@@ -2289,6 +2321,16 @@ impl<T: Archive> crate::runtime::Service for ArchiveServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait ArchiveMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Like writing a snapshot.
     ///
     /// Calls run at most once.
@@ -2342,6 +2384,12 @@ impl<T> ::core::fmt::Debug for ArchiveReplica<T> {
 impl<T: ArchiveMachine> crate::runtime::Machine for ArchiveReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &ARCHIVE_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as ArchiveMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as ArchiveMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

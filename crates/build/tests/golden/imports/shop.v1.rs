@@ -146,6 +146,16 @@ impl<T: Shop> crate::runtime::Service for ShopServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait ShopMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Buys.
     ///
     /// Calls run at most once.
@@ -192,6 +202,12 @@ impl<T> ::core::fmt::Debug for ShopReplica<T> {
 impl<T: ShopMachine> crate::runtime::Machine for ShopReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &SHOP_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as ShopMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as ShopMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

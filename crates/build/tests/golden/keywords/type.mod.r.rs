@@ -539,6 +539,16 @@ impl<Handler: Trait> crate::runtime::Service for TraitServer<Handler> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait TraitMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Calls `type.mod.r.trait/move`.
     ///
     /// Calls run at most once.
@@ -633,6 +643,12 @@ impl<Handler> ::core::fmt::Debug for TraitReplica<Handler> {
 impl<Handler: TraitMachine> crate::runtime::Machine for TraitReplica<Handler> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &TRAIT_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <Handler as TraitMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <Handler as TraitMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,

@@ -467,6 +467,16 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
 /// A panic in a command stops the replica, and every other one that comes to it.
 #[allow(clippy::wrong_self_convention)]
 pub trait ShapesMachine: ::core::marker::Send + 'static {
+    /// The versions of these commands that the machine supports. Commands run as the active
+    /// version has them (`at.version`): the newest that every member of the group
+    /// supports, so that programs of two versions run side by side.
+    const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
+    /// From now on this version is active: its commands, and the form of its snapshots.
+    /// Called in the same place of the log on every replica, and before
+    /// [`restore`](Self::restore).
+    fn activate(&mut self, version: u32) {
+        let _ = version;
+    }
     /// Calls `shapes.Shapes/Grow`.
     ///
     /// Calls run at most once.
@@ -540,6 +550,12 @@ impl<T> ::core::fmt::Debug for ShapesReplica<T> {
 impl<T: ShapesMachine> crate::runtime::Machine for ShapesReplica<T> {
     fn descriptor(&self) -> &'static crate::runtime::ServiceDescriptor {
         &SHAPES_DESCRIPTOR
+    }
+    fn versions(&self) -> ::core::ops::RangeInclusive<u32> {
+        <T as ShapesMachine>::VERSIONS
+    }
+    fn activate(&mut self, version: u32) {
+        <T as ShapesMachine>::activate(&mut self.machine, version);
     }
     fn apply(
         &mut self,
