@@ -38,8 +38,8 @@ pub use explorer::{
     measure_speed, simulate,
 };
 pub use groups::{
-    CalmCounts, Cut, CutCounts, NodeCounts, explore_cuts, explore_node_seeds, simulate_calm,
-    simulate_cut, simulate_nodes,
+    CalmCounts, Cut, CutCounts, DeathCounts, NodeCounts, explore_cuts, explore_node_seeds,
+    simulate_calm, simulate_cut, simulate_deaths, simulate_nodes,
 };
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};

@@ -401,6 +401,11 @@ impl GroupNode {
                         }
                     }
                     Some(Heard::Datagram(datagram)) => self.node.handle(now, datagram),
+                    Some(Heard::Hello) => {
+                        if self.peers.is_direct(now, from) {
+                            self.replica.is_heard_by(from);
+                        }
+                    }
                     None => {}
                 }
                 Answer::Reply(Encoded::from_body(method, bytes::Bytes::new()), Metadata::new())

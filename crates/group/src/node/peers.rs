@@ -113,6 +113,8 @@ enum What {
 pub(super) enum Heard {
     /// A whole packet for the replica.
     Packet(Bytes),
+    /// Whom it hears.
+    Hello,
     /// A datagram that another node has sent through this peer.
     Datagram(Received),
 }
@@ -236,6 +238,11 @@ impl Peers {
     /// Through whom a peer is reached that this node cannot reach by itself.
     pub(super) fn relay(&self, now: Instant, to: NodeId) -> Option<NodeId> {
         self.overlay.relay(now, to)
+    }
+
+    /// Whether a peer and this node hear each other, with nobody between.
+    pub(super) fn is_direct(&self, now: Instant, id: NodeId) -> bool {
+        self.overlay.is_direct(now, id)
     }
 
     /// The peer that has this identity.
@@ -413,7 +420,7 @@ impl Peers {
             }
             HELLO if directly => {
                 self.overlay.greeted(now, self.id, from, &body[1..]);
-                None
+                Some(Heard::Hello)
             }
             RELAYED if directly => self.relayed(now, node, Relayed::decode(&body.slice(1..))?),
             _ => None,

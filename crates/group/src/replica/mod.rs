@@ -194,7 +194,8 @@ impl Replica {
         let tick = self.settings.tick;
         let late = now.since(self.next_tick);
         self.next_tick = if late > tick { now + tick } else { self.next_tick + tick };
-        self.consensus.tick();
+        let again = self.consensus.tick();
+        self.send(again);
         if self.consensus.status().role == Role::Leader {
             self.in_touch = now;
         }
@@ -239,6 +240,11 @@ impl Replica {
             }
         }
         result
+    }
+
+    /// A peer has said that it hears this node.
+    pub fn is_heard_by(&mut self, peer: NodeId) {
+        self.consensus.is_heard_by(peer);
     }
 
     /// Takes a client's message that changes sessions: it goes into the log.

@@ -21,6 +21,7 @@ use super::translate::{
     ballot_from, ballot_to, change_to, entry_from, entry_to, frame_from, frame_to, members_from,
     read_context, snapshot_from, snapshot_to,
 };
+use super::votes::Votes;
 use super::{
     Ballot, Durable, Entry, Frame, MemberChange, Members, NodeId, Outgoing, Position, ReadIndex,
     Refusal, Snapshot, Work, Write,
@@ -48,7 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             election: 10,
-            heartbeat: 3,
+            heartbeat: 1,
             frame_bytes: 48 << 10,
             frames_under_way: 64,
             uncommitted_bytes: 16 << 20,
@@ -140,6 +141,7 @@ pub struct Consensus {
     abstains: u32,
     /// Snapshots under way to followers, and for how many ticks.
     installing: Vec<(NodeId, u32)>,
+    votes: Votes,
 }
 
 impl Consensus {
@@ -178,20 +180,35 @@ impl Consensus {
             drawn_for: None,
             abstains,
             installing: Vec::new(),
+            votes: Votes::default(),
         };
         consensus.draw_timeout();
         Ok(consensus)
     }
 
-    /// Lets a tick pass. For a node that writes a leader's snapshot none does.
-    pub fn tick(&mut self) {
+    /// Lets a tick pass. For a node that writes a leader's snapshot none does. Returns what is to be
+    /// sent again, at once.
+    pub fn tick(&mut self) -> Vec<Outgoing> {
         if self.restoring.is_some() {
-            return;
+            return Vec::new();
         }
         self.abstains = self.abstains.saturating_sub(1);
         self.node.tick();
         self.report_snapshots();
         self.draw_timeout();
+        let again = self.votes.tick(self.stage());
+        // What was asked for waits for the disk, as it did the first time.
+        if self.unwritten.is_none() { again } else { Vec::new() }
+    }
+
+    /// A peer has said that it hears this node: if this one leads, the peer follows.
+    pub fn is_heard_by(&mut self, peer: NodeId) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader
+            && let Some(progress) = raft.mut_prs().get_mut(peer.get())
+        {
+            progress.recent_active = true;
+        }
     }
 
     /// Takes a peer's frame. `from` is who the peer was proved to be.
@@ -285,6 +302,9 @@ impl Consensus {
             reads: ready.take_read_states().iter().filter_map(read_index).collect(),
             ..Work::default()
         };
+        let stage = self.stage();
+        self.votes.note(stage, &work.send);
+        self.votes.note(stage, &work.send_when_written);
         let committed = ready.take_committed_entries();
         self.node.advance_append_async(ready);
         if let Some(snapshot) = &write.snapshot {
@@ -361,6 +381,10 @@ impl Consensus {
 }
 
 impl Consensus {
+    fn stage(&self) -> (u64, StateRole) {
+        (self.node.raft.term, self.node.raft.state)
+    }
+
     fn must_lead(&self) -> Result<(), Refused> {
         let Status { role, leader, .. } = self.status();
         if role == Role::Leader { Ok(()) } else { Err(Refused::NotLeader(leader)) }

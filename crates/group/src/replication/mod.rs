@@ -9,6 +9,7 @@ mod frame;
 mod log;
 mod translate;
 mod types;
+mod votes;
 
 pub use check::Refusal;
 pub use consensus::{Consensus, Fault, Refused, Role, Settings, Status};

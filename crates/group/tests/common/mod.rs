@@ -116,13 +116,20 @@ impl Cluster {
     }
 
     pub fn tick(&mut self) {
-        self.replicas.values_mut().for_each(|replica| replica.consensus.tick());
+        self.tick_all();
         self.settle();
     }
 
     pub fn tick_some(&mut self, frames: usize) {
-        self.replicas.values_mut().for_each(|replica| replica.consensus.tick());
+        self.tick_all();
         self.settle_some(frames);
+    }
+
+    fn tick_all(&mut self) {
+        for (id, replica) in &mut self.replicas {
+            let again = replica.consensus.tick();
+            self.wire.extend(again.into_iter().map(|out| (*id, out.to, out.frame)));
+        }
     }
 
     /// Works and delivers until nothing moves.

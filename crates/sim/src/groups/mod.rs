@@ -6,6 +6,7 @@ mod client;
 mod cluster;
 mod crashing;
 mod cuts;
+mod deaths;
 mod disk;
 mod invariants;
 mod ledger;
@@ -23,6 +24,7 @@ use crate::world::{Failure, Report};
 
 pub use calm::CalmCounts;
 pub use cuts::{Cut, CutCounts};
+pub use deaths::DeathCounts;
 
 counts! {
     /// What was met in the runs of groups of nodes.
@@ -151,4 +153,19 @@ pub fn simulate_calm(
     trace: Option<Box<dyn Write + Send>>,
 ) -> Result<(Report, CalmCounts), Failure> {
     simulate_counting(seed, trace, |world| calm::calm(world, nodes, loss, lasts))
+}
+
+/// Runs a group of so many nodes, on a network that loses datagrams with this probability, whose
+/// leader dies so many times, and tells how long clients waited for an answer.
+///
+/// # Errors
+/// If a promise was broken.
+pub fn simulate_deaths(
+    seed: u64,
+    nodes: u64,
+    loss: f64,
+    deaths: u64,
+    trace: Option<Box<dyn Write + Send>>,
+) -> Result<(Report, DeathCounts), Failure> {
+    simulate_counting(seed, trace, |world| deaths::deaths(world, nodes, loss, deaths))
 }

@@ -128,7 +128,8 @@ impl Process {
         match event {
             Event::Tick => {
                 self.tick = sleep(&self.group, self.group.tick_of(self.id));
-                self.consensus.tick();
+                let again = self.consensus.tick();
+                self.send_all(again);
                 self.take_order();
             }
             Event::Synced => self.on_synced(),
