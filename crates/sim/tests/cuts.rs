@@ -1,6 +1,8 @@
 //! Groups whose nodes do not all reach each other go on serving.
 
-use stubborn_sim::{Cut, explore_cuts};
+use std::time::Duration;
+
+use stubborn_sim::{Cut, explore_cuts, simulate_calm, simulate_deaths};
 
 fn keeps_serving(cut: Cut) {
     for nodes in [3, 5] {
@@ -23,4 +25,18 @@ fn a_group_serves_on_when_its_leader_is_gone_and_the_only_node_with_a_quorum_lag
 #[test]
 fn a_group_serves_on_when_its_nodes_are_a_chain_with_the_leader_at_one_end() {
     keeps_serving(Cut::Chained);
+}
+
+#[test]
+fn a_minute_of_thirty_percent_loss_makes_nobody_stand_for_election() {
+    let lasts = Duration::from_secs(60);
+    let (_, counts) = simulate_calm(1, 3, 0.3, lasts, None).expect("a clean seed");
+    assert!(counts.commands > 100, "{counts:?}");
+    assert_eq!(counts.elections, 0);
+}
+
+#[test]
+fn clients_wait_for_less_than_three_tenths_of_a_second_when_a_leader_dies_at_twenty_percent_loss() {
+    let (_, counts) = simulate_deaths(1, 3, 0.2, 10, None).expect("a clean seed");
+    assert_eq!((counts.deaths, counts.over_300_ms), (10, 0), "{counts:?}");
 }

@@ -401,12 +401,10 @@ impl GroupNode {
                         }
                     }
                     Some(Heard::Datagram(datagram)) => self.node.handle(now, datagram),
-                    Some(Heard::Hello) => {
-                        if self.peers.is_direct(now, from) {
-                            self.replica.is_heard_by(from);
-                        }
+                    Some(Heard::Hello) if self.peers.is_direct(now, from) => {
+                        self.replica.is_heard_by(from);
                     }
-                    None => {}
+                    Some(Heard::Hello) | None => {}
                 }
                 Answer::Reply(Encoded::from_body(method, bytes::Bytes::new()), Metadata::new())
             }

@@ -43,3 +43,26 @@ impl Votes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{NodeId, Position};
+    use super::*;
+
+    #[test]
+    fn votes_are_asked_for_every_other_tick_until_the_node_is_something_else() {
+        let at = Position { index: 3, term: 1 };
+        let frame =
+            Frame::RequestVote { pre: true, term: 2, last: at, committed: at, transfer: false };
+        let to = NodeId::new(2).expect("not 0");
+        let asked = vec![Outgoing { to, frame }];
+        let (asks, leads) = ((1, StateRole::PreCandidate), (2, StateRole::Leader));
+        let mut votes = Votes::default();
+        votes.note(asks, &asked);
+        votes.note(asks, &[]);
+        let again: Vec<bool> = (0..6).map(|_| votes.tick(asks) == asked).collect();
+        assert_eq!(again, [false, true, false, true, false, true]);
+        assert!((0..4).all(|_| votes.tick(leads).is_empty()));
+        assert!((0..4).all(|_| votes.tick(asks).is_empty()), "that was another candidacy");
+    }
+}

@@ -7,7 +7,7 @@ use stubborn_core::time::Instant;
 use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
-use super::client::Client;
+use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
 use super::scenario::{heal, settle};
 use crate::batch::counts;
@@ -45,13 +45,13 @@ pub(super) async fn deaths(world: World, size: u64, loss: f64, deaths: u64) -> D
         limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
         ..Settings::default()
     };
-    let habits = Habits { sync: millis(2), crash: 0.0, steady: true, settings };
+    let habits = Habits::calm(millis(2), settings);
     let cluster = Cluster::new(world.clone(), habits, random.fork());
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
-    cluster.start(&nodes, &Members::of(nodes.iter().copied()));
+    cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=size {
-        let client = Client::new(cluster.clone(), id);
-        world.spawn(client.run(0.0, 5_000, 0.0));
+        let client = Client::new(cluster.clone(), id, Manners::plain(0.0, 5_000));
+        world.spawn(client.run());
     }
     let loss = world.network().lose(loss);
     let mut counts = DeathCounts::default();
@@ -73,7 +73,7 @@ pub(super) async fn deaths(world: World, size: u64, loss: f64, deaths: u64) -> D
         world.sleep(DEAD).await;
     }
     drop(loss);
-    heal(&cluster, &nodes);
+    heal(&cluster);
     settle(&cluster, size).await;
     counts
 }

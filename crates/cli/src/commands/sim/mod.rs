@@ -1,5 +1,6 @@
 //! `stubborn sim`
 
+mod bad_links;
 mod replicas;
 
 use std::fs::File;
@@ -45,6 +46,13 @@ pub(crate) struct Args {
     /// Runs groups of whole nodes and their clients: replicated services, with exactly once checked
     #[arg(long, conflicts_with_all = ["bench", "replicas"])]
     groups: bool,
+    /// With --groups: lets groups be for so many hours of simulated time at 30 % loss, and counts the
+    /// elections, of which none is needed; and how long clients wait when leaders die at 20 % loss
+    #[arg(long, value_name = "HOURS", requires = "groups", conflicts_with_all = ["seed", "cuts"])]
+    calm: Option<f64>,
+    /// With --groups: cuts links between nodes so that most of them cannot speak to most others
+    #[arg(long, requires = "groups", conflicts_with = "seed")]
+    cuts: bool,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -53,6 +61,13 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     }
     if args.replicas {
         return replicas::run(Kind::Replicas, &args, out);
+    }
+    if let Some(hours) = args.calm {
+        return bad_links::calm(hours, &args, out);
+    }
+    if args.cuts {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        return bad_links::cuts(&args, args.threads.unwrap_or_else(cores), out);
     }
     if args.groups {
         return replicas::run(Kind::Groups, &args, out);
