@@ -317,6 +317,17 @@ fn a_resumed_session_is_found_at_any_replica() {
 }
 
 #[test]
+fn a_resumed_session_waits_only_a_moment_for_a_replica_that_is_dead() {
+    let mut world = ready(96);
+    let ticket = world.tickets[0].clone();
+    world.kill(SERVER);
+    world.resume_at(ticket.clone(), &REPLICAS);
+    let call = world.patient_call(&ECHO, b"on");
+    assert_eq!(world.result_within(call, 700).unwrap(), "on");
+    assert_eq!(world.tickets.last(), Some(&ticket));
+}
+
+#[test]
 fn targets_that_change_take_the_session_along() {
     let mut world = ready(97);
     let calls = begin(&mut world, 5);

@@ -212,6 +212,13 @@ impl World {
         self.channel = open_channel(self.client(), now, resume);
     }
 
+    /// Gives the client a channel that begins with all of these targets, and a session to resume.
+    pub(crate) fn resume_at(&mut self, ticket: SessionTicket, hosts: &[usize]) {
+        let targets = hosts.iter().map(|host| address(*host)).collect();
+        let (now, config) = (self.now, channel_config(Some(ticket)));
+        self.channel = self.client().open_channel(now, ChannelConfig { targets, ..config });
+    }
+
     /// Starts the client anew, with a journal that holds this.
     pub(crate) fn restart_client(
         &mut self,

@@ -236,12 +236,12 @@ impl Group {
             node.kill().await;
             tally.kills += 1;
         }
-        let reborn = Instant::now() + DEATH;
+        tokio::time::sleep(DEATH).await;
+        self.restore().await?;
         if self.leader().await? != leader {
             tally.failovers += 1;
         }
-        tokio::time::sleep_until(reborn.into()).await;
-        self.restore().await
+        Ok(())
     }
 
     /// Starts those that are dead.

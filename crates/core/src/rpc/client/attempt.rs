@@ -31,6 +31,11 @@ impl Client {
         let channel = &self.channels[link.channel.0 as usize];
         let config = &channel.config;
         let alone = channel.links.len() < 2 || link.session.is_some();
+        // A session that is sought is asked for at one target after the other: at first for a moment
+        // each, since the first one may be dead, then again with patience.
+        let sought = link.session.as_ref().and_then(|session| session.sought.as_ref());
+        let hurried =
+            channel.links.len() > 1 && sought.is_some_and(|sought| !sought.silent.contains(&key));
         let yields_at = (!alone).then_some(cx.now + ATTEMPT_DELAY);
         let (name, tls) = (&config.server_name, &config.tls);
         let rtt = link.rtt.or(config.expected_rtt);
@@ -42,7 +47,8 @@ impl Client {
                     Some(rtt) => (link.backoff * 4).min(REATTEMPT).max(rtt * ATTEMPT_ROUND_TRIPS),
                     None => config.attempt_timeout,
                 };
-                let gives_up_at = cx.now + patience;
+                let gives_up_at =
+                    cx.now + if hurried { patience.min(ATTEMPT_DELAY) } else { patience };
                 link.attempt = Some(Attempt { handle, gives_up_at, yields_at, greeted: false });
                 self.by_handle.insert(handle, key);
                 self.set_link_timer(key);

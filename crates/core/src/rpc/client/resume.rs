@@ -18,7 +18,7 @@ pub(super) struct Sought {
     /// Links whose servers are others.
     others: Vec<u64>,
     /// Links that gave no answer: it may be theirs.
-    silent: Vec<u64>,
+    pub(super) silent: Vec<u64>,
 }
 
 impl Client {
