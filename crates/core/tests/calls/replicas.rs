@@ -304,6 +304,24 @@ fn an_outcome_is_known_at_every_replica() {
 }
 
 #[test]
+fn a_call_of_a_group_that_was_made_anew_is_known_to_be_lost() {
+    let mut world = ready(99);
+    let (now, channel) = (world.now, world.channel);
+    let key = world.client().reserve(now, channel, &ECHO);
+    assert!(world.run_until(1_000, |w| w.reserved.contains_key(&key)));
+    let id = world.reserved.remove(&key).unwrap().unwrap();
+    let ticket = world.tickets[0].clone();
+    world.make_group();
+    world.open_channel();
+    world.set_targets(&REPLICAS);
+    let first = world.patient_call(&ECHO, b"first");
+    assert_eq!(world.result_within(first, 10_000).unwrap(), "first");
+    world.run(5_000);
+    let outcome = world.outcome_with(id, Some(ticket));
+    assert!(matches!(outcome, CallState::Lost), "{outcome:?}");
+}
+
+#[test]
 fn a_resumed_session_is_found_at_any_replica() {
     let mut world = ready(96);
     let ticket = world.tickets[0].clone();

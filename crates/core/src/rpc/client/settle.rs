@@ -344,10 +344,18 @@ impl Client {
     /// that the word of this one does not make its calls lost.
     fn may_be_elsewhere(&self, key: u64, question: CallKey) -> bool {
         let Some(link) = self.links.get(key) else { return false };
-        let asked = self.calls.get(question.0).and_then(|call| call.id());
+        let Some(asked) = self.calls.get(question.0).and_then(|call| call.id()) else {
+            return false;
+        };
+        let asked = asked.session.incarnation;
         let here = link.session.as_ref().map(|session| session.slots.id().incarnation);
-        self.channels[link.channel.0 as usize].links.len() > 1
-            && asked.is_some_and(|id| Some(id.session.incarnation) != here)
+        // A replica of another group never has it.
+        let may = |link: &u64| {
+            let link = self.links.get(*link);
+            link.is_some_and(|link| link.group.is_none_or(|group| group == asked))
+        };
+        let links = &self.channels[link.channel.0 as usize].links;
+        links.len() > 1 && Some(asked) != here && links.iter().any(may)
     }
 
     /// The server does not let us ask about a session.
