@@ -107,12 +107,7 @@ fn nodes_that_do_not_relay_for_each_other_are_found() {
 
 #[test]
 fn a_vote_that_is_sent_before_it_is_synced_is_found() {
-    found_in_groups("early-vote");
-}
-
-#[test]
-fn a_number_of_a_slot_that_is_used_again_after_a_restart_is_found() {
-    explore("stubborn-core/planted-reused-slot", &["groups", "300"]);
+    assert!(found_in_groups("early-vote").contains(" broken at "));
 }
 
 #[test]

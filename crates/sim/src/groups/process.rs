@@ -156,7 +156,11 @@ impl Process {
                 }
                 GroupEvent::Stopped => {
                     let fault = self.node.fault().map(ToString::to_string).unwrap_or_default();
-                    self.cluster.judge(Err(("exactly once", format!("{}: {fault}", self.id))));
+                    let promise = match self.node.fault() {
+                        Some(Fault::LostDisk) => "what was promised is kept",
+                        _ => "exactly once",
+                    };
+                    self.cluster.judge(Err((promise, format!("{}: {fault}", self.id))));
                 }
                 GroupEvent::Node(_) | GroupEvent::LookUp(..) => {}
             }

@@ -73,8 +73,8 @@ fn a_long_history_of_many_clients_is_judged_soon() {
     let step = |n: u64| {
         [span(4 * n, 4 * n + 5, Ask::Write(n)), { span(4 * n + 6, 4 * n + 7, Ask::Read(Some(n))) }]
     };
-    let mut history: Vec<_> = (0..500).flat_map(step).collect();
-    history.extend((0..6).map(|n| span(10 * n + 3, None, Ask::Write(10_000 + n))));
+    let mut history: Vec<_> = (0..100).flat_map(step).collect();
+    history.extend((0..3).map(|n| span(100 * n + 3, None, Ask::Write(10_000 + n))));
     assert!(fits(&history));
     history.push(span(9_000, 9_001, Ask::Read(Some(3))));
     assert!(!fits(&history));
