@@ -38,12 +38,12 @@ fn gen_writes_and_says_what_changed() {
     let first = stubborn(dir.path(), &["gen", BANK]);
     assert_eq!(code(&first), 0, "{}", stderr(&first));
     assert_eq!(stdout(&first), "wrote src/generated/bank.v1.rs\nwrote src/generated/mod.rs\n");
-    assert!(stderr(&first).starts_with("warning: "), "the stream: {}", stderr(&first));
+    assert_eq!(stderr(&first), "");
     assert!(fs::exists(dir.path().join("src/generated/bank.v1.rs")).unwrap());
     let second = json(&stubborn(dir.path(), &["gen", BANK, "--json"]));
     assert_eq!(second["changed"], Value::Array(Vec::new()));
     assert_eq!(second["files"][1], "src/generated/mod.rs");
-    assert_eq!(second["warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(second["warnings"], Value::Array(Vec::new()));
 }
 
 #[test]

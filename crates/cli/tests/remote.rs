@@ -205,8 +205,18 @@ fn exit_codes_tell_what_became_of_a_call() {
     assert_eq!(world.run("call", &["nonsense"]).code, 2);
     assert_eq!(world.run("call", &[TRANSFER, "{\"cent\": 1}"]).code, 2);
     assert_eq!(world.run("call", &[TRANSFER, "{"]).code, 2);
-    let history = world.run("call", &["bank.v1.Bank/History"]);
-    assert!(history.code == 2 && history.err.contains("streams"), "{history:?}");
+}
+
+#[test]
+fn a_stream_prints_a_line_for_each_message_and_then_what_became_of_it() {
+    let world = World::new();
+    let history = world.run("call", &["bank.v1.Bank/History", r#"{"account": "alice"}"#]);
+    let lines: Vec<_> = history.out.lines().collect();
+    assert_eq!((history.code, lines.len()), (0, 3), "{history:?}");
+    assert!(lines[2].contains(r#""reference":"3""#), "{history:?}");
+    let refused = world.run("call", &["bank.v1.Bank/History", r#"{"account": "nobody"}"#]);
+    assert_eq!((refused.code, refused.out.lines().count()), (1, 3), "{refused:?}");
+    assert!(refused.err.contains("no such account"), "{refused:?}");
 }
 
 #[test]

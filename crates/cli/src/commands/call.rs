@@ -1,6 +1,7 @@
 //! `stubborn call ADDR METHOD JSON`
 
 mod settle;
+mod stream;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,7 +82,14 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
                 return Err(error);
             }
         };
-        call(&args, link, prepared, out).await
+        if prepared.method.shape() == Shape::Unary {
+            return call(&args, link, prepared, out).await;
+        }
+        let messages = match prepared.method.shape().client_streams() {
+            true => stream::messages(&prepared, &input)?,
+            false => Vec::new(),
+        };
+        stream::run(&args, link, prepared, messages, out).await
     })
 }
 
@@ -99,12 +107,13 @@ async fn prepare(args: &Args, link: &Link, input: &str) -> Result<Prepared, Erro
     let (service, _) = schema::split(&args.method)?;
     let schema = args.source.load(&link.connection.channel(), service).await?;
     let descriptor = schema.method(&args.method)?;
-    if schema::shape(&descriptor) != Shape::Unary {
-        return Err(Error::usage(format!("{} streams, which cannot be called yet", args.method)));
-    }
-    let message = schema::from_json(descriptor.input(), input)?;
     let method = schema.callable(&descriptor);
-    let request = Encoded::from_body(method.id(), message.encode_to_vec().into());
+    let request = if method.shape().client_streams() {
+        Encoded::from_body(method.id(), Bytes::new())
+    } else {
+        let message = schema::from_json(descriptor.input(), input)?;
+        Encoded::from_body(method.id(), message.encode_to_vec().into())
+    };
     Ok(Prepared { descriptor, method, request })
 }
 
@@ -218,9 +227,11 @@ pub(super) fn decode(
 
 /// Tells what no method could read before anybody is asked for one.
 fn check_json(input: &str) -> Result<(), Error> {
-    match serde_json::from_str::<serde_json::Value>(input) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::usage(format!("the request is not JSON: {error}"))
+    // A client that streams sends one value after another.
+    let mut values = serde_json::Deserializer::from_str(input).into_iter::<serde_json::Value>();
+    match values.find_map(Result::err) {
+        None => Ok(()),
+        Some(error) => Err(Error::usage(format!("the request is not JSON: {error}"))
             .with_hint("a message is written like {\"by\": 5}; quote it for the shell")),
     }
 }

@@ -1,0 +1,110 @@
+//! Calls of methods that stream: a JSON value for each message, one after another.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use prost_reflect::{DynamicMessage, prost::Message};
+use serde_json::{Value, json};
+use stubborn::{CallError, Encoded, IncomingReply, NotTaken, Port, Replies, Shape};
+
+use super::{Args, Prepared, decode, not_replied};
+use crate::error::Error;
+use crate::output::Output;
+use crate::remote::Link;
+use crate::schema;
+
+/// Makes the call: sends `messages` if the client streams, and prints what comes.
+pub(super) async fn run(
+    args: &Args,
+    link: Link,
+    call: Prepared,
+    messages: Vec<Encoded>,
+    out: &Output,
+) -> Result<(), Error> {
+    let Prepared { descriptor, method, request } = call;
+    let channel = link.connection.channel();
+    let mut stream = channel.raw_streaming::<Replies<()>>(&method, request);
+    for (key, value) in &args.metadata {
+        stream = stream.metadata(key.as_str(), value.as_bytes());
+    }
+    if let Some(deadline) = args.deadline {
+        stream = stream.deadline(deadline);
+    }
+    let mut came = 0u64;
+    let ended = async {
+        let port = stream.begin()?;
+        let show = |message: Encoded| {
+            came += 1;
+            let incoming = IncomingReply { reply: message, ..IncomingReply::default() };
+            let message = schema::to_json(&decode(&descriptor, &method, &incoming)?)?;
+            out.line(&message);
+            out.json(&json!({ "message": message }));
+            Ok::<_, Error>(())
+        };
+        let (_, shown) = tokio::join!(send(&port, messages), receive(&port, show));
+        if let Err(error) = shown {
+            return Ok(Err(error));
+        }
+        poll_fn(|cx| port.poll_end(cx)).await.map(Ok)
+    };
+    let ended: Result<Result<IncomingReply, Error>, CallError> = ended.await;
+    let reply = match ended {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(error)) => {
+            link.close().await;
+            return Err(error);
+        }
+        Err(error) => {
+            let taken = error.taken().filter(|_| method.shape().client_streams());
+            let error = not_replied(args, link, &method, error).await;
+            return Err(match taken {
+                Some(taken) => error.with_hint(format!("{taken} messages were taken")),
+                None => error,
+            });
+        }
+    };
+    link.close().await;
+    let taken = reply.stream.map_or(0, |end| end.taken);
+    let mut end = json!({ "method": method.name(), "outcome": "executed", "taken": taken });
+    if method.shape() == Shape::ClientStreaming {
+        let reply = schema::to_json(&decode(&descriptor, &method, &reply)?)?;
+        out.line(&reply);
+        end["reply"] = json!(reply);
+    } else {
+        end["messages"] = json!(came);
+    }
+    out.json(&end);
+    Ok(())
+}
+
+/// The messages of a client, as they are sent.
+pub(super) fn messages(call: &Prepared, input: &str) -> Result<Vec<Encoded>, Error> {
+    let values = serde_json::Deserializer::from_str(input).into_iter::<Value>();
+    let encode = |value: Result<Value, serde_json::Error>| {
+        let value =
+            value.map_err(|error| Error::usage(format!("the input is no JSON: {error}")))?;
+        let message: DynamicMessage =
+            schema::from_json(call.descriptor.input(), &value.to_string())?;
+        Ok(Encoded::from_body(call.method.id(), message.encode_to_vec().into()))
+    };
+    values.map(encode).collect()
+}
+
+async fn send(port: &Arc<dyn Port>, messages: Vec<Encoded>) -> Result<(), NotTaken> {
+    for message in messages {
+        let mut message = Some(message);
+        poll_fn(|cx| port.poll_send(cx, &mut message)).await?;
+    }
+    port.end();
+    Ok(())
+}
+
+async fn receive(
+    port: &Arc<dyn Port>,
+    mut show: impl FnMut(Encoded) -> Result<(), Error>,
+) -> Result<(), Error> {
+    while let Some(message) = poll_fn(|cx| port.poll_take(cx)).await {
+        show(message)?;
+    }
+    Ok(())
+}
