@@ -114,3 +114,8 @@ fn a_vote_that_is_sent_before_it_is_synced_is_found() {
 fn a_program_that_runs_commands_as_it_knows_them_best_is_found() {
     assert!(found_in_groups("own-version").contains(" broken at "));
 }
+
+#[test]
+fn a_number_of_a_slot_that_is_used_again_after_a_restart_is_found() {
+    explore("stubborn-core/planted-reused-slot", &["groups", "300"]);
+}
