@@ -19,7 +19,7 @@ const DNS_PORT: u16 = 53;
 /// | written | servers |
 /// |---|---|
 /// | `stubborn://HOST[:PORT][,HOST[:PORT]]...` | these hosts; the scheme may be left out |
-/// | `dns:///NAME[:PORT]`, `dns://SERVER[:PORT]/NAME[:PORT]` | as [DNS says](super::Dns), looked up again as its records expire |
+/// | `dns:///NAME[:PORT]`, `dns://SERVER[:PORT]/NAME[:PORT]` | as DNS says (feature `dns`), looked up again as its records expire |
 /// | `file:///PATH` | as this file lists them, read again [when it changes](super::HostsFile) |
 ///
 /// A host is a DNS name, an IPv4 address, or an IPv6 address in brackets. After all of it may stand
