@@ -206,10 +206,7 @@ impl Client {
                 shared.counts.not_executed += 1;
                 shared.judge.not_executed(command)
             }
-            Ended::Lost => {
-                shared.counts.lost += 1;
-                shared.judge.lost(command)
-            }
+            Ended::Lost => shared.judge.lost(command),
             Ended::Replied(reply) => {
                 let count = count(&reply.reply);
                 shared.counts.counted += 1;

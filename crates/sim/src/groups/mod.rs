@@ -35,8 +35,6 @@ counts! {
         not_executed: "proved not executed",
         /// Commands whose outcome had to be asked for.
         asked: "outcomes asked for",
-        /// Commands whose session had expired.
-        lost: "commands of expired sessions",
         /// Changes of registers that were answered.
         puts: "changes of registers",
         /// Clients that were killed.
