@@ -381,14 +381,8 @@ impl Client {
         key: CallKey,
         result: Result<IncomingReply, CallError>,
     ) {
-        if self.forget_waiting(key).is_none() {
-            return;
-        }
-        let result = match self.is_stream(key) {
-            true => self.stream_ended(cx, key, result),
-            false => result,
-        };
-        let Some(call) = self.calls.get(key.0) else { return };
+        let result = if self.is_stream(key) { self.stream_ended(cx, key, result) } else { result };
+        let Some(call) = self.forget_waiting(key) else { return };
         let event = match (&call.work, result) {
             (Work::Numbered(_) | Work::Read(_), result) => Event::Resolved(key, result),
             (Work::Reservation, Err(error)) => Event::Reserved(key, Err(error)),

@@ -223,13 +223,12 @@ impl Client {
 
     /// Sends, or sends again, the request of a call that has a number.
     pub(super) fn send_numbered(&mut self, cx: &mut Context<'_>, link_key: u64, key: CallKey) {
+        let window = if self.is_stream(key) { self.stream_window(key) } else { 0 };
         let Some(call) = self.calls.get_mut(key.0) else { return };
         let State::Numbered { id, sending, .. } = &mut call.state else { return };
         let id = *id;
         *sending = None;
         let shape = call.request().map_or(Shape::Unary, |request| request.method.shape());
-        let window = if shape == Shape::Unary { 0 } else { self.stream_window(key) };
-        let Some(call) = self.calls.get(key.0) else { return };
         let Some(payload) = call.payload_ref(cx.now) else { return };
         let Some(link) = self.links.get_mut(link_key).filter(|link| link.is_ready()) else {
             return;
