@@ -1,4 +1,5 @@
-//! Groups whose nodes do not all reach each other go on serving.
+//! Groups whose nodes do not all reach each other go on serving. `stubborn sim --groups --cuts` runs
+//! many more seeds.
 
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use stubborn_sim::{Cut, explore_cuts, simulate_calm, simulate_deaths};
 
 fn keeps_serving(cut: Cut) {
     for nodes in [3, 5] {
-        let batch = explore_cuts((0, 4), cut, nodes, 2, |_| {});
+        let batch = explore_cuts((0, 1), cut, nodes, 1, |_| {});
         assert_eq!(batch.failure, None, "{cut:?} with {nodes} nodes");
-        assert_eq!(batch.counts.cuts, 4);
+        assert_eq!(batch.counts.cuts, 1);
     }
 }
 
@@ -28,15 +29,15 @@ fn a_group_serves_on_when_its_nodes_are_a_chain_with_the_leader_at_one_end() {
 }
 
 #[test]
-fn a_minute_of_thirty_percent_loss_makes_nobody_stand_for_election() {
-    let lasts = Duration::from_secs(60);
+fn twenty_seconds_of_thirty_percent_loss_make_nobody_stand_for_election() {
+    let lasts = Duration::from_secs(20);
     let (_, counts) = simulate_calm(1, 3, 0.3, lasts, None).expect("a clean seed");
-    assert!(counts.commands > 100, "{counts:?}");
+    assert!(counts.commands > 30, "{counts:?}");
     assert_eq!(counts.elections, 0);
 }
 
 #[test]
 fn clients_wait_for_less_than_three_tenths_of_a_second_when_a_leader_dies_at_twenty_percent_loss() {
-    let (_, counts) = simulate_deaths(1, 3, 0.2, 10, None).expect("a clean seed");
-    assert_eq!((counts.deaths, counts.over_300_ms), (10, 0), "{counts:?}");
+    let (_, counts) = simulate_deaths(1, 3, 0.2, 3, None).expect("a clean seed");
+    assert_eq!((counts.deaths, counts.over_300_ms), (3, 0), "{counts:?}");
 }
