@@ -183,6 +183,8 @@ fn torment(nodes: usize, seed: u64) {
         let (kind, count) = (kinds[dice.below(3)], 1 + dice.below(nodes.div_ceil(2) - 1));
         let first = if dice.below(2) == 0 { world.cluster.leader() } else { dice.below(nodes) };
         let all: Vec<usize> = (0..count).map(|next| (first + next) % world.cluster.len()).collect();
+        // Shown if the test fails.
+        eprintln!("round {round}: {kind:?} of {all:?}, after {} changes", *world.done.borrow());
         world.suffer(kind, &all);
         if round % 5 == 4 {
             world.cluster.kill_all();
