@@ -10,6 +10,12 @@ fn groups_keep_every_promise_whatever_goes_wrong() {
 }
 
 #[test]
+fn a_client_that_comes_to_two_nodes_that_are_no_members_goes_on_to_the_others() {
+    // It went to and fro between the two.
+    simulate_nodes(161, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

@@ -213,6 +213,7 @@ impl Client {
     /// An opening or attach has gone unanswered for long. Another replica is asked, if there is one;
     /// this one stands by. Returns whether there was.
     pub(super) fn ask_another(&mut self, cx: &mut Context<'_>, key: u64) -> bool {
+        self.approach_others(cx, key);
         if self.standby_for(cx.endpoint, key).is_none() {
             return false;
         }
@@ -221,6 +222,21 @@ impl Client {
         self.fail_over(cx, key);
         self.stand_by(cx, key, attempt.handle);
         true
+    }
+
+    /// Connects to every other target, so that the next one asked need not be one that was asked before:
+    /// several replicas may be cut off from their group.
+    fn approach_others(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get(key) else { return };
+        if link.group.is_none() || !link.attempt.as_ref().is_some_and(|attempt| attempt.greeted) {
+            return;
+        }
+        for other in self.channels[link.channel.0 as usize].links.clone() {
+            let idle = |link: &Link| link.is_idle() && link.standby.is_none() && !link.retired;
+            if self.links.get(other).is_some_and(idle) {
+                self.start_attempt(cx, other);
+            }
+        }
     }
 
     /// The group pushed an opening or attach back: it is made again after `after`.
