@@ -219,6 +219,10 @@ impl Process {
     }
 
     fn stand(&mut self) {
+        // One that has stopped did so in front of an entry that it took: its state is behind its log.
+        if self.node.fault().is_some() {
+            return;
+        }
         let standing = self.node.standing();
         let applied = standing.applied;
         self.cluster.note_versions(&standing.versions);
