@@ -16,6 +16,12 @@ fn a_client_that_comes_to_two_nodes_that_are_no_members_goes_on_to_the_others() 
 }
 
 #[test]
+fn a_client_that_takes_up_its_journal_while_all_nodes_are_silent_asks_all_of_them_again() {
+    // It stayed with the last one, which was gone for good.
+    simulate_nodes(611, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

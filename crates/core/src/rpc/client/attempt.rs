@@ -98,7 +98,7 @@ impl Client {
         why: Cow<'static, str>,
     ) {
         if !self.fail_over(cx, key) {
-            self.pass_session_on(key);
+            self.pass_session_on(cx, key);
         }
         let Some(link) = self.links.get_mut(key) else { return };
         let (channel_key, address) = (link.channel, link.address);

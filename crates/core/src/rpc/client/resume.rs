@@ -82,14 +82,21 @@ impl Client {
         true
     }
 
-    /// A link gave no answer: the session that is sought may be another one's.
-    pub(super) fn pass_session_on(&mut self, key: u64) {
+    /// A link gave no answer: the session that is sought may be another one's. Once all were asked they
+    /// are asked again in turn: those that were silent may be back.
+    pub(super) fn pass_session_on(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(sought) = self.sought(key) else { return };
         if !sought.silent.contains(&key) {
             sought.silent.push(key);
         }
         if let Some(next) = self.next_home(key, false) {
             self.hand_session(key, next);
+        } else if let Some(next) = self.next_home(key, true) {
+            self.hand_session(key, next);
+            let Some(link) = self.links.get_mut(next) else { return };
+            let pause = cx.random.jitter(link.backoff);
+            link.retry_at.get_or_insert(cx.now + pause);
+            self.set_link_timer(next);
         }
     }
 
