@@ -86,7 +86,7 @@ fn completion_records_that_are_kept_apart_from_the_state_are_found() {
 
 #[test]
 fn time_by_a_replicas_own_clock_is_found() {
-    assert!(found_in_groups("local-time").contains("state machine safety"));
+    assert!(found_in_groups("local-time").contains("replicas are the same"));
 }
 
 #[test]
