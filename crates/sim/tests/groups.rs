@@ -22,6 +22,12 @@ fn a_client_that_takes_up_its_journal_while_all_nodes_are_silent_asks_all_of_the
 }
 
 #[test]
+fn a_client_whose_link_a_node_that_is_no_member_closes_gets_the_others_ready_meanwhile() {
+    // It waited for ever at a node that had not become a member yet.
+    simulate_nodes(754, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Sees to it that every target stands by for the one that has the session.
+    /// Sees to it that every target stands by for the one that has the session, or is asked for it.
     pub(super) fn keep_standbys(&mut self, cx: &mut Context<'_>, channel: ChannelKey) {
         for key in self.channels[channel.0 as usize].links.clone() {
             let idle = |link: &Link| link.is_idle() && link.standby.is_none();
@@ -165,10 +165,11 @@ impl Client {
         let Some(link) = self.links.get(key) else { return false };
         let channel = &self.channels[link.channel.0 as usize];
         let served = |home: &u64| {
-            self.links.get(*home).and_then(|home| home.session.as_ref()).is_some_and(|session| {
-                let same = link.group.is_none_or(|group| group == session.slots.id().incarnation);
-                session.group && same
-            })
+            let group = self.links.get(*home).and_then(|home| match &home.session {
+                Some(session) => session.group.then(|| session.slots.id().incarnation),
+                None => home.nonce.and(home.group),
+            });
+            group.is_some_and(|home| link.group.is_none_or(|group| group == home))
         };
         !channel.closed
             && !link.retired
@@ -213,7 +214,6 @@ impl Client {
     /// An opening or attach has gone unanswered for long. Another replica is asked, if there is one;
     /// this one stands by. Returns whether there was.
     pub(super) fn ask_another(&mut self, cx: &mut Context<'_>, key: u64) -> bool {
-        self.approach_others(cx, key);
         if self.standby_for(cx.endpoint, key).is_none() {
             return false;
         }
@@ -222,21 +222,6 @@ impl Client {
         self.fail_over(cx, key);
         self.stand_by(cx, key, attempt.handle);
         true
-    }
-
-    /// Connects to every other target, so that the next one asked need not be one that was asked before:
-    /// several replicas may be cut off from their group.
-    fn approach_others(&mut self, cx: &mut Context<'_>, key: u64) {
-        let Some(link) = self.links.get(key) else { return };
-        if link.group.is_none() || !link.attempt.as_ref().is_some_and(|attempt| attempt.greeted) {
-            return;
-        }
-        for other in self.channels[link.channel.0 as usize].links.clone() {
-            let idle = |link: &Link| link.is_idle() && link.standby.is_none() && !link.retired;
-            if self.links.get(other).is_some_and(idle) {
-                self.start_attempt(cx, other);
-            }
-        }
     }
 
     /// The group pushed an opening or attach back: it is made again after `after`.
@@ -367,7 +352,8 @@ impl Client {
         self.set_link_timer(key);
     }
 
-    /// An opening or attach was sent: its answer is watched for.
+    /// An opening or attach was sent: its answer is watched for. The others get ready meanwhile: this
+    /// replica, and any number of them, may be cut off from the group.
     fn greeted(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.get_mut(key) else { return };
         let Some(attempt) = link.attempt.as_mut() else { return };
@@ -377,7 +363,9 @@ impl Client {
         if let Some(connection) = cx.endpoint.connection_mut(handle) {
             connection.await_answer(cx.now, true);
         }
+        let channel = link.channel;
         self.set_link_timer(key);
+        self.keep_standbys(cx, channel);
     }
 
     /// The link that has a session of this group.
