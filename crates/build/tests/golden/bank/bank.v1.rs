@@ -79,7 +79,7 @@ pub trait Bank: ::core::marker::Send + ::core::marker::Sync + 'static {
     /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
     /// enough of it, and with NOT_FOUND if one of the accounts does not exist.
     ///
-    /// Calls run at most once.
+    /// Calls run exactly once.
     fn transfer(
         &self,
         call: crate::runtime::Call<TransferRequest>,
@@ -317,7 +317,7 @@ pub trait BankMachine: ::core::marker::Send + 'static {
     /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
     /// enough of it, and with NOT_FOUND if one of the accounts does not exist.
     ///
-    /// Calls run at most once.
+    /// Calls run exactly once.
     fn transfer(
         &mut self,
         at: &crate::runtime::Applied,
@@ -488,7 +488,7 @@ impl BankClient {
     /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
     /// enough of it, and with NOT_FOUND if one of the accounts does not exist.
     ///
-    /// Calls run at most once.
+    /// Calls run exactly once.
     pub fn transfer(
         &self,
         request: TransferRequest,
@@ -567,7 +567,7 @@ pub trait BankCalls: ::core::marker::Send + ::core::marker::Sync {
     /// Moves money from one account to another. Refused with FAILED_PRECONDITION if there is not
     /// enough of it, and with NOT_FOUND if one of the accounts does not exist.
     ///
-    /// Calls run at most once.
+    /// Calls run exactly once.
     fn transfer(
         &self,
         request: TransferRequest,
@@ -620,7 +620,7 @@ pub static BANK_DESCRIPTOR: crate::runtime::ServiceDescriptor = crate::runtime::
     methods: &[
         crate::runtime::Method::new(
             "bank.v1.Bank/Transfer",
-            crate::runtime::Semantics::AtMostOnce,
+            crate::runtime::Semantics::ExactlyOnce,
             crate::runtime::Shape::Unary,
         ),
         crate::runtime::Method::new(
@@ -848,7 +848,7 @@ static BANK_FILES: &[u8] = b"\n\xbe\x01\n\x1bgoogle/protobuf/empty.proto\x12\x0f
     \x14\n\x05cents\x18\x02 \x01(\x03R\x05cents\x12#\n\x0dbalance_cents\x18\x03 \x01(\x03R\x0cba\
     lanceCents\"#\n\x09Heartbeat\x12\x16\n\x06teller\x18\x01 \x01(\x09R\x06teller2\xfa\x01\n\x04\
     Bank\x12B\n\x08Transfer\x12\x18.bank.v1.TransferRequest\x1a\x16.bank.v1.TransferReply\"\x04\xe8\
-    \xe1\x18\x02\x12>\n\x07Balance\x12\x17.bank.v1.BalanceRequest\x1a\x15.bank.v1.BalanceReply\"\
+    \xe1\x18\x03\x12>\n\x07Balance\x12\x17.bank.v1.BalanceRequest\x1a\x15.bank.v1.BalanceReply\"\
     \x03\x90\x02\x01\x124\n\x07History\x12\x17.bank.v1.HistoryRequest\x1a\x0e.bank.v1.Entry0\x01\
     \x128\n\x04Beat\x12\x12.bank.v1.Heartbeat\x1a\x16.google.protobuf.Empty\"\x04\xe8\xe1\x18\x01\
     b\x06proto3";
