@@ -58,8 +58,6 @@ pub struct Generated {
     pub file_descriptor_set: Vec<u8>,
     /// The files on disk that were read, sorted.
     pub inputs: Vec<PathBuf>,
-    /// What the user should know, each with file, line and column in front.
-    pub warnings: Vec<String>,
 }
 
 impl Generated {
@@ -222,8 +220,7 @@ impl Config {
         self
     }
 
-    /// Generates and writes. In a build script it also tells Cargo which files to watch and prints
-    /// warnings.
+    /// Generates and writes. In a build script it also tells Cargo which files to watch.
     ///
     /// # Errors
     /// As [`compile`](crate::compile); also if neither an output directory is set nor `OUT_DIR`, or

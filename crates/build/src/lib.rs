@@ -41,8 +41,9 @@
 //! | `option idempotency_level = NO_SIDE_EFFECTS;` | any number of times: a read |
 //!
 //! # Streams
-//! Methods that stream cannot be called yet. They stand in the descriptor with their shape, are
-//! left out of the traits and the client, and a build warning names each.
+//! A handler takes the client's messages from a `Requests<M>` and sends its own into a
+//! `ReplySender<M>`; the client's methods return a `StreamCall` of `Replies`, `ClientStream` or
+//! `BidiStream`. A stream runs at most once, or is a read.
 //!
 //! # Replicated services
 //! A `BankMachine` is driven by a log that is the same on every replica. Its methods are synchronous:

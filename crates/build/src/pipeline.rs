@@ -35,11 +35,6 @@ pub(crate) fn compile(config: &Config, files: &[PathBuf]) -> Result {
         }
     }
     let generated = generated?;
-    if env::var_os("OUT_DIR").is_some() {
-        for warning in &generated.warnings {
-            println!("cargo:warning={warning}");
-        }
-    }
     write(&generated, &out_dir)?;
     if let Some(path) = &config.file_descriptor_set_path {
         write_if_changed(path, &generated.file_descriptor_set)?;
@@ -109,8 +104,6 @@ fn generate_from(config: &Config, files: &[PathBuf], sources: &Sources) -> Resul
         files: out,
         file_descriptor_set: services::encode_set(&pool.files().collect::<Vec<_>>(), true),
         inputs: sources.paths(),
-        // Nothing that is accepted is left out at present.
-        warnings: Vec::new(),
     })
 }
 

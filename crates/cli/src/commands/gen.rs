@@ -81,9 +81,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let generated = config(&args).generate(&args.files)?;
-    for warning in &generated.warnings {
-        out.warn(warning);
-    }
     let stale = stale(&generated, &args);
     if args.check {
         return report_check(&stale, out);
@@ -101,7 +98,6 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         "files": generated.files.keys().map(|name| args.out.join(name)).collect::<Vec<_>>(),
         "changed": stale,
         "inputs": generated.inputs,
-        "warnings": generated.warnings,
     }));
     Ok(())
 }
