@@ -6,6 +6,11 @@
 //! Whoever could put a wrong key there can run programs as the user anyway; so what is found there
 //! says as much as what the user has copied. Without such a directory nothing is left and nothing
 //! is believed.
+//!
+//! A server that is killed cannot remove what it left. So a note names its process in its first line,
+//! and that of a process which is gone is not believed.
+
+mod author;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use stubborn::Fingerprint;
 
+use self::author::Author;
 use crate::private;
 
 /// What was left; it is removed when this is dropped.
@@ -59,8 +65,9 @@ fn write_in(directory: &Path, local: SocketAddr, kind: &str, text: &str) -> Opti
     }
     // Under another name first, so that nobody reads half a key.
     let new = directory.join(format!(".{}", std::process::id()));
-    let written = private::write(&new, text).and_then(|()| fs::rename(&new, &path));
-    written.ok().map(|()| Left { path, text: text.to_owned() })
+    let text = format!("{}\n{text}", Author::own());
+    let written = private::write(&new, &text).and_then(|()| fs::rename(&new, &path));
+    written.ok().map(|()| Left { path, text })
 }
 
 fn read_in(directory: &Path, address: &str, kind: &str) -> Option<String> {
@@ -68,7 +75,9 @@ fn read_in(directory: &Path, address: &str, kind: &str) -> Option<String> {
     if !private::is_private(directory) || !private::is_private(&path) {
         return None;
     }
-    fs::read_to_string(path).ok()
+    let note = fs::read_to_string(path).ok()?;
+    let (author, text) = note.split_once('\n')?;
+    author.parse::<Author>().is_ok_and(Author::is_there).then(|| text.to_owned())
 }
 
 impl Drop for Left {
@@ -156,6 +165,23 @@ mod tests {
         let _second = leave_in(&place, at("[::1]:7500"), Fingerprint([2; 32])).unwrap();
         drop(first);
         assert_eq!(find_in(&place, "[::1]:7500"), Some(Fingerprint([2; 32])));
+    }
+
+    #[test]
+    fn a_note_of_a_process_that_is_gone_or_does_not_say_whose_it_is_is_not_believed() {
+        let home = tempfile::tempdir().unwrap();
+        let place = home.path().join("stubborn");
+        let pin = Fingerprint([7; 32]);
+        let left = leave_in(&place, at("127.0.0.1:7500"), pin).unwrap();
+        let note = fs::read_to_string(&left.path).unwrap();
+        let write = |author: &str| fs::write(&left.path, format!("{author}{pin}")).unwrap();
+        // No process has such a number.
+        for author in [&format!("{} 1\n", i32::MAX), "", "\n", "x 1\n"] {
+            write(author);
+            assert_eq!(find_in(&place, "127.0.0.1:7500"), None, "{author:?}");
+        }
+        fs::write(&left.path, note).unwrap();
+        assert_eq!(find_in(&place, "127.0.0.1:7500"), Some(pin));
     }
 
     #[test]

@@ -177,9 +177,8 @@ impl Access {
         variable("STUBBORN_DATA").filter(|_| !otherwise).map(|data| Folder::at(Path::new(&data)))
     }
 
-    /// The folder that a node of this user on this machine has left a note of. A node that was killed
-    /// has not taken its note away: whatever was chosen comes first, and a folder that is gone says
-    /// nothing.
+    /// The folder that a node of this user on this machine has left a note of. Whatever was chosen comes
+    /// first, and a folder that is gone says nothing.
     fn left_folder(&self, addr: &str) -> Option<Folder> {
         let chosen =
             ["STUBBORN_PIN", "STUBBORN_CA"].into_iter().any(|name| variable(name).is_some());
