@@ -4,27 +4,29 @@
 //!
 //! What happens is drawn from `STUBBORN_SEED`. It goes on for some twenty misfortunes, or for
 //! `STUBBORN_SECONDS`:
-//! `STUBBORN_SECONDS=180 cargo test --release -p stubborn-cli --test exactly_once`.
-#![cfg(unix)]
-
-mod cluster;
-mod network;
+//! `STUBBORN_SECONDS=180 cargo test --release -p stubborn-cli --test processes torment`. Where the
+//! cluster stands still, what its nodes and its network say of themselves is printed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
 use stubborn::kv::compare_and_swap_request::Expected;
 use stubborn::kv::{CompareAndSwapRequest, GetRequest, KvClient};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::cluster::Cluster;
 
 const CALLERS: usize = 8;
 
 /// Calls that have to end between two changes of fortune.
 const PROGRESS: u64 = 100;
+
+/// After so long without the end of a call it is told how everything stands.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// Misfortunes of a run for which no time was given.
 const MISFORTUNES: usize = 12;
@@ -78,15 +80,13 @@ struct World {
     done: watch::Receiver<u64>,
     stop: Arc<AtomicBool>,
     runtime: Runtime,
-    _home: tempfile::TempDir,
 }
 
 impl World {
     fn new(nodes: usize) -> Self {
-        let home = tempfile::tempdir().unwrap();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
-        let cluster = Cluster::start(&home.path().join("cluster"), nodes, runtime.handle());
+        let cluster = Cluster::start(nodes, runtime.handle());
         let client = runtime.block_on(cluster.client());
         let (sender, done) = watch::channel(0);
         let stop = Arc::<AtomicBool>::default();
@@ -97,16 +97,28 @@ impl World {
         let callers = callers.collect();
         // Only the callers hold it now: if all of them panic, nobody waits for them.
         drop(sender);
-        Self { cluster, client, callers, done, stop, runtime, _home: home }
+        Self { cluster, client, callers, done, stop, runtime }
     }
 
     /// Waits until the callers have got on.
     fn progress(&mut self) {
         let enough = *self.done.borrow() + PROGRESS;
-        let done = &mut self.done;
-        self.runtime
-            .block_on(async { done.wait_for(|done| *done >= enough).await.map(drop) })
-            .unwrap();
+        let since = Instant::now();
+        loop {
+            let before = *self.done.borrow();
+            let done = self.done.wait_for(|done| *done >= enough);
+            let ended = self.runtime.block_on(async { timeout(STANDSTILL, done).await });
+            match ended.map(|ended| ended.map(drop)) {
+                Ok(Ok(())) => return,
+                // Not a reason to fail: the callers say whether it was too long.
+                Err(_) if *self.done.borrow() > before => {}
+                ended => {
+                    let (waited, evidence) = (since.elapsed(), self.cluster.evidence());
+                    eprintln!("{waited:?} for {PROGRESS} changes:\n{evidence}");
+                    assert!(ended.is_err(), "all callers have ended");
+                }
+            }
+        }
     }
 
     /// Does something to these nodes, undoes it when the callers have got on without them, and waits
@@ -115,15 +127,22 @@ impl World {
         match misfortune {
             Misfortune::Kill => nodes.iter().for_each(|node| self.cluster.kill(*node)),
             Misfortune::Pause => nodes.iter().for_each(|node| self.cluster.signal(*node, "-STOP")),
-            Misfortune::CutOff => nodes.iter().for_each(|node| self.cluster.cuts.cut_off(*node)),
+            Misfortune::CutOff => nodes.iter().for_each(|node| self.cluster.network.cut_off(*node)),
         }
+        let begun = Instant::now();
         self.progress();
+        let without = begun.elapsed();
         match misfortune {
             Misfortune::Kill => nodes.iter().for_each(|node| self.cluster.restart(*node)),
             Misfortune::Pause => nodes.iter().for_each(|node| self.cluster.signal(*node, "-CONT")),
-            Misfortune::CutOff => self.cluster.cuts.heal(),
+            Misfortune::CutOff => self.cluster.network.heal(),
         }
         self.progress();
+        // Shown if the test fails.
+        eprintln!(
+            "  {PROGRESS} changes took {without:?} without them, {PROGRESS} more came after {:?}",
+            begun.elapsed()
+        );
     }
 
     /// Lets the callers end, and holds what they know against what the group has.
@@ -183,7 +202,6 @@ fn torment(nodes: usize, seed: u64) {
         let (kind, count) = (kinds[dice.below(3)], 1 + dice.below(nodes.div_ceil(2) - 1));
         let first = if dice.below(2) == 0 { world.cluster.leader() } else { dice.below(nodes) };
         let all: Vec<usize> = (0..count).map(|next| (first + next) % world.cluster.len()).collect();
-        // Shown if the test fails.
         eprintln!("round {round}: {kind:?} of {all:?}, after {} changes", *world.done.borrow());
         world.suffer(kind, &all);
         if round % 5 == 4 {

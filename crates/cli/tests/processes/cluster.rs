@@ -1,8 +1,9 @@
 //! The nodes of a cluster, each a process.
 
+use std::fmt::Write;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -11,13 +12,13 @@ use stubborn::kv::KvClient;
 use stubborn::{ChannelBuilder, Identity, Trust};
 use tokio::runtime::Handle;
 
-use crate::network::{Cuts, wire};
+use crate::network::Network;
 
 /// The first of so many ports that belong to this test: below those that the system hands out, or one
 /// of them could be taken while its node is dead.
 fn ports(count: usize) -> u32 {
     static TAKEN: AtomicU32 = AtomicU32::new(0);
-    10_000 + std::process::id() % 1_200 * 16 + TAKEN.fetch_add(count as u32, Ordering::Relaxed)
+    10_000 + std::process::id() % 300 * 64 + TAKEN.fetch_add(count as u32, Ordering::Relaxed)
 }
 
 fn stubborn(args: &[&str]) -> Command {
@@ -34,12 +35,26 @@ pub(crate) struct Cluster {
     listens: Vec<SocketAddr>,
     /// Where clients reach them.
     addresses: Vec<SocketAddr>,
-    pub(crate) cuts: Cuts,
+    pub(crate) network: Network,
+    _home: Home,
+}
+
+/// The folder of a cluster, which is kept if the test fails.
+struct Home(Option<tempfile::TempDir>);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(home) = self.0.take().filter(|_| std::thread::panicking()) {
+            eprintln!("the nodes' folders are in {}", home.keep().display());
+        }
+    }
 }
 
 impl Cluster {
-    pub(crate) fn start(data: &Path, count: usize, runtime: &Handle) -> Self {
-        let data = data.to_str().unwrap().to_owned();
+    pub(crate) fn start(count: usize, runtime: &Handle) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("cluster").to_str().unwrap().to_owned();
+        let home = Home(Some(home));
         // It makes the folders; then each node is run by itself, to be killed and started again.
         let (number, listen) = (count.to_string(), format!("127.0.0.1:{}", ports(count)));
         let up = ["up", "--json", "--nodes", &number, "--listen", &listen, "--data", &data];
@@ -51,11 +66,11 @@ impl Cluster {
         assert!(up.wait().unwrap().success());
         let listens = told["address"].as_str().unwrap().split(',');
         let listens: Vec<SocketAddr> = listens.map(|address| address.parse().unwrap()).collect();
-        let cuts = Cuts::default();
-        let client_to = |node| wire(runtime, &cuts, [None, Some(node)], listens[node]);
+        let network = Network::default();
+        let client_to = |node| network.wire(runtime, [None, Some(node)], listens[node]);
         let addresses = (0..count).map(client_to).collect();
-        let (nodes, cuts) = (Vec::new(), cuts.clone());
-        let mut cluster = Self { data, nodes, listens, addresses, cuts };
+        let nodes = Vec::new();
+        let mut cluster = Self { data, nodes, listens, addresses, network, _home: home };
         (0..count).for_each(|node| cluster.route(node, runtime));
         cluster.nodes = (0..count).map(|node| cluster.start_node(node)).collect();
         cluster
@@ -63,15 +78,23 @@ impl Cluster {
 
     /// Has a node reach each of the others by a wire of its own.
     fn route(&self, node: usize, runtime: &Handle) {
-        let path = format!("{}/node-{}/node.conf", self.data, node + 1);
-        let mut text = std::fs::read_to_string(&path).unwrap();
+        let path = self.config(node);
+        let mut text = fs::read_to_string(&path).unwrap();
         for (other, to) in self.listens.iter().enumerate().filter(|(other, _)| *other != node) {
-            let by = wire(runtime, &self.cuts, [Some(node), Some(other)], *to);
+            let by = self.network.wire(runtime, [Some(node), Some(other)], *to);
             let routed = text.replacen(&to.to_string(), &by.to_string(), 1);
             assert_ne!(text, routed, "{text}");
             text = routed;
         }
-        std::fs::write(&path, text).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+
+    fn config(&self, node: usize) -> String {
+        format!("{}/node-{}/node.conf", self.data, node + 1)
+    }
+
+    fn log(&self, node: usize) -> String {
+        format!("{}/node-{}/stderr.log", self.data, node + 1)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -79,25 +102,40 @@ impl Cluster {
     }
 
     fn start_node(&self, node: usize) -> Child {
-        let config = format!("{}/node-{}/node.conf", self.data, node + 1);
-        let mut process = stubborn(&["node", "--child", "--config", &config])
+        let log = File::options().create(true).append(true).open(self.log(node)).unwrap();
+        let mut process = stubborn(&["node", "--child", "--config", &self.config(node)])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), self.listens[node].to_string(), "node {}", node + 1);
+        assert_eq!(line.trim(), self.listens[node].to_string(), "{}", self.evidence());
         process
+    }
+
+    /// What the nodes say of themselves, past the wires.
+    fn status(&self) -> Value {
+        let nodes: Vec<_> = self.listens.iter().map(ToString::to_string).collect();
+        let args = ["status", "--json", "--data", &self.data, &nodes.join(",")];
+        let output = stubborn(&args).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// All that helps to see why a cluster does not get on.
+    pub(crate) fn evidence(&self) -> String {
+        let mut out = format!("{}{:#}\n", self.network, self.status());
+        for node in 0..self.listens.len() {
+            let log = fs::read_to_string(self.log(node)).unwrap_or_default();
+            let _ = writeln!(out, "  node {} has said: {}", node + 1, log.trim());
+        }
+        out
     }
 
     /// The node that leads, or one of them if nobody knows.
     pub(crate) fn leader(&self) -> usize {
-        let nodes: Vec<_> = self.listens.iter().map(ToString::to_string).collect();
-        let args = ["status", "--json", "--data", &self.data, &nodes.join(",")];
-        let output = stubborn(&args).output().unwrap();
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        told["leader"].as_u64().map_or(0, |leader| leader as usize - 1)
+        self.status()["leader"].as_u64().map_or(0, |leader| leader as usize - 1)
     }
 
     pub(crate) fn signal(&self, node: usize, name: &str) {
