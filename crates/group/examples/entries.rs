@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{ChannelConfig, ChannelKey, Event, Node, NodeConfig};
 use stubborn_core::service::{
-    Answer, Applied, Encoded, Machine, Machines, Metadata, Method, OutgoingCall, RestoreError,
-    Semantics, ServiceDescriptor, Shape,
+    Answer, Applied, Encoded, Image, Machine, Machines, Metadata, Method, OutgoingCall, Piece,
+    RestoreError, Semantics, ServiceDescriptor, Shape,
 };
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{Ecn, EndpointConfig, Received};
@@ -45,12 +45,12 @@ impl Machine for Store {
         Answer::Reply(request.clone(), Metadata::new())
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        self.0.to_be_bytes().to_vec()
+    fn snapshot(&self) -> Image {
+        self.0.to_be_bytes().to_vec().into()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let count = snapshot.try_into().map_err(|_| RestoreError::new("no count"))?;
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        let count = piece.bytes().try_into().map_err(|_| RestoreError::new("no count"))?;
         self.0 = u64::from_be_bytes(count);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use common::node;
 use common::replicas::Replicas;
 use stubborn_core::service::{
-    Answer, Applied, Encoded, Machine, Machines, Method, RestoreError, Semantics,
+    Answer, Applied, Encoded, Image, Machine, Machines, Method, Piece, RestoreError, Semantics,
     ServiceDescriptor, Shape, Status,
 };
 use stubborn_group::replica::{Fault, Settings};
@@ -45,12 +45,12 @@ impl Machine for Notes {
         Answer::Status(Status::internal("nobody asks"))
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        self.active.to_be_bytes().to_vec()
+    fn snapshot(&self) -> Image {
+        self.active.to_be_bytes().to_vec().into()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        match snapshot == self.active.to_be_bytes() {
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        match *piece == self.active.to_be_bytes() {
             true => Ok(()),
             false => Err(RestoreError::new("it is of another version")),
         }

@@ -82,15 +82,15 @@ fn driven(stub: &Stub<'_>, name: &Ident, machine: &Ident, generic: &Ident) -> To
                 #query
             }
 
-            fn snapshot(&self) -> ::std::vec::Vec<u8> {
+            fn snapshot(&self) -> #runtime::Image {
                 <#generic as #machine>::snapshot(&self.machine)
             }
 
             fn restore(
                 &mut self,
-                snapshot: &[u8],
+                piece: #runtime::Piece<'_>,
             ) -> ::core::result::Result<(), #runtime::RestoreError> {
-                <#generic as #machine>::restore(&mut self.machine, snapshot)
+                <#generic as #machine>::restore(&mut self.machine, piece)
             }
         }
     }

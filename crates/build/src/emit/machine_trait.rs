@@ -40,25 +40,28 @@ pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
             const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
 
             #[doc = " From now on this version is active: its commands, and the form of its snapshots."]
-            #[doc = " Called in the same place of the log on every replica, and before"]
-            #[doc = " [`restore`](Self::restore)."]
+            #[doc = " Called in the same place of the log on every replica, and before the last piece"]
+            #[doc = " of a snapshot is [restored](Self::restore)."]
             fn activate(&mut self, version: u32) {
                 let _ = version;
             }
 
             #(#methods)*
 
-            #[doc = " The state, as bytes that [`restore`](Self::restore) reads. Machines with the"]
-            #[doc = " same state give the same bytes."]
-            fn snapshot(&self) -> ::std::vec::Vec<u8>;
+            #[doc = " The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a"]
+            #[doc = " large state in pieces that are made while the machine goes on. Machines with the"]
+            #[doc = " same state give the same pieces."]
+            fn snapshot(&self) -> #runtime::Image;
 
-            #[doc = " Takes the state of a snapshot in the place of its own."]
+            #[doc = " Takes a snapshot in the place of its own state. What was given as one piece comes as"]
+            #[doc = " one, and `piece.bytes()` is all of it; several come in order, and are kept apart"]
+            #[doc = " until the last one is there (`piece.is_last()`)."]
             #[doc = ""]
             #[doc = " # Errors"]
-            #[doc = " If it is no snapshot of such a machine."]
+            #[doc = " If it is none of a snapshot of such a machine."]
             fn restore(
                 &mut self,
-                snapshot: &[u8],
+                piece: #runtime::Piece<'_>,
             ) -> ::core::result::Result<(), #runtime::RestoreError>;
         }
     })

@@ -331,12 +331,12 @@ impl BankMachine for Vault {
         Ok(BalanceReply { cents: self.cents })
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        [self.cents.to_be_bytes(), self.last.to_be_bytes()].concat()
+    fn snapshot(&self) -> Image {
+        [self.cents.to_be_bytes(), self.last.to_be_bytes()].concat().into()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let Some((cents, last)) = snapshot.split_first_chunk::<8>() else {
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        let Some((cents, last)) = piece.split_first_chunk::<8>() else {
             return Err(RestoreError::new("too short"));
         };
         let last = last.try_into().map_err(|_| RestoreError::new("no index"))?;
@@ -359,8 +359,9 @@ fn a_machine_runs_commands_answers_queries_and_is_restored() {
     let refused = bank.apply(&at(4), 0, &Encoded::new(id, &transfer(0)));
     assert!(matches!(refused, Answer::Status(status) if status.code() == Code::InvalidArgument));
     let mut other = BankReplica::new(Vault::default());
-    other.restore(&bank.snapshot()).unwrap();
-    assert!(other.restore(b"?").is_err());
+    let snapshot = bank.snapshot().to_bytes().unwrap();
+    other.restore(Piece::only(&snapshot)).unwrap();
+    assert!(other.restore(Piece::only(b"?")).is_err());
     let id = BANK_DESCRIPTOR.methods[1].id();
     let asked = Encoded::new(id, &BalanceRequest::default());
     let expected = Encoded::new(id, &BalanceReply { cents: 5 });
@@ -385,7 +386,7 @@ fn a_machine_runs_no_request_that_cannot_be_read_and_no_method_it_does_not_have(
         }
     }
     assert!(matches!(bank.query(0, &Encoded::default()), Answer::Status(_)));
-    assert_eq!(bank.snapshot(), [0; 16]);
+    assert_eq!(bank.snapshot().to_bytes().unwrap(), [0; 16][..]);
 }
 
 #[test]
@@ -402,13 +403,14 @@ fn methods_named_like_what_a_machine_does_by_itself_stand_beside_it() {
         fn machine(&mut self, _: &Applied, _: Empty) -> Result<Empty, Status> {
             Ok(Empty {})
         }
-        fn snapshot(&self) -> Vec<u8> {
-            Vec::new()
+        fn snapshot(&self) -> Image {
+            Image::default()
         }
-        fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+        fn restore(&mut self, _: Piece<'_>) -> Result<(), RestoreError> {
             Ok(())
         }
     }
     let mut shelf = helpers::helpers::ArchiveReplica::new(Shelf);
-    assert!(shelf.restore(&shelf.snapshot()).is_ok());
+    let snapshot = shelf.snapshot().to_bytes().unwrap();
+    assert!(shelf.restore(Piece::only(&snapshot)).is_ok());
 }

@@ -4,12 +4,12 @@
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::RangeInclusive;
 
 use super::encoded::Encoded;
+use super::image::{Image, Piece};
 use super::method::{MethodId, Semantics, ServiceDescriptor, Shape};
 use super::outcome::NotExecuted;
 use super::registry::RegisterError;
@@ -78,7 +78,8 @@ pub trait Machine: Send + 'static {
     }
 
     /// From now on this version is active: its commands, and the form of its snapshots. Called in the
-    /// same place of the log on every replica, and before [`restore`](Self::restore).
+    /// same place of the log on every replica. Of a snapshot that is restored, the version is activated
+    /// before its last piece: those before it tell by themselves what they are, if that matters.
     fn activate(&mut self, version: u32) {
         let _ = version;
     }
@@ -89,14 +90,16 @@ pub trait Machine: Send + 'static {
     /// Answers a request without changing anything.
     fn query(&self, method: usize, request: &Encoded) -> Answer;
 
-    /// The state, as bytes that [`restore`](Self::restore) reads.
-    fn snapshot(&self) -> Vec<u8>;
+    /// The state as it is now, as bytes that [`restore`](Self::restore) reads.
+    fn snapshot(&self) -> Image;
 
-    /// Takes the state of a snapshot in the place of its own.
+    /// Takes the next piece of a snapshot: they come in order, as [`snapshot`](Self::snapshot) cut
+    /// them. The machine goes on with its own state, apart from them, until the last one is there.
     ///
     /// # Errors
-    /// If it is no snapshot of such a machine; what the state is then does not matter.
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError>;
+    /// If it is none of a snapshot of such a machine; with the last piece what the state is then does
+    /// not matter.
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError>;
 }
 
 impl<M: Machine + ?Sized> Machine for Box<M> {
@@ -120,12 +123,12 @@ impl<M: Machine + ?Sized> Machine for Box<M> {
         (**self).query(method, request)
     }
 
-    fn snapshot(&self) -> Vec<u8> {
+    fn snapshot(&self) -> Image {
         (**self).snapshot()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        (**self).restore(snapshot)
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        (**self).restore(piece)
     }
 }
 
@@ -260,32 +263,18 @@ impl Machines {
         }
     }
 
-    /// The state of all: per machine its name and its bytes, both behind their lengths.
-    pub fn snapshot(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        for machine in &self.machines {
-            put(&mut out, machine.descriptor().name.as_bytes());
-            put(&mut out, &machine.snapshot());
-        }
-        out
+    /// The state of each, in the order in which they were added.
+    pub fn snapshot(&self) -> Vec<Image> {
+        self.machines.iter().map(|machine| machine.snapshot()).collect()
     }
 
-    /// Takes the state of a snapshot.
+    /// Gives the machine of this place the next piece of a snapshot.
     ///
     /// # Errors
-    /// If it is of other machines, or one of them cannot read its part.
-    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let mut rest = snapshot;
-        for machine in &mut self.machines {
-            let name = machine.descriptor().name;
-            let found = take(&mut rest).ok_or_else(torn)?;
-            if found != name.as_bytes() {
-                let found = String::from_utf8_lossy(found);
-                return Err(RestoreError::new(format!("{found} stands where {name} should")));
-            }
-            machine.restore(take(&mut rest).ok_or_else(torn)?)?;
-        }
-        if rest.is_empty() { Ok(()) } else { Err(RestoreError::new("it has more services")) }
+    /// If there is no such machine, or it cannot read the piece.
+    pub fn restore(&mut self, machine: usize, piece: Piece<'_>) -> Result<(), RestoreError> {
+        let machine = self.machines.get_mut(machine);
+        machine.ok_or_else(|| RestoreError::new("it has more services"))?.restore(piece)
     }
 
     fn find(&self, method: MethodId) -> Option<(usize, usize)> {
@@ -308,23 +297,6 @@ fn unknown() -> Answer {
 
 fn refuse(why: impl Into<Cow<'static, str>>) -> Answer {
     Answer::NotExecuted(NotExecuted::because(NotExecutedReason::UnknownMethod, why))
-}
-
-fn torn() -> RestoreError {
-    RestoreError::new("it ends too early")
-}
-
-fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-    out.extend_from_slice(bytes);
-}
-
-fn take<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk::<8>()?;
-    let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
-    let (bytes, after) = after.split_at_checked(length)?;
-    *rest = after;
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -355,12 +327,12 @@ mod tests {
             Answer::Reply(Encoded::from_body(id, self.1.clone().into()), Metadata::new())
         }
 
-        fn snapshot(&self) -> Vec<u8> {
-            self.1.clone()
+        fn snapshot(&self) -> Image {
+            self.1.clone().into()
         }
 
-        fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-            self.1 = snapshot.to_vec();
+        fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+            self.1 = piece.to_vec();
             Ok(())
         }
     }
@@ -408,22 +380,13 @@ mod tests {
         add(&mut machines_before, "a.Other/Add", b"two");
         let snapshot = machines_before.snapshot();
         let mut restored = machines();
-        restored.restore(&snapshot).unwrap();
+        for (machine, image) in snapshot.iter().enumerate() {
+            let bytes = image.to_bytes().unwrap();
+            restored.restore(machine, Piece::only(&bytes)).unwrap();
+        }
         assert_eq!(restored.snapshot(), snapshot);
         assert_eq!(read(&restored), "one");
-    }
-
-    #[test]
-    fn a_snapshot_that_is_torn_or_of_others_is_refused() {
-        let snapshot = machines().snapshot();
-        for end in 0..snapshot.len() {
-            assert!(machines().restore(&snapshot[..end]).is_err(), "{end}");
-        }
-        assert!(machines().restore(&[&snapshot[..], &[0]].concat()).is_err());
-        let mut only = Machines::new();
-        only.add(Box::new(Notes(&OTHER, Vec::new()))).unwrap();
-        let error = only.restore(&snapshot).unwrap_err().to_string();
-        assert!(error.contains("a.Notes stands where a.Other should"), "{error}");
+        assert!(restored.restore(2, Piece::only(b"three")).is_err());
     }
 
     #[test]
@@ -460,11 +423,11 @@ mod tests {
             unknown()
         }
 
-        fn snapshot(&self) -> Vec<u8> {
-            self.0.iter().map(|version| *version as u8).collect()
+        fn snapshot(&self) -> Image {
+            self.0.iter().map(|version| *version as u8).collect::<Vec<_>>().into()
         }
 
-        fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+        fn restore(&mut self, _: Piece<'_>) -> Result<(), RestoreError> {
             Ok(())
         }
     }
@@ -484,8 +447,7 @@ mod tests {
         machines.activate(&[1]).unwrap();
         run(&mut machines);
         assert_eq!(machines.active(), [2, 1]);
-        let snapshot = machines.snapshot();
-        assert!(snapshot.windows(3).any(|versions| versions == [1, 2, 2]));
+        assert_eq!(machines.snapshot()[0].to_bytes().unwrap(), [1, 2, 2][..]);
         let error = machines.activate(&[2, 2]).unwrap_err().to_string();
         assert!(error.contains("version 2 of a.Other's commands"), "{error}");
     }

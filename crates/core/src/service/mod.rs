@@ -6,6 +6,7 @@
 
 mod client;
 mod encoded;
+mod image;
 mod machine;
 mod metadata;
 mod method;
@@ -19,6 +20,7 @@ pub use client::{
     Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
 };
 pub use encoded::{DecodeError, Encoded};
+pub use image::{Image, Piece, Pieces};
 pub use machine::{Applied, FIRST_VERSION, Machine, Machines, RestoreError, Unsupported};
 pub use metadata::{MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};

@@ -12,11 +12,13 @@
 
 mod clock;
 mod entry;
+mod image;
 mod lease;
 mod message;
 mod outbox;
 mod pending;
 mod reads;
+mod restore;
 mod roster;
 mod settings;
 mod state;
@@ -120,7 +122,7 @@ impl Replica {
         let life = random.u64();
         let mut state = State::new(group, &settings.limits, machines);
         if !durable.snapshot.data.is_empty() {
-            state.restore(&durable.snapshot.data)?;
+            state.restore_all(&durable.snapshot.data.clone().into())?;
         }
         let snapshot = durable.snapshot.at.index;
         let consensus = Consensus::new(id, settings.consensus.clone(), durable, random.fork())
@@ -413,7 +415,7 @@ impl Replica {
     /// The whole replicated state as bytes: the same on every replica that has applied the same
     /// entries.
     pub fn image(&self) -> Bytes {
-        self.state.encode()
+        self.state.image().to_bytes().expect("it is in memory")
     }
 
     /// Proposes a change of members.
@@ -439,7 +441,7 @@ impl Replica {
     fn carry_out(&mut self, now: Instant, work: Work) -> Result<(), Fault> {
         let Work { number, write, send, send_when_written, committed, reads } = work;
         if let Some(snapshot) = &write.snapshot {
-            self.state.restore(&snapshot.data)?;
+            self.state.restore_all(&snapshot.data.clone().into())?;
             self.growth = Growth { snapshot: snapshot.at.index, ..self.growth };
             (self.growth.entries, self.growth.bytes) = (0, 0);
         }
@@ -514,7 +516,7 @@ impl Replica {
         }
         let at = self.consensus.applied();
         let members = self.consensus.members().clone();
-        let snapshot = Snapshot { at, members, data: self.state.encode() };
+        let snapshot = Snapshot { at, members, data: self.image() };
         self.consensus.compact(&snapshot);
         self.growth = Growth { snapshot: at.index, entries: 0, bytes: 0, number };
         self.writes.push_back((number, Write { compact: Some(snapshot), ..Write::default() }));

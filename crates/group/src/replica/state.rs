@@ -6,17 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{SessionCommand, SessionTable, Told};
-use stubborn_core::service::{Answer, Applied, Call, Encoded, Machines, MethodId};
+use stubborn_core::service::{Answer, Applied, Call, Encoded, Image, Machines, MethodId};
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
 use super::Fault;
 use super::entry::{Item, Record, What, decode_sessions};
+use super::image::image;
+use super::restore::{Complete, Restoring};
 use super::roster::{self, Roster};
 use super::versions;
-
-/// The first version had neither roster nor versions of commands.
-const VERSION: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -170,12 +169,15 @@ impl State {
         self.table.time()
     }
 
-    /// All of it, the same on every replica that has applied the same entries: a version (one byte),
-    /// whether the group is founded (one byte), the sessions and the machines, each behind their length,
-    /// the roster, whether versions of commands were activated (one byte) and which, 4 bytes each behind
-    /// their length.
-    pub(super) fn encode(&self) -> Bytes {
-        let (mut table, machines) = (Vec::new(), self.machines.snapshot());
+    /// All of it as it is now, the same on every replica that has applied the same entries.
+    pub(super) fn image(&self) -> Image {
+        let mut head = vec![u8::from(self.founded)];
+        self.roster.encode(&mut head);
+        head.push(u8::from(self.versioned));
+        let active = versions::encode(self.machines.active());
+        varint::encode(active.len() as u64, &mut head);
+        head.extend_from_slice(&active);
+        let mut table = Vec::new();
         match &self.planted.before {
             Some(before) => before.encode(&mut table),
             None if cfg!(feature = "planted-forgotten-records") => {
@@ -183,60 +185,34 @@ impl State {
             }
             None => self.table.encode(&mut table),
         }
-        let mut out = Vec::with_capacity(table.len() + machines.len() + 32);
-        out.push(VERSION);
-        out.push(u8::from(self.founded));
-        varint::encode(table.len() as u64, &mut out);
-        out.extend_from_slice(&table);
-        varint::encode(machines.len() as u64, &mut out);
-        out.extend_from_slice(&machines);
-        self.roster.encode(&mut out);
-        out.push(u8::from(self.versioned));
-        let active = versions::encode(self.machines.active());
-        varint::encode(active.len() as u64, &mut out);
-        out.extend_from_slice(&active);
-        out.into()
+        let names = self.machines.descriptors().map(|of| of.name);
+        image(head, table.into(), names.zip(self.machines.snapshot()).collect())
     }
 
-    /// Takes the state of a snapshot in the place of its own.
-    pub(super) fn restore(&mut self, bytes: &Bytes) -> Result<(), Fault> {
-        let unsound = |what: &str| Fault::Snapshot(what.to_owned());
-        let mut reader = Reader::new(bytes);
-        let torn = |_| Fault::Snapshot("it ends too early".to_owned());
-        let version = reader.u8().map_err(torn)?;
-        if version > VERSION {
-            return Err(unsound("it was written by a later version"));
-        }
-        let founded = reader.u8().map_err(torn)? != 0;
-        let table = reader.length_prefixed().map_err(torn)?;
-        let machines = reader.length_prefixed().map_err(torn)?;
-        let mut roster = Roster::default();
-        let (mut versioned, mut active) = (false, Vec::new());
-        if version > 1 {
-            roster =
-                Roster::decode(&mut reader).ok_or_else(|| unsound("its roster is malformed"))?;
-            versioned = reader.u8().map_err(torn)? != 0;
-            active = versions::decode(reader.length_prefixed().map_err(torn)?);
-        }
-        if !reader.is_empty() {
-            return Err(unsound("something is left over"));
-        }
-        let table =
-            SessionTable::decode(table).map_err(|_| unsound("its sessions are malformed"))?;
-        if versioned {
-            self.machines.activate(&active).map_err(Fault::Version)?;
-        }
-        let restored = catch_unwind(AssertUnwindSafe(|| self.machines.restore(machines)));
-        restored
-            .map_err(|panic| Fault::Snapshot(panic_text(&*panic)))?
-            .map_err(|error| Fault::Snapshot(error.to_string()))?;
-        (self.table, self.founded, self.roster) = (table, founded, roster);
-        self.versioned = versioned;
+    /// Takes the next bytes of a state that is being restored.
+    pub(super) fn restore(&mut self, restoring: &mut Restoring, bytes: &[u8]) {
+        restoring.take(bytes, &mut self.machines);
+    }
+
+    /// Takes a state that was restored in the place of its own.
+    pub(super) fn adopt(&mut self, restored: Complete) -> Result<(), Fault> {
+        let (head, table) = restored.finish(&mut self.machines)?;
+        (self.table, self.founded, self.roster) = (table, head.founded, head.roster);
+        self.versioned = head.versioned;
         Ok(())
+    }
+
+    /// Takes the state of a snapshot, all at once.
+    pub(super) fn restore_all(&mut self, image: &Image) -> Result<(), Fault> {
+        let mut restoring = Restoring::default();
+        for piece in image.pieces() {
+            self.restore(&mut restoring, &piece?);
+        }
+        self.adopt(restoring.complete()?)
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use stubborn_core::service::{
-    Answer, Applied, Encoded, Machine, Machines, Metadata, Method, RestoreError, Semantics,
-    ServiceDescriptor, Shape,
+    Answer, Applied, Encoded, Image, Machine, Machines, Metadata, Method, Piece, RestoreError,
+    Semantics, ServiceDescriptor, Shape,
 };
 
 /// Counts one command, and answers with the count.
@@ -108,9 +108,8 @@ impl Ledger {
     /// The ledger among those machines.
     pub(super) fn of(machines: &Machines) -> Self {
         let mut ledger = Self::default();
-        // As `Machines::snapshot` puts it: name and bytes, each behind a length of 8 bytes.
-        let snapshot = machines.snapshot();
-        let mut bytes = &snapshot[8 + DESCRIPTOR.name.len() + 8..];
+        let snapshot = machines.snapshot()[0].to_bytes().expect("it is in memory");
+        let mut bytes = &snapshot[..];
         if machines.active() == [NEWER] {
             bytes = &bytes[8..];
         }
@@ -165,16 +164,16 @@ impl Machine for Evolving {
         self.ledger.query(method, request)
     }
 
-    fn snapshot(&self) -> Vec<u8> {
+    fn snapshot(&self) -> Image {
         let ledger = self.ledger.snapshot();
         match self.version {
-            NEWER => [&self.newer.to_be_bytes()[..], &ledger].concat(),
-            _ => ledger,
+            NEWER => [&self.newer.to_be_bytes()[..], &ledger].concat().into(),
+            _ => ledger.into(),
         }
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let mut rest = snapshot;
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        let mut rest = piece.bytes();
         if self.version == NEWER {
             let (newer, ledger) =
                 rest.split_first_chunk().ok_or(RestoreError::new("it is of the older version"))?;

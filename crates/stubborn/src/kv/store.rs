@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use stubborn_core::service::{Applied, RestoreError, Status};
+use stubborn_core::service::{Applied, Image, Piece, RestoreError, Status};
 
 use super::compare_and_swap_request::Expected;
 use super::{
@@ -183,12 +183,12 @@ impl KvMachine for Store {
         Ok(reply)
     }
 
-    fn snapshot(&self) -> Vec<u8> {
-        snapshot::write(self)
+    fn snapshot(&self) -> Image {
+        snapshot::write(self).into()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        *self = snapshot::read(snapshot)?;
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        *self = snapshot::read(&piece)?;
         Ok(())
     }
 }

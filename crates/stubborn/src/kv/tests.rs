@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use stubborn_core::service::{Applied, Code, Status};
+use stubborn_core::service::{Applied, Code, Piece, RestoreError, Status};
 
 use super::compare_and_swap_request::Expected;
 use super::*;
@@ -147,6 +147,14 @@ fn a_page_ends_when_it_is_large_and_may_leave_the_values_out() {
     assert!(page.pairs.iter().all(|pair| pair.value.is_empty()));
 }
 
+fn image(store: &Store) -> Bytes {
+    store.snapshot().to_bytes().unwrap()
+}
+
+fn restore(store: &mut Store, snapshot: &[u8]) -> Result<(), RestoreError> {
+    store.restore(Piece::only(snapshot))
+}
+
 #[test]
 fn a_snapshot_brings_a_store_back_and_two_equal_stores_write_the_same() {
     let mut store = Store::new();
@@ -156,9 +164,9 @@ fn a_snapshot_brings_a_store_back_and_two_equal_stores_write_the_same() {
     delete(&mut store, "c");
     let mut other = Store::new();
     put(&mut other, "old", "state").unwrap();
-    other.restore(&store.snapshot()).unwrap();
+    restore(&mut other, &image(&store)).unwrap();
     assert_eq!(other, store);
-    assert_eq!(other.snapshot(), store.snapshot());
+    assert_eq!(image(&other), image(&store));
     assert_eq!(put(&mut other, "d", "").unwrap().revision, store.revision() + 1);
 }
 
@@ -167,16 +175,16 @@ fn a_snapshot_that_is_torn_altered_or_of_another_version_is_refused_and_none_pan
     let mut store = Store::new();
     put(&mut store, "a", "1").unwrap();
     put(&mut store, "b", "2").unwrap();
-    let whole = store.snapshot();
+    let whole = image(&store);
     for end in 0..whole.len() {
-        assert!(Store::new().restore(&whole[..end]).is_err(), "{end}");
+        assert!(restore(&mut Store::new(), &whole[..end]).is_err(), "{end}");
     }
-    assert!(Store::new().restore(&[&whole[..], b"x"].concat()).is_err());
+    assert!(restore(&mut Store::new(), &[&whole[..], b"x"].concat()).is_err());
     for at in 0..whole.len() {
-        let mut altered = whole.clone();
+        let mut altered = whole.to_vec();
         altered[at] ^= 0x80;
         // Bytes of a value may be anything; nothing else may.
-        let _ = Store::new().restore(&altered);
+        let _ = restore(&mut Store::new(), &altered);
     }
-    assert!(Store::new().restore(&[&[0; 7][..], &[2], &[0; 16]].concat()).is_err());
+    assert!(restore(&mut Store::new(), &[&[0; 7][..], &[2], &[0; 16]].concat()).is_err());
 }

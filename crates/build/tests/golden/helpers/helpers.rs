@@ -681,8 +681,8 @@ pub trait HelpersMachine: ::core::marker::Send + 'static {
     /// supports, so that programs of two versions run side by side.
     const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
     /// From now on this version is active: its commands, and the form of its snapshots.
-    /// Called in the same place of the log on every replica, and before
-    /// [`restore`](Self::restore).
+    /// Called in the same place of the log on every replica, and before the last piece
+    /// of a snapshot is [restored](Self::restore).
     fn activate(&mut self, version: u32) {
         let _ = version;
     }
@@ -822,16 +822,19 @@ pub trait HelpersMachine: ::core::marker::Send + 'static {
         at: &crate::runtime::Applied,
         request: Empty,
     ) -> ::core::result::Result<Empty, crate::runtime::Status>;
-    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
-    /// same state give the same bytes.
-    fn snapshot(&self) -> ::std::vec::Vec<u8>;
-    /// Takes the state of a snapshot in the place of its own.
+    /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
+    /// large state in pieces that are made while the machine goes on. Machines with the
+    /// same state give the same pieces.
+    fn snapshot(&self) -> crate::runtime::Image;
+    /// Takes a snapshot in the place of its own state. What was given as one piece comes as
+    /// one, and `piece.bytes()` is all of it; several come in order, and are kept apart
+    /// until the last one is there (`piece.is_last()`).
     ///
     /// # Errors
-    /// If it is no snapshot of such a machine.
+    /// If it is none of a snapshot of such a machine.
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
 }
 /// Lets a group of replicas run a [`HelpersMachine`].
@@ -1229,14 +1232,14 @@ impl<T: HelpersMachine> crate::runtime::Machine for HelpersReplica<T> {
             crate::runtime::Status::unimplemented("the method is no query of this group"),
         )
     }
-    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+    fn snapshot(&self) -> crate::runtime::Image {
         <T as HelpersMachine>::snapshot(&self.machine)
     }
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
-        <T as HelpersMachine>::restore(&mut self.machine, snapshot)
+        <T as HelpersMachine>::restore(&mut self.machine, piece)
     }
 }
 /// Named like helpers.
@@ -1950,8 +1953,8 @@ pub trait ServiceMachine: ::core::marker::Send + 'static {
     /// supports, so that programs of two versions run side by side.
     const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
     /// From now on this version is active: its commands, and the form of its snapshots.
-    /// Called in the same place of the log on every replica, and before
-    /// [`restore`](Self::restore).
+    /// Called in the same place of the log on every replica, and before the last piece
+    /// of a snapshot is [restored](Self::restore).
     fn activate(&mut self, version: u32) {
         let _ = version;
     }
@@ -1963,16 +1966,19 @@ pub trait ServiceMachine: ::core::marker::Send + 'static {
         at: &crate::runtime::Applied,
         request: Empty,
     ) -> ::core::result::Result<Empty, crate::runtime::Status>;
-    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
-    /// same state give the same bytes.
-    fn snapshot(&self) -> ::std::vec::Vec<u8>;
-    /// Takes the state of a snapshot in the place of its own.
+    /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
+    /// large state in pieces that are made while the machine goes on. Machines with the
+    /// same state give the same pieces.
+    fn snapshot(&self) -> crate::runtime::Image;
+    /// Takes a snapshot in the place of its own state. What was given as one piece comes as
+    /// one, and `piece.bytes()` is all of it; several come in order, and are kept apart
+    /// until the last one is there (`piece.is_last()`).
     ///
     /// # Errors
-    /// If it is no snapshot of such a machine.
+    /// If it is none of a snapshot of such a machine.
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
 }
 /// Lets a group of replicas run a [`ServiceMachine`].
@@ -2046,14 +2052,14 @@ impl<T: ServiceMachine> crate::runtime::Machine for ServiceReplica<T> {
             crate::runtime::Status::unimplemented("the method is no query of this group"),
         )
     }
-    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+    fn snapshot(&self) -> crate::runtime::Image {
         <T as ServiceMachine>::snapshot(&self.machine)
     }
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
-        <T as ServiceMachine>::restore(&mut self.machine, snapshot)
+        <T as ServiceMachine>::restore(&mut self.machine, piece)
     }
 }
 /// Named like a trait of the runtime.
@@ -2326,8 +2332,8 @@ pub trait ArchiveMachine: ::core::marker::Send + 'static {
     /// supports, so that programs of two versions run side by side.
     const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
     /// From now on this version is active: its commands, and the form of its snapshots.
-    /// Called in the same place of the log on every replica, and before
-    /// [`restore`](Self::restore).
+    /// Called in the same place of the log on every replica, and before the last piece
+    /// of a snapshot is [restored](Self::restore).
     fn activate(&mut self, version: u32) {
         let _ = version;
     }
@@ -2354,16 +2360,19 @@ pub trait ArchiveMachine: ::core::marker::Send + 'static {
         at: &crate::runtime::Applied,
         request: Empty,
     ) -> ::core::result::Result<Empty, crate::runtime::Status>;
-    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
-    /// same state give the same bytes.
-    fn snapshot(&self) -> ::std::vec::Vec<u8>;
-    /// Takes the state of a snapshot in the place of its own.
+    /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
+    /// large state in pieces that are made while the machine goes on. Machines with the
+    /// same state give the same pieces.
+    fn snapshot(&self) -> crate::runtime::Image;
+    /// Takes a snapshot in the place of its own state. What was given as one piece comes as
+    /// one, and `piece.bytes()` is all of it; several come in order, and are kept apart
+    /// until the last one is there (`piece.is_last()`).
     ///
     /// # Errors
-    /// If it is no snapshot of such a machine.
+    /// If it is none of a snapshot of such a machine.
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
 }
 /// Lets a group of replicas run a [`ArchiveMachine`].
@@ -2482,14 +2491,14 @@ impl<T: ArchiveMachine> crate::runtime::Machine for ArchiveReplica<T> {
             }
         }
     }
-    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+    fn snapshot(&self) -> crate::runtime::Image {
         <T as ArchiveMachine>::snapshot(&self.machine)
     }
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
-        <T as ArchiveMachine>::restore(&mut self.machine, snapshot)
+        <T as ArchiveMachine>::restore(&mut self.machine, piece)
     }
 }
 /// Named like what a machine does by itself.

@@ -195,8 +195,8 @@ pub trait LegacyMachine: ::core::marker::Send + 'static {
     /// supports, so that programs of two versions run side by side.
     const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
     /// From now on this version is active: its commands, and the form of its snapshots.
-    /// Called in the same place of the log on every replica, and before
-    /// [`restore`](Self::restore).
+    /// Called in the same place of the log on every replica, and before the last piece
+    /// of a snapshot is [restored](Self::restore).
     fn activate(&mut self, version: u32) {
         let _ = version;
     }
@@ -208,16 +208,19 @@ pub trait LegacyMachine: ::core::marker::Send + 'static {
         at: &crate::runtime::Applied,
         request: Old,
     ) -> ::core::result::Result<Old, crate::runtime::Status>;
-    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
-    /// same state give the same bytes.
-    fn snapshot(&self) -> ::std::vec::Vec<u8>;
-    /// Takes the state of a snapshot in the place of its own.
+    /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
+    /// large state in pieces that are made while the machine goes on. Machines with the
+    /// same state give the same pieces.
+    fn snapshot(&self) -> crate::runtime::Image;
+    /// Takes a snapshot in the place of its own state. What was given as one piece comes as
+    /// one, and `piece.bytes()` is all of it; several come in order, and are kept apart
+    /// until the last one is there (`piece.is_last()`).
     ///
     /// # Errors
-    /// If it is no snapshot of such a machine.
+    /// If it is none of a snapshot of such a machine.
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError>;
 }
 /// Lets a group of replicas run a [`LegacyMachine`].
@@ -291,14 +294,14 @@ impl<T: LegacyMachine> crate::runtime::Machine for LegacyReplica<T> {
             crate::runtime::Status::unimplemented("the method is no query of this group"),
         )
     }
-    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+    fn snapshot(&self) -> crate::runtime::Image {
         <T as LegacyMachine>::snapshot(&self.machine)
     }
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: crate::runtime::Piece<'_>,
     ) -> ::core::result::Result<(), crate::runtime::RestoreError> {
-        <T as LegacyMachine>::restore(&mut self.machine, snapshot)
+        <T as LegacyMachine>::restore(&mut self.machine, piece)
     }
 }
 /// Uses it.

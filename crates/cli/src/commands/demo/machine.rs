@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stubborn::{Applied, RestoreError, Status};
+use stubborn::{Applied, Image, Piece, RestoreError, Status};
 
 use super::ledger::{self, Transfer};
 use crate::stubs::bank::v1::{
@@ -58,14 +58,14 @@ impl BankMachine for Bank {
         Ok(BalanceReply { cents })
     }
 
-    fn snapshot(&self) -> Vec<u8> {
+    fn snapshot(&self) -> Image {
         let books = self.books();
         let records = books.transfers.iter().filter_map(|t| ledger::to_record(t).ok());
-        records.collect::<String>().into_bytes()
+        records.collect::<String>().into_bytes().into()
     }
 
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
-        let text = std::str::from_utf8(snapshot).map_err(|_| RestoreError::new("no text"))?;
+    fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
+        let text = std::str::from_utf8(&piece).map_err(|_| RestoreError::new("no text"))?;
         let transfers = ledger::from_records(text).map_err(|e| RestoreError::new(e.to_string()))?;
         let mut balances = ledger::opening_balances();
         for transfer in &transfers {
@@ -92,9 +92,9 @@ mod tests {
         assert_eq!(transfer(&mut bank, 1, 5).unwrap(), ledger::OPENING - 5);
         assert!(transfer(&mut bank, 2, 0).is_err());
         let mut other = Bank::new();
-        other.restore(&bank.snapshot()).unwrap();
+        other.restore(Piece::only(&bank.snapshot().to_bytes().unwrap())).unwrap();
         assert_eq!(other.transfers(), bank.transfers());
         assert_eq!(transfer(&mut other, 3, 5).unwrap(), ledger::OPENING - 10);
-        assert!(other.restore(b"1 a b 3").is_err());
+        assert!(other.restore(Piece::only(b"1 a b 3")).is_err());
     }
 }
