@@ -72,7 +72,8 @@ impl Cluster {
         let nodes = Vec::new();
         let mut cluster = Self { data, nodes, listens, addresses, network, _home: home };
         (0..count).for_each(|node| cluster.route(node, runtime));
-        cluster.nodes = (0..count).map(|node| cluster.start_node(node)).collect();
+        cluster.nodes =
+            (0..count).map(|node| cluster.start_node(node, cluster.program(node))).collect();
         cluster
     }
 
@@ -101,17 +102,21 @@ impl Cluster {
         self.nodes.len()
     }
 
-    fn start_node(&self, node: usize) -> Child {
+    fn program(&self, node: usize) -> Command {
+        stubborn(&["node", "--child", "--config", &self.config(node)])
+    }
+
+    fn spawn(&self, node: usize, mut program: Command) -> Child {
         let log = File::options().create(true).append(true).open(self.log(node)).unwrap();
-        let mut process = stubborn(&["node", "--child", "--config", &self.config(node)])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), self.listens[node].to_string(), "{}", self.evidence());
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+    }
+
+    fn start_node(&self, node: usize, program: Command) -> Child {
+        let mut process = self.spawn(node, program);
+        let listens = self.listens[node].to_string();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let ready = lines.map_while(Result::ok).any(|line| line.trim() == listens);
+        assert!(ready, "node {} does not start\n{}", node + 1, self.evidence());
         process
     }
 
@@ -148,7 +153,31 @@ impl Cluster {
     }
 
     pub(crate) fn restart(&mut self, node: usize) {
-        self.nodes[node] = self.start_node(node);
+        self.nodes[node] = self.start_node(node, self.program(node));
+    }
+
+    /// Starts a node again with another program, which says on standard output where it listens, after
+    /// whatever else it has to say.
+    pub(crate) fn restart_with(&mut self, node: usize, mut program: Command) {
+        program.env("STUBBORN_TEST_NODE", self.config(node));
+        self.nodes[node] = self.start_node(node, program);
+    }
+
+    /// Starts a node again, waits until it has ended by itself, and returns what it has said then.
+    pub(crate) fn restart_in_vain(&mut self, node: usize) -> String {
+        let before = fs::read_to_string(self.log(node)).unwrap().len();
+        self.nodes[node] = self.spawn(node, self.program(node));
+        assert!(!self.nodes[node].wait().unwrap().success());
+        fs::read_to_string(self.log(node)).unwrap().split_off(before)
+    }
+
+    /// Starts those that are dead.
+    pub(crate) fn revive(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].try_wait().unwrap().is_some() {
+                self.restart(node);
+            }
+        }
     }
 
     /// Kills all of them before the first one is started again.
@@ -163,9 +192,18 @@ impl Cluster {
     }
 
     pub(crate) async fn client(&self) -> KvClient {
-        let file = |name: &str| format!("{}/{name}", self.data);
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
-        let channel = ChannelBuilder::new(addresses.join(","))
+        self.client_of(addresses.join(",")).await
+    }
+
+    /// A client that knows this node alone, whose reads are answered from its state.
+    pub(crate) async fn client_at(&self, node: usize) -> KvClient {
+        self.client_of(self.listens[node].to_string()).await
+    }
+
+    async fn client_of(&self, addresses: String) -> KvClient {
+        let file = |name: &str| format!("{}/{name}", self.data);
+        let channel = ChannelBuilder::new(addresses)
             .identity(Identity::from_pem_files(file("client.crt"), file("client.key")).unwrap())
             .trust(Trust::pem_file(file("authority.crt")).unwrap())
             .server_name("node.stubborn")

@@ -3,5 +3,8 @@
 #![cfg(unix)]
 
 mod cluster;
+mod cuts;
 mod network;
 mod torment;
+mod upgrade;
+mod world;

@@ -46,6 +46,22 @@ impl Network {
         self.cut(|ends| ends.contains(&Some(node)));
     }
 
+    /// Cuts the wires between two nodes, both ways.
+    pub(crate) fn cut_between(&self, a: usize, b: usize) {
+        self.cut(|ends| ends.contains(&Some(a)) && ends.contains(&Some(b)));
+    }
+
+    /// Whether every pair of nodes that is cut has tried to speak.
+    pub(crate) fn cuts_are_felt(&self) -> bool {
+        let wires = self.0.lock().unwrap();
+        let is_cut = |wire: &&Arc<Wire>| wire.cut.load(Ordering::Relaxed);
+        wires.iter().filter(is_cut).all(|wire| {
+            let same_pair = |other: &&Arc<Wire>| wire.ends.iter().all(|e| other.ends.contains(e));
+            let mut pair = wires.iter().filter(same_pair);
+            pair.any(|wire| wire.lost.load(Ordering::Relaxed) > 0)
+        })
+    }
+
     fn cut(&self, is_meant: impl Fn(&[End; 2]) -> bool) {
         let wires = self.0.lock().unwrap();
         let meant = wires.iter().filter(|wire| is_meant(&wire.ends));

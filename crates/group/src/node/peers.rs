@@ -162,13 +162,15 @@ impl Peers {
         self.links.insert(link.peer.id, link);
     }
 
-    /// The group's members, and where they are. Who is none of them is spoken to no more. Returns
-    /// those whose names are to be looked up.
+    /// The group's members, and where they are: those that this node is configured with stay where its
+    /// configuration says, as long as the group has not changed its `founders`. Who is no member is
+    /// spoken to no more. Returns those whose names are to be looked up.
     pub(super) fn follow(
         &mut self,
         now: Instant,
         node: &mut Node,
         seats: &[(NodeId, Seat)],
+        founders: bool,
     ) -> Vec<(NodeId, String)> {
         let named = |id: &NodeId| seats.iter().any(|(seat, _)| seat == id);
         let gone: Vec<NodeId> = self.links.keys().copied().filter(|id| !named(id)).collect();
@@ -183,6 +185,10 @@ impl Peers {
         }
         let mut unknown = Vec::new();
         for (id, seat) in seats {
+            if founders && let Some(link) = self.links.get_mut(id) {
+                link.peer.identity = seat.key.as_slice().try_into().ok().or(link.peer.identity);
+                continue;
+            }
             match seat.address.parse() {
                 Ok(address) => self.found(now, node, *id, seat, address),
                 Err(_) => unknown.push((*id, seat.address.clone())),

@@ -53,7 +53,8 @@ impl GroupNode {
         let addresses: Vec<String> =
             roster.seats().values().map(|seat| seat.address.clone()).collect();
         self.followed = Followed { seats, members: members.clone(), version };
-        for (id, address) in self.peers.follow(now, &mut self.node, &self.followed.seats) {
+        let seats = &self.followed.seats;
+        for (id, address) in self.peers.follow(now, &mut self.node, seats, version == 0) {
             self.events.push_back(GroupEvent::LookUp(id, address));
         }
         if changed {
