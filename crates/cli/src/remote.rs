@@ -12,8 +12,8 @@ use crate::pins;
 /// How to reach a server and whether to believe it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// The server: HOST:PORT, `stubborn://HOST:PORT[,HOST:PORT]`, `dns:///NAME`, or `file:///PATH` of a
-    /// list of hosts; `?name=NAME` and `&pin=FINGERPRINT` say who it must prove to be.
+    /// The server: HOST:PORT, `stubborn://HOST:PORT[,HOST:PORT]`, `dns:///NAME`, `file:///PATH` of a
+    /// list of hosts, or `etcd:///PREFIX`; `?name=NAME` and `&pin=FINGERPRINT` say who it must prove to be.
     pub(crate) addr: String,
 
     #[command(flatten)]

@@ -14,6 +14,9 @@ pub const DEFAULT_PORT: u16 = 7400;
 /// Where name servers listen.
 const DNS_PORT: u16 = 53;
 
+/// Where etcd listens for clients.
+const ETCD_PORT: u16 = 2379;
+
 /// Where a service is, and how its servers prove to be it.
 ///
 /// | written | servers |
@@ -21,11 +24,12 @@ const DNS_PORT: u16 = 53;
 /// | `stubborn://HOST[:PORT][,HOST[:PORT]]...` | these hosts; the scheme may be left out |
 /// | `dns:///NAME[:PORT]`, `dns://SERVER[:PORT]/NAME[:PORT]` | as DNS says (feature `dns`), looked up again as its records expire |
 /// | `file:///PATH` | as this file lists them, read again [when it changes](super::HostsFile) |
+/// | `etcd:///PREFIX`, `etcd://MEMBER[:PORT][,MEMBER[:PORT]].../PREFIX` | as etcd has them under this prefix of its keys, kept up to date by a watch (feature `etcd`) |
 ///
 /// A host is a DNS name, an IPv4 address, or an IPv6 address in brackets. After all of it may stand
 /// `?name=NAME`, the name that every server's certificate must bear, and `?pin=FINGERPRINT`, the key
 /// that every server must own; joined by `&`. The name is by default the first host, or the name that
-/// DNS is asked for: what DNS answers is not believed. For a file one of the two must be given.
+/// DNS is asked for: what DNS answers is not believed. For a file and for etcd one of the two must be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     place: Place,
@@ -44,6 +48,10 @@ pub(super) enum Place {
         port: Option<u16>,
     },
     File(PathBuf),
+    Etcd {
+        members: Vec<Target>,
+        prefix: String,
+    },
 }
 
 /// One host and port.
@@ -91,7 +99,7 @@ impl Address {
             },
             Place::Dns { name, .. } => domain(name).to_owned(),
             // Only where a key is pinned, which then proves who it is.
-            Place::File(_) => "localhost".to_owned(),
+            Place::File(_) | Place::Etcd { .. } => "localhost".to_owned(),
         }
     }
 
@@ -135,10 +143,7 @@ impl fmt::Display for Place {
         match self {
             Self::Hosts(targets) => {
                 f.write_str("stubborn://")?;
-                for (index, target) in targets.iter().enumerate() {
-                    write!(f, "{}{target}", if index == 0 { "" } else { "," })?;
-                }
-                Ok(())
+                write_hosts(f, targets)
             }
             Self::Dns { server, name, port } => {
                 f.write_str("dns://")?;
@@ -147,8 +152,20 @@ impl fmt::Display for Place {
                 port.iter().try_for_each(|port| write!(f, ":{port}"))
             }
             Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::Etcd { members, prefix } => {
+                f.write_str("etcd://")?;
+                write_hosts(f, members)?;
+                write!(f, "/{prefix}")
+            }
         }
     }
+}
+
+fn write_hosts(f: &mut fmt::Formatter<'_>, hosts: &[Target]) -> fmt::Result {
+    for (index, host) in hosts.iter().enumerate() {
+        write!(f, "{}{host}", if index == 0 { "" } else { "," })?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Target {
@@ -168,7 +185,10 @@ fn parse(text: &str) -> Result<Address, String> {
         "dns" => parse_dns(place)?,
         "file" if place.starts_with('/') => Place::File(place.into()),
         "file" => return Err("the path of a file is whole: file:///PATH".into()),
-        _ => return Err(format!("unknown scheme {scheme}; there are stubborn, dns and file")),
+        "etcd" => parse_etcd(place)?,
+        _ => {
+            return Err(format!("unknown scheme {scheme}; there are stubborn, dns, file and etcd"));
+        }
     };
     let mut address = Address { place, name: None, pin: None };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -181,18 +201,33 @@ fn parse(text: &str) -> Result<Address, String> {
         }
     }
     let told = address.name.is_some() || address.pin.is_some();
-    if matches!(address.place, Place::File(_)) && !told {
+    if matches!(address.place, Place::File(_) | Place::Etcd { .. }) && !told {
         return Err("who the servers must prove to be is not said: add ?name= or ?pin=".into());
     }
     Ok(address)
 }
 
 fn parse_hosts(text: &str) -> Result<Vec<Target>, String> {
-    let targets = text.split(',').map(parse_target).collect::<Result<Vec<_>, _>>()?;
+    parse_hosts_at(text, DEFAULT_PORT)
+}
+
+fn parse_hosts_at(text: &str, port: u16) -> Result<Vec<Target>, String> {
+    let parse = |text| parse_target_at(text, port);
+    let targets = text.split(',').map(parse).collect::<Result<Vec<_>, _>>()?;
     if targets.len() > MAX_ADDRESSES {
         return Err(format!("more than {MAX_ADDRESSES} hosts"));
     }
     Ok(targets)
+}
+
+fn parse_etcd(text: &str) -> Result<Place, String> {
+    let (members, prefix) = text.split_once('/').ok_or("expected etcd:///PREFIX")?;
+    let members = if members.is_empty() { "127.0.0.1" } else { members };
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.is_empty() {
+        return Err("the prefix of the service's keys is missing: etcd:///PREFIX".into());
+    }
+    Ok(Place::Etcd { members: parse_hosts_at(members, ETCD_PORT)?, prefix: prefix.to_owned() })
 }
 
 fn parse_dns(text: &str) -> Result<Place, String> {
@@ -215,10 +250,9 @@ fn parse_dns(text: &str) -> Result<Place, String> {
 }
 
 fn parse_name_server(text: &str) -> Result<SocketAddr, String> {
-    let Target { host, port } = parse_target(text)?;
-    let has_port = text.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+    let Target { host, port } = parse_target_at(text, DNS_PORT)?;
     match host {
-        Host::Ip(ip) => Ok(SocketAddr::new(ip, if has_port { port } else { DNS_PORT })),
+        Host::Ip(ip) => Ok(SocketAddr::new(ip, port)),
         Host::Name(name) => {
             Err(format!("the name server {name:?} is not written as an IP address"))
         }
@@ -238,12 +272,17 @@ fn domain(name: &str) -> &str {
 
 /// Reads one `HOST[:PORT]`.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
+    parse_target_at(text, DEFAULT_PORT)
+}
+
+/// With the port that it has if it names none.
+fn parse_target_at(text: &str, default: u16) -> Result<Target, String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (ip, port) = rest.split_once(']').ok_or("a bracket is not closed")?;
         let ip: Ipv6Addr = ip.parse().map_err(|_| format!("{ip:?} is no IPv6 address"))?;
         let port = match port.strip_prefix(':') {
             Some(port) => parse_port(port)?,
-            None if port.is_empty() => DEFAULT_PORT,
+            None if port.is_empty() => default,
             None => return Err(format!("{port:?} after the bracket")),
         };
         return Ok(Target { host: Host::Ip(ip.into()), port });
@@ -253,7 +292,7 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
             return Err("an IPv6 address stands in brackets: [::1]:7400".into());
         }
         Some((host, port)) => (host, parse_port(port)?),
-        None => (text, DEFAULT_PORT),
+        None => (text, default),
     };
     if host.is_empty() {
         return Err("a host is missing".into());
@@ -311,10 +350,12 @@ mod tests {
             "dns://127.0.0.1:5300/bank?name=teller",
             "dns://[::1]:53/bank",
             "file:///etc/bank/hosts?name=bank",
+            "etcd://10.0.0.1:2379,b:1/services/bank?name=bank",
         ] {
             assert_eq!(address(text).to_string(), text);
         }
         assert_eq!(address("dns://10.0.0.1/a").to_string(), "dns://10.0.0.1:53/a");
+        assert_eq!(address("etcd:///a/?name=b").to_string(), "etcd://127.0.0.1:2379/a?name=b");
     }
 
     #[test]
@@ -354,6 +395,9 @@ mod tests {
             ("dns://ns.example/a", "not written as an IP address"),
             ("file://etc/hosts?name=a", "whole"),
             ("file:///etc/hosts", "add ?name= or ?pin="),
+            ("etcd:///bank", "add ?name= or ?pin="),
+            ("etcd:///?name=a", "prefix"),
+            ("etcd://a", "etcd:///PREFIX"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

@@ -8,6 +8,8 @@
 mod address;
 #[cfg(feature = "dns")]
 mod dns;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod file;
 mod follow;
 mod system;
@@ -21,6 +23,8 @@ use address::Place;
 pub use address::{Address, DEFAULT_PORT, ParseAddressError};
 #[cfg(feature = "dns")]
 pub use dns::Dns;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use file::HostsFile;
 pub(crate) use follow::follow;
 
@@ -61,11 +65,14 @@ impl Address {
             #[cfg(feature = "dns")]
             Place::Dns { server, name, port } => Box::new(Dns::new(server, &name, port)?),
             #[cfg(not(feature = "dns"))]
-            Place::Dns { .. } => {
-                let why = "built without the feature `dns` of the crate `stubborn`";
-                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-            }
+            Place::Dns { .. } => return Err(built_without("dns")),
             Place::File(path) => Box::new(HostsFile::new(path)),
+            #[cfg(feature = "etcd")]
+            Place::Etcd { members, prefix } => {
+                Box::new(Etcd::new(members.iter().map(ToString::to_string), &prefix)?)
+            }
+            #[cfg(not(feature = "etcd"))]
+            Place::Etcd { .. } => return Err(built_without("etcd")),
         })
     }
 
@@ -73,7 +80,7 @@ impl Address {
     pub(crate) fn may_change(&self) -> bool {
         match self.place() {
             Place::Hosts(targets) => system::needs_dns(targets),
-            Place::Dns { .. } | Place::File(_) => true,
+            Place::Dns { .. } | Place::File(_) | Place::Etcd { .. } => true,
         }
     }
 
@@ -85,6 +92,12 @@ impl Address {
     pub(crate) async fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
         self.resolver()?.next().await.and_then(at_least_one)
     }
+}
+
+#[cfg(not(all(feature = "dns", feature = "etcd")))]
+fn built_without(feature: &str) -> io::Error {
+    let why = format!("built without the feature `{feature}` of the crate `stubborn`");
+    io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
 /// # Errors
