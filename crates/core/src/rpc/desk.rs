@@ -1,6 +1,7 @@
 //! What sessions make of each message for them. A server's own sessions and the replicated table of
 //! a group both stand on it, so that a client is told the same by either.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -209,10 +210,10 @@ impl<C: Copy + Eq> Desk<C> {
                 return Some((connection, message.encode(buffer)));
             }
         };
-        reply.stream = stream;
+        reply.stream = stream.map(Box::new);
         let owned = self.sessions.limits().kept_reply;
         let (parts, kept) = ToClient::new_reply(slot, sequence, reply, owned, buffer);
-        let completion = self.sessions.complete(now, attachment, slot, sequence, &kept)?;
+        let completion = self.sessions.complete(now, attachment, slot, sequence, kept)?;
         Some((completion.connection?, parts))
     }
 

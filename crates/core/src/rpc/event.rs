@@ -1,6 +1,7 @@
 //! What a node tells its driver, and the names by which both speak of calls.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -175,7 +176,7 @@ pub struct IncomingRequest {
     pub kind: RequestKind,
     /// For a read: how old the state may be that it is answered from. None where it has to be that of
     /// now.
-    pub stale: Option<Staleness>,
+    pub stale: Option<Box<Staleness>>,
     /// The message and what is known of the call. The driver sets the context's clock.
     pub call: Call<Encoded>,
 }

@@ -1,10 +1,11 @@
 //! The messages of sessions and calls: `docs/protocol.md` section 4.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use stubborn_rope::Rope;
 
 use super::codec::{Malformed, MessageBuffer, Reader, Writer};
@@ -197,7 +198,7 @@ pub(crate) struct ReplyPayload {
     pub(crate) metadata: Metadata,
     pub(crate) body: Rope,
     /// Of a stream: how it ended.
-    pub(crate) stream: Option<StreamEnd>,
+    pub(crate) stream: Option<Box<StreamEnd>>,
 }
 
 /// The first bytes of an encoded message, and the body that follows them uncopied. A short body is
@@ -264,14 +265,13 @@ pub(crate) fn as_of(index: u64, (written, body): Parts) -> Parts {
     (out, body)
 }
 
-/// The place in the group's log that stands in front of a message, if one does, and the message.
+/// Takes off the place in the group's log that stands in front of a message, if one does.
 #[inline]
-pub(crate) fn split_as_of(message: Bytes) -> (Option<u64>, Bytes) {
-    let Some((index, rest)) = message.strip_prefix(&[AS_OF]).and_then(varint::decode) else {
-        return (None, message);
-    };
+pub(crate) fn take_as_of(message: &mut Bytes) -> Option<u64> {
+    let (index, rest) = message.strip_prefix(&[AS_OF]).and_then(varint::decode)?;
     let at = message.len() - rest.len();
-    (Some(index), message.slice(at..))
+    message.advance(at);
+    Some(index)
 }
 
 impl ToServer {
@@ -728,7 +728,7 @@ impl ReplyPayload {
     pub(crate) fn encode_head(&self, w: &mut Writer<'_>) {
         w.fixed64(self.digest);
         let code = self.status.as_ref().map_or(0, status_number);
-        match self.stream {
+        match &self.stream {
             None => w.varint(code),
             Some(end) => w.varint(code + OF_STREAM).varint(end.taken).varint(end.sent),
         };
@@ -754,7 +754,7 @@ impl ReplyPayload {
         let mut stream = None;
         if code >= OF_STREAM {
             code -= OF_STREAM;
-            stream = Some(StreamEnd { taken: r.varint()?, sent: r.varint()? });
+            stream = Some(Box::new(StreamEnd { taken: r.varint()?, sent: r.varint()? }));
         }
         let said = if code == 0 { None } else { Some((r.text()?, r.sized()?)) };
         let metadata = r.metadata()?;

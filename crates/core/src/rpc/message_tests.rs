@@ -54,7 +54,7 @@ fn reply() -> impl Strategy<Value = ReplyPayload> {
     let stream = proptest::option::of((0..=ID, 0..=ID));
     (any::<u64>(), status, metadata(), body(), stream).prop_map(|parts| {
         let (digest, status, metadata, body, stream) = parts;
-        let stream = stream.map(|(taken, sent)| StreamEnd { taken, sent });
+        let stream = stream.map(|(taken, sent)| Box::new(StreamEnd { taken, sent }));
         let status = status.map(|(code, message, details)| {
             Status::new(Code::from_number(code), message)
                 .with_details(details)
@@ -286,10 +286,13 @@ fn the_place_in_the_log_stands_in_front_of_a_message_and_is_taken_off() {
     for index in [0, 1, 1 << 20, ID] {
         let message = ToClient::Draining.encode(&mut MessageBuffer::default());
         let (written, _) = as_of(index, message.clone());
-        let (place, rest) = split_as_of(written.into());
-        assert_eq!((place, &rest[..]), (Some(index), &message.0[..]));
-        assert_eq!(split_as_of(rest.clone()), (None, rest));
+        let mut rest = Bytes::from(written);
+        assert_eq!(take_as_of(&mut rest), Some(index));
+        assert_eq!(rest, message.0);
+        assert_eq!(take_as_of(&mut rest), None);
+        assert_eq!(rest, message.0);
     }
-    let torn = Bytes::from_static(&[AS_OF, 0xc0]);
-    assert_eq!(split_as_of(torn.clone()), (None, torn));
+    let mut torn = Bytes::from_static(&[AS_OF, 0xc0]);
+    assert_eq!(take_as_of(&mut torn), None);
+    assert_eq!(torn, [AS_OF, 0xc0][..]);
 }

@@ -4,10 +4,11 @@ mod group;
 mod query;
 mod stream;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::arena::Arena;
 use super::assembly::Progress;
@@ -254,15 +255,15 @@ impl Server {
         &mut self,
         cx: &mut Context<'_>,
         client: u64,
-        bytes: Bytes,
+        mut bytes: Bytes,
     ) -> Result<(), Violation> {
         if self.group.is_some() {
             return self.group_message(cx, client, bytes);
         }
         if let Some(request) = PlainRequest::read(&bytes) {
             let PlainRequest { slot, sequence, method, deadline, digest, body } = request;
-            let body = bytes.slice(body..).into();
-            let metadata = Metadata::new();
+            bytes.advance(body);
+            let (body, metadata) = (bytes.into(), Metadata::new());
             let payload = RequestPayload { method, deadline, digest, metadata, body };
             return self.request(cx, client, slot, sequence, payload);
         }
@@ -412,7 +413,7 @@ impl Server {
             key,
             method: payload.method,
             kind: request_kind,
-            stale,
+            stale: stale.map(Box::new),
             call: Call::new(encoded, context),
         }));
         Some(key)

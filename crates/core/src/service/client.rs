@@ -62,8 +62,8 @@ pub struct IncomingReply {
     pub reply: Encoded,
     /// Metadata that came with it.
     pub metadata: Metadata,
-    /// Of a stream: how it ended.
-    pub stream: Option<StreamEnd>,
+    /// Of a stream: how it ended. On the heap, so that no other reply makes room for it.
+    pub stream: Option<Box<StreamEnd>>,
 }
 
 /// How a stream ended: with it both sides know that nothing is missing.

@@ -1,5 +1,6 @@
 //! Key-value pairs that travel beside a message.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -10,7 +11,12 @@ use core::fmt;
 /// Keys are lower-case ASCII letters, digits, `-`, `_` and `.`, as in gRPC. Values are bytes; by
 /// convention a key whose value is not text ends in `-bin`.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Metadata(Vec<(String, Vec<u8>)>);
+pub struct Metadata(
+    /// `None` if there are none, as there mostly are: every call moves this a few times.
+    Option<Box<Pairs>>,
+);
+
+type Pairs = Vec<(String, Vec<u8>)>;
 
 /// The most bytes of keys and values, each pair counted with 4 more, that a message may carry.
 pub const MAX_METADATA: usize = 16 << 10;
@@ -40,7 +46,7 @@ impl core::error::Error for MetadataError {}
 impl Metadata {
     /// No pairs.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
     }
 
     /// Adds a pair.
@@ -59,7 +65,7 @@ impl Metadata {
         if self.size() + key.len() + value.len() + 4 > MAX_METADATA {
             return Err(MetadataError::Size);
         }
-        self.0.push((key, value));
+        self.0.get_or_insert_default().push((key, value));
         Ok(())
     }
 
@@ -75,29 +81,33 @@ impl Metadata {
 
     /// All pairs, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(k, v)| (k.as_str(), v.as_slice()))
+        self.pairs().iter().map(|(k, v)| (k.as_str(), v.as_slice()))
     }
 
     /// Number of pairs.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.pairs().len()
     }
 
     /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
     /// Bytes that count against [`MAX_METADATA`].
     pub fn size(&self) -> usize {
-        self.0.iter().map(|(k, v)| k.len() + v.len() + 4).sum()
+        self.pairs().iter().map(|(k, v)| k.len() + v.len() + 4).sum()
+    }
+
+    fn pairs(&self) -> &[(String, Vec<u8>)] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 }
 
 impl fmt::Debug for Metadata {
     /// Keys only: values may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|(k, _)| k)).finish()
+        f.debug_list().entries(self.iter().map(|(k, _)| k)).finish()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a handler says when it does not return a reply: gRPC's status codes.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -81,8 +82,14 @@ impl Code {
 }
 
 /// A handler's refusal or failure: it ran, and this is what it said.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Status(
+    /// Failures are few, and every answer moves the room for one.
+    Box<Said>,
+);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+struct Said {
     code: Code,
     message: Cow<'static, str>,
     details: Bytes,
@@ -92,41 +99,42 @@ pub struct Status {
 impl Status {
     /// A status with a message for people.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), details: Bytes::new(), metadata: Metadata::new() }
+        let (details, metadata) = (Bytes::new(), Metadata::new());
+        Self(Box::new(Said { code, message: message.into(), details, metadata }))
     }
 
     /// The same with details: an encoded message that the caller knows how to read.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<Bytes>) -> Self {
-        self.details = details.into();
+        self.0.details = details.into();
         self
     }
 
     /// The same with metadata.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
-        self.metadata = metadata;
+        self.0.metadata = metadata;
         self
     }
 
     /// Which kind of failure.
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// The message for people.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// The encoded details; empty if there are none.
     pub fn details(&self) -> &Bytes {
-        &self.details
+        &self.0.details
     }
 
     /// Metadata that came with it.
     pub fn metadata(&self) -> &Metadata {
-        &self.metadata
+        &self.0.metadata
     }
 }
 
@@ -153,10 +161,22 @@ constructors! {
     unauthenticated Unauthenticated "The caller is not known."
 }
 
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Said { code, message, details, metadata } = &*self.0;
+        f.debug_struct("Status")
+            .field("code", code)
+            .field("message", message)
+            .field("details", details)
+            .field("metadata", metadata)
+            .finish()
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code.description())?;
-        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+        f.write_str(self.code().description())?;
+        if self.message().is_empty() { Ok(()) } else { write!(f, ": {}", self.message()) }
     }
 }
 

@@ -554,7 +554,7 @@ impl World {
             reply.resize(60, 0);
         }
         let reply = Bytes::from(reply);
-        let done = self.server.complete(self.now, &attachment, slot, sequence, &reply);
+        let done = self.server.complete(self.now, &attachment, slot, sequence, reply.clone());
         let Completion { connection, keep } = done.expect("an executing call completes");
         if keep == Some(Keep::Session) {
             self.kept.insert(payload);

@@ -187,11 +187,11 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         attachment: &Attachment,
         slot: u32,
         sequence: u64,
-        reply: &R,
+        reply: R,
     ) -> Option<Completion<C>> {
         let index = self.same(attachment)?;
         let keep = self.keep(index, reply.size());
-        let kept = keep.map(|keep| (reply.clone(), keep));
+        let kept = keep.map(|keep| (reply, keep));
         let ended = self.end(now, index, slot, sequence, |slot| slot.complete(sequence, kept));
         ended.map(|connection| Completion { connection, keep })
     }

@@ -579,7 +579,7 @@ impl World {
     fn serve(&mut self, host: usize, request: IncomingRequest) {
         let IncomingRequest { key, method, call, stale, .. } = request;
         if let Some(stale) = stale {
-            self.stale.push((host, stale));
+            self.stale.push((host, *stale));
             if self.the_group().too_stale == Some(host) {
                 let now = self.now;
                 return self.node(host).too_stale(now, key);

@@ -347,7 +347,7 @@ impl GroupNode {
             None => self.replica.read(read),
             Some(stale) => {
                 self.impatient.push_back((now + STALE_PATIENCE, read));
-                self.replica.read_stale(now, read, stale);
+                self.replica.read_stale(now, read, *stale);
             }
         }
     }

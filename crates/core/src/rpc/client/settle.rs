@@ -1,6 +1,6 @@
 //! What the server says, and what it makes of the calls that wait.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::Client;
 use super::call::{Earlier, State, Work};
@@ -8,7 +8,7 @@ use super::link::Occupant;
 use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::CallKey;
-use crate::rpc::message::{PlainReply, ReplyPayload, ToClient, session_reference, split_as_of};
+use crate::rpc::message::{PlainReply, ReplyPayload, ToClient, session_reference, take_as_of};
 use crate::service::{CallState, Code, Encoded, IncomingReply, NotExecuted, Outcome, Status};
 use crate::session::{Answer, CallId, Effect, NotExecutedReason, QueryAnswer, Refusal, SlotChange};
 use crate::transport::endpoint::ConnectionHandle;
@@ -26,15 +26,15 @@ impl Client {
     ) {
         let Some(&key) = self.by_handle.get(&handle) else { return };
         let message = match progress {
-            Progress::Whole(bytes) => {
-                let bytes = self.note_place(key, bytes);
+            Progress::Whole(mut bytes) => {
+                self.note_place(key, &mut bytes);
                 match PlainReply::read(&bytes) {
-                    Some(reply) if self.replied(cx, key, &reply, &bytes) => return,
+                    Some(reply) if self.replied(cx, key, &reply, &mut bytes) => return,
                     _ => ToClient::decode(bytes),
                 }
             }
-            Progress::TooLarge(start) => {
-                let start = self.note_place(key, start);
+            Progress::TooLarge(mut start) => {
+                self.note_place(key, &mut start);
                 return self.too_large(cx, key, handle, start);
             }
             Progress::Reset => return,
@@ -45,14 +45,13 @@ impl Client {
         }
     }
 
-    /// Takes note of the place in the group's log that stands in front of a replica's message.
+    /// Takes note of the place in the group's log that stands in front of a replica's message, and
+    /// takes it off.
     #[inline]
-    fn note_place(&mut self, key: u64, bytes: Bytes) -> Bytes {
-        let (place, message) = split_as_of(bytes);
-        if let Some(index) = place {
+    fn note_place(&mut self, key: u64, message: &mut Bytes) {
+        if let Some(index) = take_as_of(message) {
             self.saw(key, index);
         }
-        message
     }
 
     fn message(
@@ -128,14 +127,14 @@ impl Client {
         self.after_answer(key);
     }
 
-    /// What nearly all answers are: a plain reply to a call that is waited for, and no more. False if
-    /// it is none, and nothing was done.
+    /// What nearly all answers are: a plain reply to a call that is waited for, and no more. Its body is
+    /// taken out of `bytes`. False if it is none, and nothing was done.
     fn replied(
         &mut self,
         cx: &mut Context<'_>,
         key: u64,
         reply: &PlainReply,
-        bytes: &Bytes,
+        bytes: &mut Bytes,
     ) -> bool {
         let Some(link) = self.links.get_mut(key) else { return false };
         let waits = |occupant: &mut Occupant| {
@@ -159,8 +158,9 @@ impl Client {
         if link.release_at.is_none() {
             self.arm_release(cx.now, key);
         }
-        let body = bytes.slice(reply.body..).into();
-        let reply = Encoded { body, digest: reply.digest };
+        let mut body = core::mem::take(bytes);
+        body.advance(reply.body);
+        let reply = Encoded { body: body.into(), digest: reply.digest };
         self.finish(cx, call, Ok(IncomingReply { reply, ..IncomingReply::default() }));
         self.after_answer(key);
         true

@@ -198,7 +198,7 @@ impl Client {
         let Some(stream) = key.and_then(|key| self.streams.get_mut(&key.0)) else {
             return self.answer(cx, link, slot, sequence, Answer::Reply(reply), None);
         };
-        stream.end = reply.stream;
+        stream.end = reply.stream.as_deref().copied();
         stream.reply = Some(reply);
         self.settle_stream(cx, link, key.unwrap_or(CallKey(u64::MAX)));
     }
@@ -236,7 +236,9 @@ impl Client {
     /// Settles the call of a stream whose reply has come, once the messages before it have.
     fn settle_stream(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey) {
         let Some(stream) = self.streams.get_mut(&key.0) else { return };
-        let Some(end) = stream.reply.as_ref().and_then(|reply| reply.stream) else { return };
+        let Some(end) = stream.reply.as_ref().and_then(|reply| reply.stream.as_deref()) else {
+            return;
+        };
         let missing = stream.inbox.as_ref().is_some_and(|inbox| inbox.received() < end.sent);
         if missing && stream.gone.is_none() {
             return;

@@ -91,7 +91,7 @@ fn opened() -> (Sessions<Bytes>, Attachment) {
 fn replied(size: usize) -> (Sessions<Bytes>, Attachment, Completion) {
     let (mut server, at) = opened();
     assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(Decision::Execute));
-    let completion = server.complete(NOW, &at, 0, 1, &reply(size)).unwrap();
+    let completion = server.complete(NOW, &at, 0, 1, reply(size)).unwrap();
     server.check();
     (server, at, completion)
 }
@@ -203,7 +203,7 @@ fn an_attach_lists_each_slots_number_and_state() {
     for slot in [0, 1, 2] {
         server.request(&at, slot, 1, DIGEST).unwrap();
     }
-    server.complete(NOW, &at, 0, 1, &reply(1));
+    server.complete(NOW, &at, 0, 1, reply(1));
     server.give_up(NOW, &at, 2, 1, NotExecutedReason::Overloaded);
     let (attached, _) = server.attach(at.session(), &secret(1), 5).unwrap();
     let states: Vec<_> =
@@ -227,7 +227,7 @@ fn the_reply_of_a_call_goes_to_the_connection_that_the_session_has_when_it_ends(
     let (mut server, at) = opened();
     server.request(&at, 0, 1, DIGEST).unwrap();
     server.attach(at.session(), &secret(1), 77).unwrap();
-    let completion = server.complete(NOW, &at, 0, 1, &reply(1)).unwrap();
+    let completion = server.complete(NOW, &at, 0, 1, reply(1)).unwrap();
     assert_eq!(completion.connection, Some(77));
 }
 
@@ -237,7 +237,7 @@ fn the_next_number_and_a_release_free_the_kept_reply() {
     assert_eq!(server.footprint().kept, 10);
     server.request(&at, 0, 2, DIGEST).unwrap();
     assert_eq!(server.footprint().kept, 0);
-    server.complete(NOW, &at, 0, 2, &reply(7));
+    server.complete(NOW, &at, 0, 2, reply(7));
     assert_eq!(server.footprint().kept, 7);
     assert_eq!(server.release(&at, 0, 2), Ok(()));
     assert_eq!(server.release(&at, 0, 2), Ok(()), "a late copy");
@@ -264,7 +264,7 @@ fn a_larger_reply_of_a_session_without_a_connection_is_not_kept() {
     let (mut server, at) = opened();
     server.request(&at, 0, 1, DIGEST).unwrap();
     server.detach(NOW, &at);
-    let completion = server.complete(NOW, &at, 0, 1, &reply(11)).unwrap();
+    let completion = server.complete(NOW, &at, 0, 1, reply(11)).unwrap();
     assert_eq!(completion, Completion { connection: None, keep: None });
     assert_eq!(server.query(id(&at, 0, 1), &secret(1)), Ok(QueryAnswer::NotKept));
 }
@@ -275,12 +275,12 @@ fn kept_replies_are_bounded_over_all_sessions() {
     for slot in 0..4 {
         server.request(&at, slot, 1, DIGEST).unwrap();
     }
-    let mut keep = |slot| server.complete(NOW, &at, slot, 1, &reply(10)).unwrap().keep;
+    let mut keep = |slot| server.complete(NOW, &at, slot, 1, reply(10)).unwrap().keep;
     assert_eq!(keep(0), Some(Keep::Session));
     assert_eq!(keep(1), Some(Keep::Session));
     assert_eq!(keep(2), Some(Keep::Connection), "25 bytes are kept at most");
     assert_eq!(server.footprint().kept, 20);
-    let not_kept = server.complete(NOW, &at, 3, 1, &reply(91)).unwrap();
+    let not_kept = server.complete(NOW, &at, 3, 1, reply(91)).unwrap();
     assert_eq!(not_kept.keep, None, "and 100 held");
     server.check();
 }
@@ -306,7 +306,7 @@ fn a_query_from_elsewhere_only_reads_and_needs_the_owner() {
     assert_eq!(server.query(id(&at, 0, 1), &secret(2)), Err(Refusal::Denied));
     assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(Decision::Execute), "nothing was fenced");
     assert_eq!(ask(&server, 0, 1), QueryAnswer::Executing);
-    server.complete(NOW, &at, 0, 1, &reply(3));
+    server.complete(NOW, &at, 0, 1, reply(3));
     assert_eq!(ask(&server, 0, 1), QueryAnswer::Done(reply(3)));
     assert_eq!(ask(&server, 0, 1), QueryAnswer::Done(reply(3)), "reading does not release");
     server.request(&at, 0, 2, DIGEST).unwrap();
@@ -351,7 +351,7 @@ fn an_executing_call_keeps_its_session() {
     assert_eq!(server.next_timeout(), None);
     let late = NOW + Duration::from_secs(1_000_000);
     assert_eq!(server.expire(late), 0);
-    server.complete(late, &at, 0, 1, &reply(1));
+    server.complete(late, &at, 0, 1, reply(1));
     assert_eq!(server.next_timeout(), Some(late + limits().retention));
     server.check();
 }
@@ -364,7 +364,7 @@ fn a_closed_session_is_forgotten_when_its_executing_calls_have_ended() {
     assert_eq!(server.request(&at, 2, 1, DIGEST), Err(Refusal::Expired.into()));
     assert_eq!(server.attach(at.session(), &secret(1), 2), Err(Refusal::Expired));
     assert_eq!(server.open(&anonymous(1)), Err(Refusal::Expired));
-    let end = server.complete(NOW, &at, 1, 1, &reply(3));
+    let end = server.complete(NOW, &at, 1, 1, reply(3));
     assert_eq!(end, Some(Completion { connection: None, keep: None }));
     assert!(server.is_empty());
     server.check();
@@ -377,7 +377,7 @@ fn an_old_attachment_does_not_reach_the_session_that_took_its_place() {
     let (_, new) = server.open(&anonymous(2)).unwrap();
     assert_eq!(old.index, new.index);
     assert_eq!(server.request(&old, 0, 1, DIGEST), Err(Refusal::Expired.into()));
-    assert_eq!(server.complete(NOW, &old, 0, 1, &reply(1)), None);
+    assert_eq!(server.complete(NOW, &old, 0, 1, reply(1)), None);
     server.detach(NOW, &old);
     assert_eq!(server.request(&new, 0, 1, DIGEST), Ok(Decision::Execute));
 }
@@ -462,10 +462,10 @@ fn slots_are_asked_back_and_a_slot_granted_again_starts_above_every_number_used(
     let (mut server, at) = opened();
     for sequence in 1..=7 {
         server.request(&at, 2, sequence, DIGEST).unwrap();
-        server.complete(NOW, &at, 2, sequence, &reply(1));
+        server.complete(NOW, &at, 2, sequence, reply(1));
     }
     server.request(&at, 3, 1, DIGEST).unwrap();
-    server.complete(NOW, &at, 3, 1, &reply(1));
+    server.complete(NOW, &at, 3, 1, reply(1));
     let asked = server.limit_slots(2);
     assert_eq!(asked, [(1, SlotChange { version: 1, wanted: 2, granted: vec![] })]);
     let returned = [SlotPosition { slot: 3, sequence: 1 }, SlotPosition { slot: 1, sequence: 0 }];
@@ -488,7 +488,7 @@ fn slots_are_asked_back_and_a_slot_granted_again_starts_above_every_number_used(
 fn a_late_copy_of_giving_a_slot_back_does_not_take_it_as_granted_again() {
     let (mut server, at) = opened();
     server.request(&at, 0, 1, DIGEST).unwrap();
-    server.complete(NOW, &at, 0, 1, &reply(1));
+    server.complete(NOW, &at, 0, 1, reply(1));
     let returned = [SlotPosition { slot: 0, sequence: 1 }];
     let granted = server.return_slots(&at, &returned).unwrap().expect("it was not asked back");
     assert_eq!(granted.granted.len(), 1);
@@ -543,7 +543,7 @@ fn a_draining_server_leaves_when_every_outcome_is_released() {
     assert!(!server.is_drained(), "it does not drain");
     server.drain();
     assert!(!server.is_drained(), "a call executes");
-    server.complete(NOW, &at, 0, 1, &reply(1));
+    server.complete(NOW, &at, 0, 1, reply(1));
     assert!(!server.is_drained(), "a reply is kept");
     server.request(&at, 1, 1, DIGEST).unwrap();
     server.release(&at, 0, 1).unwrap();
@@ -560,7 +560,7 @@ fn a_call_given_up_before_its_handler_started_is_not_executed() {
     assert_eq!(server.give_up(NOW, &at, 0, 1, why), Some(Some(1)));
     let answer = Decision::Answer(Answer::NotExecuted(why));
     assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(answer));
-    assert_eq!(server.complete(NOW, &at, 0, 1, &reply(1)), None, "too late");
+    assert_eq!(server.complete(NOW, &at, 0, 1, reply(1)), None, "too late");
     assert_eq!(server.give_up(NOW, &at, 0, 1, why), None);
 }
 
@@ -572,7 +572,7 @@ fn a_clone_goes_on_exactly_as_the_original() {
         server.limit_slots(1);
         server.request(&at, 1, 1, DIGEST).unwrap();
         server.detach(NOW, &at);
-        server.complete(NOW, &at, 1, 1, &reply(4));
+        server.complete(NOW, &at, 1, 1, reply(4));
     }
     let attached = |server: &mut Sessions<Bytes>| server.attach(at.session(), &secret(1), 9);
     assert_eq!(attached(&mut one), attached(&mut other));
@@ -585,7 +585,7 @@ fn a_full_account_forgets_a_left_session_that_holds_nothing_and_never_one_that_h
     let (_, holds) = server.open(&anonymous(1)).unwrap();
     let (empty, left) = server.open(&anonymous(2)).unwrap();
     server.request(&holds, 0, 1, DIGEST).unwrap();
-    server.complete(NOW, &holds, 0, 1, &reply(1));
+    server.complete(NOW, &holds, 0, 1, reply(1));
     assert_eq!(server.open(&anonymous(3)), Err(Refusal::Full), "both have connections");
     server.detach(NOW, &holds);
     assert_eq!(server.open(&anonymous(3)), Err(Refusal::Full), "the first holds an outcome");
