@@ -29,7 +29,7 @@ pub(crate) const MAX_LIST: usize = 65_536;
 
 /// Bodies up to this many bytes are copied behind the first bytes of their message: that costs less
 /// than to hold and send two pieces.
-const COPIED: usize = 512;
+pub(crate) const COPIED: usize = 512;
 
 /// Larger buffers are not kept.
 const KEPT: usize = 16 << 10;
@@ -46,6 +46,12 @@ impl MessageBuffer {
     pub(crate) fn writer(&mut self) -> Writer<'_> {
         self.draft.clear();
         Writer(&mut self.draft)
+    }
+
+    /// A message of two parts that were written elsewhere.
+    pub(crate) fn joined(&mut self, head: &[u8], tail: &[u8]) -> (Vec<u8>, Rope) {
+        self.writer().raw(head).raw(tail);
+        (core::mem::take(&mut self.draft), Rope::EMPTY)
     }
 
     /// The message that was written, with the body that follows it.
@@ -76,6 +82,60 @@ impl MessageBuffer {
             self.draft = written;
         }
     }
+}
+
+/// The first fields of a message, written side by side and copied as one: a call writes two of them.
+pub(crate) struct Head {
+    bytes: [u8; Self::ROOM],
+    len: usize,
+}
+
+impl Head {
+    /// A kind and six numbers, and eight bytes more, so that every number is written as eight.
+    const ROOM: usize = 64;
+
+    /// A message about this number of a slot.
+    #[inline]
+    pub(crate) fn new(kind: u8, slot: u32, sequence: u64) -> Self {
+        let mut head = Self { bytes: [0; Self::ROOM], len: 1 };
+        head.bytes[0] = kind;
+        head.varint(slot.into()).varint(sequence);
+        head
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self, value: u64) -> &mut Self {
+        let (bytes, size) = varint::to_bytes(value);
+        self.put(bytes, size);
+        self
+    }
+
+    #[inline]
+    pub(crate) fn fixed64(&mut self, value: u64) -> &mut Self {
+        self.put(value.to_be_bytes(), 8);
+        self
+    }
+
+    /// What was written so far.
+    #[inline]
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: [u8; 8], size: usize) {
+        self.bytes[self.len..][..8].copy_from_slice(&bytes);
+        self.len += size;
+    }
+}
+
+/// Microseconds plus one, 0 for none; what is too long for a varint is none.
+#[inline]
+pub(crate) fn duration_number(duration: Option<Duration>) -> u64 {
+    // The usual ones without a division of 128 bits.
+    let micros =
+        |d: Duration| d.as_secs().checked_mul(1_000_000)?.checked_add(u64::from(d.subsec_micros()));
+    duration.and_then(micros).filter(|m| *m < varint::MAX).map_or(0, |m| m + 1)
 }
 
 pub(crate) struct Writer<'a>(&'a mut Vec<u8>);
@@ -138,10 +198,9 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Microseconds plus one, 0 for none; what is too long for a varint is none.
+    /// See [`duration_number`].
     pub(crate) fn duration(&mut self, duration: Option<Duration>) -> &mut Self {
-        let micros = duration.and_then(|d| u64::try_from(d.as_micros()).ok());
-        self.varint(micros.filter(|m| *m < varint::MAX).map_or(0, |m| m + 1))
+        self.varint(duration_number(duration))
     }
 
     pub(crate) fn metadata(&mut self, metadata: &Metadata) -> &mut Self {

@@ -83,6 +83,25 @@ impl Outgoing {
         None
     }
 
+    /// The same of a short message in two parts, which its caller keeps.
+    #[inline]
+    pub(crate) fn send_short(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: ConnectionHandle,
+        (head, tail): (&[u8], &[u8]),
+        tag: u64,
+    ) -> Option<MessageId> {
+        if self.waiting.is_empty() {
+            let connection = cx.endpoint.connection_mut(handle)?;
+            if !connection.is_full() {
+                return connection.send_short(head, tail).ok();
+            }
+        }
+        let parts = cx.buffer.joined(head, tail);
+        self.send(cx, handle, parts, tag)
+    }
+
     /// Sends what there is room for; `sent` hears of each with its tag.
     pub(crate) fn flush(
         &mut self,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use stubborn_rope::Rope;
 
 use super::codec::Writer;
+use crate::service::Encoded;
 use crate::session::KeptReply;
 
 /// See [`Kept::SMALL`].
@@ -40,11 +41,32 @@ impl Kept {
         Some(Self::Small { len: written.len() as u8, bytes })
     }
 
+    /// What nearly all replies are: short, without status and metadata. `None` if it is not short.
+    #[inline]
+    pub(crate) fn short(reply: &Encoded) -> Option<Self> {
+        // Behind the digest, the code of the status and the number of pairs.
+        const BODY: usize = 10;
+        let [body] = reply.body.pieces() else { return None };
+        let mut bytes = [0; SMALL];
+        bytes[BODY..].get_mut(..body.len())?.copy_from_slice(body);
+        bytes[..8].copy_from_slice(&reply.digest.to_be_bytes());
+        Some(Self::Small { len: (BODY + body.len()) as u8, bytes })
+    }
+
+    /// What of it is encoded: all, if it is short.
+    #[inline]
+    pub(crate) fn encoded(&self) -> &[u8] {
+        match self {
+            Self::Small { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Large { head, .. } => head,
+        }
+    }
+
     /// Writes all but the body that is returned.
     pub(crate) fn write(&self, w: &mut Writer<'_>) -> Rope {
         match self {
-            Self::Small { len, bytes } => {
-                w.raw(&bytes[..usize::from(*len)]);
+            Self::Small { .. } => {
+                w.raw(self.encoded());
                 Rope::EMPTY
             }
             Self::Large { head, body } => {

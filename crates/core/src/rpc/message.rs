@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::{Buf, Bytes};
 use stubborn_rope::Rope;
 
-use super::codec::{Malformed, MessageBuffer, Reader, Writer};
+use super::codec::{COPIED, Head, Malformed, MessageBuffer, Reader, Writer, duration_number};
 use super::kept::Kept;
 use super::stream::Part;
 use crate::service::{Code, Metadata, MethodId, NotExecuted, Shape, Status, StreamEnd};
@@ -463,6 +463,20 @@ impl PayloadRef<'_> {
         buffer.finish_ref(self.body)
     }
 
+    /// The same in two parts, if it is what nearly all are: short, and without metadata.
+    #[inline(always)]
+    pub(crate) fn short_request(&self, slot: u32, sequence: u64) -> Option<(Head, &[u8])> {
+        let [body] = self.body.pieces() else { return None };
+        if body.len() > COPIED || !self.metadata.is_empty() {
+            return None;
+        }
+        let mut head = Head::new(REQUEST, slot, sequence);
+        head.fixed64(self.method.0).varint(duration_number(self.deadline));
+        // The number of pairs.
+        head.fixed64(self.digest).varint(0);
+        Some((head, body))
+    }
+
     /// The STREAM message.
     pub(crate) fn encode_stream(
         self,
@@ -626,6 +640,12 @@ impl ToClient {
         }
         let kept = Kept::new(&w.written()[start..head], &reply.body, owned);
         (buffer.finish(reply.body), kept)
+    }
+
+    /// The first bytes of the REPLY message of a [short](Kept::short) reply, which follows them.
+    #[inline]
+    pub(crate) fn reply_head(slot: u32, sequence: u64) -> Head {
+        Head::new(REPLY, slot, sequence)
     }
 
     /// The REPLY message of a kept reply.

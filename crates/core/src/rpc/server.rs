@@ -510,9 +510,34 @@ impl Server {
         sequence: u64,
         answer: Answer,
     ) {
+        if self.group.is_none()
+            && let Answer::Reply(reply, metadata) = &answer
+            && metadata.is_empty()
+            && let Some(kept) = Kept::short(reply)
+        {
+            return self.answer_shortly(cx, attachment, slot, sequence, &kept);
+        }
         let told = self.desk.finish(cx.now, &attachment, slot, sequence, answer, cx.buffer);
         if let Some((client, parts)) = told {
             self.send_parts(cx, client, parts);
+        }
+    }
+
+    /// What nearly all answers are, by a way of their own: as [`Desk::finish`].
+    fn answer_shortly(
+        &mut self,
+        cx: &mut Context<'_>,
+        attachment: Attachment,
+        slot: u32,
+        sequence: u64,
+        kept: &Kept,
+    ) {
+        let sessions = &mut self.desk.sessions;
+        let completion = sessions.complete(cx.now, &attachment, slot, sequence, kept.clone());
+        let client = completion.and_then(|completion| self.clients.get_mut(completion.connection?));
+        if let Some(client) = client {
+            let head = ToClient::reply_head(slot, sequence);
+            client.outgoing.send_short(cx, client.handle, (head.written(), kept.encoded()), 0);
         }
     }
 

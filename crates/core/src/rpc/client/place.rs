@@ -237,11 +237,20 @@ impl Client {
             return;
         }
         let Some(live) = link.live.as_mut() else { return };
-        let request = match shape {
-            Shape::Unary => payload.encode_request(id.slot, id.sequence, cx.buffer),
-            shape => payload.encode_stream(id, shape, window, cx.buffer),
+        let (slot, sequence) = (id.slot, id.sequence);
+        let message = match (shape, payload.short_request(slot, sequence)) {
+            (Shape::Unary, Some((head, body))) => {
+                live.outgoing.send_short(cx, live.handle, (head.written(), body), key.0)
+            }
+            (Shape::Unary, None) => {
+                let request = payload.encode_request(slot, sequence, cx.buffer);
+                live.outgoing.send(cx, live.handle, request, key.0)
+            }
+            (shape, _) => {
+                let request = payload.encode_stream(id, shape, window, cx.buffer);
+                live.outgoing.send(cx, live.handle, request, key.0)
+            }
         };
-        let message = live.outgoing.send(cx, live.handle, request, key.0);
         if let Some(message) = message {
             let connection = live.handle;
             self.handed_over(key, Sending { connection, message });

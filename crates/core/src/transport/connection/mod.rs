@@ -159,6 +159,18 @@ impl Connection {
         self.outbox.queue_written(head, body)
     }
 
+    /// The same with a short body, of which the caller keeps both parts.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[inline]
+    pub fn send_short(&mut self, head: &[u8], body: &[u8]) -> Result<MessageId, SendError> {
+        if !self.state.is_open() {
+            return Err(SendError::Closed);
+        }
+        self.outbox.queue_short(head, body)
+    }
+
     /// Asks for [`ConnectionEvent::MessageAcked`] of a message that was just sent.
     pub fn tell_acked(&mut self, id: MessageId) {
         self.outbox.tell_acked(id);

@@ -144,18 +144,29 @@ impl Outbox {
     pub fn queue(&mut self, head: Bytes, body: impl Into<Rope>) -> Result<MessageId, SendError> {
         let body = body.into();
         self.check_room(head.len(), body.len())?;
-        Ok(match self.queue_short(&head, &body) {
-            Some(id) => id,
-            None => self.queue_other(head, body),
-        })
+        // In several pieces are long ones only.
+        let short = if let [body] = body.pieces() { self.queue_frame(&head, body) } else { None };
+        Ok(short.unwrap_or_else(|| self.queue_other(head, body)))
     }
 
     /// The same with a head that the caller keeps.
     pub fn queue_written(&mut self, head: &[u8], body: Rope) -> Result<MessageId, SendError> {
         self.check_room(head.len(), body.len())?;
-        Ok(match self.queue_short(head, &body) {
+        let short = if let [body] = body.pieces() { self.queue_frame(head, body) } else { None };
+        Ok(short.unwrap_or_else(|| self.queue_other(Bytes::copy_from_slice(head), body)))
+    }
+
+    /// The same with a body of which the caller keeps the bytes: for short ones, since a long one is
+    /// copied.
+    #[inline]
+    pub fn queue_short(&mut self, head: &[u8], body: &[u8]) -> Result<MessageId, SendError> {
+        self.check_room(head.len(), body.len())?;
+        Ok(match self.queue_frame(head, body) {
             Some(id) => id,
-            None => self.queue_other(Bytes::copy_from_slice(head), body),
+            None => {
+                let body = Bytes::copy_from_slice(body);
+                self.queue_other(Bytes::copy_from_slice(head), body.into())
+            }
         })
     }
 
@@ -192,9 +203,7 @@ impl Outbox {
 
     /// Queues a message that is short and that the peer lets us send whole; `None` if it is not.
     #[inline]
-    fn queue_short(&mut self, head: &[u8], body: &Rope) -> Option<MessageId> {
-        // In several pieces are long ones only.
-        let [body] = body.pieces() else { return None };
+    fn queue_frame(&mut self, head: &[u8], body: &[u8]) -> Option<MessageId> {
         let size = head.len() as u64 + body.len() as u64;
         let credit = self.credit.as_ref()?;
         let id = self.messages.next_id();

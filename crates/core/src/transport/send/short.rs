@@ -178,7 +178,9 @@ impl Frames {
         MessageHeader::encode_whole(id, size, &mut self.bytes);
         let header = (self.bytes.len() - before) as u8;
         self.bytes.extend_from_slice(head);
-        self.bytes.extend_from_slice(body);
+        if !body.is_empty() {
+            self.bytes.extend_from_slice(body);
+        }
         self.live += (self.bytes.len() - before) as u64;
         debug_assert!(size <= usize::from(u16::MAX));
         Short { at, header, size: size as u16, sent: false }
