@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message;
 use stubborn::{
     Answer, Call, Channel, ChannelBuilder, Encoded, Handling, Identity, Metadata, Method,
@@ -21,8 +22,8 @@ use tokio::task::LocalSet;
 
 #[derive(Clone, PartialEq, Message)]
 struct Payload {
-    #[prost(bytes = "vec", tag = "1")]
-    data: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    data: Bytes,
 }
 
 static METHODS: [Method; 1] =
@@ -43,15 +44,14 @@ impl Service for EchoServer {
     }
 
     fn call(&self, _: usize, request: Call<Encoded>) -> Handling {
+        let id = DESCRIPTOR.methods[0].id();
+        let (encoded, context) = request.into_parts();
+        let call = match encoded.into_message::<Payload>(id) {
+            Ok(message) => Call::new(message, context),
+            Err(error) => return Box::pin(std::future::ready(Answer::unreadable(error))),
+        };
         let handler = Arc::clone(&self.0);
         Box::pin(async move {
-            let id = DESCRIPTOR.methods[0].id();
-            let (encoded, context) = request.into_parts();
-            let call = match encoded.decode::<Payload>(id) {
-                Ok(message) => Call::new(message, context),
-                Err(error) => return Answer::unreadable(error),
-            };
-            drop(encoded);
             if handler.yields {
                 tokio::task::yield_now().await;
             }
@@ -95,7 +95,7 @@ async fn run(channel: Channel, in_flight: usize, calls: usize) {
     for _ in 0..in_flight {
         let (channel, left) = (channel.clone(), Rc::clone(&left));
         tasks.spawn_local(async move {
-            let request = Payload { data: vec![0x5a; 64] };
+            let request = Payload { data: vec![0x5a; 64].into() };
             while left.get() > 0 {
                 left.set(left.get() - 1);
                 let reply: Payload = channel.unary(&METHODS[0], &request).await.unwrap();

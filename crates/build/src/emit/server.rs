@@ -160,22 +160,23 @@ fn stream_arm(
     }
 }
 
+/// The request is decoded before its handler's future is made, which then does not hold both.
 fn arm(stub: &Stub<'_>, method: &StubMethod<'_>, handler: &Ident, generic: &Ident) -> TokenStream {
     let StubMethod { index, request, .. } = method;
     let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
     quote! {
         #index => {
+            let id = #descriptor.methods[#index].id();
+            let (encoded, context) = request.into_parts();
+            let call = match encoded.into_message::<#request>(id) {
+                ::core::result::Result::Ok(message) => #runtime::Call::new(message, context),
+                ::core::result::Result::Err(error) => {
+                    let answer = #runtime::Answer::unreadable(error);
+                    return ::std::boxed::Box::pin(::core::future::ready(answer));
+                }
+            };
             let handler = ::std::sync::Arc::clone(&self.handler);
             ::std::boxed::Box::pin(async move {
-                let id = #descriptor.methods[#index].id();
-                let (encoded, context) = request.into_parts();
-                let call = match encoded.decode::<#request>(id) {
-                    ::core::result::Result::Ok(message) => #runtime::Call::new(message, context),
-                    ::core::result::Result::Err(error) => {
-                        return #runtime::Answer::unreadable(error);
-                    }
-                };
-                ::core::mem::drop(encoded);
                 match <#generic as #handler>::#name(&handler, call).await {
                     ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
                         #runtime::Encoded::new(id, &reply),

@@ -48,6 +48,12 @@ impl<T> Call<T> {
     pub fn context(&self) -> &CallContext {
         &self.context
     }
+
+    /// Gives the call the clock of the node that it came to: what a driver does before it hands the
+    /// call to a service.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.context.clock = clock;
+    }
 }
 
 impl<T> core::ops::Deref for Call<T> {

@@ -17,8 +17,10 @@ impl NodeClock {
     }
 
     pub(crate) fn now(self) -> Instant {
-        let nanos = self.zero.elapsed().as_nanos();
-        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let elapsed = self.zero.elapsed();
+        // Asked for with every call: without a product of 128 bits. 2^64 nanoseconds are 584 years.
+        let nanos = elapsed.as_secs().saturating_mul(1_000_000_000);
+        Instant::from_nanos(nanos.saturating_add(elapsed.subsec_nanos().into()))
     }
 
     /// The same instant on the system's clock; `None` if it lies too far ahead to be one.

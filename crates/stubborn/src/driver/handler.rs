@@ -32,12 +32,10 @@ pub(crate) fn start(
     port: Option<HandlerPort>,
     method: MethodId,
     kind: RequestKind,
-    call: Call<Encoded>,
+    mut call: Call<Encoded>,
 ) -> Result<Handler, Answer> {
-    let (message, mut context) = call.into_parts();
-    context.clock = handle.clone();
-    let deadline = context.deadline.and_then(|at| clock.to_std(at));
-    let call = Call::new(message, context);
+    call.set_clock(handle.clone());
+    let deadline = call.context().deadline.and_then(|at| clock.to_std(at));
     let dispatched = deadline::enter(deadline, || {
         catch_unwind(AssertUnwindSafe(|| match (kind, port) {
             (RequestKind::Stream(shape), Some(port)) => {

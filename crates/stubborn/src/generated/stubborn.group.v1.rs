@@ -287,19 +287,19 @@ impl<T: Group> ::stubborn::Service for GroupServer<T> {
     ) -> ::stubborn::Handling {
         match method {
             0usize => {
+                let id = GROUP_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<StatusRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = GROUP_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<StatusRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Group>::status(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -314,19 +314,19 @@ impl<T: Group> ::stubborn::Service for GroupServer<T> {
                 })
             }
             1usize => {
+                let id = GROUP_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<MembersRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = GROUP_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<MembersRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Group>::members(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -341,19 +341,19 @@ impl<T: Group> ::stubborn::Service for GroupServer<T> {
                 })
             }
             2usize => {
+                let id = GROUP_DESCRIPTOR.methods[2usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<ChangeMembersRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = GROUP_DESCRIPTOR.methods[2usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<ChangeMembersRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Group>::change_members(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -368,19 +368,19 @@ impl<T: Group> ::stubborn::Service for GroupServer<T> {
                 })
             }
             3usize => {
+                let id = GROUP_DESCRIPTOR.methods[3usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<BackupRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = GROUP_DESCRIPTOR.methods[3usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<BackupRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Group>::backup(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(

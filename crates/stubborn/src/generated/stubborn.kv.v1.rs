@@ -243,19 +243,19 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
     ) -> ::stubborn::Handling {
         match method {
             0usize => {
+                let id = KV_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<PutRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KV_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<PutRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kv>::put(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -270,19 +270,19 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
                 })
             }
             1usize => {
+                let id = KV_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<GetRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KV_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<GetRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kv>::get(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -297,19 +297,19 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
                 })
             }
             2usize => {
+                let id = KV_DESCRIPTOR.methods[2usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<DeleteRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KV_DESCRIPTOR.methods[2usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<DeleteRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kv>::delete(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -324,19 +324,19 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
                 })
             }
             3usize => {
+                let id = KV_DESCRIPTOR.methods[3usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<CompareAndSwapRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KV_DESCRIPTOR.methods[3usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<CompareAndSwapRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kv>::compare_and_swap(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -351,19 +351,19 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
                 })
             }
             4usize => {
+                let id = KV_DESCRIPTOR.methods[4usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<ListRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KV_DESCRIPTOR.methods[4usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<ListRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kv>::list(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(

@@ -91,19 +91,19 @@ impl<T: Reflection> ::stubborn::Service for ReflectionServer<T> {
     ) -> ::stubborn::Handling {
         match method {
             0usize => {
+                let id = REFLECTION_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<ListServicesRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = REFLECTION_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<ListServicesRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Reflection>::list_services(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -118,19 +118,19 @@ impl<T: Reflection> ::stubborn::Service for ReflectionServer<T> {
                 })
             }
             1usize => {
+                let id = REFLECTION_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<FileDescriptorsRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = REFLECTION_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<FileDescriptorsRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Reflection>::file_descriptors(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(

@@ -140,19 +140,19 @@ impl<T: Half> crate::runtime::Service for HalfServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = HALF_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Thing>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HALF_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Thing>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Half>::old(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -167,19 +167,19 @@ impl<T: Half> crate::runtime::Service for HalfServer<T> {
                 })
             }
             1usize => {
+                let id = HALF_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Thing>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HALF_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Thing>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Half>::new_(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -559,19 +559,19 @@ impl<T: Whole> crate::runtime::Service for WholeServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = WHOLE_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Thing>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = WHOLE_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Thing>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Whole>::r#do(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(

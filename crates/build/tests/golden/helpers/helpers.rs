@@ -198,19 +198,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = HELPERS_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::new_(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -225,19 +225,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             1usize => {
+                let id = HELPERS_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::connect_(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -252,19 +252,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             2usize => {
+                let id = HELPERS_DESCRIPTOR.methods[2usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[2usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::outcome_(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -279,19 +279,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             3usize => {
+                let id = HELPERS_DESCRIPTOR.methods[3usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[3usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::transfer(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -306,19 +306,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             4usize => {
+                let id = HELPERS_DESCRIPTOR.methods[4usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[4usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::transfer_outcome(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -333,19 +333,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             5usize => {
+                let id = HELPERS_DESCRIPTOR.methods[5usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[5usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::clone(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -360,19 +360,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             6usize => {
+                let id = HELPERS_DESCRIPTOR.methods[6usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[6usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::call(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -387,19 +387,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             7usize => {
+                let id = HELPERS_DESCRIPTOR.methods[7usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[7usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::channel(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -414,19 +414,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             8usize => {
+                let id = HELPERS_DESCRIPTOR.methods[8usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[8usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::handler(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -441,19 +441,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             9usize => {
+                let id = HELPERS_DESCRIPTOR.methods[9usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[9usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::descriptor(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -468,19 +468,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             10usize => {
+                let id = HELPERS_DESCRIPTOR.methods[10usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[10usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::from_arc(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -495,19 +495,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             11usize => {
+                let id = HELPERS_DESCRIPTOR.methods[11usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[11usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::format(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -522,19 +522,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             12usize => {
+                let id = HELPERS_DESCRIPTOR.methods[12usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[12usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::drop(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -549,19 +549,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             13usize => {
+                let id = HELPERS_DESCRIPTOR.methods[13usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[13usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::into(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -576,19 +576,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             14usize => {
+                let id = HELPERS_DESCRIPTOR.methods[14usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[14usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::to_owned(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -603,19 +603,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             15usize => {
+                let id = HELPERS_DESCRIPTOR.methods[15usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[15usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::request(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -630,19 +630,19 @@ impl<T: Helpers> crate::runtime::Service for HelpersServer<T> {
                 })
             }
             16usize => {
+                let id = HELPERS_DESCRIPTOR.methods[16usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HELPERS_DESCRIPTOR.methods[16usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Helpers>::id(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -1902,19 +1902,19 @@ impl<T: Service> crate::runtime::Service for ServiceServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = SERVICE_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SERVICE_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Service>::run(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -2227,19 +2227,19 @@ impl<T: Archive> crate::runtime::Service for ArchiveServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = ARCHIVE_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = ARCHIVE_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Archive>::snapshot(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -2254,19 +2254,19 @@ impl<T: Archive> crate::runtime::Service for ArchiveServer<T> {
                 })
             }
             1usize => {
+                let id = ARCHIVE_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = ARCHIVE_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Archive>::restore(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -2281,19 +2281,19 @@ impl<T: Archive> crate::runtime::Service for ArchiveServer<T> {
                 })
             }
             2usize => {
+                let id = ARCHIVE_DESCRIPTOR.methods[2usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Empty>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = ARCHIVE_DESCRIPTOR.methods[2usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Empty>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Archive>::machine(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(

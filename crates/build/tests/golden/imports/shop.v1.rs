@@ -73,19 +73,19 @@ impl<T: Shop> crate::runtime::Service for ShopServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = SHOP_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Order>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHOP_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Order>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shop>::buy(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -100,19 +100,20 @@ impl<T: Shop> crate::runtime::Service for ShopServer<T> {
                 })
             }
             1usize => {
+                let id = SHOP_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<super::super::shopping::Cart>(id)
+                {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHOP_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<super::super::shopping::Cart>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shop>::put(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(

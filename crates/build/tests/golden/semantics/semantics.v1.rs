@@ -143,19 +143,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = KINDS_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Text>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Text>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::plain(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -170,19 +170,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
                 })
             }
             1usize => {
+                let id = KINDS_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Text>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Text>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::once(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -197,19 +197,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
                 })
             }
             2usize => {
+                let id = KINDS_DESCRIPTOR.methods[2usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Text>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[2usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Text>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::exactly(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -224,19 +224,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
                 })
             }
             3usize => {
+                let id = KINDS_DESCRIPTOR.methods[3usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Text>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[3usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Text>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::perhaps(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -251,19 +251,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
                 })
             }
             4usize => {
+                let id = KINDS_DESCRIPTOR.methods[4usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Text>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[4usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Text>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::again(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -278,19 +278,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
                 })
             }
             5usize => {
+                let id = KINDS_DESCRIPTOR.methods[5usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Text>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[5usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Text>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::look(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -305,19 +305,19 @@ impl<T: Kinds> crate::runtime::Service for KindsServer<T> {
                 })
             }
             6usize => {
+                let id = KINDS_DESCRIPTOR.methods[6usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<()>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = KINDS_DESCRIPTOR.methods[6usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<()>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Kinds>::touch(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(

@@ -311,19 +311,19 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
     ) -> crate::runtime::Handling {
         match method {
             0usize => {
+                let id = SHAPES_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Tree>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHAPES_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Tree>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shapes>::grow(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -338,19 +338,19 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
                 })
             }
             1usize => {
+                let id = SHAPES_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<tree::node::deep::Deeper>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHAPES_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<tree::node::deep::Deeper>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shapes>::deepen(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -365,19 +365,19 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
                 })
             }
             2usize => {
+                let id = SHAPES_DESCRIPTOR.methods[2usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<()>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHAPES_DESCRIPTOR.methods[2usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<()>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shapes>::now(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -392,21 +392,21 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
                 })
             }
             3usize => {
+                let id = SHAPES_DESCRIPTOR.methods[3usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded
+                    .into_message::<crate::runtime::prost::alloc::string::String>(id)
+                {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHAPES_DESCRIPTOR.methods[3usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded
-                        .decode::<crate::runtime::prost::alloc::string::String>(id)
-                    {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shapes>::wrap(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
@@ -421,19 +421,19 @@ impl<T: Shapes> crate::runtime::Service for ShapesServer<T> {
                 })
             }
             4usize => {
+                let id = SHAPES_DESCRIPTOR.methods[4usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<Ping>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        crate::runtime::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = crate::runtime::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = SHAPES_DESCRIPTOR.methods[4usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<Ping>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            crate::runtime::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return crate::runtime::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Shapes>::ball(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             crate::runtime::Answer::Reply(
