@@ -64,7 +64,7 @@ pub(super) async fn run(
         }
     };
     link.close().await;
-    let taken = reply.stream.map_or(0, |end| end.taken);
+    let taken = reply.stream.as_ref().map_or(0, |end| end.taken);
     let mut end = json!({ "method": method.name(), "outcome": "executed", "taken": taken });
     if method.shape() == Shape::ClientStreaming {
         let reply = schema::to_json(&decode(&descriptor, &method, &reply)?)?;
