@@ -464,7 +464,7 @@ impl PayloadRef<'_> {
     }
 
     /// The same in two parts, if it is what nearly all are: short, and without metadata.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn short_request(&self, slot: u32, sequence: u64) -> Option<(Head, &[u8])> {
         let [body] = self.body.pieces() else { return None };
         if body.len() > COPIED || !self.metadata.is_empty() {
