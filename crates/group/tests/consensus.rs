@@ -58,6 +58,55 @@ fn what_was_committed_survives_the_loss_of_the_leader_and_a_restart_of_all() {
 }
 
 #[test]
+fn a_leader_applies_what_the_others_have_before_its_own_disk_does_and_once_only() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.propose("on all disks");
+    cluster.stuck.push(leader);
+    cluster.propose("on two");
+    cluster.propose("on two as well");
+    let expected = ["on all disks", "on two", "on two as well"];
+    assert_eq!(texts(&mut cluster, leader.get()), expected);
+    // What is applied goes into a snapshot; what the library still hands out stays in its log.
+    let snapshot_at = cluster.get(leader).consensus.applied();
+    cluster.compact(leader);
+    cluster.unstick(leader);
+    cluster.propose("on all again");
+    (0..5).for_each(|_| cluster.tick());
+    assert!(cluster.get(leader).consensus.applied() > snapshot_at);
+    for number in 1..=3 {
+        assert_eq!(texts(&mut cluster, number), [&expected[..], &["on all again"]].concat());
+    }
+}
+
+#[test]
+fn a_leader_that_loses_what_the_others_have_gets_it_back() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    cluster.stuck.push(leader);
+    cluster.propose("kept");
+    assert_eq!(texts(&mut cluster, leader.get()), ["kept"]);
+    cluster.restart(leader);
+    cluster.stuck.clear();
+    assert_eq!(texts(&mut cluster, leader.get()), [""; 0]);
+    cluster.elect();
+    (0..60).for_each(|_| cluster.tick());
+    for number in 1..=3 {
+        assert_eq!(texts(&mut cluster, number), ["kept"]);
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_is_needed_is_not_told_that_it_may_wait() {
+    let mut cluster = Cluster::new(2);
+    let leader = cluster.elect();
+    let replica = cluster.get(leader);
+    replica.consensus.propose(Bytes::from_static(b"both are needed")).expect("it leads");
+    let work = replica.consensus.work().expect("something to write");
+    assert!(work.write.must_sync && !work.write.may_wait);
+}
+
+#[test]
 fn a_laggard_gets_a_snapshot_where_the_log_is_gone() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect();

@@ -229,6 +229,11 @@ impl Node {
         self.client.stats(&self.endpoint, channel)
     }
 
+    /// Whether calls are in flight that a group of replicas has to commit.
+    pub fn awaits_commit(&self) -> bool {
+        self.client.awaits_commit()
+    }
+
     /// Servers of channels, those included that closed channels still take leave of. Once it is zero
     /// after the last channel was closed, the servers know that their sessions may be forgotten.
     pub fn links(&self) -> usize {

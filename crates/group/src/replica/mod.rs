@@ -382,6 +382,11 @@ impl Replica {
         self.in_touch
     }
 
+    /// The last entry that it knows to be committed.
+    pub fn committed(&self) -> u64 {
+        self.consensus.status().committed
+    }
+
     /// The last entry that it has applied.
     pub fn applied(&self) -> u64 {
         self.consensus.applied().index

@@ -291,8 +291,9 @@ impl Consensus {
         }
         log.append(ready.entries());
         write.entries = ready.take_entries().into_iter().map(entry_from).collect();
+        let mut promises = false;
         if let Some(state) = ready.hs() {
-            log.set_hard_state(state.clone());
+            promises = log.set_hard_state(state.clone());
             write.ballot = Some(ballot_from(state));
         }
         let mut work = Work {
@@ -313,6 +314,9 @@ impl Consensus {
             self.restoring = Some((work.number, snapshot.at.index));
         }
         work.committed = self.apply(committed);
+        self.apply_ahead(&mut work.committed);
+        let is_asked = promises || write.snapshot.is_some() || !work.send_when_written.is_empty();
+        write.may_wait = !is_asked && self.others_are_enough();
         self.follow_writes(&mut work, &write);
         work.write = write;
         self.note_snapshots(&work.send);
@@ -336,7 +340,9 @@ impl Consensus {
     /// drops entries that are in it. The caller writes the snapshot first.
     pub fn compact(&mut self, snapshot: &Snapshot) {
         debug_assert!(snapshot.at <= self.applied, "a snapshot of what is not applied");
-        self.node.mut_store().compact(snapshot_to(snapshot), self.settings.keep);
+        // The library still hands out what was applied ahead of it.
+        let ahead = snapshot.at.index.saturating_sub(self.node.raft.raft_log.applied);
+        self.node.mut_store().compact(snapshot_to(snapshot), self.settings.keep.max(ahead));
     }
 
     /// Whether a follower waits for a snapshot that is newer than the last one: take one now.
@@ -390,18 +396,44 @@ impl Consensus {
         if role == Role::Leader { Ok(()) } else { Err(Refused::NotLeader(leader)) }
     }
 
-    /// Hands committed entries out. A change of members counts from here on.
-    fn apply(&mut self, committed: Vec<LibraryEntry>) -> Vec<Entry> {
+    /// Hands committed entries out, but for those that were handed out ahead. A change of members
+    /// counts from here on.
+    fn apply(&mut self, mut committed: Vec<LibraryEntry>) -> Vec<Entry> {
+        let last = committed.last().map(|last| last.index);
+        committed.retain(|entry| entry.index > self.applied.index);
         for entry in &committed {
             self.applied = Position { index: entry.index, term: entry.term };
             if entry.get_entry_type() != EntryType::EntryNormal {
                 self.apply_members(entry);
             }
         }
-        if let Some(last) = committed.last() {
-            self.node.advance_apply_to(last.index);
+        if let Some(last) = last {
+            self.node.advance_apply_to(last);
         }
         committed.into_iter().map(entry_from).collect()
+    }
+
+    /// What a majority has is committed, whether or not this node's own disk has it yet (Raft thesis,
+    /// section 10.2.1). The library waits for that disk: a leader hands such entries out ahead of it.
+    /// Not changes of members, which the library has to count first.
+    fn apply_ahead(&mut self, committed: &mut Vec<Entry>) {
+        let raft = &self.node.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        let entries = self.node.store().after(self.applied.index, raft.raft_log.committed);
+        let plain = entries.iter().take_while(|e| e.get_entry_type() == EntryType::EntryNormal);
+        let before = committed.len();
+        committed.extend(plain.cloned().map(entry_from));
+        if let Some(last) = committed[before..].last() {
+            self.applied = last.at;
+        }
+    }
+
+    /// Whether this node leads, and the others can commit entries without its disk.
+    fn others_are_enough(&self) -> bool {
+        let leads = self.node.raft.state == StateRole::Leader;
+        leads && !self.members.is_changing() && self.members.voters.len() > 2
     }
 
     fn apply_members(&mut self, entry: &LibraryEntry) {

@@ -39,8 +39,10 @@ impl Log {
         self.compacted.0 + self.entries.len() as u64
     }
 
-    pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
-        self.hard_state = hard_state;
+    /// Whether term or vote have changed.
+    pub(super) fn set_hard_state(&mut self, hard_state: HardState) -> bool {
+        let old = std::mem::replace(&mut self.hard_state, hard_state);
+        (old.term, old.vote) != (self.hard_state.term, self.hard_state.vote)
     }
 
     /// Takes a snapshot of a leader in the place of all that is here.
@@ -91,6 +93,15 @@ impl Log {
         let dropped = (upto - self.compacted.0) as usize;
         self.compacted = (upto, self.entries[dropped - 1].term);
         self.entries.drain(..dropped);
+    }
+
+    /// The entries after this index, up to the other one.
+    pub(super) fn after(&self, index: u64, last: u64) -> &[Entry] {
+        let place = |index: u64| {
+            usize::try_from(index.saturating_sub(self.compacted.0)).map_or(0, |place| place)
+        };
+        let end = place(last).min(self.entries.len());
+        &self.entries[place(index).min(end)..end]
     }
 
     fn find(&self, index: u64) -> Result<u64, Error> {

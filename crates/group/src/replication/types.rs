@@ -206,6 +206,9 @@ pub struct Write {
     /// Whether the disk has to have it before [`Consensus::written`](super::Consensus::written) is
     /// called; otherwise the next write that has to be synced takes it along.
     pub must_sync: bool,
+    /// Whether nobody waits for it, unless the others are slow: entries of a leader, which the disks of
+    /// the others are enough to commit.
+    pub may_wait: bool,
 }
 
 impl Write {

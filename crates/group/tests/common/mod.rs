@@ -10,6 +10,7 @@ use bytes::Bytes;
 use stubborn_core::random::Random;
 use stubborn_group::replication::{
     Consensus, Durable, Entry, Frame, MemberChange, Members, NodeId, Role, Settings, Snapshot,
+    Write,
 };
 
 pub fn node(number: u64) -> NodeId {
@@ -22,6 +23,8 @@ pub struct Replica {
     pub durable: Durable,
     pub applied: Vec<Bytes>,
     pub reads: Vec<u64>,
+    /// What a stuck disk was to write.
+    pub unwritten: Vec<(u64, Write)>,
 }
 
 pub struct Cluster {
@@ -29,6 +32,8 @@ pub struct Cluster {
     pub wire: VecDeque<(NodeId, NodeId, Frame)>,
     /// Nodes that nothing reaches and that reach nobody.
     pub cut: Vec<NodeId>,
+    /// Nodes whose disks take nothing now.
+    pub stuck: Vec<NodeId>,
     /// Peers may lie, so that frames may be refused.
     pub tolerant: bool,
     pub settings: Settings,
@@ -48,6 +53,7 @@ impl Cluster {
             replicas: BTreeMap::new(),
             wire: VecDeque::new(),
             cut: Vec::new(),
+            stuck: Vec::new(),
             tolerant: false,
             settings,
             first,
@@ -65,7 +71,10 @@ impl Cluster {
         let random = Random::from_seed([id.get() as u8; 32]);
         let consensus = Consensus::new(id, self.settings.clone(), durable.clone(), random)
             .expect("a sound disk");
-        self.replicas.insert(id, Replica { consensus, durable, applied, reads: Vec::new() });
+        self.replicas.insert(
+            id,
+            Replica { consensus, durable, applied, reads: Vec::new(), unwritten: Vec::new() },
+        );
     }
 
     /// Kills a node and starts it from its disk.
@@ -160,7 +169,16 @@ impl Cluster {
 
     fn work(&mut self, id: NodeId) {
         let replica = self.replicas.get_mut(&id).expect("a node");
+        let is_stuck = self.stuck.contains(&id);
         while let Some(work) = replica.consensus.work() {
+            if is_stuck {
+                assert!(work.write.may_wait && work.send_when_written.is_empty());
+                let commands = work.committed.iter().filter(|entry| entry.is_command());
+                replica.applied.extend(commands.map(|entry| entry.data.clone()));
+                replica.unwritten.push((work.number, work.write));
+                self.wire.extend(work.send.into_iter().map(|out| (id, out.to, out.frame)));
+                continue;
+            }
             if let Some(snapshot) = work.write.snapshot {
                 replica.applied = split(&snapshot.data);
                 replica.durable.snapshot = snapshot;
@@ -175,6 +193,18 @@ impl Cluster {
             let sent = work.send.into_iter().chain(work.send_when_written);
             self.wire.extend(sent.map(|out| (id, out.to, out.frame)));
         }
+    }
+
+    /// A stuck disk writes all that waited.
+    pub fn unstick(&mut self, id: NodeId) {
+        self.stuck.retain(|stuck| *stuck != id);
+        let replica = self.replicas.get_mut(&id).expect("a node");
+        for (number, write) in replica.unwritten.drain(..) {
+            append(&mut replica.durable.entries, write.entries);
+            replica.durable.ballot = write.ballot.unwrap_or(replica.durable.ballot);
+            replica.consensus.written(number);
+        }
+        self.settle();
     }
 
     /// Lets a node take a snapshot of what it has applied.

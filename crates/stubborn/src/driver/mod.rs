@@ -41,9 +41,9 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) use clock::NodeClock;
 pub(crate) use handler::start as start_handler;
 pub(crate) use outgoing::Outgoing;
-#[cfg(feature = "replica")]
-pub(crate) use patience::GLANCE;
 pub(crate) use patience::Patience;
+#[cfg(feature = "replica")]
+pub(crate) use patience::{GLANCE, LONGEST_FOR_COMMITS};
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
 use streams::HandlerPort;
@@ -190,9 +190,15 @@ impl Future for Driver {
                 if this.busy_receive(this.shared.busy_poll()) {
                     continue;
                 }
-                if this.patience.stays_awake(this.shared.clock.now()) {
+                let now = this.shared.clock.now();
+                let commit = || this.shared.lock().node.awaits_commit();
+                if this.patience.stays_awake_for(now, commit) {
                     if this.busy_receive(patience::GLANCE) {
                         continue;
+                    }
+                    if this.patience.is_prolonged() {
+                        // The replicas that it waits for may need this processor.
+                        std::thread::yield_now();
                     }
                     return yield_to_others(cx);
                 }

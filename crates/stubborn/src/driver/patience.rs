@@ -11,6 +11,10 @@ use stubborn_core::time::{Duration, Instant};
 /// How long a driver stays awake at most.
 const LONGEST: Duration = Duration::from_micros(50);
 
+/// How long it does where calls wait for a group of replicas to commit them: about as long as that
+/// takes on a good disk.
+pub(crate) const LONGEST_FOR_COMMITS: Duration = Duration::from_micros(300);
+
 /// For how long it looks for datagrams at a stretch before it lets other tasks run: about as long as
 /// the runtime takes to come back to it.
 pub(crate) const GLANCE: Duration = Duration::from_micros(3);
@@ -27,6 +31,8 @@ pub(crate) struct Patience {
     /// What `sleeps` begins with: halved by each time that paid, doubled by each that did not.
     interval: u8,
     awake_until: Option<Instant>,
+    /// This time it stays awake as long as a commit takes.
+    prolonged: bool,
 }
 
 impl Default for Patience {
@@ -38,15 +44,25 @@ impl Default for Patience {
 impl Patience {
     /// That of a driver which stays awake for so long at most.
     pub(crate) const fn of(longest: Duration) -> Self {
-        Self { longest, sleeps: 0, interval: 0, awake_until: None }
+        Self { longest, sleeps: 0, interval: 0, awake_until: None, prolonged: false }
     }
 
     /// There is nothing to do: whether to look again soon, instead of sleeping.
     pub(crate) fn stays_awake(&mut self, now: Instant) -> bool {
+        self.stays_awake_for(now, || false)
+    }
+
+    /// The same, for as long as a commit takes if there is one to wait for.
+    pub(crate) fn stays_awake_for(&mut self, now: Instant, commit: impl FnOnce() -> bool) -> bool {
         match self.awake_until {
             Some(until) if now < until => return true,
+            Some(_) if !self.prolonged && self.longest < LONGEST_FOR_COMMITS && commit() => {
+                self.prolonged = true;
+                self.awake_until = Some(now + (LONGEST_FOR_COMMITS - self.longest));
+            }
             Some(_) => {
                 self.awake_until = None;
+                self.prolonged = false;
                 self.interval = (2 * self.interval + 1).min(RARELY);
                 self.sleeps = self.interval;
             }
@@ -56,9 +72,15 @@ impl Patience {
         self.awake_until.is_some()
     }
 
+    /// Whether it is awake for as long as a commit takes.
+    pub(crate) fn is_prolonged(&self) -> bool {
+        self.prolonged
+    }
+
     /// Datagrams have come.
     pub(crate) fn received(&mut self) {
         if self.awake_until.take().is_some() {
+            self.prolonged = false;
             self.interval /= 2;
             self.sleeps = self.interval;
         }
@@ -101,6 +123,18 @@ mod tests {
         awake(&mut patience, 1_000, 10);
         let wasted = awake(&mut patience, 1_000, 1_000);
         assert!(wasted < 1_000_000 / 200, "{wasted} of a million microseconds");
+    }
+
+    #[test]
+    fn for_a_commit_it_stays_awake_for_longer() {
+        let mut patience = Patience::default();
+        let mut awake_for = |commit: bool| {
+            let from = at(1_000);
+            (0..).find(|m| !patience.stays_awake_for(from + Duration::from_micros(*m), || commit))
+        };
+        assert_eq!(awake_for(false), Some(50));
+        assert_eq!(awake_for(true), Some(0)); // the time before did not pay
+        assert_eq!(awake_for(true), Some(300));
     }
 
     #[test]

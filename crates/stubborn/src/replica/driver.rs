@@ -10,7 +10,7 @@ use std::thread;
 use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::node::{Event, IncomingRequest, NodeConfig};
 use stubborn_core::service::{Answer, Call, Clock, Encoded, MethodId, Registry, Status};
-use stubborn_core::time::{Duration, Instant};
+use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
 use stubborn_group::replica::{Replica, Roster, Settings};
@@ -20,21 +20,20 @@ use tokio::sync::{oneshot, watch};
 
 use super::backup::{self, Backup};
 use super::builder::{self, Plan};
+use super::deferral::Deferral;
 use super::disk::{Disk, Progress};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use crate::datagram::{ReceiveBuffers, Socket, bind_group};
-use crate::driver::{GLANCE, NodeClock, Outgoing, Patience, Timer, yield_to_others};
+use crate::driver::{
+    GLANCE, LONGEST_FOR_COMMITS, NodeClock, Outgoing, Patience, Timer, yield_to_others,
+};
 use crate::group::{BackupReply, BackupRequest, Role as ToldRole, StatusReply};
 use crate::security::Trust;
 use crate::server::ServeError;
 
 /// Receives per system call.
 const BATCH: usize = 32;
-
-/// How long a node stays awake for what comes next, where that pays: about as long as a commit takes
-/// on a good disk.
-const AWAKE: Duration = Duration::from_micros(300);
 
 /// Rounds of receiving and sending before other tasks of the thread get their turn.
 const ROUNDS: usize = 16;
@@ -114,6 +113,9 @@ struct Driver {
     writes: Vec<(u64, Write)>,
     /// It waits until it is seen that nothing else has come.
     writes_wait: bool,
+    /// Until when they may wait, of a leader.
+    deferral: Deferral,
+    write_by: Option<Instant>,
     id: NodeId,
     /// What is durable, as far as the node knows.
     progress: Progress,
@@ -189,10 +191,12 @@ impl Driver {
             received: Vec::new(),
             outgoing: Outgoing::new(),
             timer: Timer::new(clock),
-            patience: Patience::of(AWAKE),
+            patience: Patience::of(LONGEST_FOR_COMMITS),
             disk: Some(disk),
             writes: Vec::new(),
             writes_wait: false,
+            deferral: Deferral::default(),
+            write_by: None,
             id,
             progress: Progress::default(),
             registry: plan.registry,
@@ -235,7 +239,7 @@ impl Future for Driver {
                 let _ = yield_to_others(cx);
                 return Poll::Pending;
             }
-            let at = this.node.poll_timeout();
+            let at = earliest(this.node.poll_timeout(), this.write_by);
             // With a full socket, timers that want to send more have to wait.
             if flushed.is_pending() && at.is_some_and(|at| at <= this.clock.now()) {
                 return Poll::Pending;
@@ -282,13 +286,24 @@ impl Driver {
 
     /// Has written what is to be. A follower that has nothing else to do writes itself: what is to be
     /// said waits for that alone, and to hand it over would take as long again. A leader goes on: its
-    /// followers' disks are enough. True if there is something new to be done.
+    /// followers' disks are enough, and as long as they are fast, its own comes after them. True if
+    /// there is something new to be done.
     fn write(&mut self, received: bool) -> bool {
+        self.write_by = None;
         if self.writes.is_empty() {
             return false;
         }
         let Some(disk) = &mut self.disk else { return false };
-        let leads = self.node.replica().leader() == Some(self.id);
+        let replica = self.node.replica();
+        let leads = replica.leader() == Some(self.id);
+        if leads {
+            let now = self.clock.now();
+            self.write_by = self.deferral.until(now, &self.writes, replica.committed());
+            if self.write_by.is_some() {
+                return false;
+            }
+        }
+        self.deferral.end();
         if !leads && disk.may_write_here(&self.writes) {
             if received && !std::mem::replace(&mut self.writes_wait, true) {
                 return true;

@@ -6,6 +6,7 @@
 
 mod backup;
 mod builder;
+mod deferral;
 mod disk;
 mod driver;
 mod error;

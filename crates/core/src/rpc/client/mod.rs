@@ -244,6 +244,12 @@ impl Client {
         Some(self.current_link(key)?.session.as_ref()?.ticket.clone())
     }
 
+    /// Whether calls are in flight that a group of replicas has to commit.
+    pub(crate) fn awaits_commit(&self) -> bool {
+        let mut sessions = self.links.iter().filter_map(|(_, link)| link.session.as_ref());
+        sessions.any(|session| session.group && session.slots.in_flight() > 0)
+    }
+
     pub(crate) fn stats(
         &self,
         endpoint: &crate::transport::endpoint::Endpoint,
