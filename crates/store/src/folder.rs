@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(target_os = "linux")]
+use crate::medium::SyncedFile;
 use crate::medium::{Medium, MediumFile};
 
 /// A folder of the operating system. Only its user may enter what is made here.
@@ -79,6 +81,11 @@ impl Medium for Folder {
 
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn MediumFile>> {
         self.open_with(name, OpenOptions::new().read(true))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_synced(&self, name: &str) -> io::Result<Option<Box<dyn SyncedFile>>> {
+        crate::direct::open(&self.0.join(name))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn MediumFile>> {

@@ -43,6 +43,8 @@
 //! interrupted leaves each sector of 512 bytes either as it was or as it was to be.
 
 pub mod backup;
+#[cfg(any(target_os = "linux", feature = "simulated"))]
+mod direct;
 mod error;
 mod fields;
 mod folder;
@@ -65,7 +67,7 @@ pub use error::{Damage, Error};
 pub use folder::Folder;
 pub use identity::Identity;
 pub use log::Options;
-pub use medium::{Medium, MediumFile};
+pub use medium::{Medium, MediumFile, SyncedFile};
 pub use snapshot::{FinishedSnapshot, SnapshotInfo, SnapshotReader, SnapshotWriter};
 pub use store::{Recovered, Store};
 /// What is stored: the types that consensus speaks.

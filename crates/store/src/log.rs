@@ -10,7 +10,7 @@ use stubborn_group::replication::{Ballot, Position};
 
 use crate::Identity;
 use crate::error::{Doing, Error};
-use crate::medium::{Medium, MediumFile};
+use crate::medium::{Medium, MediumFile, SyncedFile};
 use crate::record::{Batch, HEAD_SIZE, Head, MAX_BATCH, SnapshotRef};
 use crate::recover::Scan;
 use crate::segment::name;
@@ -20,6 +20,9 @@ use crate::sum::Salt;
 pub(crate) const SPARE: &str = "log-spare";
 /// A segment until its head is synced.
 pub(crate) const UNFINISHED: &str = "log-new";
+
+/// Bytes that wait for a sync, at most.
+const MOST_HELD: usize = 8 << 20;
 
 /// How the log uses the disk.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,10 @@ pub(crate) struct Log {
     identity: Identity,
     options: Options,
     file: Box<dyn MediumFile>,
+    /// Where writes are durable when they return: then nothing is written before it is to be synced.
+    direct: Option<Box<dyn SyncedFile>>,
+    /// What is to be written with the next sync, from `synced` on.
+    held: Vec<u8>,
     /// The segments before the current one, oldest first.
     older: VecDeque<Older>,
     /// The current segment: its number and its name.
@@ -94,11 +101,14 @@ impl Log {
             last: tip.last,
         };
         let file = write_segment(&*medium, &head, false)?;
+        let direct = open_synced(&*medium, &name(1))?;
         Ok(Self {
             medium,
             identity,
             options,
             file,
+            direct,
+            held: Vec::new(),
             older: VecDeque::new(),
             segment: 1,
             name: name(1),
@@ -125,11 +135,14 @@ impl Log {
         let current = scan.segments.last().expect("a log that was read has a segment");
         let name = name(current.number);
         let file = medium.open(&name).doing("open", &name)?;
+        let direct = open_synced(&*medium, &name)?;
         let older = older.iter();
         let mut log = Self {
             identity: scan.identity,
             options,
             file,
+            direct,
+            held: Vec::new(),
             older: older.map(|s| Older { number: s.number, max_index: s.max_index }).collect(),
             segment: current.number,
             name,
@@ -164,11 +177,15 @@ impl Log {
         let bytes = batch.finish(self.batch + 1, self.run, self.synced);
         let end = self.offset + bytes.len() as u64;
         self.prepare(end)?;
-        self.file.write_at(self.offset, &bytes).doing("write", &self.name)?;
+        if self.direct.is_some() {
+            self.held.extend_from_slice(&bytes);
+        } else {
+            self.file.write_at(self.offset, &bytes).doing("write", &self.name)?;
+        }
         self.batch += 1;
         self.offset = end;
         self.buffer = bytes;
-        Ok(())
+        if self.held.len() >= MOST_HELD { self.sync() } else { Ok(()) }
     }
 
     /// An entry of this index is in the batch that will be written next.
@@ -179,16 +196,23 @@ impl Log {
     /// Makes durable all that was written.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         if self.synced < self.offset {
-            self.file.sync().doing("sync", &self.name)?;
+            match &mut self.direct {
+                Some(file) => {
+                    file.write_at(self.synced, &self.held).doing("write", &self.name)?;
+                    self.held.clear();
+                }
+                None => self.file.sync().doing("sync", &self.name)?,
+            }
             self.synced = self.offset;
         }
         Ok(())
     }
 
-    /// Notes in the log that all before is synced, without syncing the note.
+    /// Notes in the log that all before is synced, without syncing the note if that takes more.
     pub(crate) fn note_synced(&mut self) -> Result<(), Error> {
         let batch = self.begin();
-        self.append(batch)
+        self.append(batch)?;
+        if self.direct.is_some() { self.sync() } else { Ok(()) }
     }
 
     /// Whether there is something that is not synced.
@@ -223,6 +247,7 @@ impl Log {
         self.sync()?;
         self.older.push_back(Older { number: self.segment, max_index: self.max_index });
         self.file = file;
+        self.direct = open_synced(&*self.medium, &name(head.segment))?;
         self.segment = head.segment;
         self.name = name(head.segment);
         self.offset = HEAD_SIZE;
@@ -261,9 +286,17 @@ impl Log {
         let prepared = end.next_multiple_of(self.options.step.max(8));
         let zeros = vec![0; (prepared - self.prepared) as usize];
         self.file.write_at(self.prepared, &zeros).doing("write", &self.name)?;
+        if self.direct.is_some() {
+            // What is in the cache would have to be written before each write past it.
+            self.file.sync().doing("sync", &self.name)?;
+        }
         self.prepared = prepared;
         Ok(())
     }
+}
+
+fn open_synced(medium: &dyn Medium, name: &str) -> Result<Option<Box<dyn SyncedFile>>, Error> {
+    medium.open_synced(name).doing("open", name)
 }
 
 /// Makes a segment, of the spare file if there is one. Its content is synced, its name is not.

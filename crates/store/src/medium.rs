@@ -15,6 +15,12 @@ pub trait Medium: Send + Sync {
     /// Opens a file only to read it.
     fn open_to_read(&self, name: &str) -> io::Result<Box<dyn MediumFile>>;
 
+    /// Opens a file, whose content is synced, for writes that are durable when they return; none where
+    /// that is not cheaper than to write and sync.
+    fn open_synced(&self, _name: &str) -> io::Result<Option<Box<dyn SyncedFile>>> {
+        Ok(None)
+    }
+
     /// Makes an empty file in the place of whatever has the name.
     fn create(&self, name: &str) -> io::Result<Box<dyn MediumFile>>;
 
@@ -48,6 +54,12 @@ pub trait MediumFile: Send {
     /// Lets the next read come from the disk. After a failed sync an operating system may go on to
     /// show what never reached the disk; a process that starts then must not believe it.
     fn forget_cached(&mut self) -> io::Result<()>;
+}
+
+/// An open file whose writes are durable when they return.
+pub trait SyncedFile: Send {
+    /// Writes all bytes. What follows them, to the end of their block, has no meaning afterwards.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// Reads `buffer` full, or as far as the file goes.

@@ -14,7 +14,8 @@ use stubborn_group::replication::{Ballot, Position};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::Identity;
-use crate::medium::{Medium, MediumFile};
+use crate::direct::{BLOCK, Blocks};
+use crate::medium::{Medium, MediumFile, SyncedFile};
 use crate::record::{Batch, HEAD_SIZE, Head, SnapshotRef};
 use crate::sum::Salt;
 
@@ -66,6 +67,8 @@ struct Contents {
     /// Nothing works until the next life.
     dead: bool,
     full: bool,
+    /// Whether there are writes that are durable when they return.
+    synced_writes: bool,
     random: Random,
 }
 
@@ -99,8 +102,16 @@ impl SimulatedDisk {
             fault: None,
             dead: false,
             full: false,
+            synced_writes: false,
             random,
         })))
+    }
+
+    /// With writes that are durable when they return, in whole blocks.
+    #[must_use]
+    pub fn with_synced_writes(self) -> Self {
+        self.lock().synced_writes = true;
+        self
     }
 
     /// How many operations have changed or synced something so far.
@@ -336,6 +347,18 @@ impl Medium for SimulatedDisk {
         self.open(name)
     }
 
+    fn open_synced(&self, name: &str) -> io::Result<Option<Box<dyn SyncedFile>>> {
+        let contents = self.lock();
+        if !contents.synced_writes {
+            return Ok(None);
+        }
+        contents.alive(contents.life)?;
+        let (file, life) = (contents.find(name)?, contents.life);
+        drop(contents);
+        let handle = Handle { disk: self.clone(), file, life };
+        Ok(Some(Box::new(SyncedHandle { handle, blocks: Blocks::default() })))
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn MediumFile>> {
         let mut contents = self.lock();
         let life = contents.life;
@@ -533,6 +556,25 @@ impl MediumFile for Handle {
             contents,
         );
         Ok(())
+    }
+}
+
+/// The same, for writes that are durable when they return.
+struct SyncedHandle {
+    handle: Handle,
+    blocks: Blocks,
+}
+
+impl SyncedFile for SyncedHandle {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let handle = &self.handle;
+        let read = |start, block: &mut [u8]| handle.read_at(start, block).map(drop);
+        let (start, blocks) = self.blocks.around(offset, bytes, read)?;
+        // Each block may get through without the one before it.
+        for (place, block) in blocks.chunks(BLOCK).enumerate() {
+            self.handle.write_at(start + (place * BLOCK) as u64, block)?;
+        }
+        self.handle.sync()
     }
 }
 

@@ -551,6 +551,8 @@ fn remove_leftovers(medium: &dyn Medium, leftovers: &[String]) -> Result<bool, E
     let names = medium.list().doing("list", "the folder")?;
     if names.iter().any(|name| name == log::UNFINISHED) {
         medium.remove(log::UNFINISHED).doing("remove", log::UNFINISHED)?;
+        // Or a later file under this name could be mistaken for it, when names get lost.
+        medium.sync_names().doing("sync", "the folder")?;
     }
     Ok(names.iter().any(|name| name == log::SPARE))
 }

@@ -44,7 +44,10 @@ impl NodeDisk {
     pub(super) fn new(id: NodeId, durable: Durable, mut random: Random) -> Self {
         let options =
             Options { segment: 8_192 + random.below(120_000), step: 512 << random.below(5) };
-        let medium = SimulatedDisk::new(random);
+        let mut medium = SimulatedDisk::new(random);
+        if id.get().is_multiple_of(2) {
+            medium = medium.with_synced_writes();
+        }
         let identity = Identity { group: GROUP, node: id, created: 0 };
         let store = Store::create(Arc::new(medium.clone()), identity, &durable, options);
         drop(store.expect("nothing fails yet"));

@@ -192,7 +192,10 @@ impl Trial {
     /// Makes a new node's folder.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = random(seed);
-        let disk = SimulatedDisk::new(random.fork());
+        let mut disk = SimulatedDisk::new(random.fork());
+        if !seed.is_multiple_of(2) {
+            disk = disk.with_synced_writes();
+        }
         let store =
             Store::create(Arc::new(disk.clone()), identity(), &new_group(), OPTIONS).expect("made");
         let script = Script::new(random, new_group());
