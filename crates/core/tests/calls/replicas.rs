@@ -341,7 +341,7 @@ fn a_resumed_session_waits_only_a_moment_for_a_replica_that_is_dead() {
     world.kill(SERVER);
     world.resume_at(ticket.clone(), &REPLICAS);
     let call = world.patient_call(&ECHO, b"on");
-    assert_eq!(world.result_within(call, 700).unwrap(), "on");
+    assert_eq!(world.result_within(call, 150).unwrap(), "on");
     assert_eq!(world.tickets.last(), Some(&ticket));
 }
 

@@ -28,6 +28,9 @@ impl Client {
         }
         let replica =
             cx.endpoint.connection(handle).is_some_and(|connection| connection.peer_is_replica());
+        if self.is_not_sought(cx, key, handle, incarnation, replica) {
+            return;
+        }
         if replica {
             return self.meet_replica(cx, key, handle, incarnation);
         }

@@ -18,12 +18,16 @@ const REATTEMPT: Duration = Duration::from_secs(1);
 /// Delay of RFC 8305 §5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// The same where a session is sought that one of the servers has: calls may be under way in it.
+const SEEK_DELAY: Duration = Duration::from_millis(25);
+
 impl Client {
     pub(super) fn start_attempt(&mut self, cx: &mut Context<'_>, key: u64) {
         if self.promote(cx, key) {
             return;
         }
         let steer = self.steer(cx, key);
+        let seeks = self.seeker_beside(key).is_some();
         let Some(link) = self.links.get_mut(key) else { return };
         debug_assert!(link.attempt.is_none(), "one attempt at a time");
         link.retry_at = None;
@@ -36,7 +40,10 @@ impl Client {
         let sought = link.session.as_ref().and_then(|session| session.sought.as_ref());
         let hurried =
             channel.links.len() > 1 && sought.is_some_and(|sought| !sought.silent.contains(&key));
-        let yields_at = (!alone).then_some(cx.now + ATTEMPT_DELAY);
+        let yields_at = match sought.is_some() || seeks {
+            true => (channel.links.len() > 1).then_some(cx.now + SEEK_DELAY),
+            false => (!alone).then_some(cx.now + ATTEMPT_DELAY),
+        };
         let (name, tls) = (&config.server_name, &config.tls);
         let rtt = link.rtt.or(config.expected_rtt);
         match cx.endpoint.connect(cx.now, link.address, name, tls, rtt, steer) {

@@ -57,9 +57,9 @@ impl Client {
             self.channels[link.channel.0 as usize].current = index;
         }
         for other in links.into_iter().filter(|other| *other != key) {
+            let stays = self.wants_standby(other);
             let Some(link) = self.links.get_mut(other) else { continue };
-            if link.yielded && link.session.is_none() {
-                link.yielded = false;
+            if core::mem::take(&mut link.yielded) && link.session.is_none() && !stays {
                 link.silent_since = None;
                 if let Some(attempt) = link.attempt.take() {
                     self.by_handle.remove(&attempt.handle);
@@ -77,6 +77,9 @@ impl Client {
         let channel_key = link.channel;
         if let Some(attempt) = link.attempt.as_mut() {
             attempt.yields_at = None;
+        }
+        if self.seek_beside(cx, key) {
+            return;
         }
         let channel = &self.channels[channel_key.0 as usize];
         if channel.links.get(channel.current) != Some(&key) {

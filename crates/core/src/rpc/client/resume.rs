@@ -1,4 +1,5 @@
-//! A session of an earlier channel, whose server is one of several addresses: they are tried in turn.
+//! A session of an earlier channel, whose server is one of several addresses: they are tried in turn,
+//! each a moment after the one before, so that one which is dead or loses a packet costs little.
 
 use alloc::vec::Vec;
 
@@ -8,9 +9,12 @@ use super::link::{Link, Session};
 use crate::rpc::SessionTicket;
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::{CallKey, ChannelKey};
-use crate::session::ClientSession;
+use crate::session::{ClientSession, same_process};
 use crate::time::earliest;
 use crate::transport::endpoint::ConnectionHandle;
+
+/// Servers that are asked at the same time for a session that one of them has.
+const ASKED_AT_ONCE: usize = 4;
 
 /// Where the server of a resumed session was looked for, until it is found.
 #[derive(Debug, Default)]
@@ -108,6 +112,96 @@ impl Client {
         let next = self.next_home(key, false).or_else(|| self.next_home(key, true))?;
         self.hand_session(key, next);
         Some(next)
+    }
+
+    /// The other link of the same channel whose session is sought, if there is one.
+    pub(super) fn seeker_beside(&self, key: u64) -> Option<u64> {
+        let channel = self.links.get(key)?.channel;
+        let seeks = |link: &Link| link.session.as_ref().is_some_and(|s| s.sought.is_some());
+        let mut links = self.channels[channel.0 as usize].links.iter().copied();
+        links.find(|other| *other != key && self.links.get(*other).is_some_and(seeks))
+    }
+
+    /// An attempt takes a moment: if it is one for a session that is sought, the next server is asked
+    /// beside it. False if it is none.
+    pub(super) fn seek_beside(&mut self, cx: &mut Context<'_>, key: u64) -> bool {
+        let home = match self.sought(key) {
+            Some(_) => key,
+            None => match self.seeker_beside(key) {
+                Some(home) => home,
+                None => return false,
+            },
+        };
+        let next = self.next_beside(home);
+        let steer = self.links.get(home).and_then(|link| link.steer);
+        if let Some(link) = next.and_then(|next| self.links.get_mut(next)) {
+            (link.steer, link.yielded) = (steer, true);
+        }
+        next.into_iter().for_each(|next| self.start_attempt(cx, next));
+        true
+    }
+
+    /// The next link that was not asked for the session of this one.
+    fn next_beside(&self, home: u64) -> Option<u64> {
+        let link = self.links.get(home)?;
+        let sought = link.session.as_ref()?.sought.as_ref()?;
+        let links = &self.channels[link.channel.0 as usize].links;
+        let asked = |link: &u64| self.links.get(*link).is_some_and(|link| link.attempt.is_some());
+        if links.iter().filter(|link| asked(link)).count() >= ASKED_AT_ONCE {
+            return None;
+        }
+        let at = links.iter().position(|other| *other == home)?;
+        let others = (1..links.len()).map(|step| links[(at + step) % links.len()]);
+        let free = |link: &Link| link.is_idle() && link.has_no_session() && link.standby.is_none();
+        others
+            .filter(|other| self.links.get(*other).is_some_and(free))
+            .find(|other| !sought.others.contains(other) && !sought.silent.contains(other))
+    }
+
+    /// A server was asked beside another one for the session of that link. If it has the session, this
+    /// becomes its link. If not, this one is left alone, as long as the other may have it. Returns
+    /// whether it was left.
+    pub(super) fn is_not_sought(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+        incarnation: u64,
+        replica: bool,
+    ) -> bool {
+        let free = self.links.get(key).is_some_and(Link::has_no_session);
+        let Some(home) = self.seeker_beside(key).filter(|_| free) else { return false };
+        let session = self.links.get_mut(home).and_then(|link| link.session.as_mut());
+        let Some(session) = session else { return false };
+        let Some(sought) = session.sought.as_mut() else { return false };
+        if same_process(session.slots.id().incarnation, incarnation) {
+            // Of a group, whoever greets next takes the session over.
+            if !replica {
+                self.hand_session(home, key);
+                self.quit(cx, home);
+            }
+            return false;
+        }
+        if sought.silent.contains(&home) {
+            return false;
+        }
+        if !sought.others.contains(&key) {
+            sought.others.push(key);
+        }
+        debug_assert!(self.links.get(key).is_some_and(|link| link.uses(handle)));
+        self.quit(cx, key);
+        true
+    }
+
+    /// Ends a link's attempt, which has not failed.
+    fn quit(&mut self, cx: &mut Context<'_>, key: u64) {
+        let Some(link) = self.links.get_mut(key) else { return };
+        (link.silent_since, link.yielded) = (None, false);
+        if let Some(attempt) = link.attempt.take() {
+            self.by_handle.remove(&attempt.handle);
+            cx.close(attempt.handle, close_code::DONE, "");
+        }
+        self.set_link_timer(key);
     }
 
     fn sought(&mut self, key: u64) -> Option<&mut Sought> {
