@@ -61,6 +61,15 @@ fn the_services_in_the_runtime_crate_are_fresh() {
 }
 
 #[test]
+fn the_services_of_the_grpc_door_are_fresh() {
+    let config = Config::new().include("proto").include_file("mod.rs");
+    let directory = Path::new("../stubborn/src/grpc/generated");
+    let files = ["health/v1/health", "reflection/v1/reflection"];
+    let files = files.map(|name| format!("proto/grpc/{name}.proto"));
+    check(directory, &config, &files.each_ref().map(String::as_str));
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes() {
     for (case, files, change) in CASES {
         let first = change(config()).generate(*files).unwrap();

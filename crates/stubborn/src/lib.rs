@@ -19,6 +19,8 @@ pub mod deadline;
 mod driver;
 mod generated;
 pub mod group;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod journal;
 pub mod keeper;
 pub mod kv;
@@ -27,6 +29,7 @@ pub mod naming;
 pub mod reflection;
 #[cfg(feature = "replica")]
 pub mod replica;
+pub mod reply;
 pub mod security;
 pub mod server;
 

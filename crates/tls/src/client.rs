@@ -153,9 +153,9 @@ impl fmt::Debug for TlsClient {
 /// Looks at nothing but the key of a certificate, if at that, but makes the server prove that it has
 /// the private key: the peer identity of such a connection is the one that it really talks to.
 #[derive(Debug)]
-struct ByKey {
-    provider: Arc<CryptoProvider>,
-    pin: Option<[u8; 32]>,
+pub(crate) struct ByKey {
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) pin: Option<[u8; 32]>,
 }
 
 impl ServerCertVerifier for ByKey {

@@ -19,6 +19,7 @@ mod secret;
 mod self_signed;
 mod server;
 mod session;
+mod tcp;
 
 pub use authority::{Authority, Usage};
 pub use client::{ServerTrust, TlsClient, TlsClientBuilder};
@@ -28,6 +29,7 @@ pub use identity::{Identity, Roots, key_digest};
 pub use rustls;
 pub use self_signed::{SelfSigned, self_signed};
 pub use server::{ClientCertificates, TlsServer, TlsServerBuilder};
+pub use tcp::{tcp_client, tcp_server};
 
 /// The application protocol that both sides must name (ALPN, RFC 7301).
 pub const ALPN: &[u8] = b"stubborn/1";

@@ -199,6 +199,10 @@ impl ChannelBuilder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn connect(self) -> Result<Channel, ConnectError> {
+        #[cfg(feature = "grpc")]
+        if crate::grpc::is_grpc(&self.address) {
+            return crate::grpc::connect(self).await;
+        }
         Ok(self.open().await?.channel())
     }
 
@@ -289,6 +293,33 @@ impl ChannelBuilder {
             open.set_resolver(task.abort_handle());
         }
         Ok(Connection::new(open))
+    }
+}
+
+/// What of a channel's choices there is for a server of gRPC.
+#[cfg(feature = "grpc")]
+pub(crate) struct GrpcChoices {
+    pub(crate) address: String,
+    pub(crate) server_name: Option<String>,
+    pub(crate) trust: Option<Trust>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) attempt_timeout: Option<Duration>,
+}
+
+#[cfg(feature = "grpc")]
+impl ChannelBuilder {
+    pub(crate) fn into_grpc(self) -> GrpcChoices {
+        GrpcChoices {
+            address: self.address,
+            server_name: self.server_name,
+            trust: self.trust,
+            identity: self.identity,
+            deadline: self.settings.deadline,
+            wait_for_ready: self.settings.wait_for_ready,
+            attempt_timeout: self.settings.attempt_timeout,
+        }
     }
 }
 

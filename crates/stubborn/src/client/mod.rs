@@ -8,6 +8,8 @@ mod error;
 mod stream;
 
 pub use builder::ChannelBuilder;
+#[cfg(feature = "grpc")]
+pub(crate) use builder::GrpcChoices;
 pub(crate) use caller::{NodeCaller, ask};
 pub(crate) use connection::Open;
 pub use connection::{Connection, ConnectionStats, EcnState};

@@ -9,16 +9,35 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use stubborn_core::node::RequestKind;
-use stubborn_core::service::{Answer, Call, Clock, Encoded, Handling, MethodId, Registry, Status};
+use stubborn_core::service::{
+    Answer, Call, Clock, Encoded, Handling, MethodId, Port, Registry, Status,
+};
 
 use super::clock::NodeClock;
-use super::streams::HandlerPort;
 use crate::deadline;
+use crate::reply::{self, Beside};
 
 /// A handler that was started.
 pub(crate) struct Handler {
     handling: Option<Handling>,
     deadline: Option<Instant>,
+    /// What it sends beside its answer.
+    beside: Option<Box<Beside>>,
+    /// Whether what is early goes with the answer.
+    early: bool,
+}
+
+#[cfg(feature = "grpc")]
+impl Handler {
+    /// What is early goes ahead of the answer: [`take_beside`](Self::take_beside) has it.
+    pub(crate) fn apart(mut self) -> Self {
+        self.early = false;
+        self
+    }
+
+    pub(crate) fn take_beside(&mut self) -> Beside {
+        self.beside.take().map_or_else(Beside::default, |beside| *beside)
+    }
 }
 
 /// Starts the handler of a request; of a stream with its `port`.
@@ -29,7 +48,7 @@ pub(crate) fn start(
     registry: &Registry,
     clock: NodeClock,
     handle: &Clock,
-    port: Option<HandlerPort>,
+    port: Option<Arc<dyn Port>>,
     method: MethodId,
     kind: RequestKind,
     mut call: Call<Encoded>,
@@ -39,31 +58,34 @@ pub(crate) fn start(
     let dispatched = deadline::enter(deadline, || {
         catch_unwind(AssertUnwindSafe(|| match (kind, port) {
             (RequestKind::Stream(shape), Some(port)) => {
-                registry.dispatch_stream(method, shape, call, Arc::new(port))
+                registry.dispatch_stream(method, shape, call, port)
             }
             (kind, _) => registry.dispatch(method, kind, call),
         }))
     });
     let handling = dispatched.map_err(panicked)??;
-    Ok(Handler { handling: Some(handling), deadline })
+    Ok(Handler { handling: Some(handling), deadline, beside: None, early: true })
 }
 
 impl Future for Handler {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let deadline = self.deadline;
-        let Some(handling) = &mut self.handling else {
+        let Self { handling, deadline, beside, early } = &mut *self;
+        let Some(running) = handling else {
             unreachable!("a handler is not polled after its answer");
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            deadline::enter(deadline, || handling.as_mut().poll(cx))
+            deadline::enter(*deadline, || reply::enter(beside, || running.as_mut().poll(cx)))
         }));
-        let answer = match polled {
+        let mut answer = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(answer)) => answer,
             Err(panic) => panicked(panic),
         };
+        if let Some(beside) = beside {
+            beside.add_to(&mut answer, *early);
+        }
         // What a handler owns may panic when it is dropped, too; its answer stands.
         let handling = self.handling.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));

@@ -32,7 +32,7 @@ use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
     ServerConfig, SessionCommand, StreamKey,
 };
-use stubborn_core::service::{Answer, Clock, Registry};
+use stubborn_core::service::{Answer, Clock, Port, Registry};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -504,7 +504,8 @@ impl Driver {
         for request in self.requests.drain(..) {
             let IncomingRequest { key, method, kind, call, .. } = request;
             let stream = matches!(kind, RequestKind::Stream(_));
-            let port = stream.then(|| HandlerPort::new(&self.shared, key));
+            let port =
+                stream.then(|| -> Arc<dyn Port> { Arc::new(HandlerPort::new(&self.shared, key)) });
             let handle = &self.clock;
             let started = handler::start(&self.registry, clock, handle, port, method, kind, call);
             let handler = match started {

@@ -108,6 +108,19 @@ impl Address {
         self.pin
     }
 
+    /// `NAME:PORT`, with the port of the first host.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn authority(&self, name: &str) -> String {
+        let port = match &self.place {
+            Place::Hosts(targets) => targets[0].port,
+            _ => DEFAULT_PORT,
+        };
+        match name.parse() {
+            Ok(ip) => SocketAddr::new(ip, port).to_string(),
+            Err(_) => format!("{name}:{port}"),
+        }
+    }
+
     pub(super) fn place(&self) -> &Place {
         &self.place
     }

@@ -73,7 +73,26 @@ impl Trust {
         &self,
         identity: Option<&Identity>,
     ) -> Result<Arc<dyn ClientTls>, SecurityError> {
-        let trust = match &self.0 {
+        let mut builder = TlsClient::builder(self.servers()?);
+        if let Some(identity) = identity {
+            builder = builder.identity(identity.tls.clone());
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+
+    /// The same for TLS over TCP, with these application protocols.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn tcp_client(
+        &self,
+        identity: Option<&Identity>,
+        protocols: &[&[u8]],
+    ) -> Result<Arc<stubborn_tls::rustls::ClientConfig>, SecurityError> {
+        let identity = identity.map(|identity| &identity.tls);
+        Ok(stubborn_tls::tcp_client(&self.servers()?, identity, protocols)?)
+    }
+
+    fn servers(&self) -> Result<ServerTrust, SecurityError> {
+        Ok(match &self.0 {
             Kind::System => ServerTrust::Roots(system_roots()?),
             Kind::Roots(roots) => ServerTrust::Roots(roots.clone()),
             Kind::Key(fingerprint) => ServerTrust::Key(fingerprint.0),
@@ -81,12 +100,7 @@ impl Trust {
                 warn_of_anybody();
                 ServerTrust::DangerouslyAcceptAnyCertificate
             }
-        };
-        let mut builder = TlsClient::builder(trust);
-        if let Some(identity) = identity {
-            builder = builder.identity(identity.tls.clone());
-        }
-        Ok(Arc::new(builder.build()?))
+        })
     }
 
     /// The authorities; `None` if this trust is not one in authorities.

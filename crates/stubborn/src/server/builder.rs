@@ -57,6 +57,8 @@ impl Server {
             workers: 1,
             kernel_steering: true,
             busy_poll: Duration::ZERO,
+            #[cfg(feature = "grpc")]
+            grpc: None,
         }
     }
 }
@@ -75,6 +77,8 @@ pub struct ServerBuilder {
     workers: usize,
     kernel_steering: bool,
     busy_poll: Duration,
+    #[cfg(feature = "grpc")]
+    grpc: Option<crate::grpc::Grpc>,
 }
 
 impl ServerBuilder {
@@ -157,6 +161,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Also answers gRPC, over TCP on the same port number: the same services, with the same identity.
+    #[cfg(feature = "grpc")]
+    pub fn grpc(mut self, door: crate::grpc::Grpc) -> Self {
+        self.grpc = Some(door);
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
@@ -164,10 +175,20 @@ impl ServerBuilder {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub async fn start(self) -> Result<ServerHandle, ServeError> {
+    #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+    pub async fn start(mut self) -> Result<ServerHandle, ServeError> {
+        #[cfg(feature = "grpc")]
+        if let Some(door) = self.grpc.take() {
+            return crate::grpc::start(self, door).await;
+        }
+        let address = resolve(&self.address).await?;
+        self.start_at(address).await
+    }
+
+    /// Starts the server on this address, without a door.
+    pub(crate) async fn start_at(self, address: SocketAddr) -> Result<ServerHandle, ServeError> {
         let registry = self.registry()?;
         let tls = Arc::new(self.tls()?);
-        let address = resolve(&self.address).await?;
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)
             .map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
@@ -233,7 +254,22 @@ impl ServerBuilder {
         wanted.min(driver::MAX_WORKERS)
     }
 
-    fn registry(&self) -> Result<Registry, ServeError> {
+    #[cfg(feature = "grpc")]
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn has_reflection(&self) -> bool {
+        self.reflection
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn limits_now(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn registry(&self) -> Result<Registry, ServeError> {
         let mut registry = Registry::new();
         for service in &self.services {
             registry.add(Arc::clone(service))?;
@@ -244,7 +280,8 @@ impl ServerBuilder {
         Ok(registry)
     }
 
-    fn tls(&self) -> Result<TlsServer, ServeError> {
+    /// Who the server is, and whom it lets in.
+    pub(crate) fn security(&self) -> Result<(&Identity, ClientCertificates), ServeError> {
         let identity = self.identity.as_ref().ok_or(ServeError::NoIdentity)?;
         let clients = match &self.clients {
             None => ClientCertificates::NotAsked,
@@ -252,6 +289,11 @@ impl ServerBuilder {
                 ClientCertificates::Required(trust.roots()?.ok_or(ServeError::ClientTrust)?)
             }
         };
+        Ok((identity, clients))
+    }
+
+    fn tls(&self) -> Result<TlsServer, ServeError> {
+        let (identity, clients) = self.security()?;
         let builder = TlsServer::builder(identity.tls.clone()).client_certificates(clients);
         Ok(builder.build().map_err(crate::security::SecurityError::from)?)
     }

@@ -21,6 +21,9 @@ pub struct ServerHandle {
     group: Option<Arc<Group>>,
     steered: bool,
     drain_timeout: Duration,
+    /// Where gRPC is answered.
+    #[cfg(feature = "grpc")]
+    door: Option<crate::grpc::OpenDoor>,
 }
 
 /// A worker and how its end is waited for.
@@ -60,7 +63,14 @@ pub struct DrainReport {
 impl ServerHandle {
     pub(super) fn one(shared: Arc<Shared>, task: JoinHandle<()>, drain_timeout: Duration) -> Self {
         let worker = RunningWorker { shared, end: Some(End::Task(task)) };
-        Self { workers: vec![worker], group: None, steered: true, drain_timeout }
+        Self {
+            workers: vec![worker],
+            group: None,
+            steered: true,
+            drain_timeout,
+            #[cfg(feature = "grpc")]
+            door: None,
+        }
     }
 
     /// # Panics
@@ -75,7 +85,19 @@ impl ServerHandle {
         let running =
             |Worker { shared, ended }| RunningWorker { shared, end: Some(End::Thread(ended)) };
         let workers = workers.into_iter().map(running).collect();
-        Self { workers, group: Some(group), steered, drain_timeout }
+        Self {
+            workers,
+            group: Some(group),
+            steered,
+            drain_timeout,
+            #[cfg(feature = "grpc")]
+            door: None,
+        }
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn set_door(&mut self, door: crate::grpc::OpenDoor) {
+        self.door = Some(door);
     }
 
     /// The address that the server listens on, with the port that the system chose.
@@ -151,6 +173,13 @@ impl ServerHandle {
                 let _ = stage.wait_for(|stage| *stage >= Stage::Drained).await;
             }
         };
+        #[cfg(feature = "grpc")]
+        let drained = async {
+            match &self.door {
+                Some(door) => drop(tokio::join!(drained, door.drain())),
+                None => drained.await,
+            }
+        };
         let complete = tokio::time::timeout(self.drain_timeout, drained).await.is_ok();
         let dropped = |worker: &RunningWorker| {
             worker.shared.look(|state| {
@@ -158,7 +187,10 @@ impl ServerHandle {
                 state.node.executing() + state.commands
             })
         };
-        let dropped_handlers = self.workers.iter().filter_map(dropped).sum();
+        let dropped_handlers: usize = self.workers.iter().filter_map(dropped).sum();
+        #[cfg(feature = "grpc")]
+        let dropped_handlers =
+            dropped_handlers + self.door.as_ref().map_or(0, crate::grpc::OpenDoor::executing);
         self.advance(Stage::Leaving);
         self.ended().await;
         DrainReport { complete, dropped_handlers }
@@ -178,6 +210,10 @@ impl ServerHandle {
     }
 
     fn advance(&self, stage: Stage) {
+        #[cfg(feature = "grpc")]
+        if let Some(door) = &self.door {
+            door.close();
+        }
         for worker in &self.workers {
             worker.shared.advance(stage);
         }

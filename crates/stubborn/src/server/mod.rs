@@ -5,7 +5,7 @@ mod error;
 mod handle;
 mod share;
 
-#[cfg(feature = "replica")]
+#[cfg(any(feature = "grpc", feature = "replica"))]
 pub(crate) use builder::resolve;
 pub use builder::{Server, ServerBuilder};
 pub use error::ServeError;

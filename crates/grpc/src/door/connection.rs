@@ -1,0 +1,138 @@
+//! Connections: taken, secured, served with HTTP/2, and let go.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use stubborn_core::service::Peer;
+use stubborn_tls::{key_digest, rustls::ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::call::{Caller, serve};
+use super::{Inner, Security, Stage};
+
+/// How long a connection may take to be secured.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before it is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(60);
+/// How long it may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The pause after the system gave no connection: most likely it has no descriptor left.
+const NONE_LEFT: Duration = Duration::from_millis(50);
+/// Calls of one connection at once.
+const STREAMS: u32 = 1_024;
+/// Bytes that a call, and a connection, may have sent that were not taken.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Bytes of the headers of a request.
+const HEADERS: u32 = 32 << 10;
+
+/// Takes connections until the door drains, and then sees those that are there to their end.
+pub(super) async fn accept(listener: TcpListener, security: Security, door: Arc<Inner>) {
+    let room = Arc::new(Semaphore::new(door.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let mut stage = door.stage.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            _ = stage.wait_for(|stage| *stage > Stage::Open) => break,
+        };
+        match accepted {
+            // Where there is no room the connection is closed at once.
+            Ok((stream, peer)) => {
+                if let Ok(permit) = room.clone().try_acquire_owned() {
+                    let connection = connection(stream, peer, security.clone(), door.clone());
+                    connections.spawn(async move {
+                        // How it ended is for its calls to say.
+                        let _ = connection.await;
+                        drop(permit);
+                    });
+                }
+            }
+            Err(_) => tokio::time::sleep(NONE_LEFT).await,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    security: Security,
+    door: Arc<Inner>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stage = door.stage.clone();
+    let config = tokio::select! {
+        config = tokio::time::timeout(HANDSHAKE, config_for(&stream, security)) => config??,
+        _ = stage.wait_for(|stage| *stage > Stage::Open) => return Ok(()),
+    };
+    let Some(config) = config else {
+        let peer = Peer { address: Some(peer), identity: None };
+        return http(stream, peer, door).await;
+    };
+    let secured = TlsAcceptor::from(config).accept(stream);
+    let secured = tokio::time::timeout(HANDSHAKE, secured).await??;
+    let certificate = secured.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let identity = certificate.and_then(|certificate| key_digest(certificate));
+    http(secured, Peer { address: Some(peer), identity }, door).await
+}
+
+/// The configuration of TLS for a connection; `None` if it is to be plain.
+async fn config_for(
+    stream: &TcpStream,
+    security: Security,
+) -> io::Result<Option<Arc<ServerConfig>>> {
+    /// The type of a record with a ClientHello (RFC 8446 §5.1). HTTP/2 begins with "PRI".
+    const HANDSHAKE_RECORD: u8 = 22;
+    match security {
+        Security::Tls(config) => Ok(Some(config)),
+        Security::Plain => Ok(None),
+        Security::Either(config) => {
+            let mut first = [0];
+            let found = stream.peek(&mut first).await?;
+            Ok((found == 1 && first[0] == HANDSHAKE_RECORD).then_some(config))
+        }
+    }
+}
+
+async fn http<S>(stream: S, peer: Peer, door: Arc<Inner>) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut stage = door.stage.clone();
+    let caller = Caller { door, peer: Arc::new(peer) };
+    let answer = service_fn(move |request| {
+        let caller = caller.clone();
+        async move { Ok::<_, std::convert::Infallible>(serve(caller, request).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(HEADERS);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
+        _ = stage.wait_for(|stage| *stage > Stage::Open) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = connection => ended.map_err(io::Error::other),
+        _ = stage.wait_for(|stage| *stage == Stage::Closed) => Ok(()),
+    }
+}

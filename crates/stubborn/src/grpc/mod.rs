@@ -1,0 +1,194 @@
+//! gRPC: the same services for its clients, and its servers for the same stubs.
+//!
+//! A server with [`ServerBuilder::grpc`] answers gRPC over TCP on its own port number: every method and
+//! stream, deadlines, metadata, statuses with details, gzip, health ([`Health`]) and server reflection.
+//! What a handler sends beside its reply is said with [`reply`](crate::reply). In a status whose details
+//! gRPC's own clients shall read, these are an encoded `google.rpc.Status`, as gRPC has it.
+//!
+//! A call that carries the metadata `stubborn-call-id` runs once, however often it is sent: a copy gets
+//! the reply of the first. Ids are kept for an hour after the call, in memory ([`KeyLimits`]). They
+//! belong to the caller's certificate; callers without one share them, so that theirs should be random,
+//! for example UUIDs. The same id with another request is refused, and so is a call for whose id there is no
+//! room.
+//!
+//! A server of gRPC is called by the address `grpcs://HOST[:PORT]`, or `grpc://HOST[:PORT]` without TLS,
+//! with [`connect`](crate::connect) or [`ChannelBuilder::connect`](crate::ChannelBuilder::connect): the
+//! same stubs, over one TCP connection that is made anew when it breaks. gRPC does not tell of every call
+//! whether it ran; what it cannot tell ends as [`Outcome::Lost`](crate::Outcome::Lost), of a read as
+//! `Unanswered`. Nothing is sent twice by itself.
+//!
+//! [`ServerBuilder::grpc`]: crate::ServerBuilder::grpc
+
+mod client;
+mod generated;
+mod handlers;
+mod health;
+mod reflection;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use stubborn_grpc::door::{ALPN, Door, DoorConfig, Security};
+use stubborn_tls::tcp_server;
+use tokio::net::TcpListener;
+
+pub(crate) use client::{connect, is_grpc};
+pub use health::Health;
+pub use stubborn_grpc::door::KeyLimits;
+pub use stubborn_grpc::{CALL_ID, EXECUTING, NOT_EXECUTED};
+
+use crate::security::SecurityError;
+use crate::server::{ServeError, ServerBuilder, ServerHandle, resolve};
+use handlers::DoorHandlers;
+
+/// Ports that are tried where the system chooses one: it has to be free for both protocols.
+const PORTS_TRIED: usize = 32;
+
+/// How a server answers gRPC.
+///
+/// ```no_run
+/// # async fn example(bank: impl stubborn::Service) -> Result<(), Box<dyn std::error::Error>> {
+/// use stubborn::{Identity, Server, grpc::Grpc};
+///
+/// Server::bind("0.0.0.0:7400")
+///     .identity(Identity::from_pem_files("server.crt", "server.key")?)
+///     .service(bank)
+///     .grpc(Grpc::new())
+///     .run()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a door is opened by ServerBuilder::grpc"]
+pub struct Grpc {
+    plain: Plain,
+    keys: KeyLimits,
+    health: Health,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plain {
+    Never,
+    Also,
+    Only,
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Grpc {
+    /// Over TLS 1.3, with the server's identity and the same clients as over datagrams.
+    pub fn new() -> Self {
+        Self { plain: Plain::Never, keys: KeyLimits::default(), health: Health::new() }
+    }
+
+    /// Without TLS: for a network that nobody else reaches, or behind a proxy that ends TLS. What is
+    /// sent can be read and changed on its way.
+    pub fn plain(mut self) -> Self {
+        self.plain = Plain::Only;
+        self
+    }
+
+    /// Over TLS, and also without where the client begins so.
+    pub fn plain_too(mut self) -> Self {
+        self.plain = Plain::Also;
+        self
+    }
+
+    /// Bounds on what is remembered of calls with ids.
+    pub fn keys(mut self, limits: KeyLimits) -> Self {
+        self.keys = limits;
+        self
+    }
+
+    /// Tells by this how the services are, to who asks `grpc.health.v1.Health`. By default all of them
+    /// serve until the server drains.
+    pub fn health(mut self, health: &Health) -> Self {
+        self.health = health.clone();
+        self
+    }
+}
+
+impl fmt::Debug for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grpc")
+            .field("plain", &self.plain)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A door of a running server.
+pub(crate) struct OpenDoor {
+    door: Door,
+    health: Health,
+}
+
+impl OpenDoor {
+    /// No new calls: those that are there end.
+    pub(crate) async fn drain(&self) {
+        self.health.drain();
+        self.door.drain().await;
+    }
+
+    pub(crate) fn executing(&self) -> usize {
+        self.door.executing()
+    }
+
+    pub(crate) fn close(&self) {
+        self.door.close();
+    }
+}
+
+/// Starts a server with its door.
+pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHandle, ServeError> {
+    let security = security(&server, grpc.plain)?;
+    let limits = server.limits_now().clone();
+    let mut registry = server.registry()?;
+    grpc.health.know(registry.descriptors().map(|descriptor| descriptor.name));
+    grpc.health.add(&mut registry)?;
+    if server.has_reflection() {
+        reflection::add(&mut registry)?;
+    }
+    let address = resolve(server.address()).await?;
+    let taken = |error| ServeError::Bind(server.address().to_owned(), error);
+    let mut tries = if address.port() == 0 { PORTS_TRIED } else { 1 };
+    let listener = loop {
+        tries -= 1;
+        let listener = TcpListener::bind(address).await.map_err(taken)?;
+        // It may be free for TCP only.
+        let both = listener.local_addr().and_then(std::net::UdpSocket::bind);
+        match both {
+            Ok(_) => break listener,
+            Err(error) if tries == 0 || error.kind() != io::ErrorKind::AddrInUse => {
+                return Err(taken(error));
+            }
+            Err(_) => {}
+        }
+    };
+    let address: SocketAddr = listener.local_addr().map_err(taken)?;
+    let name = server.address().to_owned();
+    let mut handle = server.start_at(address).await?;
+    let handlers = Arc::new(DoorHandlers::new(registry));
+    let config = DoorConfig { security, limits, keys: grpc.keys };
+    let door = Door::open(listener, handlers, config).map_err(|e| ServeError::Bind(name, e))?;
+    handle.set_door(OpenDoor { door, health: grpc.health });
+    Ok(handle)
+}
+
+fn security(server: &ServerBuilder, plain: Plain) -> Result<Security, ServeError> {
+    let (identity, clients) = server.security()?;
+    let tls = || {
+        let config = tcp_server(&identity.tls, &clients, &[ALPN]);
+        config.map_err(|error| ServeError::from(SecurityError::from(error)))
+    };
+    Ok(match plain {
+        Plain::Never => Security::Tls(tls()?),
+        Plain::Also => Security::Either(tls()?),
+        Plain::Only => Security::Plain,
+    })
+}

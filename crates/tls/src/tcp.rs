@@ -1,0 +1,77 @@
+//! TLS 1.3 over TCP with the same identities and the same trust: for what speaks another protocol on
+//! the same port number.
+
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::client::ByKey;
+use crate::{ClientCertificates, ConfigError, Identity, ServerTrust};
+
+/// A server that proves to be `identity` and speaks one of these application protocols (ALPN).
+///
+/// # Errors
+/// As for [`TlsServerBuilder::build`](crate::TlsServerBuilder::build).
+pub fn tcp_server(
+    identity: &Identity,
+    clients: &ClientCertificates,
+    protocols: &[&[u8]],
+) -> Result<Arc<ServerConfig>, ConfigError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let unusable = |e: rustls::server::VerifierBuilderError| ConfigError::Unusable(e.to_string());
+    let builder = match clients {
+        ClientCertificates::NotAsked => builder.with_no_client_auth(),
+        ClientCertificates::Optional(roots) | ClientCertificates::Required(roots) => {
+            if roots.0.is_empty() {
+                return Err(ConfigError::NoCertificate);
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.0.clone(), provider);
+            let verifier = match clients {
+                ClientCertificates::Optional(_) => verifier.allow_unauthenticated(),
+                _ => verifier,
+            };
+            builder.with_client_cert_verifier(verifier.build().map_err(unusable)?)
+        }
+    };
+    let Identity { chain, key } = identity.clone();
+    let mut config = builder.with_single_cert(chain, key)?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// A client that believes the servers that `trust` says and speaks one of these application
+/// protocols.
+///
+/// # Errors
+/// As for [`TlsClientBuilder::build`](crate::TlsClientBuilder::build).
+pub fn tcp_client(
+    trust: &ServerTrust,
+    identity: Option<&Identity>,
+    protocols: &[&[u8]],
+) -> Result<Arc<ClientConfig>, ConfigError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let by_key = |pin| -> Arc<dyn ServerCertVerifier> {
+        Arc::new(ByKey { provider: provider.clone(), pin })
+    };
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
+    let builder = match trust {
+        ServerTrust::Roots(roots) => builder.with_root_certificates(roots.0.clone()),
+        ServerTrust::Key(digest) => {
+            builder.dangerous().with_custom_certificate_verifier(by_key(Some(*digest)))
+        }
+        ServerTrust::DangerouslyAcceptAnyCertificate => {
+            builder.dangerous().with_custom_certificate_verifier(by_key(None))
+        }
+    };
+    let mut config = match identity.cloned() {
+        Some(Identity { chain, key }) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Ok(Arc::new(config))
+}
