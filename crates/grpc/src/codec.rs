@@ -29,7 +29,7 @@ impl Encoder for RawCodec {
     type Error = Status;
 
     fn encode(&mut self, message: Rope, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.reserve(message.len() as usize);
+        to.reserve(message.len());
         message.pieces().iter().for_each(|piece| to.put_slice(piece));
         Ok(())
     }

@@ -130,7 +130,7 @@ impl Kinds for Handlers {
             count += 1;
             self.0.began.send_modify(|began| *began += 1);
             if message.text == "stop" {
-                return Err(Status::out_of_range("stopped"));
+                return Err(Status::new(Code::OutOfRange, "stopped"));
             }
         }
         self.0.whole.fetch_add(1, Ordering::Relaxed);
@@ -204,8 +204,8 @@ fn not_executed(error: &CallError) -> Option<NotExecutedReason> {
     }
 }
 
-async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(LIMIT, what).await.expect("it takes too long")
+async fn soon<F: IntoFuture>(what: F) -> F::Output {
+    tokio::time::timeout(LIMIT, what.into_future()).await.expect("it takes too long")
 }
 
 #[tokio::test]
@@ -319,7 +319,7 @@ async fn a_copy_of_a_call_runs_once_and_gets_the_same_reply() {
     assert_eq!(not_executed(&error), Some(NotExecutedReason::FalseRetry));
     let refused = || client.plain(text("refuse")).metadata(CALL_ID, "two");
     for _ in 0..2 {
-        let error = soon(refused().into_future()).await.unwrap_err();
+        let error = soon(refused()).await.unwrap_err();
         assert_eq!(error.status().map(Status::code), Some(Code::FailedPrecondition));
     }
     assert_eq!(world.ran(), 2);
@@ -333,10 +333,10 @@ async fn a_copy_of_a_call_under_way_waits_for_its_end_though_the_first_caller_is
     soon(world.began(1)).await;
     first.abort();
     let copy = || client.plain(text("wait")).metadata(CALL_ID, "one");
-    let error = soon(copy().deadline(Duration::from_millis(200)).into_future()).await.unwrap_err();
+    let error = soon(copy().deadline(Duration::from_millis(200))).await.unwrap_err();
     assert_eq!(*error.outcome(), Outcome::Lost, "told that it is executing");
     world.seen.gate.add_permits(1);
-    assert_eq!(soon(copy().into_future()).await.unwrap().text, "1");
+    assert_eq!(soon(copy()).await.unwrap().text, "1");
     assert_eq!(world.ran(), 1);
 }
 
@@ -345,10 +345,10 @@ async fn a_call_for_whose_id_there_is_no_room_is_refused_before_it_runs() {
     let keys = KeyLimits { keys: 1, ..KeyLimits::default() };
     let world = World::new(Grpc::new().keys(keys)).await;
     let client = world.client().await;
-    soon(client.plain(text("x")).metadata(CALL_ID, "one").into_future()).await.unwrap();
-    let error = soon(client.plain(text("x")).metadata(CALL_ID, "two").into_future()).await;
+    soon(client.plain(text("x")).metadata(CALL_ID, "one")).await.unwrap();
+    let error = soon(client.plain(text("x")).metadata(CALL_ID, "two")).await;
     assert_eq!(not_executed(&error.unwrap_err()), Some(NotExecutedReason::Overloaded));
-    soon(client.look(text("x")).metadata(CALL_ID, "three").into_future()).await.unwrap();
+    soon(client.look(text("x")).metadata(CALL_ID, "three")).await.unwrap();
     assert_eq!(world.ran(), 2, "a read needs no id");
     let error = client.down(text("1")).metadata(CALL_ID, "four").await.unwrap().message().await;
     assert_eq!(not_executed(&error.unwrap_err()), Some(NotExecutedReason::Malformed));
@@ -446,13 +446,13 @@ async fn a_call_is_not_executed_where_no_server_was_reached_and_lost_where_one_d
     assert_eq!(*soon(call).await.unwrap().unwrap_err().outcome(), Outcome::Lost);
     let again = || client.plain(text("x"));
     // The channel may find out with the first of these that its connection is gone.
-    let mut error = soon(again().into_future()).await.unwrap_err();
+    let mut error = soon(again()).await.unwrap_err();
     if not_executed(&error).is_none() {
-        error = soon(again().into_future()).await.unwrap_err();
+        error = soon(again()).await.unwrap_err();
     }
     assert_eq!(not_executed(&error), Some(NotExecutedReason::NeverSent), "{error}");
     let waiting = again().wait_for_ready(true).deadline(Duration::from_millis(300));
-    let error = soon(waiting.into_future()).await.unwrap_err();
+    let error = soon(waiting).await.unwrap_err();
     assert_eq!(not_executed(&error), Some(NotExecutedReason::Deadline), "{error}");
     let refused = ChannelBuilder::new("grpc://127.0.0.1:1").connect();
     assert!(soon(refused).await.is_err());

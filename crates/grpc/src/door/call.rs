@@ -59,7 +59,7 @@ impl Ended {
         let beside = self.early.metadata.size();
         beside
             + match &self.answer {
-                Answer::Reply(reply, metadata) => reply.body.len() as usize + metadata.size(),
+                Answer::Reply(reply, metadata) => reply.body.len() + metadata.size(),
                 Answer::Status(status) => {
                     status.message().len() + status.details().len() + status.metadata().size()
                 }

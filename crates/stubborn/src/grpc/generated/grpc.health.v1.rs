@@ -283,8 +283,8 @@ pub trait HealthMachine: ::core::marker::Send + 'static {
     /// supports, so that programs of two versions run side by side.
     const VERSIONS: ::core::ops::RangeInclusive<u32> = 1..=1;
     /// From now on this version is active: its commands, and the form of its snapshots.
-    /// Called in the same place of the log on every replica, and before
-    /// [`restore`](Self::restore).
+    /// Called in the same place of the log on every replica, and before the last piece
+    /// of a snapshot is [restored](Self::restore).
     fn activate(&mut self, version: u32) {
         let _ = version;
     }
@@ -302,16 +302,19 @@ pub trait HealthMachine: ::core::marker::Send + 'static {
         &self,
         request: HealthListRequest,
     ) -> ::core::result::Result<HealthListResponse, ::stubborn::Status>;
-    /// The state, as bytes that [`restore`](Self::restore) reads. Machines with the
-    /// same state give the same bytes.
-    fn snapshot(&self) -> ::std::vec::Vec<u8>;
-    /// Takes the state of a snapshot in the place of its own.
+    /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
+    /// large state in pieces that are made while the machine goes on. Machines with the
+    /// same state give the same pieces.
+    fn snapshot(&self) -> ::stubborn::Image;
+    /// Takes a snapshot in the place of its own state. What was given as one piece comes as
+    /// one, and `piece.bytes()` is all of it; several come in order, and are kept apart
+    /// until the last one is there (`piece.is_last()`).
     ///
     /// # Errors
-    /// If it is no snapshot of such a machine.
+    /// If it is none of a snapshot of such a machine.
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: ::stubborn::Piece<'_>,
     ) -> ::core::result::Result<(), ::stubborn::RestoreError>;
 }
 /// Lets a group of replicas run a [`HealthMachine`].
@@ -401,14 +404,14 @@ impl<T: HealthMachine> ::stubborn::Machine for HealthReplica<T> {
             }
         }
     }
-    fn snapshot(&self) -> ::std::vec::Vec<u8> {
+    fn snapshot(&self) -> ::stubborn::Image {
         <T as HealthMachine>::snapshot(&self.machine)
     }
     fn restore(
         &mut self,
-        snapshot: &[u8],
+        piece: ::stubborn::Piece<'_>,
     ) -> ::core::result::Result<(), ::stubborn::RestoreError> {
-        <T as HealthMachine>::restore(&mut self.machine, snapshot)
+        <T as HealthMachine>::restore(&mut self.machine, piece)
     }
 }
 /// How the services of a server are, as load balancers and gRPC's tools ask for it.
