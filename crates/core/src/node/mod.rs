@@ -27,10 +27,12 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    Ask, Asked, CallKey, ChannelConfig, ChannelEvent, ChannelKey, ClientMessage, Event, Finding,
-    IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed, QueryKey,
-    RequestKey, SessionCommand, SessionTable, SessionTicket, Staleness, StreamKey, StreamRead,
-    StreamRefusal, Told, record_of,
+    Ask, Asked, Balancing, CallKey, ChannelConfig, ChannelEvent, ChannelKey, CircuitBreaker,
+    ClientMessage, EndpointState, EndpointStats, Event, FailurePercentageEjection, Finding,
+    IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed,
+    OutlierDetection, QueryKey, RING_KEY, RequestKey, ServiceConfig, SessionCommand, SessionTable,
+    SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, Told,
+    record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -232,6 +234,16 @@ impl Node {
     /// Whether calls are in flight that a group of replicas has to commit.
     pub fn awaits_commit(&self) -> bool {
         self.client.awaits_commit()
+    }
+
+    /// The servers of a channel, in the order of its targets.
+    pub fn endpoints(&self, now: Instant, channel: ChannelKey) -> Vec<EndpointStats> {
+        self.client.endpoints(now, &self.endpoint, channel)
+    }
+
+    /// Calls that a channel's circuit breaker has refused.
+    pub fn refused_by_breaker(&self, channel: ChannelKey) -> u64 {
+        self.client.refused_by_breaker(channel)
     }
 
     /// Servers of channels, those included that closed channels still take leave of. Once it is zero

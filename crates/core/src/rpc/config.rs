@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::SocketAddr;
 
+use super::policy::ServiceConfig;
 use crate::session::{JournalSlot, SessionId, SessionSecret};
 use crate::time::Duration;
 use crate::transport::crypto::ClientTls;
@@ -43,6 +44,8 @@ pub struct ChannelConfig {
     /// Whether the channel keeps a session at its server, as calls that take a slot need one. Without
     /// one it carries reads and `maybe` calls only, and is ready once its connection stands.
     pub session: bool,
+    /// How calls are spread over several servers, and what is done about those that fail.
+    pub service: ServiceConfig,
     /// A session of an earlier channel to attach to, instead of opening a new one. Its server is
     /// looked for at each target in turn.
     pub resume: Option<SessionTicket>,
@@ -70,6 +73,7 @@ impl ChannelConfig {
             attempt_timeout: Duration::from_secs(3),
             expected_rtt: None,
             session: true,
+            service: ServiceConfig::default(),
             resume: None,
             journal: None,
         }

@@ -15,6 +15,7 @@ mod event;
 mod group;
 mod kept;
 mod message;
+mod policy;
 mod server;
 mod spares;
 mod stored;
@@ -28,6 +29,10 @@ pub use event::{
 };
 
 pub use message::Staleness;
+pub use policy::{
+    Balancing, CircuitBreaker, EndpointState, EndpointStats, FailurePercentageEjection,
+    OutlierDetection, RING_KEY, ServiceConfig, SuccessRateEjection,
+};
 
 pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};

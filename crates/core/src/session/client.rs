@@ -176,6 +176,11 @@ impl ClientSession {
         self.held
     }
 
+    /// Whether there is a free slot.
+    pub fn has_room(&self) -> bool {
+        self.busy < self.wanted
+    }
+
     /// Takes a free slot and names the call that goes on it, before anything is sent. `None` if
     /// every slot is in use: the call waits until one is settled or granted.
     pub fn reserve(&mut self) -> Option<CallId> {

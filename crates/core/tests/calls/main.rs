@@ -1,6 +1,7 @@
 //! Calls between two nodes over a network in memory: real core, real TLS, virtual time, one seed.
 
 mod assembly;
+mod balancing;
 mod failover;
 mod failures;
 mod group;

@@ -10,11 +10,11 @@ use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
     CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalEntry, Node,
-    NodeConfig, RequestKey, RequestKind, ServerConfig, SessionTicket, Staleness,
+    NodeConfig, RequestKey, RequestKind, ServerConfig, ServiceConfig, SessionTicket, Staleness,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
-    Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, OutgoingCall,
+    Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, OutgoingCall,
     Semantics, Shape, Status,
 };
 use stubborn_core::session::{CallId, JournalSlot, worker_incarnation};
@@ -32,6 +32,12 @@ pub(crate) const SLOW_READ: Method =
 pub(crate) const BEAT: Method = Method::new("test.Echo/Beat", Semantics::Maybe, Shape::Unary);
 pub(crate) const AGAIN: Method =
     Method::new("test.Echo/Again", Semantics::Idempotent, Shape::Unary);
+
+/// Fails at servers that lie, and is an echo at the others.
+pub(crate) const FAULT: Method =
+    Method::new("test.Echo/Fault", Semantics::AtMostOnce, Shape::Unary);
+/// Is answered when the test says so, by server.
+pub(crate) const HANG: Method = Method::new("test.Echo/Hang", Semantics::AtMostOnce, Shape::Unary);
 
 pub(crate) const CLIENT: usize = 0;
 pub(crate) const SERVER: usize = 1;
@@ -89,6 +95,10 @@ pub(crate) struct World {
     pub(crate) stale: Vec<(usize, Staleness)>,
     /// Requests of the slow method that nobody has answered.
     pub(crate) slow: VecDeque<(RequestKey, Bytes)>,
+    /// Requests that hang, and where.
+    pub(crate) hanging: Vec<(usize, RequestKey, MethodId)>,
+    /// Servers that say that they cannot do what they are asked for.
+    pub(crate) lying: Vec<usize>,
     pub(crate) cancelled: usize,
     pub(crate) drained: bool,
     /// What the client has asked to be written down.
@@ -145,6 +155,8 @@ impl World {
             ran_at: Vec::new(),
             stale: Vec::new(),
             slow: VecDeque::new(),
+            hanging: Vec::new(),
+            lying: Vec::new(),
             cancelled: 0,
             drained: false,
             journal: Vec::new(),
@@ -242,6 +254,34 @@ impl World {
         self.channel = self.client().open_channel(now, config);
     }
 
+    /// Uses a channel from here on to these servers, with this way of choosing among them.
+    pub(crate) fn open_channel_to(&mut self, hosts: &[usize], service: ServiceConfig) {
+        let targets = hosts.iter().map(|host| address(*host)).collect();
+        let (now, config) = (self.now, channel_config(None));
+        let config = ChannelConfig { targets, service, ..config };
+        self.channel = self.client().open_channel(now, config);
+    }
+
+    /// Calls that were sent to a server, as the client counts them.
+    pub(crate) fn attempts_at(&mut self, host: usize) -> u64 {
+        let (now, channel) = (self.now, self.channel);
+        let endpoints = self.client().endpoints(now, channel);
+        endpoints.iter().find(|e| e.address == address(host)).expect("a target").attempts
+    }
+
+    /// Answers what hangs at a server.
+    pub(crate) fn answer_hanging(&mut self, host: usize) {
+        let now = self.now;
+        let all = std::mem::take(&mut self.hanging);
+        let (answered, others) = all.into_iter().partition(|(at, ..)| *at == host);
+        self.hanging = others;
+        let answered: Vec<(usize, RequestKey, MethodId)> = answered;
+        for (_, key, method) in answered {
+            let reply = Encoded::from_body(method, Bytes::new());
+            self.node(host).answer(now, key, Answer::Reply(reply, Metadata::new()));
+        }
+    }
+
     /// Uses a channel from here on that waits for a server.
     pub(crate) fn open_channel_that_waits(&mut self) {
         let (now, config) = (self.now, channel_config(None));
@@ -263,6 +303,7 @@ impl World {
 
     pub(crate) fn kill(&mut self, host: usize) {
         self.nodes[host] = None;
+        self.hanging.retain(|(at, ..)| *at != host);
     }
 
     /// Takes a host off the network; its memory stays.
@@ -585,7 +626,7 @@ impl World {
                 return self.node(host).too_stale(now, key);
             }
         }
-        let methods = [&ECHO, &SLOW, &FAIL, &READ, &SLOW_READ, &BEAT, &AGAIN];
+        let methods = [&ECHO, &SLOW, &FAIL, &READ, &SLOW_READ, &BEAT, &AGAIN, &FAULT, &HANG];
         let method = methods.into_iter().find(|m| m.id() == method).expect("a known method");
         let body = call.message().verified(method.id()).expect("an unaltered request");
         // Copies out of the receive buffer, as decoding would.
@@ -593,7 +634,12 @@ impl World {
         self.ran.push((method.name().to_string(), body.clone()));
         self.ran_at.push(host);
         let now = self.now;
-        if method == &SLOW || method == &SLOW_READ {
+        if method == &HANG {
+            self.hanging.push((host, key, method.id()));
+        } else if method == &FAULT && self.lying.contains(&host) {
+            let status = Status::unavailable("it lies");
+            self.node(host).answer(now, key, Answer::Status(status));
+        } else if method == &SLOW || method == &SLOW_READ {
             self.slow.push_back((key, body));
         } else if method == &FAIL {
             self.node(host).answer(now, key, Answer::Status(Status::not_found("no such thing")));

@@ -245,6 +245,7 @@ impl Client {
         link.silent_since = None;
         link.draining = false;
         link.suspect = false;
+        link.share.connected();
         link.backoff = self.channels[channel.0 as usize].config.backoff_min;
         // In a group a late copy of an attach may attach the live connection again.
         let again = link.live.as_ref().is_some_and(|live| live.handle == handle);

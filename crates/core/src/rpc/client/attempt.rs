@@ -34,7 +34,8 @@ impl Client {
         link.silent_since.get_or_insert(cx.now);
         let channel = &self.channels[link.channel.0 as usize];
         let config = &channel.config;
-        let alone = channel.links.len() < 2 || link.session.is_some();
+        let spreads = link.share.spread;
+        let alone = channel.links.len() < 2 || link.session.is_some() || spreads;
         // A session that is sought is asked for at one target after the other: at first for a moment
         // each, since the first one may be dead, then again with patience.
         let sought = link.session.as_ref().and_then(|session| session.sought.as_ref());
@@ -130,6 +131,7 @@ impl Client {
 
     pub(super) fn retry(&mut self, cx: &mut Context<'_>, key: u64) {
         let asked = !self.questions_for(key).is_empty() || self.wants_standby(key);
+        let asked = asked || self.keeps_connected(key);
         let Some(link) = self.links.get_mut(key) else { return };
         link.retry_at = None;
         let channel = &self.channels[link.channel.0 as usize];

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::balance::Balance;
 use super::memory::Memory;
 use super::stale::Seen;
 use super::waiting::Waiting;
@@ -28,10 +29,13 @@ pub(super) struct Channel {
     /// Up to where replicas have told their log.
     pub(super) seen: Seen,
     pub(super) closed: bool,
+    /// None where calls go to one server after the other.
+    pub(super) balance: Option<alloc::boxed::Box<Balance>>,
 }
 
 impl Channel {
     pub(super) fn new(config: ChannelConfig) -> Self {
+        let balance = Balance::new(&config.service).map(alloc::boxed::Box::new);
         Self {
             config,
             links: Vec::new(),
@@ -43,6 +47,7 @@ impl Channel {
             memory: Memory::default(),
             seen: Seen::default(),
             closed: false,
+            balance,
         }
     }
 

@@ -13,6 +13,9 @@ use crate::session::NotExecutedReason;
 impl Client {
     /// Makes sure that a server is sought if somebody wants one.
     pub(super) fn seek_server(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        if self.spreads(key) {
+            return self.seek_all(cx, key);
+        }
         if !self.channels[key.0 as usize].wants_server() {
             return;
         }
@@ -27,6 +30,10 @@ impl Client {
 
     /// Gets another server ready while the current one is silent, if there is another.
     pub(super) fn seek_other(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        if self.spreads(key) {
+            self.move_reads(key);
+            return self.pump(cx, key);
+        }
         self.shun(key);
         let channel = &self.channels[key.0 as usize];
         if channel.closed {
@@ -106,6 +113,9 @@ impl Client {
         failed: u64,
         reason: Cow<'static, str>,
     ) {
+        if self.spreads(channel_key) {
+            return self.failed_among_all(cx, channel_key, failed, reason);
+        }
         let yielded =
             self.links.get_mut(failed).is_some_and(|link| core::mem::take(&mut link.yielded));
         let channel = &mut self.channels[channel_key.0 as usize];
@@ -171,7 +181,7 @@ impl Client {
     }
 
     /// Every target was tried: calls that do not wait for a server fail, safely.
-    fn fail_fast(&mut self, cx: &mut Context<'_>, key: ChannelKey, why: &str) {
+    pub(super) fn fail_fast(&mut self, cx: &mut Context<'_>, key: ChannelKey, why: &str) {
         let channel = &self.channels[key.0 as usize];
         let waiting: Vec<CallKey> = channel.waiting.all().collect();
         for call_key in waiting {

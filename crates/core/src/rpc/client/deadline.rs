@@ -30,6 +30,7 @@ impl Client {
                 let waited = call.waited(cx.now);
                 let peer = self.links.get(link).map(|link| link.address);
                 let why = text(format_args!("no reply within its deadline of {waited:?}"));
+                self.note_failure(cx.now, link, false);
                 let error = self.unanswered(key, why).at(peer);
                 self.leave(cx, key);
                 self.finish(cx, key, Err(error));

@@ -5,7 +5,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use super::replicas::Progress;
+use super::balance::Share;
+use super::replicas::{CHECK_REPLICA_EVERY, Progress};
 use super::resume::Sought;
 use super::stream::Cancel;
 use crate::rpc::SessionTicket;
@@ -15,6 +16,9 @@ use crate::session::{CallId, ClientSession, SlotChange};
 use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::MessageId;
 use crate::transport::endpoint::ConnectionHandle;
+
+/// How often a connection on which something is unsettled is looked at for silence.
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 /// A channel's way to one address.
 ///
@@ -71,6 +75,7 @@ pub(super) struct Link {
     pub(super) retired: bool,
     pub(super) last_error: Cow<'static, str>,
     pub(super) timer: Option<Instant>,
+    pub(super) share: Share,
 }
 
 /// A session and who waits for its slots.
@@ -151,6 +156,7 @@ impl Link {
             retired: false,
             last_error: Cow::Borrowed(""),
             timer: None,
+            share: Share::default(),
         }
     }
 
@@ -180,6 +186,12 @@ impl Link {
     /// Whether new calls had better use another server.
     pub(super) fn is_shunned(&self) -> bool {
         self.draining || self.suspect
+    }
+
+    /// How often it is looked at while something is unsettled.
+    pub(super) fn check_every(&self) -> Duration {
+        let soon = self.group.is_some() || self.share.spread;
+        if soon { CHECK_REPLICA_EVERY } else { CHECK_EVERY }
     }
 
     /// Whether something hangs on the server's answer.

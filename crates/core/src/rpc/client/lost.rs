@@ -67,7 +67,8 @@ impl Client {
         if link.retired && !unsettled {
             return self.dismiss_if_done(cx, key);
         }
-        if unsettled && link.attempt.is_none() && link.retry_at.is_none() {
+        let idle = link.attempt.is_none() && link.retry_at.is_none();
+        if idle && (unsettled || self.keeps_connected(key)) {
             self.start_attempt(cx, key);
         }
         self.pump(cx, channel);
@@ -108,6 +109,7 @@ impl Client {
         let Some(session) = self.links.get_mut(key).and_then(|link| link.session.take()) else {
             return;
         };
+        self.recount(key);
         self.channels[channel.0 as usize].memory.lose(session.slots.id());
         for question in asked {
             self.finish_question(cx, question, Ok(CallState::Lost));

@@ -6,6 +6,7 @@
 
 mod attach;
 mod attempt;
+mod balance;
 mod call;
 mod channel;
 mod choose;
@@ -121,6 +122,7 @@ impl Client {
         channel.failed_in_turn = 0;
         let others = links.len() > 1 || !old.is_empty();
         channel.links = links;
+        self.rebalance(key);
         if others {
             self.end_bound(cx, key);
         }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::call::{Earlier, Sending, State, Work};
 use super::link::{Link, Live};
-use super::replicas::CHECK_REPLICA_EVERY;
 use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
@@ -14,9 +13,6 @@ use crate::rpc::message::{ToServer, join};
 use crate::service::{Encoded, IncomingReply, MethodId, Shape};
 use crate::session::{Abandoned, Asked, CallId, NotExecutedReason, Sent, SessionSecret};
 use crate::time::{Duration, Instant};
-
-/// How often a connection on which something is unsettled is looked at for silence.
-const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long an idle slot keeps its reply at the server before it is released.
 const RELEASE_AFTER: Duration = Duration::from_millis(200);
@@ -36,12 +32,14 @@ impl Client {
         let Some(call) = self.calls.get(key.0) else { return };
         self.channels[channel.0 as usize].waiting.push_back(key, &call.work);
         self.pump(cx, channel);
+        self.break_circuit(cx, key);
     }
 
     /// Sends a call past the queue, if nobody waits there and there is a server and a slot, as there
     /// mostly is.
     fn place_at_once(&mut self, cx: &mut Context<'_>, key: CallKey, channel: ChannelKey) -> bool {
-        if !self.channels[channel.0 as usize].waiting.is_empty() {
+        let state = &self.channels[channel.0 as usize];
+        if !state.waiting.is_empty() || state.balance.is_some() {
             return false;
         }
         let Some(link) = self.ready_link(channel) else { return false };
@@ -87,6 +85,9 @@ impl Client {
             self.watch_shunned(cx, channel);
             return self.seek_server(cx, channel);
         };
+        if self.channels[channel.0 as usize].balance.is_some() {
+            return self.pump_balanced(cx, channel);
+        }
         self.send_others(cx, channel, link);
         while let Some(key) = self.channels[channel.0 as usize].waiting.next_numbered() {
             let reserved =
@@ -176,7 +177,7 @@ impl Client {
     }
 
     /// The link whose session a waiting question is about.
-    fn owner_of_question(&self, key: CallKey) -> Option<u64> {
+    pub(super) fn owner_of_question(&self, key: CallKey) -> Option<u64> {
         let call = self.calls.get(key.0)?;
         match &call.work {
             Work::Question { id, .. } => self.link_of_session(call.channel, *id),
@@ -197,7 +198,7 @@ impl Client {
     }
 
     /// Gives a call, or a reservation, the number `id`.
-    fn place(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
+    pub(super) fn place(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         if matches!(self.calls.get(key.0).map(|call| &call.work), Some(Work::Reservation)) {
             self.remove_placed(key);
             cx.events.push_back(Event::Reserved(key, Ok(id)));
@@ -210,8 +211,11 @@ impl Client {
     pub(super) fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Numbered { link, id, sending: None, fencing: false };
-        if let Some(occupant) = self.links.get_mut(link).and_then(|link| link.occupant(id.slot)) {
-            occupant.call = Some(key);
+        if let Some(link) = self.links.get_mut(link) {
+            link.share.attempts += 1;
+            if let Some(occupant) = link.occupant(id.slot) {
+                occupant.call = Some(key);
+            }
         }
         if self.is_stream(key) && self.links.get(link).is_some_and(|link| link.group.is_some()) {
             return self.refuse_stream(cx, key);
@@ -268,7 +272,7 @@ impl Client {
         }
     }
 
-    fn send_unnumbered(&mut self, cx: &mut Context<'_>, link_key: u64, key: CallKey) {
+    pub(super) fn send_unnumbered(&mut self, cx: &mut Context<'_>, link_key: u64, key: CallKey) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         let payload = call.payload(cx.now);
         let Some(link) = self.links.get_mut(link_key) else { return };
@@ -277,6 +281,7 @@ impl Client {
         let message = match (&call.work, payload) {
             (Work::Read(_), Some(payload)) => {
                 live.reads.insert(number, key);
+                link.share.attempts += 1;
                 call.state = State::Reading { link: link_key, read: number };
                 ToServer::Read { read: number, payload }
             }
@@ -512,7 +517,7 @@ impl Client {
             }
         }
         if unsettled || awaited {
-            let every = if link.group.is_some() { CHECK_REPLICA_EVERY } else { CHECK_EVERY };
+            let every = link.check_every();
             link.check_at.get_or_insert(cx.now + every);
         } else {
             link.check_at = None;
@@ -571,7 +576,7 @@ impl Client {
             let awaited =
                 link.is_shunned() && !self.channels[link.channel.0 as usize].waiting.is_empty();
             let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted);
-            let every = if link.group.is_some() { CHECK_REPLICA_EVERY } else { CHECK_EVERY };
+            let every = link.check_every();
             link.check_at = (link.has_unsettled() || awaited || greets).then(|| now + every);
         }
     }

@@ -229,7 +229,6 @@ impl Client {
         call_key: CallKey,
         state: CallState<IncomingReply>,
     ) {
-        let Some(call) = self.calls.get(call_key.0) else { return };
         if matches!(&state, CallState::NotExecuted(why) if why.reason == NotExecutedReason::Draining)
             && self.can_move(call_key)
         {
@@ -239,7 +238,10 @@ impl Client {
             return self.enqueue_again(call_key);
         }
         let peer = self.links.get(key).map(|link| link.address);
-        let result = outcome_of(state).map_err(|outcome| call.error(outcome).at(peer));
+        let result = outcome_of(state);
+        self.note_end(cx.now, key, result.as_ref().map(drop));
+        let Some(call) = self.calls.get(call_key.0) else { return };
+        let result = result.map_err(|outcome| call.error(outcome).at(peer));
         let result = match (result, call.deadline) {
             (Err(error), Some(deadline)) if deadline <= cx.now => {
                 let waited = call.waited(cx.now);
@@ -406,6 +408,8 @@ impl Client {
         let Some(link) = self.links.get_mut(key) else { return };
         let address = link.address;
         let Some(call_key) = link.take_read(read) else { return };
+        link.share.reads += 1;
+        self.note_end(cx.now, key, result.as_ref().map(drop));
         if let Some(call) = self.calls.get(call_key.0) {
             let result = result.map_err(|outcome| call.error(outcome).at(Some(address)));
             self.finish(cx, call_key, result);
@@ -471,11 +475,15 @@ impl Client {
         why: alloc::borrow::Cow<'static, str>,
     ) {
         let Some(call) = self.calls.get(key.0) else { return };
-        let peer = match call.state {
-            State::Numbered { link, .. } => self.links.get(link).map(|link| link.address),
+        let link = match call.state {
+            State::Numbered { link, .. } => Some(link),
             _ => None,
         };
+        let peer = link.and_then(|link| Some(self.links.get(link)?.address));
         let id = call.id();
+        if let Some(link) = link {
+            self.note_failure(cx.now, link, false);
+        }
         let outcome = self.leave(cx, key);
         let Some(call) = self.calls.get(key.0) else { return };
         let error = match outcome {

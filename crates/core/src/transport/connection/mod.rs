@@ -304,6 +304,18 @@ impl Connection {
         self.recovery.key_update_wanted = true;
     }
 
+    /// Whether something that was sent a probe timeout ago is not acknowledged, and nothing came since:
+    /// the first sign that the peer is gone. The probe timeout itself counts from the last packet, so
+    /// that it does not expire under a steady stream of them.
+    pub fn is_unanswered(&self, now: Instant) -> bool {
+        let sent = &self.spaces[Space::Data.index()].sent;
+        let mut eliciting = sent.outstanding().filter(|(_, packet)| packet.ack_eliciting);
+        let Some((_, oldest)) = eliciting.next() else { return false };
+        let silent_since = oldest.time.max(self.recovery.last_received);
+        self.recovery.probe.backoff() > 0
+            || now.since(silent_since) > self.path.rtt.probe_timeout_base()
+    }
+
     /// Counters and estimates, for people and tests.
     pub fn stats(&self) -> Stats {
         let counters = &self.counters;

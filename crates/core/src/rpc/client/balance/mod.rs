@@ -1,0 +1,449 @@
+//! Spreading calls over servers that are no group: who gets the next call.
+//!
+//! A server is *fit* if it is ready, has a free slot and room within the circuit breaker. It is *good* if
+//! it also answers: packets to it are acknowledged, and it is not left out as an outlier. A call goes to
+//! a good server as the policy says, to a fit one if none is good, and waits if none is fit.
+
+mod endpoints;
+mod outliers;
+mod ring;
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+pub(super) use outliers::Health;
+
+use self::outliers::Turn;
+use self::ring::Ring;
+use super::Client;
+use super::call::{State, Work};
+use super::link::Link;
+use crate::rpc::context::Context;
+use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
+use crate::rpc::policy::{Balancing, ServiceConfig};
+use crate::service::{Code, Outcome, text};
+use crate::session::NotExecutedReason;
+use crate::time::Instant;
+use crate::transport::endpoint::Endpoint;
+
+/// The most servers that one call is drawn from.
+const MOST_CHOICES: u32 = 10;
+
+/// How a channel that does more than use one server after the other chooses.
+#[derive(Debug)]
+pub(super) struct Balance {
+    /// Whether calls go to several servers, so that all of them are kept connected.
+    pub(super) spreads: bool,
+    /// Where round robin stands.
+    next: usize,
+    ring: Ring,
+    swept_at: Instant,
+    /// Calls that the circuit breaker refused.
+    refused: u64,
+    /// Kept for its memory.
+    good: Vec<u64>,
+    fit: Vec<u64>,
+}
+
+/// What the channel knows of one server.
+#[derive(Debug, Default)]
+pub(super) struct Share {
+    /// The channel spreads its calls, so that a dead server has to be noticed soon.
+    pub(super) spread: bool,
+    /// No attempt has succeeded since one failed.
+    failed: bool,
+    /// Calls and copies of calls that were sent to it.
+    pub(super) attempts: u64,
+    /// Reads that it has answered.
+    pub(super) reads: u64,
+    pub(super) health: Health,
+}
+
+impl Balance {
+    /// `None` where the plain way is enough.
+    pub(super) fn new(config: &ServiceConfig) -> Option<Self> {
+        let spreads = config.balancing != Balancing::PickFirst;
+        let wanted = spreads || config.outliers.is_some() || config.breaker.is_some();
+        wanted.then(|| Self {
+            spreads,
+            next: 0,
+            ring: Ring::default(),
+            swept_at: Instant::ZERO,
+            refused: 0,
+            good: Vec::new(),
+            fit: Vec::new(),
+        })
+    }
+}
+
+impl Client {
+    /// Whether the channel keeps all its servers connected and spreads its calls.
+    pub(super) fn spreads(&self, channel: ChannelKey) -> bool {
+        let channel = &self.channels[channel.0 as usize];
+        channel.balance.as_ref().is_some_and(|balance| balance.spreads)
+    }
+
+    /// The channel has other targets.
+    pub(super) fn rebalance(&mut self, key: ChannelKey) {
+        let channel = &mut self.channels[key.0 as usize];
+        let Some(balance) = channel.balance.as_mut() else { return };
+        for link in &channel.links {
+            if let Some(link) = self.links.get_mut(*link) {
+                link.share.spread = balance.spreads;
+            }
+        }
+        if let Balancing::RingHash { points, .. } = channel.config.service.balancing {
+            let address = |link: &u64| Some((*link, self.links.get(*link)?.address));
+            let links: Vec<(u64, SocketAddr)> = channel.links.iter().filter_map(address).collect();
+            balance.ring = Ring::new(&links, points);
+        }
+    }
+
+    /// Connects to every server that is not connected, if the channel has a use for it.
+    pub(super) fn seek_all(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        for link in self.channels[key.0 as usize].links.clone() {
+            let idle = |link: &Link| link.is_idle() && link.standby.is_none();
+            if self.keeps_connected(link) && self.links.get(link).is_some_and(idle) {
+                self.start_attempt(cx, link);
+            }
+        }
+    }
+
+    /// Whether a link is to be connected though nothing is unsettled there: its channel spreads calls,
+    /// and somebody wants a server or uses one.
+    pub(super) fn keeps_connected(&self, key: u64) -> bool {
+        let Some(link) = self.links.get(key).filter(|link| link.share.spread) else { return false };
+        let channel = &self.channels[link.channel.0 as usize];
+        let lives = |link: &u64| self.links.get(*link).is_some_and(|link| link.live.is_some());
+        !link.retired
+            && !channel.closed
+            && (channel.wants_server() || channel.links.iter().any(lives))
+    }
+
+    /// An attempt at a link of a channel that spreads its calls has failed. When all have, calls that
+    /// do not wait for a server fail.
+    pub(super) fn failed_among_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        failed: u64,
+        reason: alloc::borrow::Cow<'static, str>,
+    ) {
+        if let Some(link) = self.links.get_mut(failed) {
+            link.share.failed = true;
+        }
+        let hopeless = |link: &u64| {
+            let link = self.links.get(*link);
+            link.is_none_or(|link| link.share.failed && !link.is_ready() && link.standby.is_none())
+        };
+        let links = self.channels[key.0 as usize].links.clone();
+        if !links.iter().all(hopeless) {
+            return;
+        }
+        for link in links {
+            if let Some(link) = self.links.get_mut(link) {
+                link.share.failed = false;
+            }
+        }
+        let channel = &mut self.channels[key.0 as usize];
+        channel.eager &= channel.config.wait_for_ready;
+        cx.events.push_back(Event::Channel(key, ChannelEvent::Unreachable(reason.clone())));
+        self.fail_fast(cx, key, &reason);
+    }
+
+    /// Sends what waits, each call to the server that the policy names.
+    pub(super) fn pump_balanced(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        let mut sent = Vec::new();
+        self.spread_others(cx, key, &mut sent);
+        while let Some(call) = self.channels[key.0 as usize].waiting.next_numbered() {
+            let Some(link) = self.pick(cx, key, Some(call), true, &[]) else { break };
+            let session = self.links.get_mut(link).and_then(|link| link.session.as_mut());
+            let Some(id) = session.and_then(|session| session.slots.reserve()) else { break };
+            self.channels[key.0 as usize].waiting.pop_numbered();
+            self.place(cx, link, call, id);
+            note(&mut sent, link);
+        }
+        for link in sent {
+            self.after_sending(cx, link);
+        }
+    }
+
+    /// Sends reads and questions. What finds no server waits on.
+    fn spread_others(&mut self, cx: &mut Context<'_>, key: ChannelKey, sent: &mut Vec<u64>) {
+        let mut others = self.channels[key.0 as usize].waiting.take_others();
+        let mut full = false;
+        while let Some(call) = others.pop_front() {
+            let owner = self.owner_of_question(call);
+            let to = match owner {
+                Some(owner) if self.links.get(owner).is_some_and(Link::is_ready) => Some(owner),
+                Some(_) => None,
+                None if full => None,
+                None => self.pick(cx, key, Some(call), false, &[]),
+            };
+            full |= to.is_none() && owner.is_none();
+            if let Some(link) = to {
+                if !self.send_stale(cx, key, link, call) {
+                    self.send_unnumbered(cx, link, call);
+                }
+                note(sent, link);
+                continue;
+            }
+            if let Some(waits) = self.calls.get(call.0) {
+                self.channels[key.0 as usize].waiting.push_back(call, &waits.work);
+            }
+            let idle = |link: &Link| link.is_idle() && link.standby.is_none();
+            if let Some(owner) = owner.filter(|owner| self.links.get(*owner).is_some_and(idle)) {
+                self.start_attempt(cx, owner);
+            }
+        }
+    }
+
+    /// The server for a call, or for a copy of it that goes to none of `except`. `slot`: whether it
+    /// takes one.
+    pub(super) fn pick(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        call: Option<CallKey>,
+        slot: bool,
+        except: &[u64],
+    ) -> Option<u64> {
+        self.sweep_outliers(cx, key);
+        let mut balance = self.channels[key.0 as usize].balance.take()?;
+        let mut found = self.sort_out(cx, key, &mut balance, slot, except);
+        if found.is_none() {
+            let from = if balance.good.is_empty() { &balance.fit } else { &balance.good };
+            found = self.choose(cx, key, call, from, &balance);
+        }
+        if found.is_some() {
+            balance.next = balance.next.wrapping_add(1);
+        }
+        self.channels[key.0 as usize].balance = Some(balance);
+        found
+    }
+
+    /// Finds out who is good and who is fit. Returns a server that is due for a probe.
+    fn sort_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        balance: &mut Balance,
+        slot: bool,
+        except: &[u64],
+    ) -> Option<u64> {
+        balance.good.clear();
+        balance.fit.clear();
+        let channel = &self.channels[key.0 as usize];
+        let most = channel.config.service.breaker.as_ref().map_or(u32::MAX, |b| b.max_outstanding);
+        let pause = channel.config.service.outliers.as_ref().map(outliers::probe_pause);
+        let alone = channel.links.len() == 1;
+        for link_key in &channel.links {
+            let Some(link) = self.links.get_mut(*link_key) else { continue };
+            let usable = link.is_ready() && !link.draining && (!link.suspect || alone);
+            if !usable || except.contains(link_key) || link.outstanding() >= most {
+                continue;
+            }
+            if slot && !link.session.as_ref().is_some_and(|session| session.slots.has_room()) {
+                continue;
+            }
+            let answers = link.answers();
+            let turn = link.share.health.turn(cx.now, answers);
+            if let (Turn::Probe, Some(pause)) = (turn, pause) {
+                link.share.health.probing(cx.now + pause);
+                return Some(*link_key);
+            }
+            balance.fit.push(*link_key);
+            if turn == Turn::Good && !is_unanswered(cx.now, cx.endpoint, link) {
+                balance.good.push(*link_key);
+            }
+        }
+        None
+    }
+
+    fn choose(
+        &self,
+        cx: &mut Context<'_>,
+        key: ChannelKey,
+        call: Option<CallKey>,
+        from: &[u64],
+        balance: &Balance,
+    ) -> Option<u64> {
+        let channel = &self.channels[key.0 as usize];
+        let count = from.len() as u64;
+        if count < 2 {
+            return from.first().copied();
+        }
+        match &channel.config.service.balancing {
+            Balancing::PickFirst => {
+                let current = channel.links.get(channel.current);
+                current.filter(|current| from.contains(current)).or(from.first()).copied()
+            }
+            Balancing::RoundRobin => {
+                // By its place among all, so that one which comes or goes does not upset the turn.
+                let links = &channel.links;
+                let at = |step: usize| links[balance.next.wrapping_add(step) % links.len()];
+                (0..links.len()).map(at).find(|link| from.contains(link))
+            }
+            Balancing::LeastOutstanding { choices } => {
+                // The first two differ.
+                let first = cx.random.below(count);
+                let second = (first + 1 + cx.random.below(count - 1)) % count;
+                let further = (*choices).clamp(2, MOST_CHOICES) - 2;
+                let drawn = (0..further).map(|_| cx.random.below(count));
+                let draws = [first, second].into_iter().chain(drawn);
+                let draws = draws.map(|index| from[index as usize]);
+                let wait = |link: &u64| self.links.get(*link).map_or(u32::MAX, Link::outstanding);
+                draws.min_by_key(wait)
+            }
+            Balancing::RingHash { header, .. } => {
+                let request = call.and_then(|call| self.calls.get(call.0)?.request());
+                let place = match request.and_then(|request| request.metadata.get(header)) {
+                    Some(key) => ring::place(key),
+                    None => cx.random.u64(),
+                };
+                balance.ring.find(place, |link| from.contains(&link))
+            }
+        }
+    }
+
+    /// A call waits because no server is fit: refuses it if too many do.
+    pub(super) fn break_circuit(&mut self, cx: &mut Context<'_>, key: CallKey) {
+        let Some(call) = self.calls.get(key.0).filter(|c| matches!(c.state, State::Waiting)) else {
+            return;
+        };
+        let channel = &mut self.channels[call.channel.0 as usize];
+        let Some(breaker) = channel.config.service.breaker.as_ref() else { return };
+        let servers = channel.links.len().max(1);
+        let most = (breaker.max_pending as usize).saturating_mul(servers);
+        if channel.waiting.len() <= most {
+            return;
+        }
+        let why = text(format_args!(
+            "circuit breaker: {} calls are outstanding at each server that answers, or none does, \
+             and {most} wait",
+            breaker.max_outstanding
+        ));
+        if let Some(balance) = channel.balance.as_mut() {
+            balance.refused += 1;
+        }
+        let error = match (&call.work, call.may_have_run()) {
+            (Work::Question { id, .. }, _) => call.error(Outcome::Pending(*id)).because(why),
+            _ => call.not_executed(NotExecutedReason::Overloaded, why),
+        };
+        self.finish(cx, key, Err(error));
+    }
+
+    /// How a call that was executed, or was not, ended at this server.
+    pub(super) fn note_end(&mut self, now: Instant, link: u64, result: Result<(), &Outcome>) {
+        if result.is_err_and(is_fault) {
+            self.note_failure(now, link, true);
+        }
+    }
+
+    /// The session of a link is gone: answers are counted anew.
+    pub(super) fn recount(&mut self, link: u64) {
+        if let Some(link) = self.links.get_mut(link) {
+            link.share.reads = 0;
+            link.share.health.recount();
+        }
+    }
+
+    /// A call at this server has failed. `answered`: by the server's own word.
+    pub(super) fn note_failure(&mut self, now: Instant, link_key: u64, answered: bool) {
+        let Some(link) = self.links.get_mut(link_key) else { return };
+        let (channel, answers) = (link.channel, link.answers());
+        link.share.health.failed(answers, answered);
+        let channel = &self.channels[channel.0 as usize];
+        let Some(config) = channel.config.service.outliers.clone() else { return };
+        let Some(index) = channel.links.iter().position(|link| *link == link_key) else { return };
+        let links = channel.links.clone();
+        let mut taken = self.take_healths(&links);
+        let mut all: Vec<_> =
+            taken.iter_mut().map(|(health, answers)| (health, *answers)).collect();
+        outliers::after_failure(&config, now, &mut all, index);
+        self.put_healths(&links, taken);
+    }
+
+    fn sweep_outliers(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+        let channel = &mut self.channels[key.0 as usize];
+        let Some(config) = channel.config.service.outliers.clone() else { return };
+        let Some(balance) = channel.balance.as_mut() else { return };
+        if cx.now.since(balance.swept_at) < config.interval {
+            return;
+        }
+        balance.swept_at = cx.now;
+        let links = channel.links.clone();
+        let mut taken = self.take_healths(&links);
+        let mut all: Vec<_> =
+            taken.iter_mut().map(|(health, answers)| (health, *answers)).collect();
+        outliers::sweep(&config, cx.now, cx.random, &mut all);
+        self.put_healths(&links, taken);
+    }
+
+    fn take_healths(&mut self, links: &[u64]) -> Vec<(Health, u64)> {
+        let mut take = |link: &u64| match self.links.get_mut(*link) {
+            Some(link) => (core::mem::take(&mut link.share.health), link.answers()),
+            None => (Health::default(), 0),
+        };
+        links.iter().map(&mut take).collect()
+    }
+
+    fn put_healths(&mut self, links: &[u64], healths: Vec<(Health, u64)>) {
+        for (link, (health, _)) in links.iter().zip(healths) {
+            if let Some(link) = self.links.get_mut(*link) {
+                link.share.health = health;
+            }
+        }
+    }
+}
+
+impl Share {
+    /// A server has answered an attempt.
+    pub(super) fn connected(&mut self) {
+        self.failed = false;
+    }
+}
+
+impl Link {
+    /// Calls in flight here.
+    pub(super) fn outstanding(&self) -> u32 {
+        let numbered = self.session.as_ref().map_or(0, |session| session.slots.in_flight());
+        let live = self.live.as_ref().map_or(0, |live| live.reads.len() + live.queries.len());
+        numbered.saturating_add(u32::try_from(live).unwrap_or(u32::MAX))
+    }
+
+    /// Answers that have come from here in this session.
+    fn answers(&self) -> u64 {
+        self.session.as_ref().map_or(0, |session| session.slots.answers()) + self.share.reads
+    }
+}
+
+/// Whether the outcome says that the server is at fault.
+fn is_fault(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Executed(status) => matches!(
+            status.code(),
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        ),
+        Outcome::NotExecuted(why) => why.reason == NotExecutedReason::Overloaded,
+        Outcome::Pending(_) | Outcome::Lost | Outcome::Unanswered => true,
+    }
+}
+
+/// Whether what was sent last is not acknowledged though it is time: the first sign of death.
+fn is_unanswered(now: Instant, endpoint: &Endpoint, link: &Link) -> bool {
+    let handle = link.live.as_ref().map(|live| live.handle);
+    let connection = handle.and_then(|handle| endpoint.connection(handle));
+    connection.is_none_or(|connection| connection.is_unanswered(now))
+}
+
+fn note(links: &mut Vec<u64>, link: u64) {
+    if !links.contains(&link) {
+        links.push(link);
+    }
+}
