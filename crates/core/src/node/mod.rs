@@ -27,12 +27,13 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    Ask, Asked, Balancing, CallKey, ChannelConfig, ChannelEvent, ChannelKey, CircuitBreaker,
-    ClientMessage, EndpointState, EndpointStats, Event, FailurePercentageEjection, Finding,
-    IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, Malformed,
-    OutlierDetection, QueryKey, RING_KEY, RequestKey, ServiceConfig, SessionCommand, SessionTable,
-    SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, Told,
-    record_of,
+    Again, Ask, Asked, Balancing, CallKey, ChannelConfig, ChannelCounters, ChannelEvent,
+    ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState, EndpointStats, Event,
+    FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery, IncomingRequest, JournalCall,
+    JournalEntry, JournalRequest, Malformed, MethodConfig, MethodName, OutlierDetection, QueryKey,
+    RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
+    SessionTable, SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal,
+    SuccessRateEjection, Told, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -241,9 +242,9 @@ impl Node {
         self.client.endpoints(now, &self.endpoint, channel)
     }
 
-    /// Calls that a channel's circuit breaker has refused.
-    pub fn refused_by_breaker(&self, channel: ChannelKey) -> u64 {
-        self.client.refused_by_breaker(channel)
+    /// What a channel did beyond sending each call once.
+    pub fn channel_counters(&self, channel: ChannelKey) -> ChannelCounters {
+        self.client.channel_counters(channel)
     }
 
     /// Servers of channels, those included that closed channels still take leave of. Once it is zero

@@ -30,8 +30,9 @@ pub use event::{
 
 pub use message::Staleness;
 pub use policy::{
-    Balancing, CircuitBreaker, EndpointState, EndpointStats, FailurePercentageEjection,
-    OutlierDetection, RING_KEY, ServiceConfig, SuccessRateEjection,
+    Again, Balancing, ChannelCounters, CircuitBreaker, Codes, EndpointState, EndpointStats,
+    FailurePercentageEjection, HedgingPolicy, MethodConfig, MethodName, OutlierDetection, RING_KEY,
+    RetryPolicy, RetryThrottling, ServiceConfig, SuccessRateEjection,
 };
 
 pub use group::{ClientMessage, SessionCommand, SessionTable, Told};

@@ -2,14 +2,18 @@
 //! the service config.
 
 use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::vec::Vec;
 
+use crate::service::Code;
 use crate::time::Duration;
 
 /// The metadata key whose value chooses the server, where nothing else is said.
 pub const RING_KEY: &str = "ring-key";
 
-/// How a channel spreads calls, whom it leaves out, and how much it asks of one server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How a channel spreads calls, whom it leaves out, how much it asks of one server, and which calls it
+/// makes again.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// How calls are spread over servers that are no group.
     pub balancing: Balancing,
@@ -17,6 +21,158 @@ pub struct ServiceConfig {
     pub outliers: Option<OutlierDetection>,
     /// How much is asked of one server at once; `None`: as much as it grants slots.
     pub breaker: Option<CircuitBreaker>,
+    /// How calls are made again whose method has no settings of its own; `None`: not at all.
+    pub retry: Option<RetryPolicy>,
+    /// The share of calls that are made again at most, or hedged; `None`: as many as fail.
+    pub throttling: Option<RetryThrottling>,
+    /// Settings of methods. Of those that name a method, its service or everything, the first of the
+    /// most exact ones holds.
+    pub methods: Vec<MethodConfig>,
+}
+
+impl Default for ServiceConfig {
+    /// One server after the other, nobody left out, safe retries within a tenth of all calls.
+    fn default() -> Self {
+        Self {
+            balancing: Balancing::default(),
+            outliers: None,
+            breaker: None,
+            retry: Some(RetryPolicy::default()),
+            throttling: Some(RetryThrottling::default()),
+            methods: Vec::new(),
+        }
+    }
+}
+
+/// Settings of some methods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodConfig {
+    /// Whose settings these are.
+    pub names: Vec<MethodName>,
+    /// The longest deadline of a call; a call may have a shorter one.
+    pub timeout: Option<Duration>,
+    /// Whether calls that do not say so wait for a server.
+    pub wait_for_ready: Option<bool>,
+    /// What is done about calls that fail, or take long.
+    pub again: Again,
+    /// An idempotent call may run again at another server than the one at which it may have run. A
+    /// late copy of it could then undo a newer write.
+    pub idempotent_elsewhere: bool,
+}
+
+/// A method, a service or everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MethodName {
+    /// Every method.
+    Any,
+    /// Every method of `package.Service`.
+    Service(String),
+    /// `package.Service/Method`.
+    Method(String),
+}
+
+/// What is done about calls that fail, or take long.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Again {
+    /// What the channel does by default.
+    #[default]
+    AsUsual,
+    /// They are made again.
+    Retry(RetryPolicy),
+    /// Reads are sent to further servers before the first has answered; other calls are treated as
+    /// usual.
+    Hedge(HedgingPolicy),
+}
+
+/// How often and when a call is made again: gRFC A6.
+///
+/// Which calls are, depends on what is proved of the attempt before. One that was not executed, for
+/// want of room or since its server drains, is made again whatever its semantics. One that was executed
+/// with a status in `codes` is made again if it is a read; if it is idempotent, at the same server; else
+/// never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first included.
+    pub max_attempts: u32,
+    /// The pause before the second attempt; each is drawn within 20 percent of it.
+    pub initial_backoff: Duration,
+    /// The longest pause.
+    pub max_backoff: Duration,
+    /// By how much each pause is longer than the one before it; in thousandths.
+    pub multiplier: u32,
+    /// Statuses after which a call is made again.
+    pub codes: Codes,
+}
+
+impl Default for RetryPolicy {
+    /// Three attempts, after 50 ms and 100 ms, if the service is unavailable.
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            initial_backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_secs(1),
+            multiplier: 2_000,
+            codes: Codes::of(&[Code::Unavailable]),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// The pause after so many attempts, without jitter.
+    pub(crate) fn pause(&self, attempts: u32) -> Duration {
+        let mut pause = self.initial_backoff.min(self.max_backoff);
+        for _ in 1..attempts {
+            if pause >= self.max_backoff || self.multiplier <= 1_000 {
+                break;
+            }
+            pause = (pause.saturating_mul(self.multiplier) / 1_000).min(self.max_backoff);
+        }
+        pause
+    }
+}
+
+/// When a read is sent to further servers: gRFC A6.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HedgingPolicy {
+    /// Copies in all, the first included.
+    pub max_attempts: u32,
+    /// How long an answer is awaited before the next copy is sent.
+    pub delay: Duration,
+    /// Statuses after which the other copies, and the next one at once, may still succeed.
+    pub non_fatal: Codes,
+}
+
+/// The share of calls that are made again at most: gRFC A6. Each failure takes a token, each success
+/// brings a part of one; nothing is made again while half or less of them are left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryThrottling {
+    /// Tokens at first, and at most.
+    pub max_tokens: u32,
+    /// What a success brings; in thousandths of a token.
+    pub token_ratio: u32,
+}
+
+impl Default for RetryThrottling {
+    /// Ten tokens, and a tenth for a success.
+    fn default() -> Self {
+        Self { max_tokens: 10, token_ratio: 100 }
+    }
+}
+
+/// A set of status codes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Codes(u32);
+
+impl Codes {
+    /// These codes.
+    pub fn of(codes: &[Code]) -> Self {
+        Self(codes.iter().fold(0, |set, code| set | 1 << *code as u32))
+    }
+
+    /// Whether this code is among them.
+    pub const fn contains(self, code: Code) -> bool {
+        self.0 & (1 << code as u32) != 0
+    }
 }
 
 /// How calls are spread over servers that are no group.
@@ -177,6 +333,23 @@ pub struct EndpointStats {
     pub failures: u64,
     /// Times that it was left out as an outlier.
     pub ejections: u64,
+    /// Calls that failed there and were made again, there or elsewhere.
+    pub retries: u64,
+    /// Copies of reads that were sent there because another server took long.
+    pub hedges: u64,
+}
+
+/// What a channel did beyond sending each call once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelCounters {
+    /// Calls that were made again after they had failed.
+    pub retries: u64,
+    /// Copies of reads that were sent because a server took long.
+    pub hedges: u64,
+    /// Calls that failed and were not made again, or hedged, for want of tokens.
+    pub throttled: u64,
+    /// Calls that the circuit breaker refused.
+    pub refused: u64,
 }
 
 /// How one of a channel's servers is.

@@ -69,6 +69,20 @@ impl Metadata {
         Ok(())
     }
 
+    /// Gives a key this value and no other.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); the key has no value then.
+    pub fn set(
+        &mut self,
+        key: impl Into<String>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<(), MetadataError> {
+        let key = key.into();
+        self.0.retain(|(other, _)| *other != key);
+        self.insert(key, value)
+    }
+
     /// The first value of a key.
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)

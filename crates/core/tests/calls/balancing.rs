@@ -271,7 +271,7 @@ fn a_server_that_hangs_is_asked_no_more_than_the_circuit_breaker_lets_pass() {
         assert!(error.to_string().contains("circuit breaker"), "{error}");
     }
     let channel = world.channel;
-    assert_eq!(world.client().refused_by_breaker(channel), 3);
+    assert_eq!(world.client().channel_counters(channel).refused, 3);
     for _ in 0..3 {
         SERVERS.iter().for_each(|host| world.answer_hanging(*host));
         world.run(100);

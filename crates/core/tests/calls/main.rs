@@ -9,6 +9,7 @@ mod handlers;
 mod journal;
 mod outcomes;
 mod replicas;
+mod retries;
 mod stale;
 mod streams;
 mod workers;

@@ -14,10 +14,10 @@ use stubborn_core::node::{
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
-    Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, OutgoingCall,
-    Semantics, Shape, Status,
+    Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, NotExecuted,
+    OutgoingCall, Semantics, Shape, Status,
 };
-use stubborn_core::session::{CallId, JournalSlot, worker_incarnation};
+use stubborn_core::session::{CallId, JournalSlot, NotExecutedReason, worker_incarnation};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_core::wire::packet::steering_byte;
@@ -99,6 +99,14 @@ pub(crate) struct World {
     pub(crate) hanging: Vec<(usize, RequestKey, MethodId)>,
     /// Servers that say that they cannot do what they are asked for.
     pub(crate) lying: Vec<usize>,
+    /// What they say about coming back.
+    pub(crate) push_back: Option<&'static str>,
+    /// Servers that have no room.
+    pub(crate) refusing: Vec<usize>,
+    /// Servers that take half a second for a read.
+    pub(crate) slow_at: Vec<usize>,
+    /// What each request said of attempts before it.
+    pub(crate) previous_attempts: Vec<Option<String>>,
     pub(crate) cancelled: usize,
     pub(crate) drained: bool,
     /// What the client has asked to be written down.
@@ -157,6 +165,10 @@ impl World {
             slow: VecDeque::new(),
             hanging: Vec::new(),
             lying: Vec::new(),
+            push_back: None,
+            refusing: Vec::new(),
+            slow_at: Vec::new(),
+            previous_attempts: Vec::new(),
             cancelled: 0,
             drained: false,
             journal: Vec::new(),
@@ -599,6 +611,7 @@ impl World {
                 self.cancelled += 1;
                 self.handlers.stop(host, key);
                 self.slow.retain(|(other, _)| *other != key);
+                self.hanging.retain(|(at, other, _)| (*at, *other) != (host, key));
             }
             Event::Query(query) if self.group.is_some() => {
                 let group = self.group.as_ref().expect("a group");
@@ -634,10 +647,19 @@ impl World {
         self.ran.push((method.name().to_string(), body.clone()));
         self.ran_at.push(host);
         let now = self.now;
-        if method == &HANG {
+        let previous = call.context().metadata.get_str("grpc-previous-rpc-attempts");
+        self.previous_attempts.push(previous.map(str::to_owned));
+        if method == &HANG || method == &READ && self.slow_at.contains(&host) {
             self.hanging.push((host, key, method.id()));
-        } else if method == &FAULT && self.lying.contains(&host) {
-            let status = Status::unavailable("it lies");
+        } else if self.refusing.contains(&host) {
+            let why = NotExecuted::new(NotExecutedReason::Overloaded);
+            self.node(host).answer(now, key, Answer::NotExecuted(why));
+        } else if [&FAULT, &READ, &AGAIN].contains(&method) && self.lying.contains(&host) {
+            let mut metadata = Metadata::new();
+            if let Some(push_back) = self.push_back {
+                metadata.insert("grpc-retry-pushback-ms", push_back).expect("a pair");
+            }
+            let status = Status::unavailable("it lies").with_metadata(metadata);
             self.node(host).answer(now, key, Answer::Status(status));
         } else if method == &SLOW || method == &SLOW_READ {
             self.slow.push_back((key, body));

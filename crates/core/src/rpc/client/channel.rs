@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 
 use super::balance::Balance;
 use super::memory::Memory;
+use super::retry::{Policies, Tokens};
 use super::stale::Seen;
 use super::waiting::Waiting;
-use crate::rpc::ChannelConfig;
+use crate::rpc::{ChannelConfig, ChannelCounters};
 
 /// A user's way to a service.
 #[derive(Debug)]
@@ -31,11 +32,16 @@ pub(super) struct Channel {
     pub(super) closed: bool,
     /// None where calls go to one server after the other.
     pub(super) balance: Option<alloc::boxed::Box<Balance>>,
+    pub(super) policies: Policies,
+    pub(super) tokens: Tokens,
+    pub(super) counters: ChannelCounters,
 }
 
 impl Channel {
     pub(super) fn new(config: ChannelConfig) -> Self {
         let balance = Balance::new(&config.service).map(alloc::boxed::Box::new);
+        let policies = Policies::new(&config.service);
+        let tokens = Tokens::new(config.service.throttling.as_ref());
         Self {
             config,
             links: Vec::new(),
@@ -48,6 +54,9 @@ impl Channel {
             seen: Seen::default(),
             closed: false,
             balance,
+            policies,
+            tokens,
+            counters: ChannelCounters::default(),
         }
     }
 

@@ -185,7 +185,9 @@ impl Client {
         });
         let in_time = call.deadline.is_none_or(|deadline| deadline > cx.now);
         let may_have_run = fate == Fate::Lost || call.earlier == Earlier::MayHaveRun;
-        let no_other = self.channels[call.channel.0 as usize].links == [key];
+        let elsewhere =
+            call.request().is_some_and(|request| self.may_cross(call.channel, &request.method));
+        let no_other = elsewhere || self.channels[call.channel.0 as usize].links == [key];
         if repeatable && in_time && (no_other || !may_have_run) {
             if let Some(call) = self.calls.get_mut(call_key.0).filter(|_| may_have_run) {
                 call.earlier = Earlier::MayHaveRun;
@@ -209,7 +211,9 @@ impl Client {
         let waiting: Vec<CallKey> = self.channels[channel.0 as usize].waiting.numbered().collect();
         for key in waiting {
             let Some(call) = self.calls.get(key.0) else { continue };
-            if call.earlier == Earlier::MayHaveRun {
+            let crosses =
+                call.request().is_some_and(|request| self.may_cross(channel, &request.method));
+            if call.earlier == Earlier::MayHaveRun && !crosses {
                 let error = call.error(Outcome::Lost).because("its server was lost, then replaced");
                 self.finish(cx, key, Err(error));
             }

@@ -18,6 +18,7 @@ mod memory;
 mod place;
 mod replicas;
 mod resume;
+mod retry;
 mod settle;
 mod stale;
 mod stream;
@@ -34,6 +35,7 @@ use core::net::SocketAddr;
 use self::call::{ClientCall, Earlier, Request, State, Work};
 use self::channel::Channel;
 use self::link::Link;
+use self::retry::Retries;
 use self::stream::Stream;
 use self::timers::{Timer, Timers};
 use super::arena::Arena;
@@ -64,6 +66,8 @@ pub(crate) struct Client {
     answered: Vec<u64>,
     /// By the key of their call.
     streams: BTreeMap<u64, Stream>,
+    /// Calls that were or may be sent more than once.
+    retries: Retries,
     /// The first of the bytes by which links choose their servers' workers.
     steer_from: Option<u8>,
 }
@@ -164,7 +168,7 @@ impl Client {
     ) -> CallKey {
         let reserved = outgoing.reserved;
         let semantics = outgoing.method.semantics();
-        let (deadline, wait) = (outgoing.deadline, outgoing.wait_for_ready);
+        let (deadline, wait) = self.as_configured(key, &outgoing);
         let streams = outgoing.method.shape() != Shape::Unary;
         let shape = outgoing.method.shape();
         let request = Request {
@@ -179,6 +183,7 @@ impl Client {
         } else {
             Work::Read(request)
         };
+        let hedged = self.channels[key.0 as usize].policies.hedges;
         let call = self.begin(cx, key, work, deadline, wait);
         if streams {
             self.add_stream(cx, call, shape);
@@ -190,6 +195,9 @@ impl Client {
             (Semantics::Maybe, _) if !streams => self.send_maybe(cx, call),
             (_, Some(id)) => self.use_reserved(cx, call, id),
             (_, None) => self.enqueue(cx, call),
+        }
+        if hedged {
+            self.plan_hedge(cx, call);
         }
         call
     }
@@ -230,6 +238,7 @@ impl Client {
 
     /// Nobody waits any more: no event comes of the call.
     pub(crate) fn abandon(&mut self, cx: &mut Context<'_>, key: CallKey) {
+        self.forget_retries(cx, key);
         self.leave(cx, key);
         self.forget_stream(key);
         self.remove_call(key);
@@ -295,11 +304,11 @@ impl Client {
     }
 
     pub(crate) fn next_timeout(&mut self) -> Option<Instant> {
-        self.timers.first(&self.calls).map(|(at, _)| at)
+        self.first_timer().map(|(at, _)| at)
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
-        while let Some((at, timer)) = self.timers.first(&self.calls) {
+        while let Some((at, timer)) = self.first_timer() {
             if at > cx.now {
                 return;
             }
@@ -317,8 +326,22 @@ impl Client {
                     }
                     self.link_due(cx, key);
                 }
+                Timer::Retries => self.retries_due(cx),
             }
         }
+    }
+
+    /// The deadline of a call, and whether it waits for a server, as its method is configured.
+    fn as_configured(
+        &self,
+        key: ChannelKey,
+        call: &OutgoingCall,
+    ) -> (Option<Duration>, Option<bool>) {
+        let channel = &self.channels[key.0 as usize];
+        let own = channel.policies.of(&channel.config.service, &call.method);
+        let Some(own) = own else { return (call.deadline, call.wait_for_ready) };
+        let deadline = call.deadline.or(channel.config.deadline);
+        (crate::time::earliest(deadline, own.timeout), call.wait_for_ready.or(own.wait_for_ready))
     }
 
     fn begin(
@@ -390,6 +413,8 @@ impl Client {
         result: Result<IncomingReply, CallError>,
     ) {
         let result = if self.is_stream(key) { self.stream_ended(cx, key, result) } else { result };
+        let result =
+            if self.retries.is_empty() { result } else { self.end_retries(cx, key, result) };
         let Some(call) = self.forget_waiting(key) else { return };
         let event = match (&call.work, result) {
             (Work::Numbered(_) | Work::Read(_), result) => Event::Resolved(key, result),

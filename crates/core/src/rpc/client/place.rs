@@ -67,6 +67,9 @@ impl Client {
 
     /// The same at the queue's front, for calls that were placed before.
     pub(super) fn enqueue_again(&mut self, key: CallKey) {
+        if self.adopt_copy(key) {
+            return;
+        }
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Waiting;
         if matches!(call.work, Work::Read(_)) {
@@ -466,7 +469,7 @@ impl Client {
         (abandoned != Abandoned::NeverSent).then_some(crate::service::Outcome::Pending(id))
     }
 
-    fn cancel_read(&mut self, cx: &mut Context<'_>, link: u64, read: u64) {
+    pub(super) fn cancel_read(&mut self, cx: &mut Context<'_>, link: u64, read: u64) {
         let Some(link) = self.links.get_mut(link) else { return };
         for carrier in link.live.iter_mut().chain(&mut link.standby) {
             if let Some(key) = carrier.reads.remove(&read) {

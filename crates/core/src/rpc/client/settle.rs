@@ -240,6 +240,11 @@ impl Client {
         let peer = self.links.get(key).map(|link| link.address);
         let result = outcome_of(state);
         self.note_end(cx.now, key, result.as_ref().map(drop));
+        if let Err(outcome) = &result
+            && self.try_again(cx, call_key, key, outcome)
+        {
+            return;
+        }
         let Some(call) = self.calls.get(call_key.0) else { return };
         let result = result.map_err(|outcome| call.error(outcome).at(peer));
         let result = match (result, call.deadline) {
@@ -410,11 +415,17 @@ impl Client {
         let Some(call_key) = link.take_read(read) else { return };
         link.share.reads += 1;
         self.note_end(cx.now, key, result.as_ref().map(drop));
+        self.after_answer(key);
+        if let Err(outcome) = &result
+            && (self.copy_failed(cx, call_key, outcome)
+                || self.try_again(cx, call_key, key, outcome))
+        {
+            return;
+        }
         if let Some(call) = self.calls.get(call_key.0) {
             let result = result.map_err(|outcome| call.error(outcome).at(Some(address)));
             self.finish(cx, call_key, result);
         }
-        self.after_answer(key);
     }
 
     /// A reply that is larger than this side takes: it was executed, that much is known.

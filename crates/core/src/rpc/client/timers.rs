@@ -17,6 +17,8 @@ use crate::time::Instant;
 pub(super) enum Timer {
     Call(u64),
     Link(u64),
+    /// Calls that are made again.
+    Retries,
 }
 
 /// Stale entries that are always kept: cleaning up few gains nothing.
@@ -82,6 +84,8 @@ impl Timers {
             Timer::Link(key) => {
                 self.links.remove(&(at, key));
             }
+            // Kept elsewhere.
+            Timer::Retries => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use crate::rpc::client::Client;
 use crate::rpc::client::link::Link;
 use crate::rpc::event::ChannelKey;
-use crate::rpc::policy::{EndpointState, EndpointStats};
+use crate::rpc::policy::{ChannelCounters, EndpointState, EndpointStats};
 use crate::time::Instant;
 use crate::transport::endpoint::Endpoint;
 
@@ -23,10 +23,9 @@ impl Client {
         links.map(|link| stats_of(now, endpoint, link)).collect()
     }
 
-    /// Calls that the channel's circuit breaker has refused.
-    pub(crate) fn refused_by_breaker(&self, key: ChannelKey) -> u64 {
-        let balance = self.channels.get(key.0 as usize).and_then(|c| c.balance.as_ref());
-        balance.map_or(0, |balance| balance.refused)
+    /// What the channel did beyond sending each call once.
+    pub(crate) fn channel_counters(&self, key: ChannelKey) -> ChannelCounters {
+        self.channels.get(key.0 as usize).map_or_else(Default::default, |channel| channel.counters)
     }
 }
 
@@ -40,6 +39,8 @@ fn stats_of(now: Instant, endpoint: &Endpoint, link: &Link) -> EndpointStats {
         attempts: share.attempts,
         failures: share.health.failures,
         ejections: share.health.ejections,
+        retries: share.retries,
+        hedges: share.hedges,
     }
 }
 

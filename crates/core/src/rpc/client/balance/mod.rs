@@ -38,8 +38,6 @@ pub(super) struct Balance {
     next: usize,
     ring: Ring,
     swept_at: Instant,
-    /// Calls that the circuit breaker refused.
-    refused: u64,
     /// Kept for its memory.
     good: Vec<u64>,
     fit: Vec<u64>,
@@ -56,6 +54,10 @@ pub(super) struct Share {
     pub(super) attempts: u64,
     /// Reads that it has answered.
     pub(super) reads: u64,
+    /// Answers that the channel's tokens were counted by.
+    pub(super) counted: u64,
+    pub(super) retries: u64,
+    pub(super) hedges: u64,
     pub(super) health: Health,
 }
 
@@ -69,7 +71,6 @@ impl Balance {
             next: 0,
             ring: Ring::default(),
             swept_at: Instant::ZERO,
-            refused: 0,
             good: Vec::new(),
             fit: Vec::new(),
         })
@@ -323,9 +324,7 @@ impl Client {
              and {most} wait",
             breaker.max_outstanding
         ));
-        if let Some(balance) = channel.balance.as_mut() {
-            balance.refused += 1;
-        }
+        channel.counters.refused += 1;
         let error = match (&call.work, call.may_have_run()) {
             (Work::Question { id, .. }, _) => call.error(Outcome::Pending(*id)).because(why),
             _ => call.not_executed(NotExecutedReason::Overloaded, why),
@@ -413,7 +412,7 @@ impl Link {
     }
 
     /// Answers that have come from here in this session.
-    fn answers(&self) -> u64 {
+    pub(super) fn answers(&self) -> u64 {
         self.session.as_ref().map_or(0, |session| session.slots.answers()) + self.share.reads
     }
 }
