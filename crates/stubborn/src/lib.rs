@@ -33,6 +33,7 @@ pub mod reply;
 pub mod security;
 pub mod server;
 
+pub use client::service_config;
 pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
 pub use driver::ChannelStatus;
 pub use journal::{Journal, JournalError};

@@ -7,6 +7,7 @@ mod lossy;
 mod probe;
 mod scenario;
 mod speed;
+mod spreading;
 
 pub use lossy::{LossyFigures, LossyWork, Resender, measure_lossy};
 pub use speed::{Speed, measure_speed};

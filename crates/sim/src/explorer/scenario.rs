@@ -220,6 +220,7 @@ impl Crew {
         let certified = plan.certified.then(|| self.world.certified(&plan.name));
         self.world.caller(&plan.name, &order, |config| {
             config.slots = plan.slots;
+            config.service = super::spreading::draw(self.world.seed(), &plan.name);
             if let Some(tls) = certified {
                 config.tls = tls;
             }

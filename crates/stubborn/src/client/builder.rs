@@ -10,6 +10,7 @@ use stubborn_core::service::Channel;
 use super::connection::Connection;
 use super::endpoint::ClientEndpoint;
 use super::error::{ConnectError, ConnectErrorKind};
+use super::service_config::{self, Balancing, ServiceConfig, ServiceConfigError};
 use crate::driver::ChannelStatus;
 use crate::journal::Opened;
 use crate::naming::{Address, Resolver, at_least_one, follow};
@@ -55,6 +56,7 @@ struct Settings {
     attempt_timeout: Option<Duration>,
     resume: Option<SessionTicket>,
     reads_only: bool,
+    service: Option<ServiceConfig>,
 }
 
 impl ChannelBuilder {
@@ -188,6 +190,29 @@ impl ChannelBuilder {
     pub fn reads_only(mut self) -> Self {
         self.settings.reads_only = true;
         self
+    }
+
+    /// How calls are spread over servers that are no group. By default all go to one server, and the
+    /// next one is used when it fails.
+    pub fn balancing(mut self, balancing: Balancing) -> Self {
+        self.settings.service.get_or_insert_default().balancing = balancing;
+        self
+    }
+
+    /// Everything about choosing servers and making calls again. It takes the place of what was chosen
+    /// before.
+    pub fn service(mut self, config: ServiceConfig) -> Self {
+        self.settings.service = Some(config);
+        self
+    }
+
+    /// The same as JSON in the shape of gRPC's service config; see
+    /// [`service_config`](crate::service_config).
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
+    pub fn service_config(self, json: &str) -> Result<Self, ServiceConfigError> {
+        Ok(self.service(service_config::parse(json)?))
     }
 
     /// Opens the channel and waits until a server has answered.
@@ -341,6 +366,7 @@ impl Settings {
         }
         set(&mut config.attempt_timeout, self.attempt_timeout);
         config.resume = self.resume;
+        set(&mut config.service, self.service);
         config.session = !self.reads_only;
     }
 }

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::caller::{self, NodeCaller};
 use super::endpoint::ClientEndpoint;
+use super::service_config::{ChannelCounters, EndpointStats};
 use crate::driver::{ChannelState, ChannelStatus, Shared};
 use crate::journal::{Handle, Journal, Opened};
 use crate::security::Fingerprint;
@@ -104,6 +105,18 @@ impl Connection {
     /// The server's address, counters and estimates; `None` while there is no connection.
     pub fn stats(&self) -> Option<(SocketAddr, ConnectionStats)> {
         self.0.shared().look(|state| state.node.channel_stats(self.0.key)).flatten()
+    }
+
+    /// The servers of the channel, in the order of their addresses: state and counters of each.
+    pub fn endpoints(&self) -> Vec<EndpointStats> {
+        let endpoints = self.0.shared().change(|state, now| state.node.endpoints(now, self.0.key));
+        endpoints.unwrap_or_default()
+    }
+
+    /// What the channel did beyond sending each call once.
+    pub fn counters(&self) -> ChannelCounters {
+        let counters = self.0.shared().look(|state| state.node.channel_counters(self.0.key));
+        counters.unwrap_or_default()
     }
 
     /// Who the server proved to be: the digest of its key, and its certificate chain as DER, its own

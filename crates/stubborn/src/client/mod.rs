@@ -5,6 +5,7 @@ mod caller;
 mod connection;
 mod endpoint;
 mod error;
+pub mod service_config;
 mod stream;
 
 pub use builder::ChannelBuilder;
