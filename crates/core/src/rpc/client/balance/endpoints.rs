@@ -49,7 +49,7 @@ fn state_of(now: Instant, endpoint: &Endpoint, link: &Link) -> EndpointState {
         EndpointState::Draining
     } else if link.is_ready() {
         match () {
-            () if link.suspect || super::is_unanswered(now, endpoint, link) => {
+            () if link.suspect || super::pick::is_unanswered(now, endpoint, link) => {
                 EndpointState::Silent
             }
             () if link.share.health.is_ejected(now) => EndpointState::Ejected,

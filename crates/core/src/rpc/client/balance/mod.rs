@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod outliers;
+mod pick;
 mod ring;
 
 use alloc::vec::Vec;
@@ -13,7 +14,6 @@ use core::net::SocketAddr;
 
 pub(super) use outliers::Health;
 
-use self::outliers::Turn;
 use self::ring::Ring;
 use super::Client;
 use super::call::{State, Work};
@@ -24,10 +24,6 @@ use crate::rpc::policy::{Balancing, ServiceConfig};
 use crate::service::{Code, Outcome, text};
 use crate::session::NotExecutedReason;
 use crate::time::Instant;
-use crate::transport::endpoint::Endpoint;
-
-/// The most servers that one call is drawn from.
-const MOST_CHOICES: u32 = 10;
 
 /// How a channel that does more than use one server after the other chooses.
 #[derive(Debug)]
@@ -199,114 +195,6 @@ impl Client {
         }
     }
 
-    /// The server for a call, or for a copy of it that goes to none of `except`. `slot`: whether it
-    /// takes one.
-    pub(super) fn pick(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: ChannelKey,
-        call: Option<CallKey>,
-        slot: bool,
-        except: &[u64],
-    ) -> Option<u64> {
-        self.sweep_outliers(cx, key);
-        let mut balance = self.channels[key.0 as usize].balance.take()?;
-        let mut found = self.sort_out(cx, key, &mut balance, slot, except);
-        if found.is_none() {
-            let from = if balance.good.is_empty() { &balance.fit } else { &balance.good };
-            found = self.choose(cx, key, call, from, &balance);
-        }
-        if found.is_some() {
-            balance.next = balance.next.wrapping_add(1);
-        }
-        self.channels[key.0 as usize].balance = Some(balance);
-        found
-    }
-
-    /// Finds out who is good and who is fit. Returns a server that is due for a probe.
-    fn sort_out(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: ChannelKey,
-        balance: &mut Balance,
-        slot: bool,
-        except: &[u64],
-    ) -> Option<u64> {
-        balance.good.clear();
-        balance.fit.clear();
-        let channel = &self.channels[key.0 as usize];
-        let most = channel.config.service.breaker.as_ref().map_or(u32::MAX, |b| b.max_outstanding);
-        let pause = channel.config.service.outliers.as_ref().map(outliers::probe_pause);
-        let alone = channel.links.len() == 1;
-        for link_key in &channel.links {
-            let Some(link) = self.links.get_mut(*link_key) else { continue };
-            let usable = link.is_ready() && !link.draining && (!link.suspect || alone);
-            if !usable || except.contains(link_key) || link.outstanding() >= most {
-                continue;
-            }
-            if slot && !link.session.as_ref().is_some_and(|session| session.slots.has_room()) {
-                continue;
-            }
-            let answers = link.answers();
-            let turn = link.share.health.turn(cx.now, answers);
-            if let (Turn::Probe, Some(pause)) = (turn, pause) {
-                link.share.health.probing(cx.now + pause);
-                return Some(*link_key);
-            }
-            balance.fit.push(*link_key);
-            if turn == Turn::Good && !is_unanswered(cx.now, cx.endpoint, link) {
-                balance.good.push(*link_key);
-            }
-        }
-        None
-    }
-
-    fn choose(
-        &self,
-        cx: &mut Context<'_>,
-        key: ChannelKey,
-        call: Option<CallKey>,
-        from: &[u64],
-        balance: &Balance,
-    ) -> Option<u64> {
-        let channel = &self.channels[key.0 as usize];
-        let count = from.len() as u64;
-        if count < 2 {
-            return from.first().copied();
-        }
-        match &channel.config.service.balancing {
-            Balancing::PickFirst => {
-                let current = channel.links.get(channel.current);
-                current.filter(|current| from.contains(current)).or(from.first()).copied()
-            }
-            Balancing::RoundRobin => {
-                // By its place among all, so that one which comes or goes does not upset the turn.
-                let links = &channel.links;
-                let at = |step: usize| links[balance.next.wrapping_add(step) % links.len()];
-                (0..links.len()).map(at).find(|link| from.contains(link))
-            }
-            Balancing::LeastOutstanding { choices } => {
-                // The first two differ.
-                let first = cx.random.below(count);
-                let second = (first + 1 + cx.random.below(count - 1)) % count;
-                let further = (*choices).clamp(2, MOST_CHOICES) - 2;
-                let drawn = (0..further).map(|_| cx.random.below(count));
-                let draws = [first, second].into_iter().chain(drawn);
-                let draws = draws.map(|index| from[index as usize]);
-                let wait = |link: &u64| self.links.get(*link).map_or(u32::MAX, Link::outstanding);
-                draws.min_by_key(wait)
-            }
-            Balancing::RingHash { header, .. } => {
-                let request = call.and_then(|call| self.calls.get(call.0)?.request());
-                let place = match request.and_then(|request| request.metadata.get(header)) {
-                    Some(key) => ring::place(key),
-                    None => cx.random.u64(),
-                };
-                balance.ring.find(place, |link| from.contains(&link))
-            }
-        }
-    }
-
     /// A call waits because no server is fit: refuses it if too many do.
     pub(super) fn break_circuit(&mut self, cx: &mut Context<'_>, key: CallKey) {
         let Some(call) = self.calls.get(key.0).filter(|c| matches!(c.state, State::Waiting)) else {
@@ -365,11 +253,12 @@ impl Client {
 
     fn sweep_outliers(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
         let channel = &mut self.channels[key.0 as usize];
-        let Some(config) = channel.config.service.outliers.clone() else { return };
+        let Some(config) = channel.config.service.outliers.as_ref() else { return };
         let Some(balance) = channel.balance.as_mut() else { return };
         if cx.now.since(balance.swept_at) < config.interval {
             return;
         }
+        let config = config.clone();
         balance.swept_at = cx.now;
         let links = channel.links.clone();
         let mut taken = self.take_healths(&links);
@@ -432,13 +321,6 @@ fn is_fault(outcome: &Outcome) -> bool {
         Outcome::NotExecuted(why) => why.reason == NotExecutedReason::Overloaded,
         Outcome::Pending(_) | Outcome::Lost | Outcome::Unanswered => true,
     }
-}
-
-/// Whether what was sent last is not acknowledged though it is time: the first sign of death.
-fn is_unanswered(now: Instant, endpoint: &Endpoint, link: &Link) -> bool {
-    let handle = link.live.as_ref().map(|live| live.handle);
-    let connection = handle.and_then(|handle| endpoint.connection(handle));
-    connection.is_none_or(|connection| connection.is_unanswered(now))
 }
 
 fn note(links: &mut Vec<u64>, link: u64) {
