@@ -79,7 +79,9 @@ impl Metadata {
         value: impl Into<Vec<u8>>,
     ) -> Result<(), MetadataError> {
         let key = key.into();
-        self.0.retain(|(other, _)| *other != key);
+        if let Some(pairs) = &mut self.0 {
+            pairs.retain(|(other, _)| *other != key);
+        }
         self.insert(key, value)
     }
 
