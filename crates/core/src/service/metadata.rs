@@ -82,6 +82,7 @@ impl Metadata {
         if let Some(pairs) = &mut self.0 {
             pairs.retain(|(other, _)| *other != key);
         }
+        self.0.take_if(|pairs| pairs.is_empty());
         self.insert(key, value)
     }
 
