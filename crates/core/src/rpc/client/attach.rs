@@ -269,5 +269,8 @@ impl Client {
         self.move_reads(channel);
         self.pump(cx, channel);
         self.keep_standbys(cx, channel);
+        if self.spreads(channel) {
+            self.seek_all(cx, channel);
+        }
     }
 }

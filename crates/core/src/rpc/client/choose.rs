@@ -64,7 +64,7 @@ impl Client {
             self.channels[link.channel.0 as usize].current = index;
         }
         for other in links.into_iter().filter(|other| *other != key) {
-            let stays = self.wants_standby(other);
+            let stays = self.wants_standby(other) || self.keeps_connected(other);
             let Some(link) = self.links.get_mut(other) else { continue };
             if core::mem::take(&mut link.yielded) && link.session.is_none() && !stays {
                 link.silent_since = None;
