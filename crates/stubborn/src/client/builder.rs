@@ -10,7 +10,10 @@ use stubborn_core::service::Channel;
 use super::connection::Connection;
 use super::endpoint::ClientEndpoint;
 use super::error::{ConnectError, ConnectErrorKind};
-use super::service_config::{self, Balancing, ServiceConfig, ServiceConfigError};
+use super::service_config::{
+    self, Balancing, CircuitBreaker, MethodConfig, OutlierDetection, RetryPolicy, ServiceConfig,
+    ServiceConfigError,
+};
 use crate::driver::ChannelStatus;
 use crate::journal::Opened;
 use crate::naming::{Address, Resolver, at_least_one, follow};
@@ -196,6 +199,32 @@ impl ChannelBuilder {
     /// next one is used when it fails.
     pub fn balancing(mut self, balancing: Balancing) -> Self {
         self.settings.service.get_or_insert_default().balancing = balancing;
+        self
+    }
+
+    /// Leaves servers out for a while that can be reached and answer badly. By default none is.
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.settings.service.get_or_insert_default().outliers = Some(detection);
+        self
+    }
+
+    /// Bounds what one server is asked at once. By default only its slots do.
+    pub fn circuit_breaker(mut self, breaker: CircuitBreaker) -> Self {
+        self.settings.service.get_or_insert_default().breaker = Some(breaker);
+        self
+    }
+
+    /// How calls that failed are made again where that is safe; `None`: not at all. By default there
+    /// are three attempts. Methods with settings of their own ([`method`](Self::method)) are not
+    /// concerned.
+    pub fn retry(mut self, policy: impl Into<Option<RetryPolicy>>) -> Self {
+        self.settings.service.get_or_insert_default().retry = policy.into();
+        self
+    }
+
+    /// Settings of some methods: deadline, retries or hedging.
+    pub fn method(mut self, config: MethodConfig) -> Self {
+        self.settings.service.get_or_insert_default().methods.push(config);
         self
     }
 
