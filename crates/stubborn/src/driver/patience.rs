@@ -48,11 +48,13 @@ impl Patience {
     }
 
     /// There is nothing to do: whether to look again soon, instead of sleeping.
+    #[cfg(any(test, feature = "replica"))]
     pub(crate) fn stays_awake(&mut self, now: Instant) -> bool {
         self.stays_awake_for(now, || false)
     }
 
-    /// The same, for as long as a commit takes if there is one to wait for.
+    /// There is nothing to do: whether to look again soon, instead of sleeping; for as long as a commit
+    /// takes if there is one to wait for.
     pub(crate) fn stays_awake_for(&mut self, now: Instant, commit: impl FnOnce() -> bool) -> bool {
         match self.awake_until {
             Some(until) if now < until => return true,
