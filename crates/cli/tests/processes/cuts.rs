@@ -11,6 +11,9 @@ use crate::world::World;
 /// What a node has for an election timeout by default, at least.
 const ELECTION_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// First commits should come within so many of them.
+const TIMEOUTS: u32 = 5;
+
 /// A test that waits for longer hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
@@ -26,6 +29,10 @@ fn serves_on(name: &str, size: usize, cut: impl FnOnce(&mut World, &[usize])) {
     let first = world.first_change_after(at);
     let timeouts = first.as_secs_f64() / ELECTION_TIMEOUT.as_secs_f64();
     println!("{name}, {size} nodes: first commit after {first:?}, {timeouts:.2} election timeouts");
+    if first > ELECTION_TIMEOUT * TIMEOUTS {
+        // How it stands now may say why.
+        println!("{}", world.cluster.evidence());
+    }
     world.progress();
     // Nodes go on trying.
     while !world.cluster.network.cuts_are_felt() {

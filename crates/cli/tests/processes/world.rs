@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use stubborn::kv::compare_and_swap_request::Expected;
-use stubborn::kv::{CompareAndSwapRequest, GetRequest, KvClient};
+use stubborn::kv::{CompareAndSwapReply, CompareAndSwapRequest, GetReply, GetRequest, KvClient};
+use stubborn::{CallState, Outcome};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -42,8 +43,7 @@ async fn count_up(
         let expected = Some(Expected::Revision(known.revision));
         let request = CompareAndSwapRequest { key: known.key.clone(), expected, swap: Some(value) };
         let begun = Instant::now();
-        let reply = client.compare_and_swap(request).await;
-        let reply = reply.unwrap_or_else(|error| panic!("{} is not resolved: {error}", known.key));
+        let Some(reply) = change(&client, request, known.revision).await else { continue };
         assert!(reply.swapped, "{}, change {}: {reply:?}", known.key, known.changes + 1);
         known.changes += 1;
         known.revision = reply.revision;
@@ -54,6 +54,39 @@ async fn count_up(
         done.send_modify(|done| *done += 1);
     }
     known
+}
+
+/// Makes a change, and asks until it is known what came of it, however long that takes. `None` if it
+/// did not run and never will.
+async fn change(
+    client: &KvClient,
+    request: CompareAndSwapRequest,
+    before: u64,
+) -> Option<CompareAndSwapReply> {
+    let key = request.key.clone();
+    let id = match client.compare_and_swap(request).await {
+        Ok(reply) => return Some(reply),
+        Err(error) => match error.outcome() {
+            Outcome::Pending(id) => *id,
+            Outcome::NotExecuted(_) => return None,
+            _ => panic!("{key}: {error}"),
+        },
+    };
+    loop {
+        match client.compare_and_swap_outcome(id).await {
+            Ok(CallState::Replied(reply)) => return Some(reply),
+            Ok(CallState::NotExecuted(_)) => return None,
+            // What came of it shows: nobody else changes the key.
+            Ok(CallState::AlreadySettled) => {
+                let Ok(reply) = client.get(GetRequest { key: key.clone() }).await else { continue };
+                let revision = reply.pair.map_or(0, |pair| pair.revision);
+                let changed = CompareAndSwapReply { swapped: true, revision };
+                return (revision != before).then_some(changed);
+            }
+            Ok(CallState::Executing | CallState::NotArrived) | Err(_) => {}
+            Ok(other) => panic!("{key}: {other:?}"),
+        }
+    }
 }
 
 /// Reads a key, which is as its only caller knows it. A read that nobody answers says nothing.
@@ -134,7 +167,7 @@ impl World {
             let ended = self.runtime.block_on(async { timeout(STANDSTILL, done).await });
             match ended.map(|ended| ended.map(drop)) {
                 Ok(Ok(())) => return,
-                // Not a reason to fail: the callers say whether it was too long.
+                // Not a reason to fail: the machine may be busy with other things.
                 Err(_) if self.changes() > before => {}
                 ended => {
                     let (waited, evidence) = (begun.elapsed(), self.cluster.evidence());
@@ -154,14 +187,22 @@ impl World {
         let mut changes = others;
         for caller in std::mem::take(&mut self.callers) {
             let known = self.runtime.block_on(caller).unwrap();
-            let get = self.client.get(GetRequest { key: known.key.clone() }).into_future();
-            let pair = self.runtime.block_on(get).unwrap().pair.unwrap();
+            let pair = self.read(&known.key).pair.unwrap();
             assert_eq!(pair.value, known.changes.to_string());
             assert_eq!(pair.revision, known.revision);
             changes += known.changes;
         }
-        let get = self.client.get(GetRequest { key: "none".into() }).into_future();
         // A revision is a change: there are as many as callers know of.
-        assert_eq!(self.runtime.block_on(get).unwrap().revision, changes);
+        assert_eq!(self.read("none").revision, changes);
+    }
+
+    /// Asks until it is answered.
+    fn read(&self, key: &str) -> GetReply {
+        loop {
+            let get = self.client.get(GetRequest { key: key.into() }).into_future();
+            if let Ok(reply) = self.runtime.block_on(get) {
+                return reply;
+            }
+        }
     }
 }
