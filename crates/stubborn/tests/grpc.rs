@@ -304,6 +304,35 @@ async fn a_method_that_the_server_does_not_have_is_not_executed() {
     assert_eq!(not_executed(&error), Some(NotExecutedReason::UnknownMethod));
 }
 
+#[tokio::test]
+async fn a_request_that_is_too_large_or_no_message_is_not_executed() {
+    let identity = Identity::self_signed(["localhost"]).unwrap();
+    let limits = stubborn::Limits { message: 10_000, ..stubborn::Limits::default() };
+    let server = Server::bind("127.0.0.1:0")
+        .identity(identity.clone())
+        .limits(limits)
+        .grpc(Grpc::new())
+        .start()
+        .await
+        .unwrap();
+    let pin = identity.fingerprint().unwrap();
+    let address = format!("grpcs://{}?pin={pin}", server.local_addr());
+    let channel = stubborn::connect(&address).await.unwrap();
+    const CHECK: stubborn::Method = stubborn::Method::new(
+        "grpc.health.v1.Health/Check",
+        stubborn::Semantics::Read,
+        stubborn::Shape::Unary,
+    );
+    for (body, reason) in [
+        (vec![0; 10_001], NotExecutedReason::TooLarge),
+        (vec![255; 3], NotExecutedReason::Malformed),
+    ] {
+        let request = stubborn::Encoded::from_body(CHECK.id(), body.into());
+        let error = soon(channel.raw_unary::<()>(&CHECK, request).raw()).await.unwrap_err();
+        assert_eq!(not_executed(&error), Some(reason), "{error}");
+    }
+}
+
 // --- ids -----------------------------------------------------------------------------------------
 
 #[tokio::test]

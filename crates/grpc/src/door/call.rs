@@ -30,7 +30,7 @@ use super::port::DoorPort;
 use super::{Inner, Stage};
 use crate::codec::RawCodec;
 use crate::outlet::{Early, Next, Outlet};
-use crate::{CALL_ID, words};
+use crate::{CALL_ID, NOT_EXECUTED, words};
 
 /// The latest that a deadline can lie ahead; one beyond is none.
 const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -208,8 +208,11 @@ impl Arriving {
 
     /// Reads the request, and that no other follows.
     async fn only_message(&mut self) -> Result<Bytes, Failure> {
-        let message = self.requests.message().await?;
-        let more = message.is_some() && self.requests.message().await?.is_some();
+        let message = self.requests.message().await.map_err(unread)?;
+        let more = match &message {
+            Some(_) => self.requests.message().await.map_err(unread)?.is_some(),
+            None => false,
+        };
         if self.intake.is_broken() {
             return Err(refuse(Reason::Cancelled, "the request broke off"));
         }
@@ -508,6 +511,16 @@ fn failure(answer: &Answer) -> Failure {
 
 fn refuse(reason: Reason, why: impl Into<std::borrow::Cow<'static, str>>) -> Failure {
     words::not_executed_to(&NotExecuted::because(reason, why))
+}
+
+/// The request could not be read, so that no handler was started.
+fn unread(mut status: Failure) -> Failure {
+    let reason = match status.code() {
+        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Reason::TooLarge,
+        _ => Reason::Malformed,
+    };
+    status.metadata_mut().insert(NOT_EXECUTED, reason.to_wire().into());
+    status
 }
 
 /// The deadline of a unary call has passed. A read ends with it.
