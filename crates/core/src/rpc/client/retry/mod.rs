@@ -316,10 +316,7 @@ fn drawn(cx: &mut Context<'_>, pause: Duration) -> Duration {
 
 /// Whether a server that did not execute a call for this reason may do so later, or another one now.
 fn may_pass(reason: NotExecutedReason) -> bool {
-    matches!(
-        reason,
-        NotExecutedReason::Overloaded | NotExecutedReason::Draining | NotExecutedReason::Corrupted
-    )
+    matches!(reason, NotExecutedReason::Overloaded | NotExecutedReason::Draining)
 }
 
 fn listed(policy: &RetryPolicy, status: &Status, place: Where) -> Where {
