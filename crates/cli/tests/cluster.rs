@@ -1,9 +1,9 @@
 //! `stubborn up` and what is used with it: real processes, killed with SIGKILL.
 #![cfg(unix)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -97,6 +97,94 @@ fn values_outlive_the_leader_and_then_all_nodes_at_once() {
     assert_eq!(cluster.run("kv", &["cas", "a", "4", "--revision", "2"]).status.code(), Some(1));
     assert_eq!(cluster.succeed("kv", &["list"]), "a\t3\n");
     cluster.stop();
+}
+
+/// `stubborn kv watch`, and the lines that it prints.
+struct Watch {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    fn begin(cluster: &Cluster, args: &[&str]) -> Self {
+        let args = [&["kv", "--json", "watch"], args].concat();
+        let mut process = stubborn(&args)
+            .env("STUBBORN_DATA", &cluster.data)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        let line = self.lines.next().expect("the watch goes on").unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_watch_goes_on_without_loss_or_repetition_while_each_node_is_killed_once() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(cluster.succeed("kv", &["put", "a/old", "0"]), "revision 1\n");
+    let mut watch = Watch::begin(&cluster, &["a/", "--from", "1"]);
+    assert_eq!(watch.next(), serde_json::json!({ "event": "watching", "revision": 0 }));
+    assert_eq!((watch.next()["key"].as_str(), watch.next_put(&cluster)), (Some("a/old"), 2));
+    // The leader is among them, and whichever node serves the watch.
+    let mut again = Vec::new();
+    for node in 1..=3 {
+        cluster.kill(node);
+        let before = watch.next_put(&cluster);
+        assert_eq!(watch.next_put(&cluster), before + 1);
+        let config = data.join(format!("node-{node}/node.conf"));
+        let config = config.to_str().unwrap();
+        let again_up = stubborn(&["node", "--config", config]).stdout(Stdio::null()).spawn();
+        again.push(Killed(again_up.unwrap()));
+        while !cluster.reaches(node) {}
+    }
+    assert_eq!(cluster.succeed("kv", &["delete", "a/old"]), "revision 9\n");
+    let gone = serde_json::json!({ "event": "delete", "key": "a/old", "revision": 9 });
+    assert_eq!(watch.next(), gone);
+}
+
+/// A process that ends with this.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Watch {
+    /// Puts a key that is watched, which is the next that is told; its revision.
+    fn next_put(&mut self, cluster: &Cluster) -> u64 {
+        let said = cluster.succeed("kv", &["put", "a/new", "1"]);
+        let told = self.next();
+        let revision = told["revision"].as_u64().unwrap();
+        assert_eq!(said, format!("revision {revision}\n"), "{told}");
+        assert_eq!((told["event"].as_str(), told["key"].as_str()), (Some("put"), Some("a/new")));
+        revision
+    }
+}
+
+impl Cluster {
+    /// Whether a node answers.
+    fn reaches(&self, node: usize) -> bool {
+        let told = self.run("status", &["--json"]).stdout;
+        let told: Value = serde_json::from_slice(&told).unwrap_or_default();
+        told["nodes"][node - 1]["reachable"] == true
+    }
 }
 
 #[test]

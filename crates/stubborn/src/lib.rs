@@ -47,10 +47,10 @@ pub use stubborn_core::node::SessionTicket;
 pub use stubborn_core::service::{
     Answer, Applied, Begun, BidiStream, BoxFuture, Call, CallContext, CallError, CallState, Caller,
     Calling, Channel, ClientStream, Clock, Code, DecodeError, Encoded, Finished, Handling, Image,
-    IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, NotExecuted,
-    NotTaken, Outcome, OutgoingCall, Peer, Piece, Port, RegisterError, Registry, Replies,
-    ReplySender, RequestSender, Requests, RestoreError, Semantics, Service, ServiceDescriptor,
-    Shape, Status, StreamCall, StreamEnd, StreamKind, UnaryCall,
+    IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, Next,
+    NotExecuted, NotTaken, Outcome, OutgoingCall, Peer, Piece, Port, RegisterError, Registry,
+    Replies, ReplySender, RequestSender, Requests, RestoreError, Semantics, Service,
+    ServiceDescriptor, Shape, Status, StreamCall, StreamEnd, StreamKind, UnaryCall,
 };
 pub use stubborn_core::session::{
     CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,

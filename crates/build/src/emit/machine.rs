@@ -52,6 +52,8 @@ fn driven(stub: &Stub<'_>, name: &Ident, machine: &Ident, generic: &Ident) -> To
         .filter(is_query)
         .map(|m| arm(stub, m, machine, generic, &quote!(&self.machine, message)))
         .collect();
+    let streams: Vec<_> = stub.watched().map(|m| stream_arm(stub, m, machine, generic)).collect();
+    let next = next(stub, &streams);
     let apply = body(stub, &commands, &quote!((at, request)), "is no command of this group");
     let query = body(stub, &queries, &quote!(request), "is no query of this group");
     quote! {
@@ -81,6 +83,8 @@ fn driven(stub: &Stub<'_>, name: &Ident, machine: &Ident, generic: &Ident) -> To
             fn query(&self, method: usize, request: &#runtime::Encoded) -> #runtime::Answer {
                 #query
             }
+
+            #next
 
             fn snapshot(&self) -> #runtime::Image {
                 <#generic as #machine>::snapshot(&self.machine)
@@ -113,6 +117,49 @@ fn body(stub: &Stub<'_>, arms: &[TokenStream], unused: &TokenStream, why: &str) 
         match method {
             #(#arms)*
             _ => #otherwise,
+        }
+    }
+}
+
+/// The machine's streams; without one, the trait's own answer stands.
+fn next(stub: &Stub<'_>, arms: &[TokenStream]) -> Option<TokenStream> {
+    if arms.is_empty() {
+        return None;
+    }
+    let runtime = &stub.runtime;
+    Some(quote! {
+        fn next(
+            &self,
+            method: usize,
+            request: &#runtime::Encoded,
+            position: u64,
+        ) -> ::core::result::Result<#runtime::Next, #runtime::Answer> {
+            match method {
+                #(#arms)*
+                _ => ::core::result::Result::Err(#runtime::Answer::Status(
+                    #runtime::Status::unimplemented("the method is no stream of this group"),
+                )),
+            }
+        }
+    })
+}
+
+fn stream_arm(
+    stub: &Stub<'_>,
+    method: &StubMethod<'_>,
+    machine: &Ident,
+    generic: &Ident,
+) -> TokenStream {
+    let StubMethod { index, request, .. } = method;
+    let (runtime, descriptor) = (&stub.runtime, stub.descriptor());
+    let name = machine_trait::name(method);
+    quote! {
+        #index => {
+            let id = #descriptor.methods[#index].id();
+            let message = request.decode::<#request>(id).map_err(#runtime::Answer::unreadable)?;
+            let next = <#generic as #machine>::#name(&self.machine, message, position)
+                .map_err(#runtime::Answer::Status)?;
+            ::core::result::Result::Ok(next.map(|reply| #runtime::Encoded::new(id, &reply)))
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
     );
     let deprecated = stub.deprecated();
     let methods = stub.replicated().map(|m| method(stub, m));
+    let streams = stub.watched().map(|m| stream(stub, m));
     Some(quote! {
         #docs
         #deprecated
@@ -47,6 +48,8 @@ pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
             }
 
             #(#methods)*
+
+            #(#streams)*
 
             #[doc = " The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a"]
             #[doc = " large state in pieces that are made while the machine goes on. Machines with the"]
@@ -82,6 +85,28 @@ fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
             #receiver,
             request: #request,
         ) -> ::core::result::Result<#reply, #runtime::Status>;
+    }
+}
+
+fn stream(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
+    let StubMethod { request, reply, .. } = method;
+    let (runtime, name) = (&stub.runtime, name(method));
+    let docs = method.docs(&[
+        "What comes next for a caller who has everything up to `position`: 0 for one who has nothing \
+         yet, and larger with each message. Whichever replica is asked, the same follows a position, \
+         so that the stream goes on at another replica when one fails."
+            .into(),
+        "Asked again when the state has changed.".into(),
+    ]);
+    let deprecated = method.deprecated();
+    quote! {
+        #docs
+        #deprecated
+        fn #name(
+            &self,
+            request: #request,
+            position: u64,
+        ) -> ::core::result::Result<#runtime::Next<#reply>, #runtime::Status>;
     }
 }
 

@@ -65,6 +65,13 @@ impl<'a> Stub<'a> {
         self.unary().filter(|m| m.method.semantics != Semantics::Maybe)
     }
 
+    /// The streams that a replicated machine answers.
+    fn watched(&self) -> impl Iterator<Item = &StubMethod<'a>> {
+        self.methods.iter().filter(|m| {
+            m.method.shape == Shape::ServerStreaming && m.method.semantics == Semantics::Read
+        })
+    }
+
     /// The name of the static with the descriptor.
     fn descriptor(&self) -> Ident {
         ident(&self.names.descriptor)

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use stubborn::kv::compare_and_swap_request::Expected;
 use stubborn::kv::{
-    CompareAndSwapRequest, DeleteRequest, GetRequest, KvClient, ListRequest, Pair, PutRequest,
+    Change, CompareAndSwapRequest, DeleteRequest, GetRequest, KvClient, ListRequest, Pair,
+    PutRequest, Removal, WatchRequest, change, watch_request,
 };
 
 use crate::error::{Error, Exit};
@@ -74,6 +75,24 @@ enum Command {
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
     },
+    /// Print the changes of keys as they come, until interrupted.
+    ///
+    /// In the order of their revisions, each once, also when nodes fail. Prints REVISION, what was done
+    /// (put or delete), KEY and VALUE; with --json an object for each, and one at the beginning with
+    /// the revision after which the changes are. The cluster keeps the latest changes, 16 MiB of them:
+    /// if the next one is not kept any more, the command ends and says so. List the keys then, and
+    /// watch from the revision after that of the list.
+    Watch {
+        /// What the keys begin with.
+        #[arg(default_value = "")]
+        prefix: String,
+        /// Begin with the change of this revision; else with the next one.
+        #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+        from: Option<u64>,
+        /// Watch the key PREFIX alone, not those that begin with it.
+        #[arg(long, requires = "prefix")]
+        key: bool,
+    },
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -97,6 +116,7 @@ enum Request {
     Delete(DeleteRequest),
     Swap(CompareAndSwapRequest),
     List { prefix: String, limit: usize },
+    Watch(WatchRequest),
 }
 
 fn read(command: Command) -> Result<Request, Error> {
@@ -114,6 +134,13 @@ fn read(command: Command) -> Result<Request, Error> {
         }
         Command::List { prefix, limit } => {
             Request::List { prefix, limit: limit.unwrap_or(usize::MAX) }
+        }
+        Command::Watch { prefix, from, key } => {
+            let keys = match key {
+                true => watch_request::Keys::Key(prefix),
+                false => watch_request::Keys::Prefix(prefix),
+            };
+            Request::Watch(WatchRequest { keys: Some(keys), from: from.unwrap_or(0) })
         }
     })
 }
@@ -160,6 +187,7 @@ async fn perform(client: &KvClient, request: Request, out: &Output) -> Result<()
         }
         Request::Swap(request) => return swap(client, request, out).await,
         Request::List { prefix, limit } => return list(client, prefix, limit, out).await,
+        Request::Watch(request) => return watch(client, request, out).await,
     }
     Ok(())
 }
@@ -203,6 +231,36 @@ async fn list(client: &KvClient, prefix: String, limit: usize, out: &Output) -> 
         }
     }
     out.json(&json!({ "pairs": pairs, "revision": revision, "more": !after.is_empty() }));
+    Ok(())
+}
+
+async fn watch(client: &KvClient, request: WatchRequest, out: &Output) -> Result<(), Error> {
+    let mut replies = client.watch(request).await?;
+    let mut begun = false;
+    while let Some(reply) = replies.message().await? {
+        if !std::mem::replace(&mut begun, true) {
+            out.json(&json!({ "event": "watching", "revision": reply.revision }));
+        }
+        for Change { change } in reply.changes {
+            match change {
+                Some(change::Change::Put(pair)) => {
+                    let Pair { key, value, revision, .. } = &pair;
+                    let value = String::from_utf8_lossy(value);
+                    out.line(format_args!("{revision}\tput\t{key}\t{value}"));
+                    if out.is_json() {
+                        let mut told = shown(&pair);
+                        told["event"] = "put".into();
+                        out.json(&told);
+                    }
+                }
+                Some(change::Change::Removal(Removal { key, revision })) => {
+                    out.line(format_args!("{revision}\tdelete\t{key}"));
+                    out.json(&json!({ "event": "delete", "key": key, "revision": revision }));
+                }
+                None => {}
+            }
+        }
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 use stubborn::kv::{
     CompareAndSwapReply, CompareAndSwapRequest, DeleteReply, DeleteRequest, GetReply, GetRequest,
     KvClient, KvMachine, KvReplica, ListReply, ListRequest, Pair, PutReply, PutRequest, Store,
+    WatchReply, WatchRequest,
 };
 use stubborn::{Applied, Identity, Image, Piece, Replica, RestoreError, Status, Trust};
 
@@ -50,6 +51,14 @@ impl KvMachine for Next {
 
     fn list(&self, request: ListRequest) -> Result<ListReply, Status> {
         self.0.list(request)
+    }
+
+    fn watch(
+        &self,
+        request: WatchRequest,
+        position: u64,
+    ) -> Result<stubborn::Next<WatchReply>, Status> {
+        self.0.watch(request, position)
     }
 
     fn snapshot(&self) -> Image {

@@ -27,13 +27,13 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    Again, Ask, Asked, Balancing, CallKey, ChannelConfig, ChannelCounters, ChannelEvent,
+    Again, Ask, Asked, Balancing, Batch, CallKey, ChannelConfig, ChannelCounters, ChannelEvent,
     ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState, EndpointStats, Event,
     FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery, IncomingRequest, JournalCall,
     JournalEntry, JournalRequest, Malformed, MethodConfig, MethodName, OutlierDetection, QueryKey,
     RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
     SessionTable, SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal,
-    SuccessRateEjection, Told, record_of,
+    SuccessRateEjection, Told, Watch, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -302,6 +302,19 @@ impl Node {
     /// fresh as it asks for. Its caller asks elsewhere.
     pub fn too_stale(&mut self, now: Instant, request: RequestKey) {
         self.with_server(now, |server, cx| server.too_stale(cx, request));
+    }
+
+    /// Answers a question for what follows in a stream of reads, which came with
+    /// [`IncomingRequest::watch`]: these messages, with which the client has everything up to
+    /// `position`. The stream is ended with [`answer`](Self::answer).
+    pub fn answer_watch(
+        &mut self,
+        now: Instant,
+        request: RequestKey,
+        position: u64,
+        messages: Batch,
+    ) {
+        self.with_server(now, |server, cx| server.answer_watch(cx, request, position, &messages));
     }
 
     /// Asks the clients whose sessions are attached to this replica to move to another one: it is cut

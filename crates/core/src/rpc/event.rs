@@ -10,6 +10,7 @@ use super::config::SessionTicket;
 use super::group::SessionCommand;
 use super::message::Staleness;
 use super::server::IncomingQuery;
+use super::watch::Watch;
 use crate::service::{
     Call, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, RequestKind,
 };
@@ -177,6 +178,10 @@ pub struct IncomingRequest {
     /// For a read: how old the state may be that it is answered from. None where it has to be that of
     /// now.
     pub stale: Option<Box<Staleness>>,
+    /// For a read that asks for what follows in a stream: how. It is answered with
+    /// [`Node::answer_watch`](crate::node::Node::answer_watch), or as any other request, which ends the
+    /// stream.
+    pub watch: Option<Box<Watch>>,
     /// The message and what is known of the call. The driver sets the context's clock.
     pub call: Call<Encoded>,
 }

@@ -11,6 +11,7 @@ use stubborn_rope::Rope;
 use super::codec::{COPIED, Head, Malformed, MessageBuffer, Reader, Writer, duration_number};
 use super::kept::Kept;
 use super::stream::Part;
+use super::watch::Watch;
 use crate::service::{Code, Metadata, MethodId, NotExecuted, Shape, Status, StreamEnd};
 use crate::session::{
     Attached, CallId, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId, SessionSecret,
@@ -54,6 +55,12 @@ pub(crate) enum ToServer {
     StaleRead {
         read: u64,
         stale: Staleness,
+        payload: RequestPayload,
+    },
+    /// Asks for what follows in a stream of reads, which the payload names each time.
+    Watch {
+        read: u64,
+        watch: Watch,
         payload: RequestPayload,
     },
     CancelRead {
@@ -160,6 +167,13 @@ pub(crate) enum ToClient {
         read: u64,
         why: NotExecuted,
     },
+    /// What follows in a stream of reads: the client has everything up to `position` with these
+    /// messages, encoded as [`Batch`](super::watch::Batch) does.
+    Watched {
+        read: u64,
+        position: u64,
+        messages: Rope,
+    },
     /// The replica cannot tell that its state is as fresh as the read asks for: another one may.
     ReadTooStale {
         read: u64,
@@ -219,6 +233,7 @@ const CLOSE_SESSION: u8 = 0x0b;
 const STALE_READ: u8 = 0x0c;
 const STREAM: u8 = 0x0d;
 const CANCEL_STREAM: u8 = 0x0e;
+const WATCH: u8 = 0x0f;
 
 const OPENED: u8 = 0x41;
 const ATTACHED: u8 = 0x42;
@@ -239,6 +254,7 @@ const SESSION_BUSY: u8 = 0x50;
 const READ_TOO_STALE: u8 = 0x51;
 const AS_OF: u8 = 0x52;
 const MEMBERS: u8 = 0x53;
+const WATCHED: u8 = 0x54;
 const NO_STREAM: u8 = 0x60;
 
 /// Added to the number of a status in the reply of a stream, which has its end behind it.
@@ -310,6 +326,13 @@ impl ToServer {
                 w.byte(STALE_READ).varint(read).varint(stale.seen).duration(Some(stale.at_most));
                 body = payload.encode(&mut w);
             }
+            Self::Watch { read, watch, payload } => {
+                let Watch { stale, position, room, hold } = watch;
+                w.byte(WATCH).varint(read).varint(stale.map_or(0, |stale| stale.seen));
+                w.duration(stale.map(|stale| stale.at_most)).varint(position);
+                w.varint(room).duration(Some(hold));
+                body = payload.encode(&mut w);
+            }
             Self::CancelRead { read } => {
                 w.byte(CANCEL_READ).varint(read);
             }
@@ -358,6 +381,11 @@ impl ToServer {
             STALE_READ => Self::StaleRead {
                 read: r.varint()?,
                 stale: Staleness { seen: r.varint()?, at_most: r.duration()?.ok_or(Malformed)? },
+                payload: RequestPayload::decode(&mut r)?,
+            },
+            WATCH => Self::Watch {
+                read: r.varint()?,
+                watch: watch(&mut r)?,
                 payload: RequestPayload::decode(&mut r)?,
             },
             CANCEL_READ => Self::CancelRead { read: r.varint()? },
@@ -591,6 +619,10 @@ impl ToClient {
                 w.byte(READ_NOT_EXECUTED).varint(read);
                 w.varint(why.reason.to_wire()).text(&why.detail);
             }
+            Self::Watched { read, position, messages } => {
+                w.byte(WATCHED).varint(read).varint(position);
+                body = messages;
+            }
             Self::ReadTooStale { read } => {
                 w.byte(READ_TOO_STALE).varint(read);
             }
@@ -718,6 +750,11 @@ impl ToClient {
             READ_NOT_EXECUTED => {
                 Self::ReadNotExecuted { read: r.varint()?, why: not_executed(&mut r)? }
             }
+            WATCHED => Self::Watched {
+                read: r.varint()?,
+                position: r.varint()?,
+                messages: r.rest().into(),
+            },
             READ_TOO_STALE => Self::ReadTooStale { read: r.varint()? },
             DRAINING => Self::Draining,
             MEMBERS => Self::Members { version: r.varint()?, addresses: addresses(&mut r)? },
@@ -804,6 +841,16 @@ fn shape(byte: u8) -> Option<Shape> {
     [Shape::ClientStreaming, Shape::ServerStreaming, Shape::BidiStreaming]
         .into_iter()
         .find(|shape| shape_byte(*shape) == byte)
+}
+
+fn watch(r: &mut Reader) -> Result<Watch, Malformed> {
+    let (seen, at_most) = (r.varint()?, r.duration()?);
+    Ok(Watch {
+        stale: at_most.map(|at_most| Staleness { seen, at_most }),
+        position: r.varint()?,
+        room: r.varint()?,
+        hold: r.duration()?.ok_or(Malformed)?,
+    })
 }
 
 fn flag(byte: u8) -> Result<bool, Malformed> {

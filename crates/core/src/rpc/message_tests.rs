@@ -96,6 +96,17 @@ fn part() -> impl Strategy<Value = Part> {
     })
 }
 
+fn watching() -> impl Strategy<Value = Watch> {
+    let stale = proptest::option::of((0..=ID, 0..1u64 << 50));
+    (stale, 0..=ID, 0..=ID, 0..1u64 << 50).prop_map(|(stale, position, room, hold)| Watch {
+        stale: stale
+            .map(|(seen, micros)| Staleness { seen, at_most: Duration::from_micros(micros) }),
+        position,
+        room,
+        hold: Duration::from_micros(hold),
+    })
+}
+
 fn to_server() -> impl Strategy<Value = ToServer> {
     prop_oneof![
         (any::<[u8; 16]>(), any::<u32>())
@@ -119,6 +130,11 @@ fn to_server() -> impl Strategy<Value = ToServer> {
             ToServer::StaleRead { read, stale, payload }
         }),
         (0..=ID).prop_map(|read| ToServer::CancelRead { read }),
+        (0..=ID, watching(), request()).prop_map(|(read, watch, payload)| ToServer::Watch {
+            read,
+            watch,
+            payload
+        }),
         request().prop_map(ToServer::Maybe),
         Just(ToServer::CloseSession),
         (position(), shape(), 0..=ID, request()).prop_map(|(at, shape, window, payload)| {
@@ -167,6 +183,9 @@ fn to_client() -> impl Strategy<Value = ToClient> {
         (0..=ID, reply()).prop_map(|(read, reply)| ToClient::ReadReply { read, reply }),
         (0..=ID, why()).prop_map(|(read, why)| ToClient::ReadNotExecuted { read, why }),
         (0..=ID).prop_map(|read| ToClient::ReadTooStale { read }),
+        (0..=ID, 0..=ID, list(any::<u8>(), 0..2_000)).prop_map(|(read, position, messages)| {
+            ToClient::Watched { read, position, messages: bytes::Bytes::from(messages).into() }
+        }),
         (0..=ID, list("[a-z0-9.:]{0,30}", 0..9))
             .prop_map(|(version, addresses)| ToClient::Members { version, addresses }),
         Just(ToClient::Draining),

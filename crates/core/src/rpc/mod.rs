@@ -20,6 +20,7 @@ mod server;
 mod spares;
 mod stored;
 mod stream;
+mod watch;
 
 pub use codec::Malformed;
 pub use config::{ChannelConfig, SessionTicket};
@@ -38,6 +39,7 @@ pub use policy::{
 pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};
 pub use stored::{Ask, Asked, record_of};
+pub use watch::{Batch, Watch};
 
 pub(crate) use assembly::{Assembly, Progress};
 pub(crate) use client::Client;

@@ -20,6 +20,7 @@ use super::message::{
     Parts, PlainRequest, ReplyPayload, RequestPayload, Staleness, ToClient, ToServer, as_of,
     session_reference,
 };
+use super::watch::Watch;
 use crate::limits::Limits;
 use crate::service::{
     Answer, Call, CallContext, Clock, Encoded, Metadata, NotExecuted, Peer, RequestKind, Shape,
@@ -68,9 +69,25 @@ struct Pending {
 #[derive(Debug)]
 enum PendingKind {
     Numbered { attachment: Attachment, slot: u32, sequence: u64 },
-    Read { client: u64, read: u64, stale: Option<Staleness> },
+    Read { client: u64, read: u64 },
     Maybe,
     Stream { place: Place, sequence: u64, shape: Shape },
+}
+
+/// How a read is to be answered.
+#[derive(Debug)]
+struct How {
+    stale: Option<Staleness>,
+    watch: Option<Box<Watch>>,
+}
+
+impl How {
+    /// From the state of now.
+    const NOW: Self = Self { stale: None, watch: None };
+
+    fn watch(watch: Watch) -> Self {
+        Self { stale: watch.stale, watch: Some(Box::new(watch)) }
+    }
 }
 
 impl Server {
@@ -219,7 +236,7 @@ impl Server {
             PendingKind::Numbered { attachment, slot, sequence } => {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
-            PendingKind::Read { client, read, .. } => self.answer_read(cx, client, read, answer),
+            PendingKind::Read { client, read } => self.answer_read(cx, client, read, answer),
             PendingKind::Maybe | PendingKind::Stream { .. } => {}
         }
         self.check_drained(cx);
@@ -297,10 +314,13 @@ impl Server {
                 self.cancel_stream(cx, client, (slot, sequence), overdue)?;
             }
             ToServer::Query { query, call, secret } => self.query(cx, client, query, call, secret),
-            ToServer::Read { read, payload } => self.read(cx, client, read, None, payload)?,
+            ToServer::Read { read, payload } => self.read(cx, client, read, How::NOW, payload)?,
             // Its state is never old.
             ToServer::StaleRead { read, payload, .. } => {
-                self.read(cx, client, read, None, payload)?;
+                self.read(cx, client, read, How::NOW, payload)?;
+            }
+            ToServer::Watch { read, watch, payload } => {
+                self.read(cx, client, read, How::watch(watch), payload)?;
             }
             ToServer::CancelRead { read } => self.cancel_read(cx, client, read),
             ToServer::Maybe(_) => return Err(Violation("a maybe call came as a message")),
@@ -389,13 +409,25 @@ impl Server {
         id: Option<CallId>,
         payload: RequestPayload,
     ) -> Option<RequestKey> {
+        self.start_as(cx, client, kind, id, How::NOW, payload)
+    }
+
+    fn start_as(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: u64,
+        kind: PendingKind,
+        id: Option<CallId>,
+        how: How,
+        payload: RequestPayload,
+    ) -> Option<RequestKey> {
         let state = self.clients.get_mut(client)?;
         let deadline = payload.deadline.map(|left| cx.now + left);
-        let (request_kind, read, stale) = match &kind {
-            PendingKind::Numbered { .. } => (RequestKind::Numbered, None, None),
-            PendingKind::Read { read, stale, .. } => (RequestKind::Read, Some(*read), *stale),
-            PendingKind::Maybe => (RequestKind::Maybe, None, None),
-            PendingKind::Stream { shape, .. } => (RequestKind::Stream(*shape), None, None),
+        let (request_kind, read) = match &kind {
+            PendingKind::Numbered { .. } => (RequestKind::Numbered, None),
+            PendingKind::Read { read, .. } => (RequestKind::Read, Some(*read)),
+            PendingKind::Maybe => (RequestKind::Maybe, None),
+            PendingKind::Stream { shape, .. } => (RequestKind::Stream(*shape), None),
         };
         let key = RequestKey(self.requests.insert(Pending { kind, deadline }));
         if let Some(read) = read {
@@ -413,7 +445,8 @@ impl Server {
             key,
             method: payload.method,
             kind: request_kind,
-            stale: stale.map(Box::new),
+            stale: how.stale.map(Box::new),
+            watch: how.watch,
             call: Call::new(encoded, context),
         }));
         Some(key)
@@ -437,7 +470,7 @@ impl Server {
         cx: &mut Context<'_>,
         client: u64,
         read: u64,
-        stale: Option<Staleness>,
+        how: How,
         payload: RequestPayload,
     ) -> Result<(), Violation> {
         let Some(state) = self.clients.get(client) else { return Ok(()) };
@@ -455,7 +488,7 @@ impl Server {
             let why = NotExecuted::new(reason);
             self.send(cx, client, ToClient::ReadNotExecuted { read, why });
         } else {
-            self.start(cx, client, PendingKind::Read { client, read, stale }, None, payload);
+            self.start_as(cx, client, PendingKind::Read { client, read }, None, how, payload);
         }
         Ok(())
     }
@@ -494,7 +527,9 @@ impl Server {
                 self.say(cx, client, verdict);
             }
             ToServer::Part(part) => self.stream_too_large(cx, client, &part)?,
-            ToServer::Read { read, .. } | ToServer::StaleRead { read, .. } => {
+            ToServer::Read { read, .. }
+            | ToServer::StaleRead { read, .. }
+            | ToServer::Watch { read, .. } => {
                 self.send(cx, client, ToClient::ReadNotExecuted { read, why: larger_than(limit) });
             }
             _ => return Err(Violation("a control message is too large")),

@@ -141,6 +141,7 @@ impl SessionCommand {
             ToServer::Query { .. }
             | ToServer::Read { .. }
             | ToServer::StaleRead { .. }
+            | ToServer::Watch { .. }
             | ToServer::CancelRead { .. }
             | ToServer::Part(_)
             | ToServer::Maybe(_) => {

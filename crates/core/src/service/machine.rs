@@ -14,6 +14,7 @@ use super::method::{MethodId, Semantics, ServiceDescriptor, Shape};
 use super::outcome::NotExecuted;
 use super::registry::RegisterError;
 use super::server::Answer;
+use super::watch::Next;
 use crate::session::NotExecutedReason;
 use crate::time::Instant;
 
@@ -90,6 +91,16 @@ pub trait Machine: Send + 'static {
     /// Answers a request without changing anything.
     fn query(&self, method: usize, request: &Encoded) -> Answer;
 
+    /// What a stream of reads has next for a caller who has everything up to `position`: 0 for one who
+    /// has nothing yet. `request` is that of the stream, the same each time.
+    ///
+    /// # Errors
+    /// What the stream ends with, if not well.
+    fn next(&self, method: usize, request: &Encoded, position: u64) -> Result<Next, Answer> {
+        let _ = (method, request, position);
+        Err(refuse("the machine answers no streams"))
+    }
+
     /// The state as it is now, as bytes that [`restore`](Self::restore) reads.
     fn snapshot(&self) -> Image;
 
@@ -121,6 +132,10 @@ impl<M: Machine + ?Sized> Machine for Box<M> {
 
     fn query(&self, method: usize, request: &Encoded) -> Answer {
         (**self).query(method, request)
+    }
+
+    fn next(&self, method: usize, request: &Encoded, position: u64) -> Result<Next, Answer> {
+        (**self).next(method, request, position)
     }
 
     fn snapshot(&self) -> Image {
@@ -244,7 +259,7 @@ impl Machines {
         match (called.shape(), called.semantics()) {
             (Shape::Unary, Semantics::Read) => machine.query(index, request),
             (Shape::Unary, _) => machine.apply(at, index, request),
-            _ => refuse(format!("{called} streams, which a group cannot do yet")),
+            _ => refuse(format!("{called} streams: {NO_STREAMS}")),
         }
     }
 
@@ -259,7 +274,22 @@ impl Machines {
                 "{called} was called as a read, but at this group it has side effects: compile the \
                  caller with the group's .proto file"
             )),
-            _ => refuse(format!("{called} streams, which a group cannot do yet")),
+            _ => refuse(format!("{called} streams, and was called as if it did not")),
+        }
+    }
+
+    /// What a stream of reads has next: see [`Machine::next`].
+    ///
+    /// # Errors
+    /// What the stream ends with, if not well.
+    pub fn next(&self, method: MethodId, request: &Encoded, position: u64) -> Result<Next, Answer> {
+        let Some((machine, index)) = self.find(method) else { return Err(unknown()) };
+        let machine = &self.machines[machine];
+        let called = &machine.descriptor().methods[index];
+        match (called.shape(), called.semantics()) {
+            (Shape::ServerStreaming, Semantics::Read) => machine.next(index, request, position),
+            (Shape::Unary, _) => Err(refuse(format!("{called} does not stream at this group"))),
+            _ => Err(refuse(format!("{called} streams: {NO_STREAMS}"))),
         }
     }
 
@@ -290,6 +320,10 @@ impl fmt::Debug for Machines {
         f.debug_list().entries(self.descriptors().map(|d| d.name)).finish()
     }
 }
+
+/// What a group says of streams that it does not run.
+const NO_STREAMS: &str =
+    "a group of replicas runs only streams of the server that have no side effects";
 
 fn unknown() -> Answer {
     refuse("the group does not have the method")

@@ -15,6 +15,7 @@ mod registry;
 mod server;
 mod status;
 mod stream;
+mod watch;
 
 pub use client::{
     Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
@@ -33,3 +34,4 @@ pub use stream::{
     BidiStream, ClientStream, Finished, NotTaken, Port, Replies, ReplySender, RequestSender,
     Requests, StreamCall, StreamKind,
 };
+pub use watch::Next;

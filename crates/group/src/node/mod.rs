@@ -21,13 +21,14 @@ mod peers;
 mod pieces;
 mod relay;
 mod roster;
+mod watches;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use stubborn_core::node::{
-    CallKey, ChannelConfig, ChannelKey, Event, IncomingQuery, IncomingRequest, Node, RequestKey,
-    RequestKind, ServerConfig,
+    Batch, CallKey, ChannelConfig, ChannelKey, Event, IncomingQuery, IncomingRequest, Node,
+    RequestKey, RequestKind, ServerConfig,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{Answer, Encoded, Machines, Metadata, MethodId, OutgoingCall, Status};
@@ -37,6 +38,7 @@ use stubborn_core::transport::endpoint::{Received, Transmit};
 use self::peers::{BEAT, Heard, Peers, TELL};
 use self::relay::node_at;
 use self::roster::Followed;
+use self::watches::{Found, Watches, Watching};
 use crate::replica::{Fault, PacketError, Replica, Standing};
 use crate::replication::{Durable, MemberChange, NodeId, Refused, Write};
 
@@ -48,6 +50,10 @@ const BUSY: Duration = Duration::from_millis(50);
 /// How long a read that may be answered from an older state waits for the leader's word: then its
 /// client asks elsewhere.
 const STALE_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How old the state may be when a question of a stream of reads is answered that there is nothing: if
+/// it may be older, its client asks elsewhere.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a node hears of no leader before it asks its clients to try another one, and again: it
 /// may be cut off, or be no member any more.
@@ -66,6 +72,7 @@ pub struct GroupNode {
     /// is fresh enough.
     impatient: VecDeque<(Instant, u64)>,
     next_read: u64,
+    watches: Watches,
     renews_at: Instant,
     leader: Option<NodeId>,
     /// When clients were last asked to try another node.
@@ -79,6 +86,7 @@ pub struct GroupNode {
 #[derive(Debug)]
 enum Read {
     Call { key: RequestKey, method: MethodId, request: Encoded },
+    Watch(Box<Watching>),
     Question(Box<IncomingQuery>),
 }
 
@@ -114,6 +122,7 @@ impl GroupNode {
             read_of: BTreeMap::new(),
             impatient: VecDeque::new(),
             next_read: 0,
+            watches: Watches::default(),
             leader: None,
             sent_away: now,
             events: VecDeque::new(),
@@ -138,6 +147,7 @@ impl GroupNode {
         self.peers.handle_timeout(now, &mut self.node);
         self.send_away_if_cut_off(now);
         self.push_back_reads(now);
+        self.end_watches(now);
         if now >= self.renews_at {
             self.renews_at = now + self.replica.renew_every();
             let sessions = self.node.attached_sessions();
@@ -151,7 +161,8 @@ impl GroupNode {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let replica = Some(self.replica.poll_timeout().min(self.renews_at));
-        earliest(earliest(self.node.poll_timeout(), self.peers.poll_timeout()), replica)
+        let others = earliest(self.peers.poll_timeout(), self.watches.poll_timeout());
+        earliest(earliest(self.node.poll_timeout(), others), replica)
     }
 
     /// The disk has all writes up to this number.
@@ -262,6 +273,7 @@ impl GroupNode {
             }
             self.replica.flush(now);
             self.carry_out(now);
+            self.show_watches(now);
             if self.node.is_quiet(now) {
                 break;
             }
@@ -315,7 +327,10 @@ impl GroupNode {
                 self.replica.read(read);
             }
             Event::Cancelled(key) => match self.read_of.remove(&key) {
-                Some(read) => drop(self.reads.remove(&read)),
+                Some(read) => {
+                    self.reads.remove(&read);
+                    self.watches.remove(read);
+                }
                 None => self.events.push_back(GroupEvent::Node(Event::Cancelled(key))),
             },
             Event::Resolved(key, result) => {
@@ -340,8 +355,12 @@ impl GroupNode {
         if !known || request.kind != RequestKind::Read {
             return self.events.push_back(GroupEvent::Node(Event::Request(request)));
         }
-        let IncomingRequest { key, method, call, stale, .. } = request;
-        let read = self.note_read(Read::Call { key, method, request: call.into_message() });
+        let IncomingRequest { key, method, call, stale, watch, .. } = request;
+        let request = call.into_message();
+        let read = self.note_read(match watch {
+            Some(watch) => Read::Watch(Box::new(Watching { key, method, request, watch: *watch })),
+            None => Read::Call { key, method, request },
+        });
         self.read_of.insert(key, read);
         match stale {
             None => self.replica.read(read),
@@ -361,8 +380,12 @@ impl GroupNode {
     /// Sends clients elsewhere whose reads have waited for the leader long enough.
     fn push_back_reads(&mut self, now: Instant) {
         while let Some((_, read)) = self.impatient.pop_front_if(|(until, _)| *until <= now) {
-            if let Some(Read::Call { key, .. }) = self.reads.get(&read) {
-                let key = *key;
+            let key = match self.reads.get(&read) {
+                Some(Read::Call { key, .. }) => Some(*key),
+                Some(Read::Watch(watching)) => Some(watching.key),
+                Some(Read::Question(_)) | None => None,
+            };
+            if let Some(key) = key {
                 self.reads.remove(&read);
                 self.read_of.remove(&key);
                 self.node.too_stale(now, key);
@@ -377,11 +400,56 @@ impl GroupNode {
                 let answer = self.replica.query(method, &request);
                 self.node.answer(now, key, answer);
             }
+            Some(Read::Watch(watching)) => self.watch(now, read, *watching),
             Some(Read::Question(query)) => {
                 let finding = self.replica.find(&query);
                 self.node.answer_query(now, query.key, finding);
             }
             None => {} // cancelled
+        }
+    }
+
+    /// Answers a question for what follows in a stream of reads, or keeps it.
+    fn watch(&mut self, now: Instant, read: u64, mut watching: Watching) {
+        match watching.find(self.replica.machines()) {
+            what @ (Found::Nothing | Found::Unfinished) => {
+                self.replica.is_fresh(now, FRESH);
+                let seen = matches!(what, Found::Nothing);
+                self.watches.keep(now, read, watching, seen);
+            }
+            what => self.answer_watch(now, watching.key, what),
+        }
+    }
+
+    /// Answers questions for which there is something now.
+    fn show_watches(&mut self, now: Instant) {
+        let applied = self.replica.applied();
+        for (key, what) in self.watches.look(now, applied, self.replica.machines()) {
+            self.answer_watch(now, key, what);
+        }
+    }
+
+    /// Answers questions that were kept for long enough.
+    fn end_watches(&mut self, now: Instant) {
+        while let Some(watching) = self.watches.take_over(now) {
+            if self.replica.is_fresh(now, FRESH) {
+                let nothing = Found::Messages(watching.watch.position, Batch::new());
+                self.answer_watch(now, watching.key, nothing);
+            } else {
+                self.read_of.remove(&watching.key);
+                self.node.too_stale(now, watching.key);
+            }
+        }
+    }
+
+    fn answer_watch(&mut self, now: Instant, key: RequestKey, what: Found) {
+        self.read_of.remove(&key);
+        match what {
+            Found::Messages(position, messages) => {
+                self.node.answer_watch(now, key, position, messages);
+            }
+            Found::End(answer) => self.node.answer(now, key, answer),
+            Found::Nothing | Found::Unfinished => {}
         }
     }
 

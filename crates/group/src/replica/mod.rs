@@ -315,6 +315,16 @@ impl Replica {
         self.state.query(method, request)
     }
 
+    /// Whether the state is known to hold everything that was committed so long ago. If that is soon not
+    /// so any more, the leader is asked.
+    pub fn is_fresh(&mut self, now: Instant, at_most: Duration) -> bool {
+        let age = self.reads.age(now);
+        if age.is_none_or(|age| age > at_most / 4) {
+            self.reads.ask_soon();
+        }
+        age.is_some_and(|age| age <= at_most)
+    }
+
     /// What is known of a call that a client asks about; to be asked as a read.
     pub fn find(&self, query: &IncomingQuery) -> Finding {
         self.state.table().query(query)

@@ -298,7 +298,7 @@ impl Client {
     }
 }
 
-fn nothing() -> Encoded {
+pub(super) fn nothing() -> Encoded {
     Command { client: 0, number: 0 }.encode()
 }
 

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use stubborn_core::service::{
-    Answer, Applied, Encoded, Image, Machine, Machines, Metadata, Method, Piece, RestoreError,
-    Semantics, ServiceDescriptor, Shape,
+    Answer, Applied, Encoded, Image, Machine, Machines, Metadata, Method, Next, Piece,
+    RestoreError, Semantics, ServiceDescriptor, Shape,
 };
 
 /// Counts one command, and answers with the count.
@@ -21,7 +21,11 @@ pub(super) const PUT: Method = Method::new("sim.Ledger/Put", Semantics::ExactlyO
 /// Answers with the value of a register.
 pub(super) const LOOK: Method = Method::new("sim.Ledger/Look", Semantics::Read, Shape::Unary);
 
-const METHODS: &[Method] = &[ADD, GET, PUT, LOOK];
+/// Tells every command, with its count.
+pub(super) const WATCH: Method =
+    Method::new("sim.Ledger/Watch", Semantics::Read, Shape::ServerStreaming);
+
+const METHODS: &[Method] = &[ADD, GET, PUT, LOOK, WATCH];
 
 static DESCRIPTOR: ServiceDescriptor =
     ServiceDescriptor { name: "sim.Ledger", methods: METHODS, file_descriptor_set: &[] };
@@ -43,6 +47,27 @@ impl Command {
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let [client, number] = words(bytes)?;
         Some(Self { client, number })
+    }
+}
+
+/// What who watches is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) command: Command,
+    pub(super) count: u64,
+}
+
+impl Told {
+    fn encode(self) -> Encoded {
+        let Self { command: Command { client, number }, count } = self;
+        let body: Vec<u8> =
+            [client, number, count].into_iter().flat_map(u64::to_be_bytes).collect();
+        Encoded::from_body(WATCH.id(), body.into())
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [client, number, count] = words(bytes)?;
+        Some(Self { command: Command { client, number }, count })
     }
 }
 
@@ -93,6 +118,8 @@ pub(super) struct Line {
 pub(super) struct Ledger {
     pub(super) lines: BTreeMap<Command, Line>,
     registers: BTreeMap<u64, u64>,
+    /// The commands in the order of their counts.
+    order: Vec<Command>,
 }
 
 impl Ledger {
@@ -164,6 +191,10 @@ impl Machine for Evolving {
         self.ledger.query(method, request)
     }
 
+    fn next(&self, _: usize, _: &Encoded, position: u64) -> Result<Next, Answer> {
+        Ok(self.ledger.next(position))
+    }
+
     fn snapshot(&self) -> Image {
         let ledger = self.ledger.snapshot();
         match self.version {
@@ -197,6 +228,7 @@ impl Ledger {
         let count = self.lines.len() as u64 + 1;
         let before = self.lines.insert(command, Line { count, index: at.index });
         assert_eq!(before, None, "{command:?} runs a second time");
+        self.order.push(command);
         answer(&ADD, count)
     }
 
@@ -206,6 +238,13 @@ impl Ledger {
             return answer(&LOOK, self.registers.get(&key).copied().unwrap_or_default());
         }
         answer(&GET, self.lines.len() as u64)
+    }
+
+    /// A position is the count of the last command that was told.
+    fn next(&self, position: u64) -> Next {
+        let Some(command) = self.order.get(position as usize) else { return Next::Wait(position) };
+        let count = position + 1;
+        Next::Message(Told { command: *command, count }.encode(), count)
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -227,6 +266,10 @@ impl Ledger {
             (Command { client, number }, Line { count, index })
         };
         self.lines = lines.as_chunks().0.iter().map(line).collect();
+        let mut order: Vec<_> =
+            self.lines.iter().map(|(command, line)| (line.count, *command)).collect();
+        order.sort_unstable();
+        self.order = order.into_iter().map(|(_, command)| command).collect();
         self.registers =
             registers.as_chunks().0.iter().map(|[key, value]| (*key, *value)).collect();
         Ok(())

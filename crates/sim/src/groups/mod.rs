@@ -13,6 +13,7 @@ mod ledger;
 mod process;
 mod scenario;
 mod storage;
+mod watcher;
 
 use std::io::Write;
 use std::time::Duration;
@@ -49,6 +50,8 @@ counts! {
         upgrades: "upgrades",
         /// Reads that might be answered from an older state.
         stale_reads: "reads of older states",
+        /// Messages that those who watch were told.
+        watched: "messages watched",
         /// Entries that were applied, over all replicas.
         applied: "entries applied",
         /// Nodes that lost power.

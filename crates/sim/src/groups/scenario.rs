@@ -11,6 +11,7 @@ use stubborn_group::replication::{self, Members, NodeId};
 use super::NodeCounts;
 use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
+use super::watcher::Watcher;
 use crate::network::Guard;
 use crate::nodes::{Nodes, Trouble, host, rule};
 use crate::world::{World, millis, secs};
@@ -64,10 +65,16 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
             cluster.lock().to_damage = Some(node);
         });
     }
+    let watchers = random.below(3);
+    for id in clients + 1..=clients + watchers {
+        let takes = if random.chance(0.3) { millis(random.below(100)) } else { Duration::ZERO };
+        let watcher = Watcher::new(cluster.clone(), id, takes, random.unit() * 0.02);
+        world.spawn(watcher.run());
+    }
     world.sleep(length).await;
     drop(weather);
     heal(&cluster);
-    settle(&cluster, clients).await;
+    settle(&cluster, clients + watchers).await;
     let moved = world.state().moves_mid_call;
     let counts = cluster.lock().counts;
     NodeCounts { moved, ..counts }

@@ -149,6 +149,76 @@ pub struct ListReply {
     #[prost(uint64, tag = "3")]
     pub revision: u64,
 }
+/// Which changes to tell.
+#[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct WatchRequest {
+    /// The first revision to tell; 0: the one after the latest.
+    #[prost(uint64, tag = "3")]
+    pub from: u64,
+    /// The keys; if none of these is given, all.
+    #[prost(oneof = "watch_request::Keys", tags = "1, 2")]
+    pub keys: ::core::option::Option<watch_request::Keys>,
+}
+/// Nested message and enum types in `WatchRequest`.
+pub mod watch_request {
+    /// The keys; if none of these is given, all.
+    #[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Oneof)]
+    #[prost(prost_path = "::stubborn::prost")]
+    pub enum Keys {
+        /// This key alone.
+        #[prost(string, tag = "1")]
+        Key(::stubborn::prost::alloc::string::String),
+        /// Those that begin with this.
+        #[prost(string, tag = "2")]
+        Prefix(::stubborn::prost::alloc::string::String),
+    }
+}
+/// Changes, in the order of their revisions.
+#[derive(Clone, PartialEq, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct WatchReply {
+    /// The changes. There is none in the first reply of a watch, which comes at once.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::stubborn::prost::alloc::vec::Vec<Change>,
+    /// Changes up to this revision were told, as far as they are of keys that are watched. In the first
+    /// reply: those after it will be.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+/// A change of a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct Change {
+    /// What it was.
+    #[prost(oneof = "change::Change", tags = "1, 2")]
+    pub change: ::core::option::Option<change::Change>,
+}
+/// Nested message and enum types in `Change`.
+pub mod change {
+    /// What it was.
+    #[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Oneof)]
+    #[prost(prost_path = "::stubborn::prost")]
+    pub enum Change {
+        /// The key has this value since.
+        #[prost(message, tag = "1")]
+        Put(super::Pair),
+        /// The key was taken away.
+        #[prost(message, tag = "2")]
+        Removal(super::Removal),
+    }
+}
+/// A key that was taken away.
+#[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct Removal {
+    /// The key.
+    #[prost(string, tag = "1")]
+    pub key: ::stubborn::prost::alloc::string::String,
+    /// The revision of the change.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 /// Keys and values, replicated. A change runs exactly once, whatever fails; a read sees every change
 /// that ended before it began.
 ///
@@ -158,6 +228,9 @@ pub struct ListReply {
 ///
 /// Every change has a revision: a number larger than that of every change before it. A change that
 /// changes nothing (a key deleted that is not there, a comparison that fails) has none of its own.
+///
+/// The latest changes are kept for those who watch: as many as have 16 MiB together, keys and values,
+/// with 64 bytes for each.
 ///
 /// Implement it with plain `async fn`s and serve it with [`KvServer`].
 #[allow(clippy::wrong_self_convention)]
@@ -206,6 +279,19 @@ pub trait Kv: ::core::marker::Send + ::core::marker::Sync + 'static {
         call: ::stubborn::Call<ListRequest>,
     ) -> impl ::core::future::Future<
         Output = ::core::result::Result<ListReply, ::stubborn::Status>,
+    > + ::core::marker::Send;
+    /// Tells the changes of keys as they come: in the order of their revisions, each once, without a gap,
+    /// also when the replica that tells them fails. Ends with OUT_OF_RANGE if the next change is not kept
+    /// any more, because the watch began too late or its reader was too slow: the status names the oldest
+    /// that is. List the keys then, and watch from the revision after that of the list.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn watch(
+        &self,
+        call: ::stubborn::Call<WatchRequest>,
+        replies: ::stubborn::ReplySender<WatchReply>,
+    ) -> impl ::core::future::Future<
+        Output = ::core::result::Result<(), ::stubborn::Status>,
     > + ::core::marker::Send;
 }
 /// Serves a [`Kv`].
@@ -389,6 +475,60 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
             }
         }
     }
+    fn stream(
+        &self,
+        method: usize,
+        request: ::stubborn::Call<::stubborn::Encoded>,
+        port: ::std::sync::Arc<dyn ::stubborn::Port>,
+    ) -> ::stubborn::Handling {
+        match method {
+            5usize => {
+                let handler = ::std::sync::Arc::clone(&self.handler);
+                ::std::boxed::Box::pin(async move {
+                    let id = KV_DESCRIPTOR.methods[5usize].id();
+                    let (encoded, context) = request.into_parts();
+                    let call = match encoded.into_message::<WatchRequest>(id) {
+                        ::core::result::Result::Ok(message) => {
+                            ::stubborn::Call::new(message, context)
+                        }
+                        ::core::result::Result::Err(error) => {
+                            return ::stubborn::Answer::unreadable(error);
+                        }
+                    };
+                    match <T as Kv>::watch(
+                            &handler,
+                            call,
+                            ::stubborn::ReplySender::new(
+                                ::std::sync::Arc::clone(&port),
+                                id,
+                            ),
+                        )
+                        .await
+                    {
+                        ::core::result::Result::Ok(reply) => {
+                            ::stubborn::Answer::Reply(
+                                ::stubborn::Encoded::new(id, &reply),
+                                ::stubborn::Metadata::new(),
+                            )
+                        }
+                        ::core::result::Result::Err(status) => {
+                            ::stubborn::Answer::Status(status)
+                        }
+                    }
+                })
+            }
+            _ => {
+                ::core::mem::drop((request, port));
+                ::std::boxed::Box::pin(async move {
+                    ::stubborn::Answer::Status(
+                        ::stubborn::Status::unimplemented(
+                            "this server cannot run this method",
+                        ),
+                    )
+                })
+            }
+        }
+    }
 }
 /// Keys and values, replicated. A change runs exactly once, whatever fails; a read sees every change
 /// that ended before it began.
@@ -399,6 +539,9 @@ impl<T: Kv> ::stubborn::Service for KvServer<T> {
 ///
 /// Every change has a revision: a number larger than that of every change before it. A change that
 /// changes nothing (a key deleted that is not there, a comparison that fails) has none of its own.
+///
+/// The latest changes are kept for those who watch: as many as have 16 MiB together, keys and values,
+/// with 64 bytes for each.
 ///
 /// Hand it to a group of replicas with [`KvReplica`]. Every replica runs the same commands in the same order, so a command may depend on the state, its request and `at`, and on nothing else: no clock, no random numbers, no order of a hash table.
 ///
@@ -453,6 +596,21 @@ pub trait KvMachine: ::core::marker::Send + 'static {
         &self,
         request: ListRequest,
     ) -> ::core::result::Result<ListReply, ::stubborn::Status>;
+    /// Tells the changes of keys as they come: in the order of their revisions, each once, without a gap,
+    /// also when the replica that tells them fails. Ends with OUT_OF_RANGE if the next change is not kept
+    /// any more, because the watch began too late or its reader was too slow: the status names the oldest
+    /// that is. List the keys then, and watch from the revision after that of the list.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    ///
+    /// What comes next for a caller who has everything up to `position`: 0 for one who has nothing yet, and larger with each message. Whichever replica is asked, the same follows a position, so that the stream goes on at another replica when one fails.
+    ///
+    /// Asked again when the state has changed.
+    fn watch(
+        &self,
+        request: WatchRequest,
+        position: u64,
+    ) -> ::core::result::Result<::stubborn::Next<WatchReply>, ::stubborn::Status>;
     /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
     /// large state in pieces that are made while the machine goes on. Machines with the
     /// same state give the same pieces.
@@ -624,6 +782,35 @@ impl<T: KvMachine> ::stubborn::Machine for KvReplica<T> {
             }
         }
     }
+    fn next(
+        &self,
+        method: usize,
+        request: &::stubborn::Encoded,
+        position: u64,
+    ) -> ::core::result::Result<::stubborn::Next, ::stubborn::Answer> {
+        match method {
+            5usize => {
+                let id = KV_DESCRIPTOR.methods[5usize].id();
+                let message = request
+                    .decode::<WatchRequest>(id)
+                    .map_err(::stubborn::Answer::unreadable)?;
+                let next = <T as KvMachine>::watch(&self.machine, message, position)
+                    .map_err(::stubborn::Answer::Status)?;
+                ::core::result::Result::Ok(
+                    next.map(|reply| ::stubborn::Encoded::new(id, &reply)),
+                )
+            }
+            _ => {
+                ::core::result::Result::Err(
+                    ::stubborn::Answer::Status(
+                        ::stubborn::Status::unimplemented(
+                            "the method is no stream of this group",
+                        ),
+                    ),
+                )
+            }
+        }
+    }
     fn snapshot(&self) -> ::stubborn::Image {
         <T as KvMachine>::snapshot(&self.machine)
     }
@@ -643,6 +830,9 @@ impl<T: KvMachine> ::stubborn::Machine for KvReplica<T> {
 ///
 /// Every change has a revision: a number larger than that of every change before it. A change that
 /// changes nothing (a key deleted that is not there, a comparison that fails) has none of its own.
+///
+/// The latest changes are kept for those who watch: as many as have 16 MiB together, keys and values,
+/// with 64 bytes for each.
 ///
 /// Each method returns a call that is sent when it is awaited, and whose error says what became of it.
 ///
@@ -712,6 +902,18 @@ impl KvClient {
     pub fn list(&self, request: ListRequest) -> ::stubborn::UnaryCall<ListReply> {
         self.channel.unary(&KV_DESCRIPTOR.methods[4usize], &request)
     }
+    /// Tells the changes of keys as they come: in the order of their revisions, each once, without a gap,
+    /// also when the replica that tells them fails. Ends with OUT_OF_RANGE if the next change is not kept
+    /// any more, because the watch began too late or its reader was too slow: the status names the oldest
+    /// that is. List the keys then, and watch from the revision after that of the list.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    pub fn watch(
+        &self,
+        request: WatchRequest,
+    ) -> ::stubborn::StreamCall<::stubborn::Replies<WatchReply>> {
+        self.channel.server_streaming(&KV_DESCRIPTOR.methods[5usize], &request)
+    }
     /// Asks what became of a call of any method; the reply is handed out encoded.
     ///
     /// # Errors
@@ -761,6 +963,16 @@ impl KvClient {
     > {
         self.channel.outcome(&KV_DESCRIPTOR.methods[3usize], id).await
     }
+    /// Asks what became of a call of [`watch`](Self::watch).
+    ///
+    /// # Errors
+    /// If no server answers in time or the kept reply cannot be read.
+    pub async fn watch_outcome(
+        &self,
+        id: ::stubborn::CallId,
+    ) -> ::core::result::Result<::stubborn::CallState<()>, ::stubborn::CallError> {
+        self.channel.outcome(&KV_DESCRIPTOR.methods[5usize], id).await
+    }
 }
 /// The calls of [`KvClient`], so that code that makes them can be tested
 /// without a server: a mock returns `UnaryCall::resolved(..)`, and of a stream
@@ -790,6 +1002,16 @@ pub trait KvCalls: ::core::marker::Send + ::core::marker::Sync {
     ///
     /// Calls have no side effects: one may run any number of times.
     fn list(&self, request: ListRequest) -> ::stubborn::UnaryCall<ListReply>;
+    /// Tells the changes of keys as they come: in the order of their revisions, each once, without a gap,
+    /// also when the replica that tells them fails. Ends with OUT_OF_RANGE if the next change is not kept
+    /// any more, because the watch began too late or its reader was too slow: the status names the oldest
+    /// that is. List the keys then, and watch from the revision after that of the list.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    fn watch(
+        &self,
+        request: WatchRequest,
+    ) -> ::stubborn::StreamCall<::stubborn::Replies<WatchReply>>;
 }
 impl KvCalls for KvClient {
     fn put(&self, request: PutRequest) -> ::stubborn::UnaryCall<PutReply> {
@@ -809,6 +1031,12 @@ impl KvCalls for KvClient {
     }
     fn list(&self, request: ListRequest) -> ::stubborn::UnaryCall<ListReply> {
         KvClient::list(self, request)
+    }
+    fn watch(
+        &self,
+        request: WatchRequest,
+    ) -> ::stubborn::StreamCall<::stubborn::Replies<WatchReply>> {
+        KvClient::watch(self, request)
     }
 }
 /// The methods of `stubborn.kv.v1.Kv`, and the files that describe them.
@@ -839,6 +1067,11 @@ pub static KV_DESCRIPTOR: ::stubborn::ServiceDescriptor = ::stubborn::ServiceDes
             "stubborn.kv.v1.Kv/List",
             ::stubborn::Semantics::Read,
             ::stubborn::Shape::Unary,
+        ),
+        ::stubborn::Method::new(
+            "stubborn.kv.v1.Kv/Watch",
+            ::stubborn::Semantics::Read,
+            ::stubborn::Shape::ServerStreaming,
         ),
     ],
     file_descriptor_set: KV_FILES,
@@ -1036,9 +1269,9 @@ static KV_FILES: &[u8] = b"\n\xe6X\n google/protobuf/descriptor.proto\x12\x0fgoo
     stubborn\x1a google/protobuf/descriptor.proto*U\n\x09Semantics\x12\x19\n\x15SEMANTICS_UNSPEC\
     IFIED\x10\x00\x12\x09\n\x05MAYBE\x10\x01\x12\x10\n\x0cAT_MOST_ONCE\x10\x02\x12\x10\n\x0cEXAC\
     TLY_ONCE\x10\x03:V\n\x09semantics\x12\x1e.google.protobuf.MethodOptions\x18\x9d\x8c\x03 \x01\
-    (\x0e2\x13.stubborn.SemanticsR\x09semantics\x88\x01\x01b\x06proto3\n\xb6\n\n\x11stubborn/kv.\
-    proto\x12\x0estubborn.kv.v1\x1a\x16stubborn/options.proto\"d\n\x04Pair\x12\x10\n\x03key\x18\x01\
-    \x20\x01(\x09R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value\x12\x1a\n\x08revision\x18\
+    (\x0e2\x13.stubborn.SemanticsR\x09semantics\x88\x01\x01b\x06proto3\n\xe2\x0d\n\x11stubborn/k\
+    v.proto\x12\x0estubborn.kv.v1\x1a\x16stubborn/options.proto\"d\n\x04Pair\x12\x10\n\x03key\x18\
+    \x01 \x01(\x09R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05value\x12\x1a\n\x08revision\x18\
     \x03 \x01(\x04R\x08revision\x12\x18\n\x07created\x18\x04 \x01(\x04R\x07created\"4\n\nPutRequ\
     est\x12\x10\n\x03key\x18\x01 \x01(\x09R\x03key\x12\x14\n\x05value\x18\x02 \x01(\x0cR\x05valu\
     e\"B\n\x08PutReply\x12\x1a\n\x08revision\x18\x01 \x01(\x04R\x08revision\x12\x1a\n\x08previou\
@@ -1055,10 +1288,18 @@ static KV_FILES: &[u8] = b"\n\xe6X\n google/protobuf/descriptor.proto\x12\x0fgoo
     fter\x18\x02 \x01(\x09R\x05after\x12\x14\n\x05limit\x18\x03 \x01(\x0dR\x05limit\x12\x1b\n\x09\
     keys_only\x18\x04 \x01(\x08R\x08keysOnly\"g\n\x09ListReply\x12*\n\x05pairs\x18\x01 \x03(\x0b\
     2\x14.stubborn.kv.v1.PairR\x05pairs\x12\x12\n\x04next\x18\x02 \x01(\x09R\x04next\x12\x1a\n\x08\
-    revision\x18\x03 \x01(\x04R\x08revision2\xfe\x02\n\x02Kv\x12A\n\x03Put\x12\x1a.stubborn.kv.v\
-    1.PutRequest\x1a\x18.stubborn.kv.v1.PutReply\"\x04\xe8\xe1\x18\x03\x12@\n\x03Get\x12\x1a.stu\
-    bborn.kv.v1.GetRequest\x1a\x18.stubborn.kv.v1.GetReply\"\x03\x90\x02\x01\x12J\n\x06Delete\x12\
-    \x1d.stubborn.kv.v1.DeleteRequest\x1a\x1b.stubborn.kv.v1.DeleteReply\"\x04\xe8\xe1\x18\x03\x12\
-    b\n\x0eCompareAndSwap\x12%.stubborn.kv.v1.CompareAndSwapRequest\x1a#.stubborn.kv.v1.CompareA\
-    ndSwapReply\"\x04\xe8\xe1\x18\x03\x12C\n\x04List\x12\x1b.stubborn.kv.v1.ListRequest\x1a\x19.\
-    stubborn.kv.v1.ListReply\"\x03\x90\x02\x01b\x06proto3";
+    revision\x18\x03 \x01(\x04R\x08revision\"X\n\x0cWatchRequest\x12\x12\n\x03key\x18\x01 \x01(\x09\
+    H\x00R\x03key\x12\x18\n\x06prefix\x18\x02 \x01(\x09H\x00R\x06prefix\x12\x12\n\x04from\x18\x03\
+    \x20\x01(\x04R\x04fromB\x06\n\x04keys\"Z\n\nWatchReply\x120\n\x07changes\x18\x01 \x03(\x0b2\x16\
+    .stubborn.kv.v1.ChangeR\x07changes\x12\x1a\n\x08revision\x18\x02 \x01(\x04R\x08revision\"q\n\
+    \x06Change\x12(\n\x03put\x18\x01 \x01(\x0b2\x14.stubborn.kv.v1.PairH\x00R\x03put\x123\n\x07r\
+    emoval\x18\x02 \x01(\x0b2\x17.stubborn.kv.v1.RemovalH\x00R\x07removalB\x08\n\x06change\"7\n\x07\
+    Removal\x12\x10\n\x03key\x18\x01 \x01(\x09R\x03key\x12\x1a\n\x08revision\x18\x02 \x01(\x04R\x08\
+    revision2\xc8\x03\n\x02Kv\x12A\n\x03Put\x12\x1a.stubborn.kv.v1.PutRequest\x1a\x18.stubborn.k\
+    v.v1.PutReply\"\x04\xe8\xe1\x18\x03\x12@\n\x03Get\x12\x1a.stubborn.kv.v1.GetRequest\x1a\x18.\
+    stubborn.kv.v1.GetReply\"\x03\x90\x02\x01\x12J\n\x06Delete\x12\x1d.stubborn.kv.v1.DeleteRequ\
+    est\x1a\x1b.stubborn.kv.v1.DeleteReply\"\x04\xe8\xe1\x18\x03\x12b\n\x0eCompareAndSwap\x12%.s\
+    tubborn.kv.v1.CompareAndSwapRequest\x1a#.stubborn.kv.v1.CompareAndSwapReply\"\x04\xe8\xe1\x18\
+    \x03\x12C\n\x04List\x12\x1b.stubborn.kv.v1.ListRequest\x1a\x19.stubborn.kv.v1.ListReply\"\x03\
+    \x90\x02\x01\x12H\n\x05Watch\x12\x1c.stubborn.kv.v1.WatchRequest\x1a\x1a.stubborn.kv.v1.Watc\
+    hReply\"\x03\x90\x02\x010\x01b\x06proto3";

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use stubborn_core::service::{Applied, Image, Piece, RestoreError, Status};
+use stubborn_core::service::{Applied, Image, Next, Piece, RestoreError, Status};
 
 use super::compare_and_swap_request::Expected;
+use super::history::{Changed, History};
 use super::{
     CompareAndSwapReply, CompareAndSwapRequest, DeleteReply, DeleteRequest, GetReply, GetRequest,
     KvMachine, ListReply, ListRequest, MAX_BYTES, MAX_KEY, MAX_PAGE, MAX_VALUE, PAGE_BYTES, PAIR,
-    Pair, PutReply, PutRequest, snapshot,
+    Pair, PutReply, PutRequest, WatchReply, WatchRequest, snapshot,
 };
 
 /// Keys and values in memory, as one replica has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
     pub(super) pairs: BTreeMap<String, Stored>,
-    /// The revision of the latest change.
-    pub(super) revision: u64,
+    /// The latest changes.
+    pub(super) history: History,
     /// What the pairs count.
     bytes: u64,
     /// Leaves room for `MAX_BYTES` less this; for tests.
@@ -51,13 +52,18 @@ impl Store {
 
     /// The revision of the latest change of any key; 0 before the first.
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.history.last()
     }
 
-    /// The pairs that a snapshot holds.
-    pub(super) fn restored(revision: u64, pairs: BTreeMap<String, Stored>) -> Self {
+    /// What a snapshot holds.
+    pub(super) fn restored(history: History, pairs: BTreeMap<String, Stored>) -> Self {
         let bytes = pairs.iter().map(|(key, stored)| weight(key, &stored.value)).sum();
-        Self { pairs, revision, bytes, taken: 0 }
+        Self { pairs, history, bytes, taken: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_history(bytes: u64) -> Self {
+        Self { history: History::with_room(0, bytes), ..Self::default() }
     }
 
     #[cfg(test)]
@@ -80,11 +86,11 @@ impl Store {
             )));
         }
         self.bytes = bytes;
-        self.revision += 1;
-        let revision = self.revision;
+        let revision = self.revision() + 1;
         let created = before.map_or(revision, |stored| stored.created);
         // What came in a larger message does not keep all of it in memory.
         let value = Bytes::copy_from_slice(&value);
+        self.history.push(Changed { key: key.clone(), put: Some((value.clone(), created)) });
         self.pairs.insert(key, Stored { value, revision, created });
         Ok(revision)
     }
@@ -93,9 +99,9 @@ impl Store {
     fn remove(&mut self, key: &str) -> u64 {
         if let Some(stored) = self.pairs.remove(key) {
             self.bytes -= weight(key, &stored.value);
-            self.revision += 1;
+            self.history.push(Changed { key: key.to_owned(), put: None });
         }
-        self.revision
+        self.revision()
     }
 }
 
@@ -113,7 +119,7 @@ impl KvMachine for Store {
         check_key(&request.key)?;
         let found = self.pairs.get(&request.key);
         let pair = found.map(|stored| pair(&request.key, stored, false));
-        Ok(GetReply { pair, revision: self.revision })
+        Ok(GetReply { pair, revision: self.revision() })
     }
 
     fn delete(&mut self, _: &Applied, request: DeleteRequest) -> Result<DeleteReply, Status> {
@@ -169,7 +175,7 @@ impl KvMachine for Store {
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(&prefix))
             .peekable();
-        let mut reply = ListReply { revision: self.revision, ..ListReply::default() };
+        let mut reply = ListReply { revision: self.revision(), ..ListReply::default() };
         let mut bytes = 0;
         while reply.pairs.len() < limit && bytes < PAGE_BYTES {
             let Some((key, stored)) = found.next() else { break };
@@ -181,6 +187,10 @@ impl KvMachine for Store {
             reply.next = reply.pairs.last().map(|pair| pair.key.clone()).unwrap_or_default();
         }
         Ok(reply)
+    }
+
+    fn watch(&self, request: WatchRequest, position: u64) -> Result<Next<WatchReply>, Status> {
+        self.history.watch(&request, position)
     }
 
     fn snapshot(&self) -> Image {
@@ -199,7 +209,7 @@ fn pair(key: &str, stored: &Stored, key_only: bool) -> Pair {
     Pair { key: key.to_owned(), value, revision: *revision, created: *created }
 }
 
-fn weight(key: &str, value: &Bytes) -> u64 {
+pub(super) fn weight(key: &str, value: &Bytes) -> u64 {
     (key.len() + value.len()) as u64 + PAIR
 }
 

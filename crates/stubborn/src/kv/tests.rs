@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use stubborn_core::service::{Applied, Code, Piece, RestoreError, Status};
+use stubborn_core::service::{Applied, Code, Next, Piece, RestoreError, Status};
 
 use super::compare_and_swap_request::Expected;
 use super::*;
@@ -186,5 +186,123 @@ fn a_snapshot_that_is_torn_altered_or_of_another_version_is_refused_and_none_pan
         // Bytes of a value may be anything; nothing else may.
         let _ = restore(&mut Store::new(), &altered);
     }
-    assert!(restore(&mut Store::new(), &[&[0; 7][..], &[2], &[0; 16]].concat()).is_err());
+    assert!(restore(&mut Store::new(), &[&[0; 7][..], &[3], &[0; 16]].concat()).is_err());
+}
+
+fn watch(keys: Option<watch_request::Keys>, from: u64) -> WatchRequest {
+    WatchRequest { keys, from }
+}
+
+/// What a watch is told until it has to wait: each change as text; and its position then.
+fn told(store: &Store, request: &WatchRequest, mut position: u64) -> (Vec<String>, u64) {
+    let mut all = Vec::new();
+    loop {
+        match store.watch(request.clone(), position).unwrap() {
+            Next::Message(reply, at) => {
+                assert!(at > position);
+                position = at;
+                all.extend(reply.changes.into_iter().map(|change| match change.change.unwrap() {
+                    change::Change::Put(Pair { key, value, revision, .. }) => {
+                        format!("{revision} {key}={}", String::from_utf8_lossy(&value))
+                    }
+                    change::Change::Removal(Removal { key, revision }) => {
+                        format!("{revision} {key} removed")
+                    }
+                }));
+            }
+            Next::Wait(at) if at == position => return (all, position),
+            Next::Wait(at) => position = at,
+            Next::End => panic!("a watch does not end"),
+        }
+    }
+}
+
+#[test]
+fn a_watch_is_told_the_changes_of_its_keys_from_its_revision_on() {
+    use watch_request::Keys;
+
+    let mut store = Store::new();
+    put(&mut store, "a", "1").unwrap();
+    put(&mut store, "b", "2").unwrap();
+    delete(&mut store, "a");
+    delete(&mut store, "a");
+    let (all, end) = told(&store, &watch(None, 1), 0);
+    assert_eq!(all, ["1 a=1", "2 b=2", "3 a removed"]);
+    let of_a = watch(Some(Keys::Key("a".into())), 2);
+    assert_eq!(told(&store, &of_a, 0).0, ["3 a removed"]);
+    assert_eq!(told(&store, &watch(None, 0), 0), (vec![], end));
+    put(&mut store, "ab", "4").unwrap();
+    assert_eq!(told(&store, &watch(None, 0), end).0, ["4 ab=4"]);
+    let prefix = watch(Some(Keys::Prefix("a".into())), 3);
+    assert_eq!(told(&store, &prefix, 0).0, ["3 a removed", "4 ab=4"]);
+    assert_eq!(told(&store, &of_a, 0).0, ["3 a removed"]);
+    assert_eq!(told(&store, &watch(None, 9), 0).0, Vec::<String>::new());
+    for bad in [watch(Some(Keys::Key(String::new())), 0), watch(None, u64::MAX)] {
+        assert_eq!(code(store.watch(bad, 0)), Code::InvalidArgument);
+    }
+}
+
+#[test]
+fn a_watch_begins_with_the_revision_from_which_it_tells() {
+    let mut store = Store::new();
+    put(&mut store, "a", "1").unwrap();
+    for (from, revision) in [(0, 1), (1, 0), (2, 1), (5, 4)] {
+        let Next::Message(first, at) = store.watch(watch(None, from), 0).unwrap() else {
+            panic!("a watch from {from} does not begin");
+        };
+        assert_eq!((first, at), (WatchReply { changes: vec![], revision }, revision + 1));
+    }
+}
+
+#[test]
+fn a_watch_of_changes_that_are_not_kept_is_refused_and_told_the_oldest() {
+    let mut store = Store::with_history(3 * (PAIR + 2));
+    for value in ["1", "2", "3", "4", "5"] {
+        put(&mut store, "a", value).unwrap();
+    }
+    assert_eq!(told(&store, &watch(None, 3), 0).0, ["3 a=3", "4 a=4", "5 a=5"]);
+    // One that begins too late, and one that is too slow.
+    for (from, position) in [(2, 0), (1, 2)] {
+        let error = store.watch(watch(None, from), position).unwrap_err();
+        assert_eq!(error.code(), Code::OutOfRange);
+        assert!(error.message().contains("the oldest one kept is 3"), "{error:?}");
+    }
+}
+
+#[test]
+fn a_watch_at_a_replica_that_lags_behind_waits() {
+    let mut store = Store::new();
+    put(&mut store, "a", "1").unwrap();
+    let behind = store.clone();
+    put(&mut store, "a", "2").unwrap();
+    let (_, position) = told(&store, &watch(None, 1), 0);
+    assert_eq!(behind.watch(watch(None, 1), position).unwrap(), Next::Wait(position));
+}
+
+#[test]
+fn a_reply_to_a_watch_ends_when_it_is_large_and_the_next_goes_on() {
+    let mut store = Store::new();
+    let value = "v".repeat(MAX_VALUE);
+    for number in 0..3 {
+        put(&mut store, &format!("{number}"), &value).unwrap();
+    }
+    let Next::Message(reply, at) = store.watch(watch(None, 1), 1).unwrap() else {
+        panic!("there are changes")
+    };
+    assert_eq!((reply.changes.len(), reply.revision, at), (1, 1, 2));
+    assert_eq!(told(&store, &watch(None, 1), at).0.len(), 2);
+}
+
+#[test]
+fn a_snapshot_of_before_there_were_watches_has_no_changes_to_tell() {
+    let mut store = Store::new();
+    put(&mut store, "a", "1").unwrap();
+    // Version, revision, one pair: its two revisions and its two lengths.
+    let mut old: Vec<u8> = [1u64; 7].iter().flat_map(|number| number.to_be_bytes()).collect();
+    old.extend_from_slice(b"a1");
+    let mut restored = Store::new();
+    restore(&mut restored, &old).unwrap();
+    assert_eq!(get(&restored, "a"), get(&store, "a"));
+    assert_eq!(code(restored.watch(watch(None, 1), 0)), Code::OutOfRange);
+    assert_eq!(told(&restored, &watch(None, 2), 0).0, Vec::<String>::new());
 }

@@ -74,6 +74,8 @@ pub(super) enum State {
     Reading { link: u64, read: u64 },
     /// Was sent as a query on the connection of a link.
     Asking { link: u64, query: u64 },
+    /// A stream of reads whose reader has messages to take before more are asked for.
+    Paused,
     /// Waits for the answer that settles a call in flight of the same session.
     Listening,
 }

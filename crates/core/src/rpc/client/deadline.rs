@@ -13,6 +13,9 @@ use crate::session::{NotExecutedReason, Sent};
 impl Client {
     /// A call's timer fired: its deadline, or the end of the grace after it.
     pub(super) fn call_due(&mut self, cx: &mut Context<'_>, key: CallKey) {
+        if self.follow_due(cx, key) {
+            return;
+        }
         let Some(call) = self.calls.get(key.0) else { return };
         match call.state {
             State::Waiting => self.waited_in_vain(cx, key),
@@ -33,6 +36,12 @@ impl Client {
                 self.note_failure(cx.now, link, false);
                 let error = self.unanswered(key, why).at(peer);
                 self.leave(cx, key);
+                self.finish(cx, key, Err(error));
+            }
+            State::Paused => {
+                let waited = call.waited(cx.now);
+                let why = text(format_args!("its deadline of {waited:?} passed"));
+                let error = self.unanswered(key, why);
                 self.finish(cx, key, Err(error));
             }
             State::Asking { .. } | State::Listening => {

@@ -43,6 +43,9 @@ impl Client {
             return false;
         }
         let Some(link) = self.ready_link(channel) else { return false };
+        if self.follow_at(link, key) {
+            return false;
+        }
         let session = self.links.get_mut(link).and_then(|link| link.session.as_mut());
         let Some(id) = session.and_then(|session| session.slots.reserve()) else { return false };
         self.occupy(cx, link, key, id);
@@ -93,6 +96,11 @@ impl Client {
         }
         self.send_others(cx, channel, link);
         while let Some(key) = self.channels[channel.0 as usize].waiting.next_numbered() {
+            if self.follow_at(link, key) {
+                self.channels[channel.0 as usize].waiting.pop_numbered();
+                self.send_follow(cx, channel, link, key);
+                continue;
+            }
             let reserved =
                 self.links.get_mut(link).and_then(|l| l.session.as_mut()?.slots.reserve());
             let Some(id) = reserved else { break };
@@ -156,6 +164,10 @@ impl Client {
         let others = self.channels[channel.0 as usize].waiting.take_others();
         let mut wanted = Vec::new();
         for key in others {
+            if self.follows(key) {
+                self.send_follow(cx, channel, ready, key);
+                continue;
+            }
             if self.send_stale(cx, channel, ready, key) {
                 continue;
             }
@@ -427,6 +439,7 @@ impl Client {
                 }
                 None
             }
+            State::Paused => Some(Outcome::Unanswered),
             State::Listening => None,
         }
     }

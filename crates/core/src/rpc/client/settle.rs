@@ -94,6 +94,12 @@ impl Client {
             ToClient::ReadReply { read, reply } => self.read_reply(cx, key, read, reply),
             ToClient::ReadNotExecuted { read, why } => self.read_refused(cx, key, read, why),
             ToClient::ReadTooStale { read } => self.read_too_stale(key, read),
+            ToClient::Watched { read, position, messages } => {
+                let messages = messages.into_bytes();
+                if let Err(why) = self.followed(cx, key, (read, position), messages) {
+                    cx.close(handle, close_code::PROTOCOL, why);
+                }
+            }
             ToClient::Busy { slot, sequence, after } => {
                 self.pushed_back(cx, key, slot, sequence, after);
             }
@@ -417,7 +423,8 @@ impl Client {
         self.note_end(cx.now, key, result.as_ref().map(drop));
         self.after_answer(key);
         if let Err(outcome) = &result
-            && (self.copy_failed(cx, call_key, outcome)
+            && (self.follow_elsewhere(key, call_key, outcome)
+                || self.copy_failed(cx, call_key, outcome)
                 || self.try_again(cx, call_key, key, outcome))
         {
             return;
@@ -450,7 +457,7 @@ impl Client {
                 self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);
             }
             Ok(ToClient::Part(part)) => self.stream_too_large(cx, key, &part),
-            Ok(ToClient::ReadReply { read, .. }) => {
+            Ok(ToClient::ReadReply { read, .. } | ToClient::Watched { read, .. }) => {
                 self.end_read(cx, key, read, Err(Outcome::Executed(status())));
             }
             Ok(ToClient::Outcome { query, answer: QueryAnswer::Done(mut reply) }) => {

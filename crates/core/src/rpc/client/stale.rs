@@ -28,7 +28,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// The last entry that was seen of this group's log.
-    fn of(self, group: u64) -> u64 {
+    pub(super) fn of(self, group: u64) -> u64 {
         self.in_group(group).index
     }
 
@@ -75,7 +75,7 @@ impl Client {
     ) -> bool {
         let Some(at_most) = self.max_staleness(key) else { return false };
         let Some(group) = self.links.get(home).and_then(|link| link.group) else { return false };
-        let (reader, by_standby) = self.reader(cx.endpoint, channel, home, group);
+        let (reader, by_standby) = self.reader(cx.endpoint, channel, (home, group), None);
         let seen = self.channels[channel.0 as usize].seen.of(group);
         let Some(call) = self.calls.get_mut(key.0) else { return false };
         let Some(payload) = call.payload(cx.now) else { return false };
@@ -106,6 +106,7 @@ impl Client {
         let Some(call) = self.links.get_mut(key).and_then(|link| link.take_read(read)) else {
             return;
         };
+        self.avoid(key, call);
         self.read_elsewhere(call);
         self.after_answer(key);
     }
@@ -147,23 +148,24 @@ impl Client {
 
     /// The link of this group that a read is best sent to, and whether to its standby: the nearest,
     /// unless many reads wait for it.
-    fn reader(
+    pub(super) fn reader(
         &self,
         endpoint: &Endpoint,
         channel: ChannelKey,
-        home: u64,
-        group: u64,
+        (home, group): (u64, u64),
+        avoid: Option<u64>,
     ) -> (u64, bool) {
         let links = self.channels[channel.0 as usize].links.iter().copied();
         let standbys = links.filter_map(|key| {
             let link = self.links.get(key)?;
             let standby = link.standby.as_ref()?;
             let fits = link.group == Some(group) && !link.draining;
-            let speaks = fits && key != home && !is_silent(endpoint, standby.handle);
+            let speaks =
+                fits && key != home && avoid != Some(key) && !is_silent(endpoint, standby.handle);
             let wait = expected_wait(endpoint, standby.handle, standby.reads.len());
             speaks.then_some((wait, key, true))
         });
-        let own = self.links.get(home).and_then(|link| {
+        let own = self.links.get(home).filter(|_| avoid != Some(home)).and_then(|link| {
             let live = link.live.as_ref()?;
             Some((expected_wait(endpoint, live.handle, live.reads.len()), home, false))
         });

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use super::call::State;
+use super::follow::Follow;
 use super::{CallKey, Client};
 use crate::limits::Limits;
 use crate::rpc::context::{Context, close_code};
@@ -24,7 +25,7 @@ use crate::transport::endpoint::ConnectionHandle;
 pub(super) struct Stream {
     shape: Shape,
     /// Messages of the server, if it streams.
-    inbox: Option<Inbox>,
+    pub(super) inbox: Option<Inbox>,
     outbox: Outbox,
     /// The server has said how far it is, on the present connection: messages may be sent.
     in_step: bool,
@@ -38,6 +39,8 @@ pub(super) struct Stream {
     end: Option<StreamEnd>,
     /// The call has ended.
     over: bool,
+    /// Of a stream of reads at a group: it takes no slot.
+    pub(super) follow: Option<Follow>,
 }
 
 /// A stream that its caller has left and whose handler is to be stopped.
@@ -48,6 +51,10 @@ pub(super) struct Cancel {
     /// On the present connection.
     pub(super) sent: bool,
 }
+
+/// What is said of streams at a group that it does not run.
+const NO_STREAMS: &str = "a group of replicas runs only streams of the server that have no side \
+                          effects (NO_SIDE_EFFECTS), and no number can be reserved for them";
 
 impl Stream {
     fn new(shape: Shape, limits: &Limits) -> Self {
@@ -62,6 +69,7 @@ impl Stream {
             gone: None,
             end: None,
             over: false,
+            follow: None,
         }
     }
 
@@ -118,7 +126,9 @@ impl Client {
         let Some(inbox) = &mut stream.inbox else { return StreamRead::End };
         match inbox.take() {
             Some(message) => {
-                if !stream.over && inbox.owes_credit() {
+                if stream.follow.is_some() {
+                    self.follow_on(cx, key);
+                } else if !stream.over && inbox.owes_credit() {
                     stream.owes_credit = true;
                     self.pump_stream(cx, key);
                 }
@@ -385,8 +395,7 @@ impl Client {
     pub(super) fn refuse_stream(&mut self, cx: &mut Context<'_>, key: CallKey) {
         self.leave(cx, key);
         let Some(call) = self.calls.get(key.0) else { return };
-        let why = "a group of replicas runs no streams yet";
-        let error = call.not_executed(NotExecutedReason::UnknownMethod, why);
+        let error = call.not_executed(NotExecutedReason::UnknownMethod, NO_STREAMS);
         self.finish(cx, key, Err(error));
     }
 

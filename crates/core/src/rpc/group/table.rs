@@ -226,6 +226,7 @@ impl SessionTable {
             ToServer::Query { .. }
             | ToServer::Read { .. }
             | ToServer::StaleRead { .. }
+            | ToServer::Watch { .. }
             | ToServer::CancelRead { .. }
             | ToServer::Part(_)
             | ToServer::Maybe(_) => return Err(Violation("a message that changes no session")),

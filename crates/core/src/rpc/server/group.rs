@@ -7,11 +7,12 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{Pending, PendingKind, Server, Violation};
+use super::{How, Pending, PendingKind, Server, Violation};
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::{Event, RequestKey};
 use crate::rpc::group::{Attaching, ClientMessage, Content, Deadline, Said, SessionCommand};
 use crate::rpc::message::{ToClient, ToServer};
+use crate::rpc::watch::Batch;
 use crate::session::{SessionId, SessionSecret};
 
 /// What a replica knows of its clients.
@@ -88,7 +89,7 @@ impl Server {
 
     /// The state of this replica is not known to be as fresh as a read asks for.
     pub(crate) fn too_stale(&mut self, cx: &mut Context<'_>, key: RequestKey) {
-        let Some(Pending { kind: PendingKind::Read { client, read, .. }, .. }) =
+        let Some(Pending { kind: PendingKind::Read { client, read }, .. }) =
             self.requests.remove(key.0)
         else {
             return;
@@ -96,6 +97,27 @@ impl Server {
         if let Some(state) = self.clients.get_mut(client) {
             state.reads.remove(&read);
             self.send(cx, client, ToClient::ReadTooStale { read });
+        }
+        self.check_drained(cx);
+    }
+
+    /// What follows in a stream of reads.
+    pub(crate) fn answer_watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: RequestKey,
+        position: u64,
+        messages: &Batch,
+    ) {
+        let Some(Pending { kind: PendingKind::Read { client, read }, .. }) =
+            self.requests.remove(key.0)
+        else {
+            return;
+        };
+        if let Some(state) = self.clients.get_mut(client) {
+            state.reads.remove(&read);
+            let messages = messages.encode();
+            self.send(cx, client, ToClient::Watched { read, position, messages });
         }
         self.check_drained(cx);
     }
@@ -160,9 +182,15 @@ impl Server {
                 self.query(cx, client, query, call, secret);
                 return Ok(());
             }
-            ToServer::Read { read, payload } => return self.read(cx, client, read, None, payload),
+            ToServer::Read { read, payload } => {
+                return self.read(cx, client, read, How::NOW, payload);
+            }
             ToServer::StaleRead { read, stale, payload } => {
-                return self.read(cx, client, read, Some(stale), payload);
+                let how = How { stale: Some(stale), watch: None };
+                return self.read(cx, client, read, how, payload);
+            }
+            ToServer::Watch { read, watch, payload } => {
+                return self.read(cx, client, read, How::watch(watch), payload);
             }
             ToServer::CancelRead { read } => {
                 self.cancel_read(cx, client, read);

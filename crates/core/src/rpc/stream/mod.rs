@@ -37,6 +37,6 @@ pub(crate) struct Credit {
 pub(crate) struct Broken(pub(crate) &'static str);
 
 /// What a message counts.
-fn cost(message: &Encoded) -> u64 {
+pub(super) fn cost(message: &Encoded) -> u64 {
     message.body.len() as u64 + OVERHEAD
 }

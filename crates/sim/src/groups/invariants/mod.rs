@@ -11,6 +11,7 @@ mod replay;
 mod same_state;
 mod staleness;
 mod state_machine_safety;
+mod watched;
 
 use stubborn_core::time::{Duration, Instant};
 use stubborn_group::replica::Standing;
@@ -35,6 +36,7 @@ pub(super) struct Invariants {
     leaders: leader_completeness::LeaderCompleteness,
     states: same_state::SameState,
     told: staleness::Staleness,
+    pub(super) watched: watched::Watched,
 }
 
 impl Invariants {
@@ -117,6 +119,7 @@ impl Invariants {
     ) -> Result<(), Broken> {
         self.registers.at_rest()?;
         self.fates.at_rest(ledger)?;
+        self.watched.at_rest(|command| Some(ledger.lines.get(command)?.count))?;
         let (image, again) = replay::replay(self.committed.entries(), index, replay)?;
         self.states.is_known(index, &image)?;
         self.fates.at_rest(&again)

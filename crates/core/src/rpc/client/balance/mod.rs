@@ -154,6 +154,12 @@ impl Client {
         self.spread_others(cx, key, &mut sent);
         while let Some(call) = self.channels[key.0 as usize].waiting.next_numbered() {
             let Some(link) = self.pick(cx, key, Some(call), true, &[]) else { break };
+            if self.follow_at(link, call) {
+                self.channels[key.0 as usize].waiting.pop_numbered();
+                self.send_follow(cx, key, link, call);
+                note(&mut sent, link);
+                continue;
+            }
             let session = self.links.get_mut(link).and_then(|link| link.session.as_mut());
             let Some(id) = session.and_then(|session| session.slots.reserve()) else { break };
             self.channels[key.0 as usize].waiting.pop_numbered();
@@ -179,7 +185,9 @@ impl Client {
             };
             full |= to.is_none() && owner.is_none();
             if let Some(link) = to {
-                if !self.send_stale(cx, key, link, call) {
+                if self.follows(call) {
+                    self.send_follow(cx, key, link, call);
+                } else if !self.send_stale(cx, key, link, call) {
                     self.send_unnumbered(cx, link, call);
                 }
                 note(sent, link);
