@@ -215,6 +215,11 @@ impl Log {
         if self.direct.is_some() { self.sync() } else { Ok(()) }
     }
 
+    /// Whether something waits in memory for the next sync.
+    pub(crate) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Whether there is something that is not synced.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced == self.offset

@@ -186,6 +186,10 @@ impl Store {
     /// # Errors
     /// Of the disk. Then the store is unusable.
     pub fn rest(&mut self) -> Result<(), Error> {
+        if self.log.holds() {
+            // Nothing stands behind the last sync yet.
+            self.sync()?;
+        }
         self.guarded(|store| if store.log.is_synced() { store.log.note_synced() } else { Ok(()) })
     }
 
