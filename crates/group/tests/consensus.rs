@@ -244,7 +244,7 @@ fn a_group_without_voters_is_refused() {
     let snapshot = Snapshot {
         at: Position { index: 1_000, term },
         members: Members { learners: BTreeSet::from([follower]), ..Members::default() },
-        data: Bytes::new(),
+        data: Bytes::new().into(),
     };
     let lie = Frame::Install { term, snapshot };
     let refused = cluster.get(follower).consensus.receive(leader, lie);

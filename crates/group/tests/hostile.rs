@@ -102,7 +102,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         1 => (number(), number(), prop::option::of(any::<u64>()))
             .prop_map(|(term, committed, read)| Frame::Heartbeaten { term, committed, read }),
         2 => (number(), position(), members(), data()).prop_map(|(term, at, members, data)| {
-            Frame::Install { term, snapshot: Snapshot { at, members, data } }
+            Frame::Install { term, snapshot: Snapshot { at, members, data: data.into() } }
         }),
         1 => number().prop_map(|term| Frame::Succeed { term }),
     ]

@@ -52,6 +52,11 @@ impl<W: Write> PieceWriter<W> {
         Ok(())
     }
 
+    /// What it writes to.
+    pub(crate) fn out_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes what is left and the end. Nothing is synced.
     pub(crate) fn finish(mut self) -> io::Result<(W, Whole)> {
         if self.piece.len() > HEADER {

@@ -9,6 +9,8 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use stubborn_core::service::{Image, Pieces, RestoreError};
 use stubborn_core::wire::Reader;
 use stubborn_group::replication::{Members, Position};
 
@@ -24,6 +26,10 @@ const MAGIC: &[u8; 8] = b"STBSNAP1";
 const VERSION: u32 = 1;
 const PREFIX: &str = "snapshot-";
 const UNFINISHED: &str = ".new";
+
+/// Bytes after which a snapshot that is being written is synced: a sync of the log that comes meanwhile
+/// has no more of it to wait for.
+const SYNC_EVERY: usize = 8 << 20;
 
 /// Bytes of a head at most: a few numbers and the members.
 const MAX_HEAD: usize = 64 << 10;
@@ -64,6 +70,8 @@ pub struct SnapshotWriter {
     at: Position,
     members: Members,
     pieces: PieceWriter<Stream>,
+    /// Bytes that were written since the last sync.
+    unsynced: usize,
 }
 
 /// A snapshot that is whole and synced, for [`Store::compact`](crate::Store::compact) or
@@ -94,7 +102,8 @@ impl SnapshotWriter {
         let mut stream = Stream::new(medium.create(&aside).doing("make", &aside)?);
         stream.write_all(&head(identity, at, &members)).doing("write", &aside)?;
         let salt = Salt::snapshot(identity, at.index);
-        Ok(Self { medium, aside, at, members, pieces: PieceWriter::new(stream, salt) })
+        let pieces = PieceWriter::new(stream, salt);
+        Ok(Self { medium, aside, at, members, pieces, unsynced: 0 })
     }
 
     /// Adds bytes of the state machine.
@@ -102,7 +111,24 @@ impl SnapshotWriter {
     /// # Errors
     /// If they cannot be written: a full disk. The snapshot is then of no use.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.pieces.write(bytes).doing("write", &self.aside)
+        self.pieces.write(bytes).doing("write", &self.aside)?;
+        self.unsynced += bytes.len();
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            self.pieces.out_mut().file.sync().doing("sync", &self.aside)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a whole state machine, piece by piece, and finishes.
+    ///
+    /// # Errors
+    /// If it cannot be read or written. The snapshot is then of no use.
+    pub fn write_all(mut self, state: &Image) -> Result<FinishedSnapshot, Error> {
+        for piece in state.pieces() {
+            self.write(&piece.map_err(|error| Error::Failed(error.to_string()))?)?;
+        }
+        self.finish()
     }
 
     /// Where the snapshot stands in the log.
@@ -115,7 +141,7 @@ impl SnapshotWriter {
     /// # Errors
     /// If that fails. The snapshot is then of no use.
     pub fn finish(self) -> Result<FinishedSnapshot, Error> {
-        let Self { medium, aside, at, members, pieces } = self;
+        let Self { medium, aside, at, members, pieces, .. } = self;
         let (mut stream, Whole { length, sum }) = pieces.finish().doing("write", &aside)?;
         stream.file.sync().doing("sync", &aside)?;
         drop((stream, medium));
@@ -202,6 +228,24 @@ impl SnapshotReader {
             }
         }
     }
+}
+
+/// The state machine of a snapshot that was opened, as pieces.
+pub(crate) fn pieces(opened: Result<SnapshotReader, Error>) -> Pieces {
+    let told = |error: Error| RestoreError::new(error.to_string());
+    let mut reader = Some(opened);
+    Box::new(std::iter::from_fn(move || match reader.take()? {
+        Err(error) => Some(Err(told(error))),
+        Ok(mut open) => match open.next_piece() {
+            Err(error) => Some(Err(told(error))),
+            Ok(None) => None,
+            Ok(Some(piece)) => {
+                let piece = Bytes::copy_from_slice(piece);
+                reader = Some(Ok(open));
+                Some(Ok(piece))
+            }
+        },
+    }))
 }
 
 fn head(identity: &Identity, at: Position, members: &Members) -> Vec<u8> {

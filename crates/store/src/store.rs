@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use stubborn_core::service::Image;
 use stubborn_group::replication::{Ballot, Durable, Entry, Members, Position, Snapshot, Write};
 
 use crate::error::{Doing, Error};
@@ -65,9 +65,8 @@ impl Store {
     ) -> Result<Self, Error> {
         let mut new = NewFolder::begin(medium, identity)?;
         let Snapshot { at, members, data } = &durable.snapshot;
-        let mut snapshot = new.snapshot(*at, members.clone())?;
-        snapshot.write(data)?;
-        new.finish(snapshot.finish()?, options, |store| {
+        let snapshot = new.snapshot(*at, members.clone())?.write_all(data)?;
+        new.finish(snapshot, options, |store| {
             let (entries, ballot) = (durable.entries.clone(), Some(durable.ballot));
             store.append(&[Write { entries, ballot, ..Write::default() }])
         })
@@ -213,7 +212,7 @@ impl Store {
         self.guarded(|store| store.compact_to(&snapshot))
     }
 
-    /// The same with a snapshot that is in memory.
+    /// The same with a snapshot that is not written yet.
     ///
     /// # Errors
     /// Of the disk. Then the store is unusable.
@@ -249,18 +248,21 @@ impl Store {
         SnapshotReader::open(&*self.medium, &self.identity, self.tip.snapshot)
     }
 
-    /// What consensus starts with: reads the state machine of the snapshot into memory.
+    /// What consensus starts with. The state machine of the snapshot is checked here, and read piece by
+    /// piece when it is restored: before a later snapshot takes its place.
     ///
     /// # Errors
     /// As of [`Store::read_snapshot`].
     pub fn durable(&self, recovered: Recovered) -> Result<Durable, Error> {
         let mut reader = self.read_snapshot()?;
-        let mut data = Vec::new();
-        while let Some(piece) = reader.next_piece()? {
-            data.extend_from_slice(piece);
-        }
+        while reader.next_piece()?.is_some() {}
+        let (medium, identity, expected) = (self.medium.clone(), self.identity, self.tip.snapshot);
+        let data = Image::read_by(move || {
+            let opened = SnapshotReader::open(&*medium, &identity, expected);
+            snapshot::pieces(opened)
+        });
         let SnapshotInfo { at, members, .. } = recovered.snapshot;
-        let snapshot = Snapshot { at, members, data: Bytes::from(data) };
+        let snapshot = Snapshot { at, members, data };
         Ok(Durable { ballot: recovered.ballot, snapshot, entries: recovered.entries })
     }
 
@@ -373,9 +375,8 @@ impl Store {
     }
 
     fn write_aside(&self, snapshot: &Snapshot) -> Result<FinishedSnapshot, Error> {
-        let mut writer = self.begin_snapshot(snapshot.at, snapshot.members.clone())?;
-        writer.write(&snapshot.data)?;
-        writer.finish()
+        let writer = self.begin_snapshot(snapshot.at, snapshot.members.clone())?;
+        writer.write_all(&snapshot.data)
     }
 
     /// Gives a finished snapshot its name. It does not count yet.

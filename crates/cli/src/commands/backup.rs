@@ -115,14 +115,16 @@ async fn fetch(args: &Args, file: File) -> Result<(u64, u64), Error> {
     let mut writer = BackupWriter::begin(BufWriter::new(&file), &info).map_err(failed)?;
     writer.state(&first.piece).map_err(failed)?;
     let mut offset = first.piece.len() as u64;
-    while offset < first.total {
+    let mut total = first.total;
+    while total == 0 || offset < total {
         let request = BackupRequest { backup: first.backup, offset };
-        let piece = client.backup(request).deadline(PATIENCE).await?.piece;
-        if piece.is_empty() {
+        let reply = client.backup(request).deadline(PATIENCE).await?;
+        if reply.piece.is_empty() && reply.total != offset {
             return Err(Error::internal("the node gave an empty piece of the backup"));
         }
-        writer.state(&piece).map_err(failed)?;
-        offset += piece.len() as u64;
+        writer.state(&reply.piece).map_err(failed)?;
+        offset += reply.piece.len() as u64;
+        total = reply.total;
     }
     writer.finish().and_then(|mut out| out.flush()).map_err(failed)?;
     file.sync_all().map_err(failed)?;

@@ -33,7 +33,7 @@ pub use crate::rpc::{
     JournalEntry, JournalRequest, Malformed, MethodConfig, MethodName, OutlierDetection, QueryKey,
     RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
     SessionTable, SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal,
-    SuccessRateEjection, Told, Watch, record_of,
+    SuccessRateEjection, TableReader, Told, Watch, record_of,
 };
 
 pub use crate::service::RequestKind;

@@ -36,7 +36,7 @@ pub use policy::{
     RetryPolicy, RetryThrottling, ServiceConfig, SuccessRateEjection,
 };
 
-pub use group::{ClientMessage, SessionCommand, SessionTable, Told};
+pub use group::{ClientMessage, SessionCommand, SessionTable, TableReader, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};
 pub use stored::{Ask, Asked, record_of};
 pub use watch::{Batch, Watch};

@@ -28,7 +28,10 @@ pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
 pub use incarnation::{same_process, worker_incarnation};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
 pub use races::Races;
-pub use server::{Attachment, Completion, ImageOf, OpenRequest, Sessions, Unsound, account_name};
+pub use server::{
+    Attachment, Completion, ImageOf, ImagePieces, ImageReader, OpenRequest, Sessions, Unsound,
+    account_name,
+};
 pub use slot::{
     Answer, Decision, Footprint, Keep, KeptReply, RecordedState, Slot, SlotRecord, SlotReport,
     SlotState,

@@ -2,6 +2,7 @@
 
 mod account;
 mod flow;
+mod held;
 mod image;
 mod lifecycle;
 mod replicated;
@@ -14,7 +15,8 @@ use alloc::vec::Vec;
 
 use self::account::{Account, NonceKey};
 pub use self::account::{OpenRequest, account_name};
-pub use self::image::{ImageOf, Unsound};
+use self::held::Held;
+pub use self::image::{ImageOf, ImagePieces, ImageReader, Unsound};
 use self::replicated::Aging;
 use self::table::{Place, SlotTable};
 use super::{
@@ -40,7 +42,7 @@ pub struct Sessions<R, C = u64> {
     slot_limit: u32,
     next_number: u64,
     draining: bool,
-    table: Vec<Option<Session<R, C>>>,
+    table: Vec<Option<Held<Session<R, C>>>>,
     vacant: Vec<u32>,
     by_number: BTreeMap<u64, u32>,
     by_nonce: BTreeMap<NonceKey, u32>,
@@ -300,7 +302,7 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         late: T,
         change: impl FnOnce(&mut Slot<R>) -> Result<T, Violation>,
     ) -> Result<T, Violation> {
-        let session = self.table[index as usize].as_mut().expect("an index in use");
+        let session = self.session_mut(index);
         let Place::Granted(slot) = session.slots.place(slot, sequence)? else { return Ok(late) };
         let before = slot.footprint();
         let result = change(slot);

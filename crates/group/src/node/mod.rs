@@ -31,11 +31,14 @@ use stubborn_core::node::{
     RequestKey, RequestKind, ServerConfig,
 };
 use stubborn_core::random::Random;
-use stubborn_core::service::{Answer, Encoded, Machines, Metadata, MethodId, OutgoingCall, Status};
+use stubborn_core::service::{
+    Answer, Encoded, Image, Machines, Metadata, MethodId, OutgoingCall, Status,
+};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{Received, Transmit};
 
 use self::peers::{BEAT, Heard, Peers, TELL};
+use self::pieces::Arrived;
 use self::relay::node_at;
 use self::roster::Followed;
 use self::watches::{Found, Watches, Watching};
@@ -143,6 +146,7 @@ impl GroupNode {
     /// Lets every timer that is due at `now` fire.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.node.handle_timeout(now);
+        self.peers.sending().for_each(|to| self.replica.is_sending(to));
         self.replica.handle_timeout(now);
         self.peers.handle_timeout(now, &mut self.node);
         self.send_away_if_cut_off(now);
@@ -224,6 +228,11 @@ impl GroupNode {
     /// The replica, for reading.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// The whole replicated state as it is now: see [`Replica::freeze`].
+    pub fn freeze(&mut self) -> Image {
+        self.replica.freeze()
     }
 
     /// How the replica stands.
@@ -453,6 +462,21 @@ impl GroupNode {
         }
     }
 
+    fn arrived(&mut self, now: Instant, from: NodeId, arrived: Arrived) {
+        let taken = match arrived {
+            Arrived::Packet(packet) => self.replica.receive(now, from, &packet),
+            Arrived::Begun(packet) => self.replica.begin_snapshot(from, &packet),
+            Arrived::State(bytes) => {
+                self.replica.snapshot_piece(from, &bytes);
+                Ok(())
+            }
+            Arrived::Ended => self.replica.end_snapshot(now, from),
+        };
+        if let Err(error) = taken {
+            self.refused = Some((from, error));
+        }
+    }
+
     /// A node of the group tells something; that it is one, its certificate proves.
     fn told_by_peer(&mut self, now: Instant, request: IncomingRequest) {
         let IncomingRequest { key, method, call, .. } = request;
@@ -464,9 +488,10 @@ impl GroupNode {
             (Some(from), Ok(body)) => {
                 match self.peers.heard(now, &mut self.node, from, directly, &body) {
                     Some(Heard::Packet(packet)) => {
-                        if let Err(error) = self.replica.receive(now, from, &packet) {
-                            self.refused = Some((from, error));
-                        }
+                        self.arrived(now, from, Arrived::Packet(packet));
+                    }
+                    Some(Heard::Pieces(arrived)) => {
+                        arrived.into_iter().for_each(|arrived| self.arrived(now, from, arrived));
                     }
                     Some(Heard::Datagram(datagram)) => self.node.handle(now, datagram),
                     Some(Heard::Hello) if self.peers.is_direct(now, from) => {

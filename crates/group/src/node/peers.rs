@@ -13,7 +13,7 @@ use stubborn_core::transport::endpoint::{Ecn, Received};
 
 use super::config::{GroupConfig, Peer};
 use super::overlay::{MOST_RELAYS, Overlay};
-use super::pieces::{Arrival, Departure, PIECE, Piece};
+use super::pieces::{Arrival, Arrived, Departure, Piece};
 use super::relay::{AROUND, Allowance, Relayed, made_up};
 use crate::replica::{Packet, PacketKind, Seat};
 use crate::replication::NodeId;
@@ -35,13 +35,10 @@ const UNDER_WAY: usize = 256;
 /// How long a packet is under way at most.
 const PATIENCE: Duration = Duration::from_millis(1_000);
 
-/// The largest packet that is put together from pieces: what bounds a snapshot.
-pub(super) const MAX_PACKET: u64 = 4 << 30;
-
 /// The first byte of what a peer tells: a whole packet, or a piece of one; whom it hears; or a
 /// datagram that is relayed.
 const WHOLE: u8 = 0;
-const PART: u8 = 1;
+const PART: u8 = 4;
 const HELLO: u8 = 2;
 const RELAYED: u8 = 3;
 
@@ -113,6 +110,8 @@ enum What {
 pub(super) enum Heard {
     /// A whole packet for the replica.
     Packet(Bytes),
+    /// What came in pieces.
+    Pieces(Vec<Arrived>),
     /// Whom it hears.
     Hello,
     /// A datagram that another node has sent through this peer.
@@ -285,13 +284,18 @@ impl Peers {
     }
 
     pub(super) fn send(&mut self, now: Instant, node: &mut Node, packet: Packet) {
-        let Packet { to, bytes, kind } = packet;
-        if bytes.len() > PIECE {
+        let Packet { to, bytes, kind, state } = packet;
+        let size = self.config.settings.piece_bytes;
+        if state.is_some() || bytes.len() > size {
             let Some(link) = self.links.get_mut(&to) else { return };
             // Of large packets the one that is under way comes first.
             if link.departure.is_none() {
                 self.departures += 1;
-                link.departure = Some(Departure::new(self.departures, bytes));
+                let number = self.departures;
+                link.departure = Some(match state {
+                    Some(state) => Departure::state(number, size, &bytes, &state),
+                    None => Departure::packet(number, size, bytes),
+                });
                 self.send_pieces(now, node, to);
             }
             return;
@@ -309,6 +313,11 @@ impl Peers {
             let key = node.call(now, lane.channel, call(&TELL, body));
             self.calls.insert(key, Sent { to, by, what: What::Packet });
         }
+    }
+
+    /// Those to whom something large is on its way.
+    pub(super) fn sending(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.links.iter().filter(|(_, link)| link.departure.is_some()).map(|(id, _)| *id)
     }
 
     /// Has a datagram for a peer passed on by a neighbour, if there is one that can.
@@ -421,8 +430,7 @@ impl Peers {
             WHOLE => Some(Heard::Packet(body.slice(1..))),
             PART => {
                 let piece = Piece::decode(&body.slice(1..))?;
-                let whole = self.links.get_mut(&from)?.arrival.take(piece, MAX_PACKET)?;
-                Some(Heard::Packet(whole))
+                Some(Heard::Pieces(self.links.get_mut(&from)?.arrival.take(piece)))
             }
             HELLO if directly => {
                 self.overlay.greeted(now, self.id, from, &body[1..]);

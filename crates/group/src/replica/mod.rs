@@ -31,7 +31,7 @@ use std::fmt;
 use bytes::Bytes;
 use stubborn_core::node::{Finding, IncomingQuery, SessionCommand, Staleness, Told};
 use stubborn_core::random::Random;
-use stubborn_core::service::{Answer, Encoded, Machines, MethodId};
+use stubborn_core::service::{Answer, Encoded, Image, Machines, MethodId};
 use stubborn_core::session::SessionId;
 use stubborn_core::time::{Duration, Instant};
 
@@ -42,11 +42,12 @@ use self::message::Message;
 use self::outbox::Outbox;
 use self::pending::{Pending, Wanted};
 use self::reads::{Answered, Reads};
+use self::restore::Restoring;
 use self::state::State;
 use self::submit::Gathered;
 use self::versions::Supports;
 use crate::replication::{
-    Consensus, Durable, Entry, EntryKind, MemberChange, Members, NodeId, Outgoing, Position,
+    Consensus, Durable, Entry, EntryKind, Frame, MemberChange, Members, NodeId, Outgoing, Position,
     Refusal, Refused, Role, Snapshot, Work, Write,
 };
 
@@ -66,6 +67,10 @@ pub struct Replica {
     settings: Settings,
     consensus: Consensus,
     state: State,
+    /// A snapshot of a leader that is on its way here.
+    arriving: Option<Arriving>,
+    /// One that has arrived, until consensus takes it.
+    restored: Option<(Position, Restoring)>,
     /// With whom a new group begins.
     beginning: Roster,
     clock: LogClock,
@@ -92,6 +97,14 @@ pub struct Replica {
     told: VecDeque<Told>,
     due: VecDeque<u64>,
     fault: Option<Fault>,
+}
+
+/// A snapshot whose state comes in pieces, and is put together beside the one that is here.
+struct Arriving {
+    from: NodeId,
+    frame: Frame,
+    at: Position,
+    restoring: Restoring,
 }
 
 /// How much the log has grown since the last snapshot.
@@ -121,8 +134,8 @@ impl Replica {
         let mut random = Random::from_seed(seed);
         let life = random.u64();
         let mut state = State::new(group, &settings.limits, machines);
-        if !durable.snapshot.data.is_empty() {
-            state.restore_all(&durable.snapshot.data.clone().into())?;
+        if durable.snapshot.at.index > 0 {
+            state.restore_all(&durable.snapshot.data)?;
         }
         let snapshot = durable.snapshot.at.index;
         let consensus = Consensus::new(id, settings.consensus.clone(), durable, random.fork())
@@ -133,6 +146,8 @@ impl Replica {
             life,
             consensus,
             state,
+            arriving: None,
+            restored: None,
             beginning: Roster::default(),
             clock: LogClock::default(),
             pending: Pending::new(life, settings.pending, settings.pending_bytes),
@@ -222,15 +237,12 @@ impl Replica {
         let mut result = Ok(());
         for message in message::decode(self.group, packet)? {
             match message {
+                // Its state would be missing: see `begin_snapshot`.
+                Message::Frame(Frame::Install { .. }) => {
+                    result = result.and(Err(PacketError::Malformed));
+                }
                 Message::Frame(frame) => {
-                    let taken = self.consensus.receive(from, frame);
-                    if self.leader() == Some(from) {
-                        self.in_touch = now;
-                    }
-                    if taken == Err(Refusal::CountsOnLostEntries) {
-                        self.fault.get_or_insert(Fault::LostDisk);
-                    }
-                    result = result.and(taken.map_err(PacketError::Refused));
+                    result = result.and(self.frame(now, from, frame));
                 }
                 Message::Forward(items) => self.gather(items),
                 Message::AskIndex(read) => self.ask_for(now, from, read),
@@ -242,6 +254,54 @@ impl Replica {
             }
         }
         result
+    }
+
+    /// A peer begins to send a snapshot, as this packet says. Its state follows in pieces; a snapshot
+    /// that was begun before is dropped.
+    ///
+    /// # Errors
+    /// If no honest peer says this.
+    pub fn begin_snapshot(&mut self, from: NodeId, packet: &Bytes) -> Result<(), PacketError> {
+        let Ok([Message::Frame(frame)]) = <[_; 1]>::try_from(message::decode(self.group, packet)?)
+        else {
+            return Err(PacketError::Malformed);
+        };
+        let Frame::Install { snapshot: Snapshot { at, .. }, .. } = frame else {
+            return Err(PacketError::Malformed);
+        };
+        let useful = self.consensus.would_install(from, &frame).map_err(PacketError::Refused)?;
+        if useful {
+            let restoring = Restoring::default();
+            self.arriving = Some(Arriving { from, frame, at, restoring });
+        }
+        Ok(())
+    }
+
+    /// Takes the next bytes of the state that this peer sends.
+    pub fn snapshot_piece(&mut self, from: NodeId, bytes: &[u8]) {
+        if let Some(arriving) = self.arriving.as_mut().filter(|arriving| arriving.from == from) {
+            self.state.restore(&mut arriving.restoring, bytes);
+        }
+    }
+
+    /// All of the state that this peer sends has come: consensus decides whether it counts.
+    ///
+    /// # Errors
+    /// If consensus refuses the snapshot.
+    pub fn end_snapshot(&mut self, now: Instant, from: NodeId) -> Result<(), PacketError> {
+        let Some(arriving) = self.arriving.take_if(|arriving| arriving.from == from) else {
+            return Ok(());
+        };
+        self.restored = Some((arriving.at, arriving.restoring));
+        let taken = self.frame(now, from, arriving.frame);
+        self.flush(now);
+        self.restored = None;
+        taken
+    }
+
+    /// A snapshot is still on its way to this peer.
+    pub fn is_sending(&mut self, to: NodeId) {
+        self.consensus.is_sending(to);
     }
 
     /// A peer has said that it hears this node.
@@ -427,10 +487,10 @@ impl Replica {
         self.consensus.applied()
     }
 
-    /// The whole replicated state as bytes: the same on every replica that has applied the same
-    /// entries.
-    pub fn image(&self) -> Bytes {
-        self.state.image().to_bytes().expect("it is in memory")
+    /// The whole replicated state as it is now: the same on every replica that has applied the same
+    /// entries. The replica goes on; what it changes from now on is copied.
+    pub fn freeze(&mut self) -> Image {
+        self.state.freeze()
     }
 
     /// Proposes a change of members.
@@ -453,10 +513,25 @@ impl Replica {
 }
 
 impl Replica {
+    /// Takes a peer's word.
+    fn frame(&mut self, now: Instant, from: NodeId, frame: Frame) -> Result<(), PacketError> {
+        let taken = self.consensus.receive(from, frame);
+        if self.leader() == Some(from) {
+            self.in_touch = now;
+        }
+        if taken == Err(Refusal::CountsOnLostEntries) {
+            self.fault.get_or_insert(Fault::LostDisk);
+        }
+        taken.map_err(PacketError::Refused)
+    }
+
     fn carry_out(&mut self, now: Instant, work: Work) -> Result<(), Fault> {
-        let Work { number, write, send, send_when_written, committed, reads } = work;
-        if let Some(snapshot) = &write.snapshot {
-            self.state.restore_all(&snapshot.data.clone().into())?;
+        let Work { number, mut write, send, send_when_written, committed, reads } = work;
+        if let Some(snapshot) = &mut write.snapshot {
+            let restored = self.restored.take_if(|(at, _)| *at == snapshot.at);
+            let (_, restoring) = restored.expect("a snapshot is taken when its state is there");
+            self.state.adopt(restoring.complete()?)?;
+            snapshot.data = self.state.freeze();
             self.growth = Growth { snapshot: snapshot.at.index, ..self.growth };
             (self.growth.entries, self.growth.bytes) = (0, 0);
         }
@@ -521,17 +596,24 @@ impl Replica {
         }
     }
 
-    /// Takes a snapshot when the log has grown, or when somebody needs one.
+    /// Takes a snapshot when the log has grown, and freezes one for whoever needs it.
     fn snapshot_if_due(&mut self) {
         let Growth { entries, bytes, number, .. } = self.growth;
         let grown =
             entries >= self.settings.snapshot_entries || bytes >= self.settings.snapshot_bytes;
-        if !grown && !self.consensus.wants_snapshot() {
+        let wanted = self.consensus.wants_snapshot();
+        if !grown && !wanted {
             return;
         }
         let at = self.consensus.applied();
         let members = self.consensus.members().clone();
-        let snapshot = Snapshot { at, members, data: self.image() };
+        let snapshot = Snapshot { at, members, data: self.state.freeze() };
+        if wanted {
+            self.consensus.offer(snapshot.clone());
+        }
+        if !grown {
+            return;
+        }
         self.consensus.compact(&snapshot);
         self.growth = Growth { snapshot: at.index, entries: 0, bytes: 0, number };
         self.writes.push_back((number, Write { compact: Some(snapshot), ..Write::default() }));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use stubborn_core::service::Image;
 
 use super::message::{self, Message};
 use crate::replication::{Frame, NodeId};
@@ -19,6 +20,10 @@ pub struct Packet {
     pub bytes: Bytes,
     /// How it is best sent.
     pub kind: PacketKind,
+    /// The state of the snapshot that the packet installs, to be sent after it:
+    /// [`Replica::begin_snapshot`](super::Replica::begin_snapshot). Such a packet is not to be begun
+    /// while another one is under way to that replica.
+    pub state: Option<Image>,
 }
 
 /// How a packet is best sent. Consensus makes up for any that is lost.
@@ -28,9 +33,6 @@ pub enum PacketKind {
     Beat,
     /// Worth a repetition.
     Normal,
-    /// A snapshot up to this entry: large, and not to be begun again while one is under way to that
-    /// replica.
-    Snapshot(u64),
 }
 
 #[derive(Debug, Default)]
@@ -56,21 +58,20 @@ impl Outbox {
 
     fn pack(&mut self, group: u64, to: NodeId, messages: Vec<Message>) {
         let (mut together, mut size) = (Vec::new(), 0);
-        for message in messages {
-            let snapshot = snapshot_index(&message);
+        for mut message in messages {
+            if let Some(state) = take_state(&mut message) {
+                let bytes = message::encode(group, &[message]);
+                let (kind, state) = (PacketKind::Normal, Some(state));
+                self.packets.push_back(Packet { to, bytes, kind, state });
+                continue;
+            }
             let adds = roughly(&message);
-            if snapshot.is_some() || size + adds > PACKET {
+            if size + adds > PACKET {
                 self.close(group, to, &mut together);
                 size = 0;
             }
             together.push(message);
             size += adds;
-            if let Some(index) = snapshot {
-                let bytes = message::encode(group, &together);
-                self.packets.push_back(Packet { to, bytes, kind: PacketKind::Snapshot(index) });
-                together.clear();
-                size = 0;
-            }
         }
         self.close(group, to, &mut together);
     }
@@ -81,14 +82,16 @@ impl Outbox {
         }
         let beat = messages.iter().all(is_beat);
         let kind = if beat { PacketKind::Beat } else { PacketKind::Normal };
-        self.packets.push_back(Packet { to, bytes: message::encode(group, messages), kind });
+        let bytes = message::encode(group, messages);
+        self.packets.push_back(Packet { to, bytes, kind, state: None });
         messages.clear();
     }
 }
 
-fn snapshot_index(message: &Message) -> Option<u64> {
+/// Takes a snapshot's state out of the message.
+fn take_state(message: &mut Message) -> Option<Image> {
     match message {
-        Message::Frame(Frame::Install { snapshot, .. }) => Some(snapshot.at.index),
+        Message::Frame(Frame::Install { snapshot, .. }) => Some(std::mem::take(&mut snapshot.data)),
         _ => None,
     }
 }

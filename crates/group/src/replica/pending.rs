@@ -48,6 +48,10 @@ struct Waiting {
 }
 
 impl Wanted {
+    fn only_frees(&self) -> bool {
+        matches!(self, Self::Command(command) if command.only_frees())
+    }
+
     fn size(&self) -> usize {
         ITEM_OVERHEAD
             + match self {
@@ -75,7 +79,7 @@ impl Pending {
 
     pub(super) fn add(&mut self, now: Instant, wanted: Wanted) -> Result<(), Box<Wanted>> {
         let size = wanted.size();
-        if self.items.len() >= self.most || self.bytes + size > self.most_bytes {
+        if !self.has_room(size, || wanted.only_frees()) {
             return Err(Box::new(wanted));
         }
         self.bytes += size;
@@ -83,6 +87,15 @@ impl Pending {
         self.items.insert(self.next, Waiting { wanted, came: now, sent: now });
         self.unsent.push(self.next);
         Ok(())
+    }
+
+    /// What frees memory is not sent again by its client, so there is room for it when there is none
+    /// for calls.
+    fn has_room(&self, size: usize, only_frees: impl FnOnce() -> bool) -> bool {
+        let within = |times: usize| {
+            self.items.len() < self.most * times && self.bytes + size <= self.most_bytes * times
+        };
+        within(1) || within(2) && only_frees()
     }
 
     /// An entry with this was applied.
@@ -201,6 +214,19 @@ mod tests {
         pending.send_old_again(at(115), Duration::from_millis(100));
         assert_eq!(take(&mut pending, at(115), 1_000), [1]);
         assert_eq!(pending.len(), 2);
+    }
+
+    #[test]
+    fn a_full_replica_has_room_for_what_frees_memory_within_a_bound() {
+        let mut pending = pending();
+        for text in ["a", "b", "c"] {
+            assert!(pending.has_room(10, || false));
+            pending.add(Instant::ZERO, wanted(text)).unwrap();
+        }
+        assert!(!pending.has_room(10, || false) && pending.has_room(10, || true));
+        assert!(!pending.has_room(2_000, || true));
+        pending.most = 1;
+        assert!(!pending.has_room(10, || true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use stubborn_core::node::SessionTable;
+use stubborn_core::node::{SessionTable, TableReader};
 use stubborn_core::service::{Machines, Piece, RestoreError};
 use stubborn_core::wire::Reader;
 
@@ -19,7 +19,7 @@ use super::versions;
 pub(super) struct Restoring {
     records: Records,
     head: Option<Head>,
-    sessions: Vec<u8>,
+    sessions: TableReader,
     /// How many machines were named; the pieces are of the last one of them.
     machines: usize,
     /// The machine whose pieces come has had its first one.
@@ -76,8 +76,7 @@ impl Restoring {
         }
         let torn = || unsound("it ends too early");
         let head = self.head.filter(|_| self.ended && !self.records.is_torn()).ok_or_else(torn)?;
-        let table = SessionTable::decode(&self.sessions);
-        let table = table.map_err(|_| unsound("its sessions are malformed"))?;
+        let table = self.sessions.finish().map_err(|_| malformed())?;
         Ok(Complete { head, table, last: self.last })
     }
 
@@ -87,7 +86,7 @@ impl Restoring {
         }
         match record {
             Record::Head(bytes) => self.head = Some(read_head(bytes)?),
-            Record::Sessions(bytes) => self.sessions.extend_from_slice(bytes),
+            Record::Sessions(bytes) => self.sessions.take(bytes).map_err(|_| malformed())?,
             Record::Machine(name) => return self.begin_machine(name, machines),
             Record::Piece(bytes) => {
                 let machine = self.machine()?;
@@ -158,6 +157,10 @@ fn read_head(bytes: &[u8]) -> Result<Head, Fault> {
         return Err(unsound("its head is malformed"));
     }
     Ok(Head { founded, roster, versioned, active })
+}
+
+fn malformed() -> Fault {
+    unsound("its sessions are malformed")
 }
 
 fn unsound(what: &str) -> Fault {

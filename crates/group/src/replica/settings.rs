@@ -24,6 +24,8 @@ pub struct Settings {
     pub snapshot_bytes: u64,
     /// Bytes of commands that are put into one entry, unless one alone is larger.
     pub entry_bytes: usize,
+    /// Bytes of a piece in which what is large is sent to another replica.
+    pub piece_bytes: usize,
     /// Commands of its own clients that a replica holds until they are applied, at most.
     pub pending: usize,
     /// Bytes of them, at most. A leader holds as many of other replicas' that consensus does not
@@ -48,6 +50,7 @@ impl Default for Settings {
             snapshot_entries: 100_000,
             snapshot_bytes: 64 << 20,
             entry_bytes: 32 << 10,
+            piece_bytes: 128 << 10,
             pending: 65_536,
             pending_bytes: 64 << 20,
             patience: Duration::from_millis(300),

@@ -169,24 +169,24 @@ impl State {
         self.table.time()
     }
 
-    /// All of it as it is now, the same on every replica that has applied the same entries.
-    pub(super) fn image(&self) -> Image {
+    /// All of it as it is now, the same on every replica that has applied the same entries. It goes
+    /// on: what it changes from now on is copied.
+    pub(super) fn freeze(&mut self) -> Image {
+        let table = match &mut self.planted.before {
+            Some(before) => before.freeze(),
+            None if cfg!(feature = "planted-forgotten-records") => {
+                SessionTable::new(self.table.group(), &Limits::default()).freeze()
+            }
+            None => self.table.freeze(),
+        };
         let mut head = vec![u8::from(self.founded)];
         self.roster.encode(&mut head);
         head.push(u8::from(self.versioned));
         let active = versions::encode(self.machines.active());
         varint::encode(active.len() as u64, &mut head);
         head.extend_from_slice(&active);
-        let mut table = Vec::new();
-        match &self.planted.before {
-            Some(before) => before.encode(&mut table),
-            None if cfg!(feature = "planted-forgotten-records") => {
-                SessionTable::new(self.table.group(), &Limits::default()).encode(&mut table);
-            }
-            None => self.table.encode(&mut table),
-        }
         let names = self.machines.descriptors().map(|of| of.name);
-        image(head, table.into(), names.zip(self.machines.snapshot()).collect())
+        image(head, table, names.zip(self.machines.snapshot()).collect())
     }
 
     /// Takes the next bytes of a state that is being restored.

@@ -14,6 +14,7 @@ use raft::eraftpb::{ConfChangeV2, Entry as LibraryEntry, EntryType};
 use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use slog::{Discard, Logger, o};
 use stubborn_core::random::Random;
+use stubborn_core::service::Image;
 
 use super::check::check;
 use super::log::Log;
@@ -43,6 +44,9 @@ pub struct Settings {
     pub uncommitted_bytes: u64,
     /// Entries that are kept before a snapshot, for followers that are a little behind.
     pub keep: u64,
+    /// Entries that are kept at most while a follower is sent a snapshot, so that it can go on from
+    /// there.
+    pub keep_most: u64,
 }
 
 impl Default for Settings {
@@ -54,6 +58,7 @@ impl Default for Settings {
             frames_under_way: 64,
             uncommitted_bytes: 16 << 20,
             keep: 1_024,
+            keep_most: 1 << 20,
         }
     }
 }
@@ -141,6 +146,10 @@ pub struct Consensus {
     abstains: u32,
     /// Snapshots under way to followers, and for how many ticks.
     installing: Vec<(NodeId, u32)>,
+    /// Ticks for which nobody needed the snapshot that is on offer.
+    unneeded: u32,
+    /// The state of the last snapshot that came, and its place.
+    received: Option<(Position, Image)>,
     votes: Votes,
 }
 
@@ -180,6 +189,8 @@ impl Consensus {
             drawn_for: None,
             abstains,
             installing: Vec::new(),
+            unneeded: 0,
+            received: None,
             votes: Votes::default(),
         };
         consensus.draw_timeout();
@@ -225,6 +236,9 @@ impl Consensus {
         }
         if self.abstains > 0 && matches!(frame, Frame::RequestVote { transfer: false, .. }) {
             return Ok(());
+        }
+        if let Frame::Install { snapshot, .. } = &frame {
+            self.received = Some((snapshot.at, snapshot.data.clone()));
         }
         // What the library does not want to hear it says in its result; nothing follows from that.
         let _ = self.node.step(frame_to(from, self.id, frame));
@@ -287,7 +301,11 @@ impl Consensus {
         let mut write = Write { must_sync: ready.must_sync(), ..Write::default() };
         if ready.snapshot().get_metadata().index > 0 {
             log.install(ready.snapshot().clone());
-            write.snapshot = Some(snapshot_from(ready.snapshot().clone()));
+            let mut snapshot = snapshot_from(ready.snapshot());
+            if let Some((_, data)) = self.received.take_if(|(at, _)| *at == snapshot.at) {
+                snapshot.data = data;
+            }
+            write.snapshot = Some(snapshot);
         }
         log.append(ready.entries());
         write.entries = ready.take_entries().into_iter().map(entry_from).collect();
@@ -298,8 +316,8 @@ impl Consensus {
         }
         let mut work = Work {
             number: ready.number(),
-            send: outgoing(ready.take_messages()),
-            send_when_written: outgoing(ready.take_persisted_messages()),
+            send: outgoing(log, ready.take_messages()),
+            send_when_written: outgoing(log, ready.take_persisted_messages()),
             reads: ready.take_read_states().iter().filter_map(read_index).collect(),
             ..Work::default()
         };
@@ -342,10 +360,42 @@ impl Consensus {
         debug_assert!(snapshot.at <= self.applied, "a snapshot of what is not applied");
         // The library still hands out what was applied ahead of it.
         let ahead = snapshot.at.index.saturating_sub(self.node.raft.raft_log.applied);
-        self.node.mut_store().compact(snapshot_to(snapshot), self.settings.keep.max(ahead));
+        let (keep, keep_most) = (self.settings.keep.max(ahead), self.settings.keep_most.max(ahead));
+        self.node.mut_store().compact(snapshot_to(snapshot), keep, keep_most);
     }
 
-    /// Whether a follower waits for a snapshot that is newer than the last one: take one now.
+    /// Followers that need a snapshot get this one, of the state machine as it is after the last entry
+    /// that was handed out. It is held for as long as they do.
+    pub fn offer(&mut self, snapshot: Snapshot) {
+        debug_assert!(snapshot.at <= self.applied, "a snapshot of what is not applied");
+        self.unneeded = 0;
+        self.node.mut_store().offer(snapshot);
+    }
+
+    /// A snapshot is still on its way to this follower.
+    pub fn is_sending(&mut self, to: NodeId) {
+        self.installing
+            .iter_mut()
+            .filter(|(node, _)| *node == to)
+            .for_each(|(_, ticks)| *ticks = 0);
+    }
+
+    /// Whether a frame of this peer that installs a snapshot would be taken as things are, so that its
+    /// state is worth listening to.
+    ///
+    /// # Errors
+    /// If no honest peer says this.
+    pub fn would_install(&self, from: NodeId, frame: &Frame) -> Result<bool, Refusal> {
+        if from == self.id {
+            return Err(Refusal::FromItself);
+        }
+        check(&self.node, frame)?;
+        let Frame::Install { term, snapshot } = frame else { return Ok(false) };
+        let raft = &self.node.raft;
+        Ok(*term >= raft.term && snapshot.at.index > raft.raft_log.committed)
+    }
+
+    /// Whether a follower waits for a snapshot: [`offer`](Self::offer) one.
     pub fn wants_snapshot(&self) -> bool {
         self.node.store().wants_snapshot()
     }
@@ -491,6 +541,14 @@ impl Consensus {
             }
         }
         self.installing.retain(|(_, ticks)| *ticks < patience);
+        let raft = &self.node.raft;
+        let is_needed = |progress: &raft::Progress| progress.state == ProgressState::Snapshot;
+        let needed = raft.prs().iter().any(|(_, progress)| is_needed(progress));
+        self.unneeded = if needed || !self.installing.is_empty() { 0 } else { self.unneeded + 1 };
+        if raft.state != StateRole::Leader || self.unneeded >= patience {
+            self.unneeded = 0;
+            self.node.mut_store().withdraw();
+        }
     }
 
     /// The library draws election timeouts from a source that no seed governs: ours take their
@@ -555,9 +613,16 @@ fn check_durable(ballot: &Ballot, snapshot: &Snapshot, entries: &[Entry]) -> Res
     Ok(())
 }
 
-fn outgoing(messages: Vec<raft::eraftpb::Message>) -> Vec<Outgoing> {
-    let frames = messages.into_iter().filter_map(frame_from);
-    frames.map(|(to, frame)| Outgoing { to, frame }).collect()
+/// What the library wants to be sent. A snapshot gets its state back; one that is not on offer any more
+/// is lost on its way.
+fn outgoing(log: &Log, messages: Vec<raft::eraftpb::Message>) -> Vec<Outgoing> {
+    let with_state = |(to, mut frame): (NodeId, Frame)| {
+        if let Frame::Install { snapshot, .. } = &mut frame {
+            snapshot.data = log.state_at(snapshot.at)?;
+        }
+        Some(Outgoing { to, frame })
+    };
+    messages.into_iter().filter_map(frame_from).filter_map(with_state).collect()
 }
 
 fn read_index(state: &raft::ReadState) -> Option<ReadIndex> {

@@ -136,6 +136,10 @@ impl Frame {
     }
 
     /// Its bytes.
+    ///
+    /// # Panics
+    /// If it installs a state that cannot be read. A large state is no part of a frame: it is sent
+    /// after it, and left out of it.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(64);
         match self {
@@ -264,7 +268,8 @@ fn encode_snapshot(out: &mut Vec<u8>, snapshot: &Snapshot) {
         set.iter().for_each(|node| varint::encode(node.get(), out));
     }
     out.push(u8::from(*leaves_by_itself));
-    sized(out, &snapshot.data);
+    let data = snapshot.data.to_bytes().expect("what is sent in one frame is in memory");
+    sized(out, &data);
 }
 
 fn sized(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -317,7 +322,7 @@ fn read_snapshot(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Snapshot> {
         learners_next: read_nodes(reader)?,
         leaves_by_itself: flag(reader)?,
     };
-    Some(Snapshot { at, members, data: read_sized(reader, bytes)? })
+    Some(Snapshot { at, members, data: read_sized(reader, bytes)?.into() })
 }
 
 fn read_nodes(reader: &mut Reader<'_>) -> Option<std::collections::BTreeSet<NodeId>> {

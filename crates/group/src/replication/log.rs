@@ -6,11 +6,18 @@ use std::cell::Cell;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+use stubborn_core::service::Image;
+
+use super::Position;
+use super::translate::snapshot_to;
 
 pub(super) struct Log {
     hard_state: HardState,
-    /// The latest one; its data is what a node gets that needs entries from before `entries`.
+    /// The latest one, without its state.
     snapshot: Snapshot,
+    /// What a node gets that needs entries from before `entries`: kept only as long as one does, since
+    /// of what changes meanwhile there are two copies.
+    offered: Option<super::Snapshot>,
     /// Index and term of the entry before `entries`.
     compacted: (u64, u64),
     entries: Vec<Entry>,
@@ -28,6 +35,7 @@ impl Log {
         Self {
             hard_state,
             snapshot,
+            offered: None,
             compacted,
             entries,
             members_changed: compacted.0,
@@ -53,7 +61,26 @@ impl Log {
         self.entries.clear();
         self.members_changed = self.compacted.0;
         self.snapshot = snapshot;
+        self.offered = None;
         self.wanted.set(false);
+    }
+
+    /// A node that needs it may have this snapshot.
+    pub(super) fn offer(&mut self, snapshot: super::Snapshot) {
+        self.offered = Some(snapshot);
+        self.wanted.set(false);
+    }
+
+    /// Nobody needs a snapshot.
+    pub(super) fn withdraw(&mut self) {
+        self.offered = None;
+        self.wanted.set(false);
+    }
+
+    /// The state of the snapshot at this place, if it is on offer.
+    pub(super) fn state_at(&self, at: Position) -> Option<Image> {
+        let offered = self.offered.as_ref().filter(|offered| offered.at == at);
+        offered.map(|offered| offered.data.clone())
     }
 
     /// The entry of this index has changed the members.
@@ -81,12 +108,13 @@ impl Log {
     }
 
     /// Takes a snapshot of this node's state machine, and drops the entries that are in it but for
-    /// the last `keep`.
-    pub(super) fn compact(&mut self, snapshot: Snapshot, keep: u64) {
+    /// the last `keep`; for a node that is being sent an older snapshot, for the last `keep_most`.
+    pub(super) fn compact(&mut self, snapshot: Snapshot, keep: u64, keep_most: u64) {
         let index = snapshot.get_metadata().index;
         self.snapshot = snapshot;
-        self.wanted.set(false);
-        let upto = index.saturating_sub(keep);
+        // Who gets what is on offer needs the entries after it.
+        let needed = self.offered.as_ref().map_or(index, |offered| offered.at.index);
+        let upto = index.saturating_sub(keep).min(needed.max(index.saturating_sub(keep_most)));
         if upto <= self.compacted.0 {
             return;
         }
@@ -159,10 +187,14 @@ impl Storage for Log {
     }
 
     fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        if self.snapshot.get_metadata().index < request_index.max(self.members_changed) {
-            self.wanted.set(true);
-            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        // One from before the first entry would be followed by entries that are not here.
+        let least = request_index.max(self.members_changed).max(self.compacted.0);
+        match self.offered.as_ref().filter(|offered| offered.at.index >= least) {
+            Some(offered) => Ok(snapshot_to(offered)),
+            None => {
+                self.wanted.set(true);
+                Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+            }
         }
-        Ok(self.snapshot.clone())
     }
 }

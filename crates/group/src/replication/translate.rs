@@ -7,6 +7,7 @@ use raft::eraftpb::{
     self, ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, EntryType, HardState, Message,
     MessageType,
 };
+use stubborn_core::service::Image;
 
 use super::{Ballot, Entry, EntryKind, Frame, MemberChange, Members, NodeId, Position, Snapshot};
 
@@ -69,19 +70,18 @@ pub(super) fn members_to(members: &Members) -> ConfState {
     }
 }
 
-pub(super) fn snapshot_from(mut snapshot: eraftpb::Snapshot) -> Snapshot {
-    let data = snapshot.take_data();
+/// The snapshot without its state: the library never sees that.
+pub(super) fn snapshot_from(snapshot: &eraftpb::Snapshot) -> Snapshot {
     let meta = snapshot.get_metadata();
     Snapshot {
         at: Position { index: meta.index, term: meta.term },
         members: members_from(meta.get_conf_state()),
-        data,
+        data: Image::default(),
     }
 }
 
 pub(super) fn snapshot_to(snapshot: &Snapshot) -> eraftpb::Snapshot {
-    let data = snapshot.data.clone();
-    let mut to = eraftpb::Snapshot { data, ..eraftpb::Snapshot::default() };
+    let mut to = eraftpb::Snapshot::default();
     let meta = to.mut_metadata();
     meta.index = snapshot.at.index;
     meta.term = snapshot.at.term;
@@ -149,7 +149,7 @@ pub(super) fn frame_from(mut message: Message) -> Option<(NodeId, Frame)> {
         MessageType::MsgHeartbeat => Frame::Heartbeat { term, committed, read: read() },
         MessageType::MsgHeartbeatResponse => Frame::Heartbeaten { term, committed, read: read() },
         MessageType::MsgSnapshot => {
-            Frame::Install { term, snapshot: snapshot_from(message.take_snapshot()) }
+            Frame::Install { term, snapshot: snapshot_from(&message.take_snapshot()) }
         }
         MessageType::MsgTimeoutNow => Frame::Succeed { term },
         _ => return None,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
+use stubborn_core::service::Image;
 
 use super::Frame;
 
@@ -160,7 +161,7 @@ pub struct Snapshot {
     /// The members after that entry.
     pub members: Members,
     /// The state machine's own bytes.
-    pub data: Bytes,
+    pub data: Image,
 }
 
 /// What a node's disk holds when it starts.
@@ -177,7 +178,7 @@ pub struct Durable {
 impl Durable {
     /// A node of a new group.
     pub fn new_group(members: Members) -> Self {
-        let snapshot = Snapshot { at: Position::default(), members, data: Bytes::new() };
+        let snapshot = Snapshot { at: Position::default(), members, data: Image::default() };
         Self { ballot: Ballot::default(), snapshot, entries: Vec::new() }
     }
 }

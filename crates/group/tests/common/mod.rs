@@ -80,7 +80,7 @@ impl Cluster {
     /// Kills a node and starts it from its disk.
     pub fn restart(&mut self, id: NodeId) {
         let Replica { durable, .. } = self.replicas.remove(&id).expect("a node");
-        let applied = split(&durable.snapshot.data);
+        let applied = split(&durable.snapshot.data.to_bytes().expect("in memory"));
         self.start(id, durable, applied);
     }
 
@@ -180,7 +180,7 @@ impl Cluster {
                 continue;
             }
             if let Some(snapshot) = work.write.snapshot {
-                replica.applied = split(&snapshot.data);
+                replica.applied = split(&snapshot.data.to_bytes().expect("in memory"));
                 replica.durable.snapshot = snapshot;
                 replica.durable.entries.clear();
             }
@@ -213,11 +213,12 @@ impl Cluster {
         let snapshot = Snapshot {
             at: replica.consensus.applied(),
             members: replica.consensus.members().clone(),
-            data: replica.applied.join(&b"\n"[..]).into(),
+            data: Bytes::from(replica.applied.join(&b"\n"[..])).into(),
         };
         replica.durable.entries.retain(|entry| entry.at.index > snapshot.at.index);
         replica.durable.snapshot = snapshot.clone();
         replica.consensus.compact(&snapshot);
+        replica.consensus.offer(snapshot);
     }
 }
 

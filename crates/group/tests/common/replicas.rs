@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use stubborn_core::service::Machines;
 use stubborn_core::time::{Duration, Instant};
-use stubborn_group::replica::{Replica, Settings};
+use stubborn_group::replica::{Packet, Replica, Settings};
 use stubborn_group::replication::{Durable, Entry, Members, NodeId, Role, Write};
 
 use super::node;
@@ -123,19 +123,28 @@ impl Replicas {
             for id in &ids {
                 self.work(*id, &mut wire);
             }
-            let Some((from, to, bytes)) = wire.pop_front() else { return };
+            let Some((from, to, packet)) = wire.pop_front() else { return };
             if self.cut.contains(&from) || self.cut.contains(&to) {
                 continue;
             }
             let now = self.local(to);
             if let Some(one) = self.all.get_mut(&to) {
-                one.replica.receive(now, from, &bytes).expect("honest peers are listened to");
+                let taken = match &packet.state {
+                    None => one.replica.receive(now, from, &packet.bytes),
+                    Some(state) => one.replica.begin_snapshot(from, &packet.bytes).and_then(|()| {
+                        for piece in state.pieces() {
+                            one.replica.snapshot_piece(from, &piece.expect("it is in memory"));
+                        }
+                        one.replica.end_snapshot(now, from)
+                    }),
+                };
+                taken.expect("honest peers are listened to");
             }
         }
         panic!("the replicas never stop talking");
     }
 
-    fn work(&mut self, id: NodeId, wire: &mut VecDeque<(NodeId, NodeId, bytes::Bytes)>) {
+    fn work(&mut self, id: NodeId, wire: &mut VecDeque<(NodeId, NodeId, Packet)>) {
         let now = self.local(id);
         let one = self.get(id);
         one.replica.flush(now);
@@ -149,7 +158,7 @@ impl Replicas {
             one.answered.push(read);
         }
         while let Some(packet) = one.replica.poll_packet() {
-            wire.push_back((id, packet.to, packet.bytes));
+            wire.push_back((id, packet.to, packet));
         }
     }
 }

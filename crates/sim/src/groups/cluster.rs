@@ -236,7 +236,8 @@ impl Cluster {
         if let Some(fault) = replica.fault() {
             return Err(fault.to_string());
         }
-        Ok((replica.image().to_vec(), Ledger::of(replica.machines())))
+        let image = replica.freeze().to_bytes().map_err(|error| error.to_string())?;
+        Ok((image.to_vec(), Ledger::of(replica.machines())))
     }
 
     /// The newest version that the program supports with which a node starts now.

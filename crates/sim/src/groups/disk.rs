@@ -65,7 +65,13 @@ impl NodeDisk {
         let options = self.notes().options;
         let medium = Arc::new(self.medium.clone());
         let found = Store::open(medium, options).and_then(|(store, recovered)| {
-            let durable = store.durable(recovered)?;
+            let mut durable = store.durable(recovered)?;
+            // Read now, since the disk may fail later.
+            let (mut reader, mut state) = (store.read_snapshot()?, Vec::new());
+            while let Some(piece) = reader.next_piece()? {
+                state.extend_from_slice(piece);
+            }
+            durable.snapshot.data = state.into();
             Ok((store, durable))
         });
         let mut notes = self.notes();

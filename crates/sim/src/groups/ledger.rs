@@ -127,7 +127,8 @@ impl Ledger {
     /// to version `most`.
     pub(super) fn machines(most: u32) -> Machines {
         let mut machines = Machines::new();
-        let evolving = Evolving { ledger: Self::default(), version: 1, newer: 0, most };
+        let evolving =
+            Evolving { ledger: Self::default(), version: 1, newer: 0, most, restoring: Vec::new() };
         machines.add(Box::new(evolving)).expect("a single machine collides with no other");
         machines
     }
@@ -166,7 +167,12 @@ struct Evolving {
     newer: u64,
     /// The newest version that this program supports.
     most: u32,
+    /// A snapshot of which not all pieces are there.
+    restoring: Vec<u8>,
 }
+
+/// Bytes of a piece of a snapshot.
+const PIECE: usize = 500;
 
 impl Machine for Evolving {
     fn descriptor(&self) -> &'static ServiceDescriptor {
@@ -197,14 +203,24 @@ impl Machine for Evolving {
 
     fn snapshot(&self) -> Image {
         let ledger = self.ledger.snapshot();
-        match self.version {
-            NEWER => [&self.newer.to_be_bytes()[..], &ledger].concat().into(),
-            _ => ledger.into(),
-        }
+        let state = match self.version {
+            NEWER => [&self.newer.to_be_bytes()[..], &ledger].concat(),
+            _ => ledger,
+        };
+        let pieces: Vec<_> = state.chunks(PIECE).map(Bytes::copy_from_slice).collect();
+        Image::in_pieces(pieces.into_iter())
     }
 
     fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
-        let mut rest = piece.bytes();
+        if piece.is_first() {
+            self.restoring.clear();
+        }
+        self.restoring.extend_from_slice(&piece);
+        if !piece.is_last() {
+            return Ok(());
+        }
+        let state = std::mem::take(&mut self.restoring);
+        let mut rest = &state[..];
         if self.version == NEWER {
             let (newer, ledger) =
                 rest.split_first_chunk().ok_or(RestoreError::new("it is of the older version"))?;

@@ -235,7 +235,7 @@ impl Process {
             let id = self.id;
             self.cluster.note(applied, || format!("{id} applied {applied}"));
             if applied.is_multiple_of(COMPARED_EVERY) || healed {
-                let image = self.node.replica().image();
+                let image = self.node.freeze().to_bytes().expect("it is in memory");
                 let verdict = self.cluster.lock().judge.on_image(self.id, applied, &image);
                 self.cluster.judge(verdict);
             }

@@ -107,6 +107,8 @@ fn habits(random: &mut Random) -> Habits {
         snapshot_entries: 5 + random.below(200),
         pending: if few { 1 + random.below(3) as usize } else { 1_024 },
         lease: steady && random.chance(0.5),
+        // Small enough that snapshots, and some entries, travel in many pieces.
+        piece_bytes: 200 << random.below(8),
         ..Settings::default()
     };
     Habits {

@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use stubborn_core::service::Pieces;
 use stubborn_core::time::Instant;
 use stubborn_group::replication::{Snapshot, Write};
-use stubborn_store::{Error, FinishedSnapshot, Store};
+use stubborn_store::{Error, FinishedSnapshot, SnapshotWriter, Store};
 
 use super::cluster::Cluster;
 use super::disk::NodeDisk;
@@ -28,9 +29,15 @@ pub(super) struct Storage {
     /// The sync that is under way.
     sync: Option<Sync>,
     /// A snapshot of this node's own that is being written.
-    snapshot: Option<(Sleep, FinishedSnapshot, Write)>,
+    snapshot: Option<(Sleep, Writing, Write)>,
     last_write: Instant,
     is_rested: bool,
+}
+
+/// How far a snapshot is.
+enum Writing {
+    Pieces(SnapshotWriter, Pieces),
+    Finished(FinishedSnapshot),
 }
 
 struct Sync {
@@ -79,7 +86,7 @@ impl Storage {
             }
             return Ok(Some(number));
         }
-        self.adopt()?;
+        self.write_on(1 + self.cluster.below(4))?;
         Ok(None)
     }
 
@@ -122,19 +129,38 @@ impl Storage {
     }
 
     fn begin_snapshot(&mut self, snapshot: Snapshot) -> Result<(), Error> {
-        self.adopt()?;
-        let mut writer = self.store.begin_snapshot(snapshot.at, snapshot.members.clone())?;
-        writer.write(&snapshot.data)?;
-        let finished = writer.finish()?;
-        let sleep = self.sleep();
+        while self.snapshot.is_some() {
+            self.write_on(u64::MAX)?;
+        }
+        let writer = self.store.begin_snapshot(snapshot.at, snapshot.members.clone())?;
+        let writing = Writing::Pieces(writer, snapshot.data.pieces());
         let write = Write { compact: Some(snapshot), ..Write::default() };
-        self.snapshot = Some((sleep, finished, write));
+        self.snapshot = Some((self.sleep(), writing, write));
         Ok(())
     }
 
-    /// Lets the snapshot that was written count.
-    fn adopt(&mut self) -> Result<(), Error> {
-        let Some((_, finished, write)) = self.snapshot.take() else { return Ok(()) };
+    /// Writes so many pieces of a snapshot, or lets it count when it is finished.
+    fn write_on(&mut self, pieces: u64) -> Result<(), Error> {
+        let Some((_, writing, write)) = self.snapshot.take() else { return Ok(()) };
+        let finished = match writing {
+            Writing::Pieces(mut writer, mut rest) => {
+                let mut left = 0..pieces;
+                let mut ended = false;
+                while left.next().is_some() && !ended {
+                    match rest.next() {
+                        Some(piece) => writer.write(&piece.expect("it is in memory"))?,
+                        None => ended = true,
+                    }
+                }
+                let writing = match ended {
+                    true => Writing::Finished(writer.finish()?),
+                    false => Writing::Pieces(writer, rest),
+                };
+                self.snapshot = Some((self.sleep(), writing, write));
+                return Ok(());
+            }
+            Writing::Finished(finished) => finished,
+        };
         self.disk.note_written(&write);
         self.store.compact(finished)?;
         self.disk.note_synced();

@@ -69,7 +69,7 @@ impl Replica {
         let socket = group.world.socket(&host(id));
         group.register(id, socket.local_addr());
         let durable = disk.recover();
-        let counter = Counter::decode(&durable.snapshot.data);
+        let counter = Counter::decode(&durable.snapshot.data.to_bytes().expect("in memory"));
         let snapshot_at = durable.snapshot.at.index;
         // Frames go as bare datagrams: they must fit the 1,472 bytes of the network.
         let settings =
@@ -217,7 +217,7 @@ impl Process {
         let must_sync = write.must_sync;
         if let Some(snapshot) = &write.snapshot {
             self.group.lock().counts.snapshots += 1;
-            self.counter = Counter::decode(&snapshot.data);
+            self.counter = Counter::decode(&snapshot.data.to_bytes().expect("in memory"));
             self.snapshot_at = snapshot.at.index;
         }
         if !write.is_empty() {
@@ -279,9 +279,10 @@ impl Process {
         }
         self.snapshot_at = at.index;
         let members = self.consensus.members().clone();
-        let snapshot = Snapshot { at, members, data: self.counter.encode() };
+        let snapshot = Snapshot { at, members, data: self.counter.encode().into() };
         self.disk.write(Write { compact: Some(snapshot.clone()), ..Write::default() });
         self.consensus.compact(&snapshot);
+        self.consensus.offer(snapshot);
     }
 
     fn start_sync(&mut self) {

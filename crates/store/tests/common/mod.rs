@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use stubborn_core::random::Random;
 use stubborn_group::replication::{
     Ballot, Durable, Entry, EntryKind, Members, NodeId, Position, Snapshot, Write,
@@ -132,7 +131,7 @@ impl Script {
                 if self.random.chance(0.1) { EntryKind::Members } else { EntryKind::Command };
             let mut data = vec![0; size as usize];
             self.random.fill(&mut data);
-            Entry { at: Position { index, term: ballot.term }, kind, data: Bytes::from(data) }
+            Entry { at: Position { index, term: ballot.term }, kind, data: data.into() }
         };
         (first..first + count).map(entry).collect()
     }
@@ -148,7 +147,7 @@ impl Script {
         let mut data = vec![0; self.random.below(6_000) as usize];
         self.random.fill(&mut data);
         let members = Members::of([1, 2, 3 + self.random.below(3)].map(node));
-        Snapshot { at, members, data: Bytes::from(data) }
+        Snapshot { at, members, data: data.into() }
     }
 }
 

@@ -9,6 +9,7 @@ mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 pub use crate::generated::stubborn::kv::v1::*;
 pub use store::Store;

@@ -1,6 +1,5 @@
 //! The machine behind the service.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -8,6 +7,8 @@ use stubborn_core::service::{Applied, Image, Next, Piece, RestoreError, Status};
 
 use super::compare_and_swap_request::Expected;
 use super::history::{Changed, History};
+use super::snapshot::{Restored, Restoring};
+use super::tree::Tree;
 use super::{
     CompareAndSwapReply, CompareAndSwapRequest, DeleteReply, DeleteRequest, GetReply, GetRequest,
     KvMachine, ListReply, ListRequest, MAX_BYTES, MAX_KEY, MAX_PAGE, MAX_VALUE, PAGE_BYTES, PAIR,
@@ -15,16 +16,27 @@ use super::{
 };
 
 /// Keys and values in memory, as one replica has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
-    pub(super) pairs: BTreeMap<String, Stored>,
+    pub(super) pairs: Tree<Stored>,
     /// The latest changes.
     pub(super) history: History,
     /// What the pairs count.
     bytes: u64,
     /// Leaves room for `MAX_BYTES` less this; for tests.
     taken: u64,
+    /// A snapshot of which not all pieces are there.
+    restoring: Restoring,
 }
+
+/// Of the same pairs and changes.
+impl PartialEq for Store {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.history, &self.pairs) == (&other.history, &other.pairs)
+    }
+}
+
+impl Eq for Store {}
 
 /// A value and when it changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,18 +59,12 @@ impl Store {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.len() == 0
     }
 
     /// The revision of the latest change of any key; 0 before the first.
     pub fn revision(&self) -> u64 {
         self.history.last()
-    }
-
-    /// What a snapshot holds.
-    pub(super) fn restored(history: History, pairs: BTreeMap<String, Stored>) -> Self {
-        let bytes = pairs.iter().map(|(key, stored)| weight(key, &stored.value)).sum();
-        Self { pairs, history, bytes, taken: 0 }
     }
 
     #[cfg(test)]
@@ -91,7 +97,7 @@ impl Store {
         // What came in a larger message does not keep all of it in memory.
         let value = Bytes::copy_from_slice(&value);
         self.history.push(Changed { key: key.clone(), put: Some((value.clone(), created)) });
-        self.pairs.insert(key, Stored { value, revision, created });
+        self.pairs.insert(&key, Stored { value, revision, created });
         Ok(revision)
     }
 
@@ -170,11 +176,8 @@ impl KvMachine for Store {
             true => Bound::Excluded(after.as_str()),
             false => Bound::Included(prefix.as_str()),
         };
-        let mut found = self
-            .pairs
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&prefix))
-            .peekable();
+        let mut found =
+            self.pairs.starting(from).take_while(|(key, _)| key.starts_with(&prefix)).peekable();
         let mut reply = ListReply { revision: self.revision(), ..ListReply::default() };
         let mut bytes = 0;
         while reply.pairs.len() < limit && bytes < PAGE_BYTES {
@@ -194,11 +197,14 @@ impl KvMachine for Store {
     }
 
     fn snapshot(&self) -> Image {
-        snapshot::write(self).into()
+        snapshot::image(self)
     }
 
     fn restore(&mut self, piece: Piece<'_>) -> Result<(), RestoreError> {
-        *self = snapshot::read(&piece)?;
+        if let Some(restored) = self.restoring.take(piece)? {
+            let Restored { history, pairs, bytes } = restored;
+            *self = Self { pairs, history, bytes, ..Self::default() };
+        }
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use stubborn_core::service::{Applied, Code, Next, Piece, RestoreError, Status};
+use stubborn_core::service::{Applied, Code, Image, Next, Piece, RestoreError, Status};
 
 use super::compare_and_swap_request::Expected;
 use super::*;
@@ -168,6 +168,37 @@ fn a_snapshot_brings_a_store_back_and_two_equal_stores_write_the_same() {
     assert_eq!(other, store);
     assert_eq!(image(&other), image(&store));
     assert_eq!(put(&mut other, "d", "").unwrap().revision, store.revision() + 1);
+}
+
+#[test]
+fn a_large_state_is_written_in_small_pieces_while_it_changes_and_read_beside_another() {
+    let mut store = Store::new();
+    let value = "x".repeat(1_000);
+    for number in 0..2_000 {
+        put(&mut store, &format!("{number:04}"), &value).unwrap();
+    }
+    let (frozen, as_it_was) = (store.snapshot(), image(&store));
+    let mut other = Store::new();
+    put(&mut other, "old", "state").unwrap();
+    let pieces: Vec<Bytes> = frozen.pieces().map(Result::unwrap).collect();
+    assert!(pieces.len() > 30 && pieces.iter().all(|piece| piece.len() < Image::PIECE + 2_000));
+    for (at, piece) in pieces.iter().enumerate() {
+        // Both go on meanwhile.
+        put(&mut store, &format!("{at:04}"), "changed").unwrap();
+        delete(&mut store, &format!("{:04}", 1_999 - at));
+        put(&mut other, "old", "still").unwrap();
+        let is_last = at + 1 == pieces.len();
+        other.restore(Piece::new(piece, at == 0, is_last)).unwrap();
+        assert_eq!(get(&other, "old").is_none(), is_last);
+    }
+    assert_eq!(image(&other), as_it_was);
+    assert_ne!(image(&store), as_it_was);
+    // One that was begun anew has nothing of what came before.
+    let (first, last) = (&pieces[0], pieces.last().unwrap());
+    other.restore(Piece::new(first, true, false)).unwrap();
+    assert!(other.restore(Piece::new(last, false, true)).is_err());
+    restore(&mut other, &image(&store)).unwrap();
+    assert_eq!(other, store);
 }
 
 #[test]

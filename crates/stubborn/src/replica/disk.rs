@@ -70,7 +70,7 @@ impl Disk {
         let (jobs, waiting) = channel();
         let report = Arc::<Mutex<Report>>::default();
         let told = Arc::clone(&report);
-        let writer = Writer { store, snapshot: None, is_rested: true, writes: 0 };
+        let writer = Writer { store, snapshot: None, next: None, is_rested: true, writes: 0 };
         let writer = Arc::new(Mutex::new(Some(writer)));
         let theirs = Arc::clone(&writer);
         let thread = thread::Builder::new().name("stubborn-disk".into()).spawn(move || {
@@ -195,6 +195,8 @@ fn work(
 struct Writer {
     store: Store,
     snapshot: Option<JoinHandle<Result<FinishedSnapshot, Error>>>,
+    /// The latest one that is to be written after it.
+    next: Option<Snapshot>,
     /// Nothing was written since the store noted what is synced.
     is_rested: bool,
     /// Calls of `write_all` so far.
@@ -218,14 +220,15 @@ impl Writer {
         Ok(u64::from(writes.iter().any(is_synced)))
     }
 
+    /// The other thread makes the pieces as well, from a copy that the node does not wait for.
     fn begin_snapshot(&mut self, snapshot: Snapshot) -> Result<(), Error> {
-        self.adopt()?;
+        if self.snapshot.is_some() {
+            self.next = Some(snapshot);
+            return Ok(());
+        }
         let Snapshot { at, members, data } = snapshot;
-        let mut writer = self.store.begin_snapshot(at, members)?;
-        let write = move || {
-            writer.write(&data)?;
-            writer.finish()
-        };
+        let writer = self.store.begin_snapshot(at, members)?;
+        let write = move || writer.write_all(&data);
         let thread = thread::Builder::new().name("stubborn-snapshot".into()).spawn(write);
         let thread = thread.map_err(|error| Error::Failed(error.to_string()))?;
         self.snapshot = Some(thread);
@@ -251,11 +254,18 @@ impl Writer {
     fn adopt(&mut self) -> Result<(), Error> {
         let Some(thread) = self.snapshot.take() else { return Ok(()) };
         let panicked = |_| Error::Failed("the thread that writes a snapshot panicked".into());
-        self.store.compact(thread.join().map_err(panicked)??)
+        self.store.compact(thread.join().map_err(panicked)??)?;
+        match self.next.take() {
+            // The leader's took the place of the whole log meanwhile.
+            Some(next) if next.at <= self.store.last() => self.begin_snapshot(next),
+            _ => Ok(()),
+        }
     }
 
     fn close(mut self) -> Result<(), Error> {
-        self.adopt()?;
+        while self.snapshot.is_some() {
+            self.adopt()?;
+        }
         self.store.close()
     }
 }
@@ -316,7 +326,7 @@ mod tests {
             }
             assert!(writes.is_empty());
             if index % 5 == 3 {
-                let data = Bytes::from(vec![index as u8; 600_000]);
+                let data = vec![index as u8; 600_000].into();
                 let snapshot = Snapshot { at, members: members.clone(), data };
                 let mut writes =
                     vec![(index, Write { compact: Some(snapshot), ..Write::default() })];
@@ -329,6 +339,6 @@ mod tests {
         let (store, recovered) = Store::open(folder, Options::default()).unwrap();
         let durable = store.durable(recovered).unwrap();
         assert_eq!((durable.snapshot.at.index, durable.entries.len()), (18, 2));
-        assert_eq!(durable.snapshot.data, vec![18; 600_000]);
+        assert_eq!(durable.snapshot.data, vec![18; 600_000].into());
     }
 }

@@ -399,12 +399,13 @@ impl Driver {
         for request in self.requests.drain(..) {
             let IncomingRequest { key, method, kind, call, .. } = request;
             if method == MethodId::of(backup::METHOD) && begins_backup(&call) {
+                let state = self.node.freeze();
                 let replica = self.node.replica();
                 self.backups += 1;
                 // Numbers of an earlier process are not used again.
                 let number = replica.life().wrapping_add(self.backups).max(1);
                 let head = head_of_backup(&self.describes, number, replica);
-                self.control.hold(Backup::new(now, head, replica.image()));
+                self.control.hold(Backup::new(now, head, &state));
             }
             let (message, mut context) = call.into_parts();
             context.clock = Clock::standing(now);

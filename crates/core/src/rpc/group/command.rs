@@ -92,8 +92,8 @@ impl SessionCommand {
     }
 
     /// What to tell the client if the command cannot be taken now: that it is to send it again after
-    /// this time, to whichever replica. `None` for a message that the client need not repeat: leaving
-    /// it out delays the freeing of memory.
+    /// this time, to whichever replica. `None` for a message that the client does not repeat: a replica
+    /// holds those that [free memory](Self::only_frees) beyond its bound for others.
     pub fn push_back(&self, after: Duration) -> Option<ClientMessage> {
         let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
         let busy = match ToServer::decode(bytes.clone()).ok()? {
@@ -109,6 +109,16 @@ impl SessionCommand {
         };
         let parts = busy.encode(&mut MessageBuffer::default());
         Some(ClientMessage(Content::Answer(parts)))
+    }
+
+    /// Whether the command only frees memory: its client waits for no answer, and does not send it
+    /// again.
+    pub fn only_frees(&self) -> bool {
+        let Said::Message(bytes) = &self.said else { return false };
+        matches!(
+            ToServer::decode(bytes.clone()),
+            Ok(ToServer::Release(_) | ToServer::ReturnSlots(_) | ToServer::CloseSession)
+        )
     }
 
     /// Appends the command as it is stored in the log and forwarded between replicas.

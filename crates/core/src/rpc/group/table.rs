@@ -14,10 +14,10 @@ use crate::rpc::desk::{Caller, Desk, Verdict, Violation};
 use crate::rpc::kept::Kept;
 use crate::rpc::message::{ReplyPayload, RequestPayload, ToClient, ToServer};
 use crate::rpc::server::{Finding, IncomingQuery};
-use crate::service::{Answer, Call, CallContext, Clock, Encoded, MethodId, NotExecuted};
+use crate::service::{Answer, Call, CallContext, Clock, Encoded, Image, MethodId, NotExecuted};
 use crate::session::{
-    Attachment, CallId, Footprint, ImageOf, NotExecutedReason, Races, SessionId, SessionSecret,
-    Sessions, Unsound,
+    Attachment, CallId, Footprint, ImageOf, ImageReader, NotExecutedReason, Races, SessionId,
+    SessionSecret, Sessions, Unsound,
 };
 use crate::time::{Duration, Instant};
 
@@ -50,6 +50,28 @@ pub struct Told {
     pub client: u64,
     /// What to tell.
     pub message: ClientMessage,
+}
+
+/// Reads a table from the pieces of an [image](SessionTable::freeze) as they come.
+#[derive(Debug, Default)]
+pub struct TableReader(ImageReader<Kept, Origin>);
+
+impl TableReader {
+    /// Takes the next piece, to which it does not refer.
+    ///
+    /// # Errors
+    /// If it is none of a table.
+    pub fn take(&mut self, piece: &[u8]) -> Result<(), Unsound> {
+        self.0.take(piece)
+    }
+
+    /// The table, when all pieces were taken.
+    ///
+    /// # Errors
+    /// If some are missing.
+    pub fn finish(self) -> Result<SessionTable, Unsound> {
+        self.0.finish().map(SessionTable::with)
+    }
 }
 
 impl SessionTable {
@@ -148,9 +170,16 @@ impl SessionTable {
         self.desk.sessions.races()
     }
 
-    /// Appends the whole table, for a snapshot. Tables that applied the same give the same bytes.
+    /// The whole table as it is now, for a snapshot; the table goes on. Tables that applied the same
+    /// give the same pieces.
+    pub fn freeze(&mut self) -> Image {
+        Image::in_pieces(self.desk.sessions.freeze(Image::PIECE))
+    }
+
+    /// Appends the whole table, if it is small.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        self.desk.sessions.write_image(out);
+        let mut sessions = self.desk.sessions.clone();
+        sessions.freeze(Image::PIECE).for_each(|piece| out.extend_from_slice(&piece));
     }
 
     /// The table of exactly these bytes, to which it does not refer.
@@ -158,7 +187,9 @@ impl SessionTable {
     /// # Errors
     /// If they are none.
     pub fn decode(bytes: &[u8]) -> Result<Self, Unsound> {
-        Sessions::read_image(bytes).map(Self::with)
+        let mut reader = TableReader::default();
+        reader.take(bytes)?;
+        reader.finish()
     }
 
     fn with(sessions: Sessions<Kept, Origin>) -> Self {

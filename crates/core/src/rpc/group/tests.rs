@@ -9,7 +9,7 @@ use super::*;
 use crate::limits::Limits;
 use crate::rpc::codec::MessageBuffer;
 use crate::rpc::message::{RequestPayload, ToClient, ToServer, join};
-use crate::service::{Answer, Call, Encoded, Metadata, MethodId, NotExecuted, Peer, Status};
+use crate::service::{Answer, Call, Encoded, Image, Metadata, MethodId, NotExecuted, Peer, Status};
 use crate::session::{
     CallId, NotExecutedReason, Refusal, SessionId, SessionSecret, SlotPosition, Unsound,
 };
@@ -25,6 +25,8 @@ struct World {
     table: SessionTable,
     other: SessionTable,
     ran: Vec<(CallId, Vec<u8>)>,
+    /// What was frozen last, and how it was then.
+    frozen: Option<(Image, Vec<u8>)>,
 }
 
 fn limits() -> Limits {
@@ -76,7 +78,7 @@ fn run(method: MethodId, call: Call<Encoded>) -> Answer {
 impl World {
     fn new() -> Self {
         let table = SessionTable::new(GROUP, &limits());
-        Self { now: Instant::ZERO, other: table.clone(), table, ran: Vec::new() }
+        Self { now: Instant::ZERO, other: table.clone(), table, ran: Vec::new(), frozen: None }
     }
 
     fn apply(&mut self, replica: u64, command: &SessionCommand) -> Vec<Told> {
@@ -98,6 +100,18 @@ impl World {
     fn same(&mut self) {
         let image = image(&self.table);
         assert_eq!(image, image_of_decoded(&image));
+        // What was frozen before stays as it was, and can be read in pieces.
+        let frozen = (self.table.freeze(), image.clone());
+        let (frozen, image_then) = self.frozen.replace(frozen).unwrap_or_default();
+        let mut reader = TableReader::default();
+        let mut pieces = Vec::new();
+        for piece in frozen.pieces() {
+            let piece = piece.unwrap();
+            reader.take(&piece).expect("a piece of an image");
+            pieces.extend_from_slice(&piece);
+        }
+        assert_eq!(pieces, image_then);
+        assert!(pieces.is_empty() || self::image(&reader.finish().unwrap()) == image_then);
         assert!(image == self::image(&self.other), "two replicas of one log differ");
         // One of them goes on from the snapshot of the other.
         self.other = SessionTable::decode(&image).expect("an image");
@@ -334,6 +348,8 @@ fn a_command_that_cannot_be_taken_now_is_pushed_back_with_its_number() {
         Some(ToClient::SessionBusy { reference: [4; 16], after })
     );
     assert_eq!(pushed(&command(1, Some(at), ToServer::CloseSession)), None);
+    assert!(command(1, Some(at), ToServer::CloseSession).only_frees());
+    assert!(!request(at, 3, 9, b"x").only_frees());
 }
 
 /// What a client may do, right or wrong.

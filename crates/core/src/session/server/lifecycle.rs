@@ -1,6 +1,7 @@
 //! The life of a session: opened, attached, detached, closed, forgotten.
 
 use super::account::{Account, NonceKey};
+use super::held::Held;
 use super::replicated::Aging;
 use super::table::SlotTable;
 use super::{Attachment, OpenRequest, Session, Sessions};
@@ -179,7 +180,7 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
                 (self.table.len() - 1) as u32
             }
         };
-        self.table[index as usize] = Some(session);
+        self.table[index as usize] = Some(Held::Own(session));
         self.by_number.insert(id.number, index);
         self.by_nonce.insert(nonce, index);
         self.accounts.insert(account, open + 1);
