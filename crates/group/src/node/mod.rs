@@ -59,8 +59,8 @@ const STALE_PATIENCE: Duration = Duration::from_millis(100);
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long a node hears of no leader before it asks its clients to try another one, and again: it
-/// may be cut off, or be no member any more.
-const CUT_OFF_AFTER: Duration = Duration::from_secs(1);
+/// may be cut off, or be no member any more. Most elections are over by then.
+const CUT_OFF_AFTER: Duration = Duration::from_millis(300);
 
 /// One node of a group. See the [module](self) for how to drive it.
 pub struct GroupNode {
