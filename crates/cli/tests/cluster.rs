@@ -432,3 +432,58 @@ fn a_node_joins_and_the_first_one_leaves_while_a_client_of_the_first_goes_on() {
     assert!(cluster.succeed("kv", &["put", "a", "1"]).contains("revision"));
     cluster.stop();
 }
+
+/// Puts a new node in the place of another one, which is killed once it has left.
+fn replace(cluster: &Cluster, gone: usize, new: u64) -> Node {
+    let add = format!("{new}={}", free_address());
+    cluster.succeed("members", &["--add", &add]);
+    let config = cluster.data.join(format!("node-{new}/node.conf"));
+    let node = Node::start(&config, &["--join"]);
+    let told = cluster
+        .succeed("members", &["--add", &add, "--remove", &gone.to_string(), "--wait", "60s"]);
+    assert!(!told.contains(&format!("node {gone} ")), "{told}");
+    let pid = cluster.told["nodes"][gone - 1]["pid"].to_string();
+    // It may have stopped by itself.
+    Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status().unwrap();
+    node
+}
+
+#[test]
+fn a_client_comes_back_by_its_journal_to_a_group_that_is_nowhere_where_it_was() {
+    use stubborn::kv::{KvClient, PutRequest};
+    use stubborn::{ChannelBuilder, Identity, Trust};
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0"]);
+    let old: Vec<&str> = (1..=3).map(|node| cluster.address(node)).collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let open = || {
+        let file = |name: &str| data.join(name);
+        let identity = Identity::from_pem_files(file("client.crt"), file("client.key"));
+        let builder = ChannelBuilder::new(old.join(","))
+            .server_name("node.stubborn")
+            .trust(Trust::pem_file(file("authority.crt")).unwrap())
+            .identity(identity.unwrap())
+            .wait_for_ready(true)
+            .journal(file("client.journal"));
+        runtime.block_on(builder.open()).unwrap()
+    };
+    let put = |connection: &stubborn::Connection, value: &'static str| {
+        let put = PutRequest { key: "a".into(), value: value.into() };
+        let client = KvClient::new(connection.channel());
+        runtime.block_on(async { client.put(put).await }).unwrap().revision
+    };
+    let _fourth = replace(&cluster, 1, 4);
+    let first = open();
+    assert_eq!(put(&first, "1"), 1);
+    let ticket = first.ticket();
+    // From here on it is as good as dead: it leaves its session as it is, and writes nothing.
+    runtime.block_on(first.journal().unwrap().close());
+    // While no process has the journal open, the others are replaced, too.
+    let _fifth = replace(&cluster, 2, 5);
+    let _sixth = replace(&cluster, 3, 6);
+    let second = open();
+    assert_eq!(put(&second, "2"), 2);
+    let session = |ticket: Option<stubborn::SessionTicket>| ticket.unwrap().session;
+    assert_eq!(session(second.ticket()), session(ticket), "and it has its session still");
+}

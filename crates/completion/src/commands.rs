@@ -9,7 +9,7 @@ use stubborn_core::node::{Ask, Asked, ClientMessage, SessionCommand};
 use stubborn_core::service::{NotExecuted, Peer};
 use stubborn_core::session::{
     Answer, Attached, CallId, Claim, Opened, Owner, Refusal, SessionId, SessionSecret, Slot,
-    SlotPosition, SlotRecord, account_name,
+    SlotPosition, SlotRecord, Succession, account_name,
 };
 
 use crate::completions::{Inner, Pause};
@@ -75,7 +75,9 @@ impl<S: CompletionStore> Inner<S> {
                 Asked::Open { nonce, slots, secret } => {
                     self.open(peer, *nonce, *slots, secret).await
                 }
-                Asked::Attach { session, claim } => self.attach(*session, claim).await,
+                Asked::Attach { session, claim, succession } => {
+                    self.attach(*session, claim, succession.as_ref()).await
+                }
                 Asked::Release { session, list } => self.release(*session, epoch, list).await,
                 Asked::Close { session } => self.close(*session, epoch).await,
                 Asked::Run { .. } | Asked::Fence { .. } => unreachable!("a call, not a session"),
@@ -145,6 +147,7 @@ impl<S: CompletionStore> Inner<S> {
                     nonce: key,
                     account,
                     epoch: 0,
+                    holder: None,
                     slots: wanted.min(self.session_slots()).min(left).max(1),
                     expires,
                 };
@@ -171,7 +174,12 @@ impl<S: CompletionStore> Inner<S> {
         Ok(Told::Say(ClientMessage::opened(nonce, opened)))
     }
 
-    async fn attach(&self, id: SessionId, claim: &Claim) -> Result<Told, StoreError> {
+    async fn attach(
+        &self,
+        id: SessionId,
+        claim: &Claim,
+        succession: Option<&Succession>,
+    ) -> Result<Told, StoreError> {
         let refused = |refusal| Ok(Told::Say(ClientMessage::refused(id, refusal)));
         if id.incarnation != self.group {
             return refused(Refusal::Unknown);
@@ -185,10 +193,16 @@ impl<S: CompletionStore> Inner<S> {
         if !row.accepts(claim) {
             return refused(Refusal::Denied);
         }
+        let mut slots = tx.reports(id.number).await?;
+        if let Some(succession) = succession {
+            if !succession.may_follow(row.holder) || !succession.knows(&slots) {
+                return refused(Refusal::TakenOver);
+            }
+            row.holder = Some(succession.holder);
+        }
         row.epoch += 1;
         row.expires = time + millis(self.limits().retention);
         tx.save_session(&row).await?;
-        let mut slots = tx.reports(id.number).await?;
         tx.commit().await?;
         slots.retain(|report| report.sequence > 0);
         let attached = Attached {

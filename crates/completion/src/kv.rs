@@ -147,6 +147,7 @@ pub(crate) fn save_session(kv: &mut impl Kv, row: &SessionRow) -> Result<(), Sto
         out.push(u8::try_from(part.len()).map_err(|_| StoreError::damaged("a long key"))?);
         out.extend_from_slice(part);
     }
+    out.extend_from_slice(row.holder.map(u64::to_be_bytes).as_ref().map_or(&[], |holder| holder));
     kv.put(&session_key(row.number), out)
 }
 
@@ -225,8 +226,9 @@ fn read_session(number: u64, value: &[u8]) -> Result<SessionRow, StoreError> {
     let some = |bytes: Vec<u8>| Some(bytes).filter(|bytes| !bytes.is_empty());
     let owner = SessionRow::owner_of(some(certificate), some(secret))?;
     let (nonce, account) = (fields.sized()?, fields.sized()?);
+    let holder = if fields.0.is_empty() { None } else { Some(fields.number()?) };
     fields.end()?;
-    Ok(SessionRow { number, owner, nonce, account, epoch, slots, expires })
+    Ok(SessionRow { number, owner, nonce, account, epoch, holder, slots, expires })
 }
 
 fn read_slot(value: &[u8]) -> Result<Columns, StoreError> {

@@ -7,7 +7,8 @@
 //!   they expire; `next_session`.
 //! - `stubborn_session`: a row for each. Its `number`; its owner's `certificate` (digest of its key), or
 //!   else the `secret` that shows the owner; the `nonce` of its opening; the `account` that pays for
-//!   it; its `epoch`; how many `slots` it has; when it `expires`, 0 once it is closed.
+//!   it; its `epoch`; how many `slots` it has; when it `expires`, 0 once it is closed; the `holder`,
+//!   which is the process that has it if its client keeps a journal.
 //! - `stubborn_slot`: a row for each slot that was used. The last number in `sequence`; its `state`: 0
 //!   unused, 1 done with the `reply`, 2 done and the reply not kept, 3 released, 4 fenced; in `mark`
 //!   the digest of the request, or why it is fenced. A call that executes is no state: its transaction
@@ -47,7 +48,7 @@ impl From<Error> for CompletionError {
 }
 
 /// The form of the tables.
-pub(crate) const FORM: i64 = 1;
+pub(crate) const FORM: i64 = 2;
 
 /// Statements that make the tables; `$bytes` is the type of a column of bytes.
 macro_rules! schema {
@@ -76,7 +77,8 @@ macro_rules! schema {
                 " NOT NULL,
                 epoch BIGINT NOT NULL,
                 slots BIGINT NOT NULL,
-                expires BIGINT NOT NULL)"
+                expires BIGINT NOT NULL,
+                holder BIGINT)"
             ),
             "CREATE INDEX IF NOT EXISTS stubborn_session_account ON stubborn_session (account)",
             "CREATE INDEX IF NOT EXISTS stubborn_session_expires ON stubborn_session (expires)",
@@ -99,10 +101,10 @@ pub(crate) use schema;
 
 /// The columns of a session, in this order.
 pub(crate) type SessionColumns =
-    (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>, Vec<u8>, i64, i64, i64);
+    (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>, Vec<u8>, i64, i64, i64, Option<i64>);
 
 pub(crate) fn session_row(columns: SessionColumns) -> Result<SessionRow, StoreError> {
-    let (number, certificate, secret, nonce, account, epoch, slots, expires) = columns;
+    let (number, certificate, secret, nonce, account, epoch, slots, expires, holder) = columns;
     let owner: Owner = SessionRow::owner_of(certificate, secret)?;
     Ok(SessionRow {
         number: number.cast_unsigned(),
@@ -110,6 +112,7 @@ pub(crate) fn session_row(columns: SessionColumns) -> Result<SessionRow, StoreEr
         nonce,
         account,
         epoch: epoch.cast_unsigned(),
+        holder: holder.map(i64::cast_unsigned),
         slots: u32::try_from(slots).map_err(|_| StoreError::damaged("the slots of a session"))?,
         expires: expires.cast_unsigned(),
     })
@@ -151,14 +154,14 @@ macro_rules! sql_store {
             slot: u32,
         ) -> Result<Option<(SessionRow, Option<SlotRecord>)>, StoreError> {
             const LOOK: &str = "SELECT n.number, n.certificate, n.secret, n.nonce, n.account, \
-                n.epoch, n.slots, n.expires, c.sequence, c.state, c.mark, c.reply \
+                n.epoch, n.slots, n.expires, n.holder, c.sequence, c.state, c.mark, c.reply \
                 FROM stubborn_session n LEFT JOIN stubborn_slot c \
                 ON c.session = n.number AND c.slot = $2 WHERE n.number = $1";
             let look = sqlx::query(LOOK).bind(session.cast_signed()).bind(i64::from(slot));
             let Some(row) = look.fetch_optional(&self.pool).await.map_err(fault)? else {
                 return Ok(None);
             };
-            let sequence: Option<i64> = row.try_get(8).map_err(fault)?;
+            let sequence: Option<i64> = row.try_get(9).map_err(fault)?;
             let record = match sequence {
                 None => None,
                 Some(sequence) => Some(slot_columns(&row, sequence)?.record()?),
@@ -291,7 +294,8 @@ macro_rules! sql_transaction {
 
         async fn insert_session(&mut self, row: &SessionRow) -> Result<(), StoreError> {
             const INSERT: &str = "INSERT INTO stubborn_session (number, certificate, secret, \
-                nonce, account, epoch, slots, expires) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+                nonce, account, epoch, slots, expires, holder) \
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
             let (certificate, secret) = row.owner_columns();
             let insert = sqlx::query(INSERT)
                 .bind(row.number.cast_signed())
@@ -301,13 +305,14 @@ macro_rules! sql_transaction {
                 .bind(row.account.clone())
                 .bind(row.epoch.cast_signed())
                 .bind(i64::from(row.slots))
-                .bind(row.expires.cast_signed());
+                .bind(row.expires.cast_signed())
+                .bind(row.holder.map(u64::cast_signed));
             insert.execute(self.connection()).await.map(|_| ()).map_err(fault)
         }
 
         async fn lock_session(&mut self, session: u64) -> Result<Option<SessionRow>, StoreError> {
             const READ: &str = concat!(
-                "SELECT number, certificate, secret, nonce, account, epoch, slots, expires \
+                "SELECT number, certificate, secret, nonce, account, epoch, slots, expires, holder \
                 FROM stubborn_session WHERE number = $1",
                 $lock_session
             );
@@ -321,11 +326,13 @@ macro_rules! sql_transaction {
 
         async fn save_session(&mut self, row: &SessionRow) -> Result<(), StoreError> {
             const SAVE: &str =
-                "UPDATE stubborn_session SET epoch = $2, expires = $3 WHERE number = $1";
+                "UPDATE stubborn_session SET epoch = $2, expires = $3, holder = $4 \
+                WHERE number = $1";
             let save = sqlx::query(SAVE)
                 .bind(row.number.cast_signed())
                 .bind(row.epoch.cast_signed())
-                .bind(row.expires.cast_signed());
+                .bind(row.expires.cast_signed())
+                .bind(row.holder.map(u64::cast_signed));
             save.execute(self.connection()).await.map(|_| ()).map_err(fault)
         }
 
@@ -361,7 +368,7 @@ macro_rules! sql_transaction {
         ) -> Result<Option<(SessionRow, SlotRecord)>, StoreError> {
             const LOCK: &str = concat!(
                 "SELECT n.number, n.certificate, n.secret, n.nonce, n.account, n.epoch, n.slots, \
-                n.expires, c.sequence, c.state, c.mark, c.reply \
+                n.expires, n.holder, c.sequence, c.state, c.mark, c.reply \
                 FROM stubborn_slot c JOIN stubborn_session n ON n.number = c.session \
                 WHERE c.session = $1 AND c.slot = $2",
                 $lock_slot
@@ -370,7 +377,7 @@ macro_rules! sql_transaction {
             let Some(row) = lock.fetch_optional(self.connection()).await.map_err(fault)? else {
                 return Ok(None);
             };
-            let sequence: i64 = row.try_get(8).map_err(fault)?;
+            let sequence: i64 = row.try_get(9).map_err(fault)?;
             Ok(Some((read_session(&row)?, slot_columns(&row, sequence)?.record()?)))
         }
 
@@ -433,9 +440,9 @@ macro_rules! sql_rows {
         fn slot_columns(row: &$row, sequence: i64) -> Result<Columns, StoreError> {
             Ok(Columns {
                 sequence,
-                state: row.try_get(9).map_err(fault)?,
-                mark: row.try_get(10).map_err(fault)?,
-                reply: row.try_get(11).map_err(fault)?,
+                state: row.try_get(10).map_err(fault)?,
+                mark: row.try_get(11).map_err(fault)?,
+                reply: row.try_get(12).map_err(fault)?,
             })
         }
     };

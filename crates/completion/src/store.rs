@@ -144,7 +144,7 @@ pub trait CompletionTransaction: Send + 'static {
         session: u64,
     ) -> impl Future<Output = Result<Option<SessionRow>, StoreError>> + Send;
 
-    /// Writes the epoch and the expiry of a session that is locked.
+    /// Writes the epoch, the holder and the expiry of a session that is locked.
     ///
     /// # Errors
     /// As [`lock_service`](Self::lock_service).
@@ -236,6 +236,8 @@ pub struct SessionRow {
     pub account: Vec<u8>,
     /// Counts its attaches.
     pub epoch: u64,
+    /// The process that has it, if its client keeps a journal.
+    pub holder: Option<u64>,
     /// Slots 0 to this are granted.
     pub slots: u32,
     /// When it expires; [`CLOSED`](Self::CLOSED) if its client is done with it.

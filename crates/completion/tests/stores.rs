@@ -25,6 +25,7 @@ async fn session<S: CompletionStore>(store: &S) -> u64 {
         nonce: number.to_be_bytes().to_vec(),
         account: b"somebody".to_vec(),
         epoch: 1,
+        holder: None,
         slots: 4,
         expires: service.time + 1_000,
     };
@@ -199,9 +200,11 @@ async fn sessions_are_counted_found_and_renewed<S: Till>(store: S) {
     assert_eq!(tx.spare(Some(b"nobody"), 9_999).await.unwrap(), None);
     assert_eq!(tx.spare(Some(b"somebody"), 3_000).await.unwrap(), Some(two));
     let mut row = tx.lock_session(one).await.unwrap().unwrap();
-    row.expires = SessionRow::CLOSED;
+    assert_eq!(row.holder, None);
+    (row.expires, row.holder) = (SessionRow::CLOSED, Some(u64::MAX));
     tx.save_session(&row).await.unwrap();
     tx.commit().await.unwrap();
+    assert_eq!(store.look(one, 0).await.unwrap().unwrap().0, row);
     store.renew(&[one], 9_999).await.unwrap();
     assert_eq!(store.expired(0).await.unwrap(), [one], "a closed session is not renewed");
 }

@@ -6,7 +6,7 @@ use common::*;
 use std::future::IntoFuture;
 use std::path::PathBuf;
 use stubborn::client::ConnectErrorKind;
-use stubborn::{CallState, Connection, ServerHandle};
+use stubborn::{CallState, ChannelBuilder, ChannelStatus, Connection, ServerHandle};
 
 /// A file that goes with the test.
 struct File(PathBuf);
@@ -130,4 +130,69 @@ async fn a_call_that_is_settled_by_hand_stays_until_then_though_its_outcome_was_
     soon(journal.close()).await;
     let third = open().await;
     assert!(third.journal().unwrap().unfinished().is_empty());
+}
+
+#[tokio::test]
+async fn calls_at_several_servers_are_each_settled_where_they_began() {
+    let site = Site::new();
+    let (one, two) = (site.start().await, site.start().await);
+    let address = format!("{},{}", one.local_addr(), two.local_addr());
+    let file = File::new("several");
+    let open = async || {
+        let builder = ChannelBuilder::new(&address).trust(site.trust()).journal(&file.0);
+        soon(builder.open()).await.unwrap()
+    };
+    let first = open().await;
+    let hold = |n| tokio::spawn(call(&first.channel(), &HOLD, &Note::number(n)).into_future());
+    let at_one = hold(5);
+    reaches(&site.lab.began, 1).await;
+    // It lets its call end, and has others go to the second server.
+    let drained = tokio::spawn(one.drain());
+    let at_two = hold(6);
+    reaches(&site.lab.began, 2).await;
+    soon(first.journal().unwrap().close()).await;
+
+    let second = open().await;
+    let left = second.journal().unwrap().unfinished();
+    let incarnations: Vec<_> = left.iter().map(|call| call.id().session.incarnation).collect();
+    assert!(left.len() == 2 && incarnations[0] != incarnations[1], "{left:?}");
+    site.lab.gate.add_permits(2);
+    let mut numbers = vec![];
+    for call in left {
+        let reply = soon(call.resend()).await.unwrap();
+        numbers.push(reply.reply.decode::<Note>(HOLD.id()).unwrap().number);
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, [5, 6]);
+    assert_eq!(*site.lab.began.borrow(), 2);
+    number(&second.channel(), &COUNT).await.unwrap();
+    soon(second.journal().unwrap().close()).await;
+    let third = open().await;
+    assert!(third.journal().unwrap().unfinished().is_empty());
+    at_one.abort();
+    at_two.abort();
+    drop((first, second, third));
+    soon(drained).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_journal_and_its_copy_only_one_goes_on_though_neither_makes_a_call_in_between() {
+    let site = Site::new();
+    let server = site.start().await;
+    let file = File::new("original");
+    let copy = File::new("copy");
+    let first = file.open(&site, &server).await;
+    assert_eq!(number(&first.channel(), &COUNT).await.unwrap(), 1);
+    soon(first.journal().unwrap().flush()).await;
+    std::fs::copy(&file.0, &copy.0).unwrap();
+
+    let second = copy.open(&site, &server).await;
+    let error = number(&first.channel(), &COUNT).await.unwrap_err();
+    assert!(error.to_string().contains("a copy of this journal"), "{error}");
+    assert!(matches!(first.status(), ChannelStatus::Refused(_)), "{:?}", first.status());
+    soon(first.journal().unwrap().close()).await;
+    // Nor does it come back by being opened again.
+    let error = soon(site.to(&server).journal(&file.0).open()).await.unwrap_err();
+    assert!(error.to_string().contains("a copy of this journal"), "{error}");
+    assert_eq!(number(&second.channel(), &COUNT).await.unwrap(), 2);
 }

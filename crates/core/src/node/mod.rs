@@ -30,9 +30,9 @@ pub use crate::rpc::{
     Again, Ask, Asked, Balancing, Batch, CallKey, ChannelConfig, ChannelCounters, ChannelEvent,
     ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState, EndpointStats, Event,
     FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery, IncomingRequest, JournalCall,
-    JournalEntry, JournalRequest, Malformed, MethodConfig, MethodName, OutlierDetection, QueryKey,
-    RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
-    SessionTable, SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal,
+    JournalEntry, JournalRequest, JournalStart, Malformed, MethodConfig, MethodName,
+    OutlierDetection, QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig,
+    SessionCommand, SessionTable, SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal,
     SuccessRateEjection, TableReader, Told, Watch, record_of,
 };
 

@@ -313,7 +313,11 @@ impl Reader {
         rest
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     pub(crate) fn end(&self) -> Result<(), Malformed> {
-        if self.at == self.bytes.len() { Ok(()) } else { Err(Malformed) }
+        if self.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 }

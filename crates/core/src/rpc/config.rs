@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use super::policy::ServiceConfig;
-use crate::session::{JournalSlot, SessionId, SessionSecret};
+use crate::session::{JournalSlot, SessionId, SessionSecret, SlotPosition, Succession};
 use crate::time::Duration;
 use crate::transport::crypto::ClientTls;
 
@@ -51,7 +51,10 @@ pub struct ChannelConfig {
     pub resume: Option<SessionTicket>,
     /// A journal is kept: calls and outcomes wait for it ([`Event::Journal`](crate::node::Event)). It
     /// holds what an earlier process wrote down of the session in `resume`, if there was one.
-    pub journal: Option<Vec<JournalSlot>>,
+    pub journal: Option<JournalStart>,
+    /// Whether a session is opened where there is none. Without, the channel is of use only as long as
+    /// a server has the session in `resume`.
+    pub opens: bool,
 }
 
 impl ChannelConfig {
@@ -76,6 +79,7 @@ impl ChannelConfig {
             service: ServiceConfig::default(),
             resume: None,
             journal: None,
+            opens: true,
         }
     }
 }
@@ -86,6 +90,41 @@ impl fmt::Debug for ChannelConfig {
             .field("server_name", &self.server_name)
             .field("targets", &self.targets)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a channel has to know of its journal when it begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalStart {
+    /// The process that has the journal now: a random number that no other process has.
+    pub holder: u64,
+    /// Processes that had it since one of them attached to the session, as in
+    /// [`Succession::after`].
+    pub after: Vec<u64>,
+    /// The last number of each slot of the session.
+    pub slots: Vec<JournalSlot>,
+}
+
+impl JournalStart {
+    /// Nothing is known of a session yet.
+    pub fn new(holder: u64) -> Self {
+        Self { holder, ..Self::default() }
+    }
+
+    /// With whom a session begins that this process opens.
+    pub(crate) fn succession(&self) -> Succession {
+        Succession { holder: self.holder, after: [self.holder].into(), known: None }
+    }
+
+    /// After whom the session is resumed.
+    pub(crate) fn resumed(&self) -> Succession {
+        // More than are told: whoever has it.
+        let bounded = self.after.len() <= Succession::MAX_HOLDERS;
+        let after = if bounded { self.after.clone() } else { Vec::new() };
+        let position =
+            |slot: &JournalSlot| SlotPosition { slot: slot.slot, sequence: slot.sequence };
+        let known = Some(self.slots.iter().map(position).collect());
+        Succession { holder: self.holder, after, known }
     }
 }
 

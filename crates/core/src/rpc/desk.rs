@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::service::{Answer, NotExecuted, Status, StreamEnd};
 use crate::session::{
     self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, QueryAnswer,
-    Refusal, Refused, SessionId, SessionSecret, Sessions, SlotChange, SlotPosition,
+    Refusal, Refused, SessionId, SessionSecret, Sessions, SlotChange, SlotPosition, Succession,
 };
 use crate::time::Instant;
 
@@ -87,10 +87,11 @@ impl<C: Copy + Eq> Desk<C> {
         attached: Option<&Attachment>,
         session: SessionId,
         secret: SessionSecret,
+        succession: Option<&Succession>,
     ) -> Result<(Verdict, Option<Attachment>), Violation> {
         one_session(attached, session)?;
         let claim = Claim { certificate: caller.identity, secret };
-        Ok(match self.sessions.attach(session, &claim, caller.connection) {
+        Ok(match self.sessions.attach_after(session, &claim, succession, caller.connection) {
             Ok((attached, attachment)) => {
                 (Verdict::Say(ToClient::Attached(attached)), Some(attachment))
             }

@@ -14,7 +14,7 @@ use super::watch::Watch;
 use crate::service::{
     Call, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, RequestKind,
 };
-use crate::session::CallId;
+use crate::session::{CallId, SessionId};
 
 /// Names a channel of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,8 +112,12 @@ pub enum Event {
 /// What a client that keeps a journal has to write down.
 #[derive(Clone, Debug)]
 pub enum JournalEntry {
-    /// A session was opened: the calls that follow are of it. Sync it before them.
+    /// A session was opened by this process: the calls that follow are of it. Sync it before them.
     Session(SessionTicket),
+    /// This process has attached to the session, so that earlier ones do not have it any more.
+    Held(SessionId),
+    /// The members of the group are at these addresses, HOST:PORT, which a later process may try.
+    Members(Vec<String>),
     /// A call was given its number. Once this is synced, tell so with
     /// [`Node::journalled`](crate::node::Node::journalled); the request is sent then, not before.
     Call(JournalCall),

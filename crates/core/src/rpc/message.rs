@@ -15,7 +15,7 @@ use super::watch::Watch;
 use crate::service::{Code, Metadata, MethodId, NotExecuted, Shape, Status, StreamEnd};
 use crate::session::{
     Attached, CallId, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId, SessionSecret,
-    SlotChange, SlotPosition, SlotReport, SlotState,
+    SlotChange, SlotPosition, SlotReport, SlotState, Succession,
 };
 use crate::time::Duration;
 use crate::wire::varint;
@@ -30,6 +30,8 @@ pub(crate) enum ToServer {
     Attach {
         session: SessionId,
         secret: SessionSecret,
+        /// Of a client that keeps a journal.
+        succession: Option<Succession>,
     },
     Request {
         slot: u32,
@@ -298,8 +300,17 @@ impl ToServer {
             Self::Open { nonce, slots } => {
                 w.byte(OPEN).raw(&nonce).varint(slots.into());
             }
-            Self::Attach { session, secret } => {
+            Self::Attach { session, secret, succession } => {
                 w.byte(ATTACH).session(session).raw(secret.expose());
+                if let Some(Succession { holder, after, known }) = succession {
+                    w.fixed64(holder).varint(after.len() as u64);
+                    after.iter().for_each(|before| {
+                        w.fixed64(*before);
+                    });
+                    if let Some(known) = known {
+                        w.positions(&known);
+                    }
+                }
             }
             Self::Request { slot, sequence, payload } => {
                 w.byte(REQUEST).varint(slot.into()).varint(sequence);
@@ -361,9 +372,11 @@ impl ToServer {
         let mut r = Reader::new(bytes);
         let message = match r.byte()? {
             OPEN => Self::Open { nonce: r.array()?, slots: r.varint32()? },
-            ATTACH => {
-                Self::Attach { session: r.session()?, secret: SessionSecret::new(r.array()?) }
-            }
+            ATTACH => Self::Attach {
+                session: r.session()?,
+                secret: SessionSecret::new(r.array()?),
+                succession: succession(&mut r)?,
+            },
             REQUEST => Self::Request {
                 slot: r.varint32()?,
                 sequence: r.varint()?,
@@ -409,6 +422,20 @@ impl ToServer {
         r.end()?;
         Ok(message)
     }
+}
+
+/// What an ATTACH ends with if its client keeps a journal.
+fn succession(r: &mut Reader) -> Result<Option<Succession>, Malformed> {
+    if r.is_empty() {
+        return Ok(None);
+    }
+    let (holder, count) = (r.fixed64()?, r.varint()?);
+    if count > Succession::MAX_HOLDERS as u64 {
+        return Err(Malformed);
+    }
+    let after = (0..count).map(|_| r.fixed64()).collect::<Result<_, _>>()?;
+    let known = if r.is_empty() { None } else { Some(r.positions()?) };
+    Ok(Some(Succession { holder, after, known }))
 }
 
 /// The fields of a REPLY without a status and without metadata, which nearly all are. They are few, so

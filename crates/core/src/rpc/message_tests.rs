@@ -107,11 +107,19 @@ fn watching() -> impl Strategy<Value = Watch> {
     })
 }
 
+fn succession() -> impl Strategy<Value = Succession> {
+    let known = proptest::option::of(list(position(), 0..20));
+    (any::<u64>(), list(any::<u64>(), 0..=Succession::MAX_HOLDERS), known)
+        .prop_map(|(holder, after, known)| Succession { holder, after, known })
+}
+
 fn to_server() -> impl Strategy<Value = ToServer> {
     prop_oneof![
         (any::<[u8; 16]>(), any::<u32>())
             .prop_map(|(nonce, slots)| ToServer::Open { nonce, slots }),
-        (session(), secret()).prop_map(|(session, secret)| ToServer::Attach { session, secret }),
+        (session(), secret(), proptest::option::of(succession())).prop_map(
+            |(session, secret, succession)| ToServer::Attach { session, secret, succession }
+        ),
         (position(), request()).prop_map(|(at, payload)| ToServer::Request {
             slot: at.slot,
             sequence: at.sequence,

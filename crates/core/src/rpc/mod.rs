@@ -23,7 +23,7 @@ mod stream;
 mod watch;
 
 pub use codec::Malformed;
-pub use config::{ChannelConfig, SessionTicket};
+pub use config::{ChannelConfig, JournalStart, SessionTicket};
 pub use event::{
     CallKey, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalCall, JournalEntry,
     JournalRequest, RequestKey, StreamKey, StreamRead, StreamRefusal,

@@ -26,7 +26,7 @@ use crate::service::{
     Answer, Call, CallContext, Clock, Encoded, Metadata, NotExecuted, Peer, RequestKind, Shape,
 };
 use crate::session::{
-    Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions,
+    Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions, Succession,
 };
 use crate::time::{Instant, earliest};
 use crate::transport::endpoint::ConnectionHandle;
@@ -287,7 +287,9 @@ impl Server {
         let message = ToServer::decode(bytes).map_err(|_| Violation("malformed message"))?;
         match message {
             ToServer::Open { nonce, slots } => self.open(cx, client, nonce, slots)?,
-            ToServer::Attach { session, secret } => self.attach(cx, client, session, secret)?,
+            ToServer::Attach { session, secret, succession } => {
+                self.attach(cx, client, session, secret, succession)?;
+            }
             ToServer::Request { slot, sequence, payload } => {
                 self.request(cx, client, slot, sequence, payload)?;
             }
@@ -364,11 +366,12 @@ impl Server {
         client: u64,
         session: SessionId,
         secret: SessionSecret,
+        succession: Option<Succession>,
     ) -> Result<(), Violation> {
         let Some(caller) = self.caller(client) else { return Ok(()) };
         let attached = self.attachment(client).ok();
         let (verdict, attachment) =
-            self.desk.attach(&caller, attached.as_ref(), session, secret)?;
+            self.desk.attach(&caller, attached.as_ref(), session, secret, succession.as_ref())?;
         if attachment.is_some() {
             self.part_streams(cx, session, Some(client));
         }

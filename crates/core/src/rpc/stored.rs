@@ -16,7 +16,7 @@ use super::message::{ReplyPayload, ToClient, ToServer, session_reference};
 use crate::service::{Answer, Call, CallContext, Clock, Encoded, MethodId, NotExecuted, Peer};
 use crate::session::{
     self, Attached, CallId, Claim, NotExecutedReason, Opened, Refusal, SessionId, SessionSecret,
-    SlotPosition,
+    SlotPosition, Succession,
 };
 use crate::time::Instant;
 
@@ -49,6 +49,8 @@ pub enum Asked {
         session: SessionId,
         /// What proves the right to it.
         claim: Claim,
+        /// After whom, if the client keeps a journal.
+        succession: Option<Succession>,
     },
     /// To run a call.
     Run {
@@ -105,8 +107,9 @@ impl SessionCommand {
                 let none = "an opening on a connection that has a session";
                 Asked::Open { nonce, slots, secret: secret.ok_or(ClientMessage::violation(none))? }
             }
-            ToServer::Attach { session, secret } => {
-                Asked::Attach { session, claim: Claim { certificate: self.peer.identity, secret } }
+            ToServer::Attach { session, secret, succession } => {
+                let claim = Claim { certificate: self.peer.identity, secret };
+                Asked::Attach { session, claim, succession }
             }
             ToServer::Request { slot, sequence, payload } => {
                 let id = CallId { session: session()?, slot, sequence };

@@ -3,8 +3,44 @@
 
 use alloc::vec::Vec;
 
-use super::{SessionId, SessionSecret, SlotReport};
+use super::{SessionId, SessionSecret, SlotReport, SlotState};
 use crate::time::Duration;
+
+/// Which process attaches, of those that have one journal one after the other. A copy of a journal makes
+/// two that follow the same one: the session is with the first that attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Succession {
+    /// The process that attaches: a number that it drew.
+    pub holder: u64,
+    /// Those that may have the session now, if no copy was used: itself, and all that had the journal
+    /// since one of them attached. At most [`MAX_HOLDERS`](Self::MAX_HOLDERS); none: whoever has it.
+    pub after: Vec<u64>,
+    /// The last number of each slot that its journal knows of, until it has attached once.
+    pub known: Option<Vec<SlotPosition>>,
+}
+
+impl Succession {
+    /// Bounds [`Self::after`].
+    pub const MAX_HOLDERS: usize = 16;
+
+    /// Whether the session is its own to take from this holder.
+    pub fn may_follow(&self, holder: Option<u64>) -> bool {
+        self.after.is_empty()
+            || holder.is_none_or(|holder| holder == self.holder || self.after.contains(&holder))
+    }
+
+    /// Whether its journal is no older state than that of slots of which this is so: it knows of every
+    /// number that was used.
+    pub fn knows(&self, slots: &[SlotReport]) -> bool {
+        use SlotState::{Done, Executing, Fenced, NotKept, Released};
+        let Some(known) = &self.known else { return true };
+        slots.iter().all(|report| {
+            let used = matches!(report.state, Executing | Done | NotKept | Fenced | Released);
+            let position = known.iter().find(|position| position.slot == report.slot);
+            !used || position.is_some_and(|position| position.sequence >= report.sequence)
+        })
+    }
+}
 
 /// The answer to an opening. A copy of the opening is answered with the same.
 #[derive(Clone, Debug, PartialEq, Eq)]

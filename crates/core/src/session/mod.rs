@@ -24,7 +24,7 @@ use core::fmt;
 use core::str::FromStr;
 
 pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, JournalSlot, Reconciled, Sent};
-pub use exchange::{Attached, Opened, SlotChange, SlotPosition};
+pub use exchange::{Attached, Opened, SlotChange, SlotPosition, Succession};
 pub use incarnation::{same_process, worker_incarnation};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
 pub use races::Races;

@@ -103,11 +103,20 @@ pub enum Refusal {
     /// A later attach took the session over: this connection's epoch is old. Attach again if the
     /// session is still wanted here.
     Superseded,
+    /// Another process has used a copy of this one's journal since: the session is not its own.
+    TakenOver,
 }
 
 impl Refusal {
-    const ALL: [Self; 6] =
-        [Self::Unknown, Self::Expired, Self::Denied, Self::Full, Self::Draining, Self::Superseded];
+    const ALL: [Self; 7] = [
+        Self::Unknown,
+        Self::Expired,
+        Self::Denied,
+        Self::Full,
+        Self::Draining,
+        Self::Superseded,
+        Self::TakenOver,
+    ];
 
     /// The number on the wire.
     pub const fn to_wire(self) -> u64 {
@@ -118,6 +127,7 @@ impl Refusal {
             Self::Full => 3,
             Self::Draining => 4,
             Self::Superseded => 5,
+            Self::TakenOver => 6,
         }
     }
 
@@ -142,6 +152,7 @@ impl fmt::Display for Refusal {
             Self::Full => "the server has no room for a further session",
             Self::Draining => "the server is draining",
             Self::Superseded => "another connection has taken the session over",
+            Self::TakenOver => "another process has used the session with a copy of the journal",
         })
     }
 }
@@ -230,6 +241,19 @@ pub enum QueryAnswer<R> {
 }
 
 impl<R> QueryAnswer<R> {
+    /// The same with what `change` makes of the kept reply; without a reply if that is nothing.
+    pub(crate) fn map_reply<T>(self, change: impl FnOnce(R) -> Option<T>) -> QueryAnswer<T> {
+        match self {
+            Self::Done(reply) => change(reply).map_or(QueryAnswer::NotKept, QueryAnswer::Done),
+            Self::NotArrived => QueryAnswer::NotArrived,
+            Self::Executing => QueryAnswer::Executing,
+            Self::NotKept => QueryAnswer::NotKept,
+            Self::AlreadySettled => QueryAnswer::AlreadySettled,
+            Self::NotExecuted(reason) => QueryAnswer::NotExecuted(reason),
+            Self::UnknownSession => QueryAnswer::UnknownSession,
+        }
+    }
+
     /// The number on the wire: the state of OUTCOME.
     pub const fn to_wire(&self) -> u64 {
         match self {

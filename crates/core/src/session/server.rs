@@ -78,6 +78,8 @@ struct Session<R, C> {
     nonce: NonceKey,
     account: Account,
     epoch: u64,
+    /// The process that has it, if its client keeps a journal.
+    holder: Option<u64>,
     connection: Option<C>,
     /// The connection that it was last taken from, which its client may still believe to have it.
     before: Option<C>,

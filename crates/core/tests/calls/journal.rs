@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use stubborn_core::node::{CallKey, JournalEntry, SessionTicket};
+use stubborn_core::node::{CallKey, ChannelEvent, JournalEntry, JournalStart, SessionTicket};
 use stubborn_core::service::{CallState, Outcome};
 use stubborn_core::session::{CallId, JournalSlot};
 use stubborn_core::time::Duration;
@@ -14,11 +14,14 @@ use crate::world::{CLIENT, ECHO, Rules, World};
 const SLOTS: u32 = 2;
 
 /// The client's disk: entries that were synced outlive it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
     synced: Vec<JournalEntry>,
     /// Synced, and the node was not told so yet.
     untold: usize,
+    /// The process that has it, and those that had it since one of them attached.
+    holder: u64,
+    after: Vec<u64>,
 }
 
 /// What a journal says of a call.
@@ -32,6 +35,9 @@ impl Disk {
     fn sync(&mut self, world: &mut World) -> bool {
         let entries = std::mem::take(&mut world.journal);
         self.untold += entries.len();
+        if entries.iter().any(|e| matches!(e, JournalEntry::Session(_) | JournalEntry::Held(_))) {
+            self.after = vec![self.holder];
+        }
         self.synced.extend(entries);
         self.untold > 0
     }
@@ -41,11 +47,21 @@ impl Disk {
         let from = self.synced.len() - std::mem::take(&mut self.untold);
         for entry in self.synced[from..].iter().cloned() {
             match entry {
-                JournalEntry::Session(_) => {}
+                JournalEntry::Session(_) | JournalEntry::Held(_) | JournalEntry::Members(_) => {}
                 JournalEntry::Call(call) => world.client().journalled(now, channel, call.id),
                 JournalEntry::Outcome(id, _) => world.client().let_go(now, channel, id),
             }
         }
+    }
+
+    /// Starts the client with what is there.
+    fn start(&mut self, world: &mut World, slots: u32) {
+        self.untold = 0;
+        self.holder += 1;
+        self.after.push(self.holder);
+        let (holder, after) = (self.holder, self.after.clone());
+        let journal = JournalStart { holder, after, slots: self.slots() };
+        world.restart_client(self.ticket(), journal, slots);
     }
 
     fn ticket(&self) -> Option<SessionTicket> {
@@ -59,7 +75,7 @@ impl Disk {
         let mut calls = BTreeMap::new();
         for entry in &self.synced {
             match entry {
-                JournalEntry::Session(_) => {}
+                JournalEntry::Session(_) | JournalEntry::Held(_) | JournalEntry::Members(_) => {}
                 JournalEntry::Call(call) => {
                     let request = call.request.as_ref();
                     let body = request.map(|request| request.encoded.body.clone().into_bytes());
@@ -123,7 +139,7 @@ fn killed_after(seed: u8, first: usize, second: usize, rules: Rules) -> (usize, 
     let mut world = World::new(seed);
     world.rules = rules;
     let mut disk = Disk::default();
-    world.restart_client(None, Vec::new(), SLOTS);
+    disk.start(&mut world, SLOTS);
     let bodies: [&'static [u8]; 5] = [b"one", b"two", b"three", b"four", b"five"];
     let calls: Vec<CallKey> = bodies.iter().map(|body| world.call(&ECHO, body, None)).collect();
     let all = calls.clone();
@@ -144,9 +160,8 @@ fn killed_after(seed: u8, first: usize, second: usize, rules: Rules) -> (usize, 
     // Killed while it settles what it left, too.
     let mut ends = BTreeMap::new();
     for steps in [second, usize::MAX] {
-        disk.untold = 0;
         world.kill(CLIENT);
-        world.restart_client(disk.ticket(), disk.slots(), SLOTS);
+        disk.start(&mut world, SLOTS);
         let (mut resent, mut asked) = (Vec::new(), Vec::new());
         for (id, known) in disk.calls() {
             if known.answered.is_some() {
@@ -241,7 +256,7 @@ fn the_same_holds_on_a_network_that_loses_doubles_and_delays() {
 fn with_one_call(seed: u8) -> (World, Disk) {
     let mut world = World::new(seed);
     let mut disk = Disk::default();
-    world.restart_client(None, Vec::new(), SLOTS);
+    disk.start(&mut world, SLOTS);
     let call = world.call(&ECHO, b"first", None);
     live(&mut world, &mut disk, usize::MAX, |w| w.results.contains_key(&call));
     (world, disk)
@@ -250,11 +265,11 @@ fn with_one_call(seed: u8) -> (World, Disk) {
 #[test]
 fn nothing_is_sent_and_no_slot_is_used_again_before_the_journal_has_it() {
     let mut world = World::new(91);
-    world.restart_client(None, Vec::new(), 1);
+    let mut disk = Disk::default();
+    disk.start(&mut world, 1);
     let (first, second) = (world.call(&ECHO, b"first", None), world.call(&ECHO, b"second", None));
     world.run(2_000);
     assert!(world.ran.is_empty(), "nothing was told to be synced");
-    let mut disk = Disk::default();
     disk.sync(&mut world);
     disk.tell(&mut world);
     assert!(world.run_until(2_000, |w| w.results.contains_key(&first)));
@@ -272,18 +287,42 @@ fn nothing_is_sent_and_no_slot_is_used_again_before_the_journal_has_it() {
 }
 
 #[test]
-fn an_older_copy_of_a_journal_is_refused() {
+fn a_copy_of_a_journal_is_refused_though_the_process_that_used_the_other_made_no_call() {
     let (mut world, mut disk) = with_one_call(92);
-    let (old_slots, ticket) = (disk.slots(), disk.ticket());
-    let call = world.call(&ECHO, b"second", None);
-    live(&mut world, &mut disk, usize::MAX, |w| w.results.contains_key(&call));
+    let mut copy = disk.clone();
+    copy.holder = 1_000;
     world.kill(CLIENT);
     world.channel_events.clear();
-    world.restart_client(ticket, old_slots, SLOTS);
+    disk.start(&mut world, SLOTS);
+    let ready = |event: &ChannelEvent| matches!(event, ChannelEvent::Ready { .. });
+    assert!(world.run_until(5_000, |w| w.channel_events.iter().any(ready)));
+    world.kill(CLIENT);
+    copy.start(&mut world, SLOTS);
     let call = world.call(&ECHO, b"third", None);
     assert!(world.run_until(5_000, |w| w.results.contains_key(&call)));
     let error = world.results.remove(&call).unwrap().unwrap_err();
-    assert!(error.to_string().contains("older copy"), "{error}");
+    assert!(error.to_string().contains("a copy of this journal"), "{error}");
+    assert_eq!(ran(&world, b"third"), 0);
+    // The other one goes on, whatever its last process had written down of itself.
+    world.kill(CLIENT);
+    disk.start(&mut world, SLOTS);
+    let call = world.call(&ECHO, b"fourth", None);
+    assert!(live(&mut world, &mut disk, usize::MAX, |w| w.results.contains_key(&call)));
+    assert_eq!(ran(&world, b"fourth"), 1);
+}
+
+#[test]
+fn a_journal_that_lacks_numbers_which_its_session_has_used_is_refused() {
+    let (mut world, mut disk) = with_one_call(92);
+    let mut torn = disk.clone();
+    let call = world.call(&ECHO, b"second", None);
+    live(&mut world, &mut disk, usize::MAX, |w| w.results.contains_key(&call));
+    world.kill(CLIENT);
+    torn.start(&mut world, SLOTS);
+    let call = world.call(&ECHO, b"third", None);
+    assert!(world.run_until(5_000, |w| w.results.contains_key(&call)));
+    let error = world.results.remove(&call).unwrap().unwrap_err();
+    assert!(error.to_string().contains("a copy of this journal"), "{error}");
     assert_eq!(ran(&world, b"third"), 0);
 }
 
@@ -296,8 +335,7 @@ fn a_journal_of_a_session_that_the_server_forgot_says_lost() {
     world.kill(CLIENT);
     world.kill_server();
     world.start_server();
-    disk.untold = 0;
-    world.restart_client(disk.ticket(), disk.slots(), SLOTS);
+    disk.start(&mut world, SLOTS);
     let (id, known) = disk.calls().into_iter().find(|(_, k)| k.answered.is_none()).unwrap();
     let resent = world.call_with(&ECHO, known.body.unwrap(), None, Some(id));
     assert!(world.run_until(5_000, |w| w.results.contains_key(&resent)));

@@ -9,15 +9,16 @@ use crate::handlers::Handlers;
 use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
-    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalEntry, Node,
-    NodeConfig, RequestKey, RequestKind, ServerConfig, ServiceConfig, SessionTicket, Staleness,
+    CallKey, ChannelConfig, ChannelEvent, ChannelKey, Event, IncomingRequest, JournalEntry,
+    JournalStart, Node, NodeConfig, RequestKey, RequestKind, ServerConfig, ServiceConfig,
+    SessionTicket, Staleness,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
     Answer, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, NotExecuted,
     OutgoingCall, Semantics, Shape, Status,
 };
-use stubborn_core::session::{CallId, JournalSlot, NotExecutedReason, worker_incarnation};
+use stubborn_core::session::{CallId, NotExecutedReason, worker_incarnation};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_core::wire::packet::steering_byte;
@@ -247,7 +248,7 @@ impl World {
     pub(crate) fn restart_client(
         &mut self,
         resume: Option<SessionTicket>,
-        journal: Vec<JournalSlot>,
+        journal: JournalStart,
         slots: u32,
     ) {
         let mut client = Node::new(node_config(&self.limits), None, self.random.bytes());

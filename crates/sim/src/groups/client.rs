@@ -10,6 +10,7 @@ use stubborn_core::session::CallId;
 use stubborn_core::time::Instant;
 
 use super::cluster::Cluster;
+use super::invariants::Begun;
 use super::ledger::{ADD, Command, GET, LOOK, PUT, Put, count, look};
 use crate::nodes::{Nodes, host};
 use crate::replicas::Operation;
@@ -30,6 +31,8 @@ pub(super) struct Client {
     seen: u64,
     /// The last value of a register that it was told.
     value: u64,
+    /// Another process has used a copy of its journal: it can do nothing any more.
+    pub(super) refused: bool,
 }
 
 /// What a client does.
@@ -59,6 +62,13 @@ pub(super) struct Open {
     begun: Instant,
 }
 
+/// A change of a register that has not ended.
+#[derive(Clone, Copy)]
+pub(super) struct OpenPut {
+    pub(super) client: u64,
+    begun: Begun,
+}
+
 /// How a call ended.
 pub(super) enum Ended {
     Replied(IncomingReply),
@@ -78,7 +88,7 @@ impl Client {
         let caller = cluster.world.caller(&Self::host(id), &names, |config| {
             config.targets = targets;
         });
-        Self { cluster, caller, id, journal: None, manners, seen: 0, value: 0 }
+        Self { cluster, caller, id, journal: None, manners, seen: 0, value: 0, refused: false }
     }
 
     /// The name of a client's host.
@@ -88,16 +98,25 @@ impl Client {
 
     /// Works until nothing goes wrong any more.
     pub(super) async fn run(mut self) {
-        while !self.cluster.lock().healed {
+        while !self.refused && !self.cluster.lock().healed {
             self.one().await;
             let pause = Duration::from_micros(self.cluster.below(self.manners.pause));
             self.cluster.world.sleep(pause).await;
         }
         // What is begun in a world without faults ends at once.
         self.manners.impatient = 0.0;
-        self.add().await;
-        self.read().await;
-        self.cluster.lock().clients_done += 1;
+        if !self.refused {
+            self.add().await;
+        }
+        if !self.refused {
+            self.read().await;
+        }
+        let mut shared = self.cluster.lock();
+        shared.clients_done.insert(self.id);
+        if self.refused {
+            shared.refused.insert(self.id);
+            shared.counts.refused += 1;
+        }
     }
 
     async fn one(&mut self) {
@@ -158,6 +177,7 @@ impl Client {
         loop {
             match self.caller.call(call.clone()).await {
                 Ok(reply) => return Some(count(&reply.reply)),
+                Err(error) if self.is_refused(&error) => return None,
                 Err(error) if matches!(error.outcome(), Outcome::Executed(_) | Outcome::Lost) => {
                     self.broken("a read was answered strangely", &error);
                     return None;
@@ -226,17 +246,37 @@ impl Client {
         let expected = self.cluster.chance(0.5).then_some(self.value);
         let value = self.cluster.with_random(|random| random.u64());
         let put = Put { key, expected, value };
-        let begun = self.cluster.lock().judge.registers.begin_put(put);
+        {
+            let mut shared = self.cluster.lock();
+            let begun = shared.judge.registers.begin_put(put);
+            shared.open_puts.insert(value, OpenPut { client: self.id, begun });
+        }
         let ended = self.call(outgoing(&PUT, put.encode(), self.deadline())).await;
+        self.end_put(value, ended);
+    }
+
+    /// It is known what became of a change of a register.
+    pub(super) fn end_put(&self, value: u64, ended: Option<Ended>) {
+        let Some(ended) = ended else { return };
         let mut shared = self.cluster.lock();
+        let Some(OpenPut { begun, .. }) = shared.open_puts.remove(&value) else { return };
         match ended {
-            Some(Ended::Replied(reply)) => {
+            Ended::Replied(reply) => {
                 shared.counts.puts += 1;
                 shared.judge.registers.answered(begun, count(&reply.reply));
             }
-            Some(Ended::NotExecuted) => shared.judge.registers.not_executed(begun),
-            Some(Ended::Lost) | None => {}
+            Ended::NotExecuted => shared.judge.registers.not_executed(begun),
+            Ended::Lost => {}
         }
+    }
+
+    /// Whether a call ended because another process has used a copy of the journal.
+    fn is_refused(&mut self, error: &CallError) -> bool {
+        let said = error.to_string();
+        // What is tried after that finds the channel closed.
+        let refused = said.contains("a copy of this journal") || said.contains("is closed");
+        self.refused |= refused && self.journal.is_some();
+        self.refused
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -251,8 +291,11 @@ impl Client {
             Ok(reply) => return Some(Ended::Replied(reply)),
             Err(error) => error,
         };
+        let refused = self.is_refused(&error);
         match error.outcome() {
             Outcome::NotExecuted(_) => Some(Ended::NotExecuted),
+            // The process that has the session may know.
+            _ if refused => None,
             Outcome::Pending(id) => self.ask(*id).await,
             Outcome::Lost if self.cluster.habits.expires => Some(Ended::Lost),
             _ => {
@@ -269,6 +312,7 @@ impl Client {
             match self.caller.outcome(id).await {
                 Ok(CallState::Executing | CallState::NotArrived) => {}
                 Ok(state) => return self.known(id, state),
+                Err(error) if self.is_refused(&error) => return None,
                 Err(error) if matches!(error.outcome(), Outcome::Pending(_)) => {}
                 Err(error) => {
                     self.broken("a question was answered strangely", &error);

@@ -14,12 +14,12 @@ use stubborn_store::Error;
 use stubborn_store::simulated::{FAILED, Fault, Loss};
 
 use super::NodeCounts;
-use super::client::Open;
+use super::client::{Open, OpenPut};
 use super::disk::NodeDisk;
 use super::invariants::Invariants;
 use super::ledger::{Command, Ledger, NEWER};
 use super::process::Process;
-use crate::nodes::{Met, Nodes, Order, host};
+use crate::nodes::{Broken, Met, Nodes, Order, host};
 use crate::world::{World, millis};
 
 /// The group's id: its lowest byte is that of the first and only worker.
@@ -77,11 +77,18 @@ pub(super) struct Shared {
     pub(super) order: Option<Order>,
     /// Nothing goes wrong any more.
     pub(super) healed: bool,
-    pub(super) clients_done: u64,
+    /// Clients that have nothing more to do.
+    pub(super) clients_done: BTreeSet<u64>,
+    /// Clients and those that went on from a copy of their journal.
+    pub(super) copies: Vec<(u64, u64)>,
+    /// Of those, the ones that were refused.
+    pub(super) refused: BTreeSet<u64>,
     /// The last command of each client.
     pub(super) numbers: BTreeMap<u64, u64>,
     /// Commands of which nobody was told how they ended.
     pub(super) open: BTreeMap<Command, Open>,
+    /// The same of changes of registers, by the value written, which is no other's.
+    pub(super) open_puts: BTreeMap<u64, OpenPut>,
     /// When the last command of each client that was answered was begun, and when answered.
     pub(super) answered: BTreeMap<u64, (Instant, Instant)>,
     /// Nodes that reach some others through others only.
@@ -113,9 +120,12 @@ impl Cluster {
             counts: NodeCounts::default(),
             order: None,
             healed: false,
-            clients_done: 0,
+            clients_done: BTreeSet::new(),
+            copies: Vec::new(),
+            refused: BTreeSet::new(),
             numbers: BTreeMap::new(),
             open: BTreeMap::new(),
+            open_puts: BTreeMap::new(),
             answered: BTreeMap::new(),
             relaying: BTreeSet::new(),
             addresses: BTreeMap::new(),
@@ -134,6 +144,21 @@ impl Cluster {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of a journal and its copy one goes on, and no more than one: unless the session is gone, so that
+    /// each opens another one.
+    pub(super) fn one_of_copies(&self) -> Result<(), Broken> {
+        let shared = self.lock();
+        for (first, copy) in &shared.copies {
+            let refused =
+                [first, copy].into_iter().filter(|id| shared.refused.contains(id)).count();
+            if refused == 2 || refused == 0 && !self.habits.expires {
+                let what = format!("{refused} of clients {first} and {copy} were refused");
+                return Err(("one of two copies of a journal", what));
+            }
+        }
+        Ok(())
     }
 
     /// Gives nodes hosts, addresses and disks, and starts them. `reserve` has an address only.

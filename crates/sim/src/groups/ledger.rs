@@ -88,7 +88,7 @@ impl Put {
         Encoded::from_body(PUT.id(), body.into())
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let [key, expects, expected, value] = words(bytes)?;
         Some(Self { key, expected: (expects != 0).then_some(expected), value })
     }

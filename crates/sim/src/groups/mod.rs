@@ -42,6 +42,10 @@ counts! {
         client_crashes: "clients killed",
         /// Commands that a client which was started again had to ask for or send again.
         taken_up: "commands taken up from journals",
+        /// Copies of journals that a second process was started on.
+        copied: "copies of journals used",
+        /// Processes that were refused for it.
+        refused: "processes refused for a copy",
         /// Sessions that moved to another replica with calls under way.
         moved: "sessions moved with calls under way",
         /// Reads that were answered.

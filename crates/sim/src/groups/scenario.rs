@@ -36,8 +36,7 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
         let crashes = random.chance(0.3);
         let manners = Manners {
             reads: random.unit() * 0.6,
-            // What became of a change of a register is not asked for by the next process.
-            registers: if crashes { 0.0 } else { random.unit() },
+            registers: random.unit(),
             pause: 1 + random.below(40_000),
             impatient: random.unit() * 0.5,
         };
@@ -143,20 +142,26 @@ pub(super) fn heal(cluster: &Cluster) {
 pub(super) async fn settle(cluster: &Cluster, clients: u64) {
     let begun = cluster.world.now();
     while cluster.world.now().since(begun) < BOUND {
-        let done = cluster.lock().clients_done == clients;
+        let done = waiting(cluster, clients) == 0;
         if let Some((index, ledger)) = done.then(|| cluster.agreed()).flatten() {
             let replay = |log| cluster.replay(log);
             let verdict = cluster.lock().judge.at_rest(&ledger, index, replay);
-            return cluster.judge(verdict);
+            return cluster.judge(verdict.and(cluster.one_of_copies()));
         }
         cluster.world.sleep(millis(20)).await;
     }
-    let open = clients - cluster.lock().clients_done;
+    let open = waiting(cluster, clients);
     let standings = cluster.standings();
     let what = format!(
         "{open} clients wait, or the replicas do not agree, {BOUND:?} after healing:{standings}"
     );
     cluster.judge(Err(("liveness", what)));
+}
+
+/// How many clients have something to do yet.
+fn waiting(cluster: &Cluster, clients: u64) -> u64 {
+    let shared = cluster.lock();
+    clients + shared.copies.len() as u64 - shared.clients_done.len() as u64
 }
 
 /// Cuts a node, and the clients that are on its side, off from all others.

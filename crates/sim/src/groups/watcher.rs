@@ -16,6 +16,7 @@ use crate::world::{SimCaller, millis};
 
 pub(super) struct Watcher {
     cluster: Cluster,
+    id: u64,
     caller: SimCaller,
     /// The longest that it takes for a message.
     takes: Duration,
@@ -34,13 +35,13 @@ impl Watcher {
     /// A client with this number, which no other one has.
     pub(super) fn new(cluster: Cluster, id: u64, takes: Duration, leaves: f64) -> Self {
         let Client { caller, .. } = Client::new(cluster.clone(), id, Manners::plain(1.0, 1));
-        Self { cluster, caller, takes, leaves }
+        Self { cluster, id, caller, takes, leaves }
     }
 
     /// Watches until nothing goes wrong any more, and it was told all that was counted until then.
     pub(super) async fn run(self) {
         while !self.watch().await {}
-        self.cluster.lock().clients_done += 1;
+        self.cluster.lock().clients_done.insert(self.id);
     }
 
     /// Watches from the beginning; whether it was told all.

@@ -144,14 +144,14 @@ impl State {
             let now = self.now;
             self.host_mut(host).clock.now(now)
         };
-        let Self { hosts, channels, .. } = self;
+        let Self { hosts, channels, random, .. } = self;
         let alive = hosts[host.0 as usize].alive.as_mut()?;
         let channel = alive.channels.entry(index).or_insert_with(|| {
             let plan = &channels[index as usize];
             let mut config = ChannelConfig { targets, ..plan.config.clone() };
             if let Some(journal) = &plan.journal {
-                config.resume = journal.ticket();
-                config.journal = Some(journal.slots());
+                let (ticket, start) = journal.begin(random.u64());
+                (config.resume, config.journal) = (ticket, Some(start));
             }
             let key = alive.node.open_channel(local, config);
             let useless = plan.journal.iter().flat_map(SimJournal::to_fence);

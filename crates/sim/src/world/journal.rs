@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stubborn_core::node::{ChannelKey, JournalEntry, JournalRequest, SessionTicket};
+use stubborn_core::node::{ChannelKey, JournalEntry, JournalRequest, JournalStart, SessionTicket};
 use stubborn_core::random::Random;
 use stubborn_core::service::{CallState, IncomingReply};
-use stubborn_core::session::{CallId, JournalSlot};
+use stubborn_core::session::{CallId, JournalSlot, Succession};
 
 use super::state::Happening;
 use super::{HostId, SimCaller, State};
@@ -22,6 +22,9 @@ struct Pages {
     unsynced: Vec<JournalEntry>,
     /// How many of those the sync that is under way takes along.
     syncing: usize,
+    /// The process that has it, and those that had it since one of them attached.
+    holder: u64,
+    after: Vec<u64>,
 }
 
 /// What a journal says of a call.
@@ -42,6 +45,12 @@ impl SimCaller {
         journal
     }
 
+    /// The same with a journal that goes on from a copy.
+    pub(crate) fn use_journal(&self, journal: &SimJournal) {
+        let mut state = self.world.state();
+        state.channels[self.index as usize].journal = Some(journal.clone());
+    }
+
     /// The host with which the channel's session is.
     pub(crate) fn home(&self) -> Option<String> {
         let state = self.world.state();
@@ -52,6 +61,29 @@ impl SimCaller {
 }
 
 impl SimJournal {
+    /// A copy of what is on the disk.
+    pub(crate) fn copied(&self) -> Self {
+        let pages = self.pages();
+        let (synced, after) = (pages.synced.clone(), pages.after.clone());
+        Self(Arc::new(Mutex::new(Pages { synced, after, ..Pages::default() })))
+    }
+
+    /// A process begins with it, which drew this number.
+    pub(super) fn begin(&self, holder: u64) -> (Option<SessionTicket>, JournalStart) {
+        let after = {
+            let mut pages = self.pages();
+            pages.holder = holder;
+            // As it is in a file.
+            if pages.after.len() >= Succession::MAX_HOLDERS {
+                pages.after.clear();
+            } else if !pages.after.is_empty() {
+                pages.after.push(holder);
+            }
+            pages.after.clone()
+        };
+        (self.ticket(), JournalStart { holder, after, slots: self.slots() })
+    }
+
     /// The session that was opened last.
     pub(crate) fn ticket(&self) -> Option<SessionTicket> {
         self.pages().synced.iter().rev().find_map(|entry| match entry {
@@ -65,7 +97,7 @@ impl SimJournal {
         let mut calls = BTreeMap::new();
         for entry in &self.pages().synced {
             match entry {
-                JournalEntry::Session(_) => {}
+                JournalEntry::Session(_) | JournalEntry::Held(_) | JournalEntry::Members(_) => {}
                 JournalEntry::Call(call) => {
                     let request = call.request.clone();
                     calls.insert(call.id, Journalled { id: call.id, request, outcome: None });
@@ -80,7 +112,7 @@ impl SimJournal {
     }
 
     /// What the session is resumed with.
-    pub(super) fn slots(&self) -> Vec<JournalSlot> {
+    fn slots(&self) -> Vec<JournalSlot> {
         let session = self.ticket().map(|ticket| ticket.session);
         let mut slots = BTreeMap::new();
         for Journalled { id, outcome, .. } in self.calls() {
@@ -118,7 +150,7 @@ impl SimJournal {
         let mut pages = self.pages();
         let count = std::mem::take(&mut pages.syncing);
         let entries: Vec<_> = pages.unsynced.drain(..count).collect();
-        pages.synced.extend(entries.iter().cloned());
+        pages.keep(entries.clone());
         pages.syncing = pages.unsynced.len();
         (entries, pages.syncing > 0)
     }
@@ -128,12 +160,21 @@ impl SimJournal {
         let mut pages = self.pages();
         let kept = random.below(pages.unsynced.len() as u64 + 1) as usize;
         let entries = std::mem::take(&mut pages.unsynced);
-        pages.synced.extend(entries.into_iter().take(kept));
+        pages.keep(entries.into_iter().take(kept).collect());
         pages.syncing = 0;
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    fn keep(&mut self, entries: Vec<JournalEntry>) {
+        if entries.iter().any(|e| matches!(e, JournalEntry::Session(_) | JournalEntry::Held(_))) {
+            self.after = vec![self.holder];
+        }
+        self.synced.extend(entries);
     }
 }
 
@@ -170,7 +211,7 @@ impl State {
         let (entries, more) = journal.synced();
         for entry in entries {
             match entry {
-                JournalEntry::Session(_) => {}
+                JournalEntry::Session(_) | JournalEntry::Held(_) | JournalEntry::Members(_) => {}
                 JournalEntry::Call(call) => alive.node.journalled(local, key, call.id),
                 JournalEntry::Outcome(call, _) => alive.node.let_go(local, key, call),
             }

@@ -16,7 +16,7 @@ use super::service_config::{
 };
 use crate::driver::ChannelStatus;
 use crate::journal::Opened;
-use crate::naming::{Address, Resolver, at_least_one, follow};
+use crate::naming::{Address, Resolver, at_least_one, follow, look_up_members};
 use crate::security::{Identity, Trust};
 
 /// The pause before names are looked up again after every address has failed.
@@ -171,7 +171,8 @@ impl ChannelBuilder {
     /// [`journal`](crate::journal).
     ///
     /// Each call is synced to the file before it is sent. Beside the file are made `PATH.lock` and
-    /// `PATH.new`. It is for one server or one group, and takes the place of [`resume`](Self::resume).
+    /// `PATH.new`. It takes the place of [`resume`](Self::resume). Members of a group that it has are
+    /// tried beside the address of this channel: the group may have moved on meanwhile.
     pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
         self.journal = Some(path.into());
         self
@@ -314,9 +315,25 @@ impl ChannelBuilder {
             Some(resolver) => resolver,
             None => address.resolver().map_err(|e| failed(ConnectErrorKind::Resolve(e)))?,
         };
+        let journal = match self.journal.filter(|_| !self.settings.reads_only) {
+            None => None,
+            Some(path) => {
+                let by_hand = self.settled_by_hand;
+                let opening = tokio::task::spawn_blocking(move || Opened::open(&path, by_hand));
+                let opened = opening.await.map_err(|_| failed(ConnectErrorKind::Closed))?;
+                Some(opened.map_err(|error| failed(ConnectErrorKind::Journal(error)))?)
+            }
+        };
+        // They may have moved on while no process had the journal open.
+        let members = journal.as_ref().map(Opened::members).unwrap_or_default();
+        let members = look_up_members(members).await;
         let targets = loop {
             match resolver.next().await.and_then(at_least_one) {
-                Ok(targets) => break targets,
+                Ok(targets) => {
+                    let others = members.into_iter().filter(|member| !targets.contains(member));
+                    break targets.iter().copied().chain(others.collect::<Vec<_>>()).collect();
+                }
+                Err(_) if !members.is_empty() => break members,
                 Err(_) if self.settings.wait_for_ready => tokio::time::sleep(RESOLVE_AGAIN).await,
                 Err(error) => return Err(failed(ConnectErrorKind::Resolve(error))),
             }
@@ -330,20 +347,11 @@ impl ChannelBuilder {
         let mut config = ChannelConfig { targets, ..ChannelConfig::new(name, tls) };
         self.settings.apply(&mut config);
         let shared = std::sync::Arc::downgrade(endpoint.shared());
-        let journal = match self.journal.filter(|_| config.session) {
-            None => None,
-            Some(path) => {
-                let by_hand = self.settled_by_hand;
-                let opening = tokio::task::spawn_blocking(move || Opened::open(&path, by_hand));
-                let opened = opening.await.map_err(|_| failed(ConnectErrorKind::Closed))?;
-                Some(opened.map_err(|error| failed(ConnectErrorKind::Journal(error)))?)
-            }
-        };
         let mut open = Connection::open(endpoint, config, journal)
             .map_err(|error| failed(ConnectErrorKind::Socket(error)))?
             .ok_or_else(|| failed(ConnectErrorKind::Closed))?;
         if changes {
-            let task = tokio::spawn(follow(resolver, shared, open.key, open.status()));
+            let task = tokio::spawn(follow(resolver, shared, open.keys(), open.status()));
             open.set_resolver(task.abort_handle());
         }
         Ok(Connection::new(open))

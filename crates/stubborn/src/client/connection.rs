@@ -4,11 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use stubborn_core::node::{ChannelConfig, ChannelKey, SessionTicket};
 use stubborn_core::service::{CallError, CallState, Channel, IncomingReply};
-use stubborn_core::session::CallId;
+use stubborn_core::session::{CallId, SessionId};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -16,7 +17,7 @@ use super::caller::{self, NodeCaller};
 use super::endpoint::ClientEndpoint;
 use super::service_config::{ChannelCounters, EndpointStats};
 use crate::driver::{ChannelState, ChannelStatus, Shared};
-use crate::journal::{Handle, Journal, Opened};
+use crate::journal::{Handle, Job, Journal, Opened};
 use crate::security::Fingerprint;
 
 pub use stubborn_core::transport::connection::{EcnState, Stats as ConnectionStats};
@@ -34,7 +35,9 @@ pub(crate) struct Open {
     pub(super) deadline: Option<Duration>,
     status: watch::Receiver<ChannelStatus>,
     resolver: Option<AbortHandle>,
-    pub(crate) journal: Option<Handle>,
+    pub(crate) journal: Option<Arc<Handle>>,
+    /// Channels for the calls of earlier sessions of the journal.
+    earlier: Vec<(SessionId, Arc<Open>)>,
 }
 
 impl Connection {
@@ -50,18 +53,23 @@ impl Connection {
         if let Some(journal) = &journal {
             journal.configure(&mut config);
         }
-        let (sender, status) = watch::channel(ChannelStatus::Connecting);
-        let deadline = config.deadline;
-        let key = endpoint.shared().change(|state, now| {
-            let key = state.node.open_channel(now, config);
-            let jobs = journal.as_ref().map(Opened::jobs);
-            state.channels.insert(key, ChannelState::new(sender, jobs));
-            key
-        });
-        let Some(key) = key else { return Ok(None) };
-        let mut open = Open { endpoint, key, deadline, status, resolver: None, journal: None };
+        let others: Vec<_> = journal.iter().flat_map(|journal| journal.others(&config)).collect();
+        let jobs = || journal.as_ref().map(Opened::jobs);
+        let Some(mut open) = Open::new(&endpoint, config, jobs()) else { return Ok(None) };
+        let mut earlier = Vec::new();
+        for (session, config) in others {
+            let Some(open) = Open::new(&endpoint, config, jobs()) else { return Ok(None) };
+            earlier.push((session, open));
+        }
         if let Some(journal) = journal {
-            open.journal = Some(journal.start(Arc::downgrade(open.shared()), key)?);
+            let channels = earlier.iter().map(|(session, open)| (*session, open.key)).collect();
+            let journal = journal.start(Arc::downgrade(open.shared()), open.key, channels)?;
+            let journal = Arc::new(journal);
+            for (session, mut other) in earlier {
+                other.journal = Some(Arc::clone(&journal));
+                open.earlier.push((session, Arc::new(other)));
+            }
+            open.journal = Some(journal);
         }
         Ok(Some(open))
     }
@@ -147,6 +155,36 @@ impl Connection {
 }
 
 impl Open {
+    /// Opens a channel at the node; `None` if the endpoint has ended.
+    fn new(
+        endpoint: &ClientEndpoint,
+        config: ChannelConfig,
+        journal: Option<Sender<Job>>,
+    ) -> Option<Self> {
+        let (sender, status) = watch::channel(ChannelStatus::Connecting);
+        let deadline = config.deadline;
+        let key = endpoint.shared().change(|state, now| {
+            let key = state.node.open_channel(now, config);
+            state.channels.insert(key, ChannelState::new(sender, journal));
+            key
+        })?;
+        let endpoint = endpoint.clone();
+        let (resolver, journal, earlier) = (None, None, Vec::new());
+        Some(Self { endpoint, key, deadline, status, resolver, journal, earlier })
+    }
+
+    /// The channel that has a session of the journal: this one, unless it is an earlier session.
+    pub(crate) fn of_session(open: &Arc<Self>, session: SessionId) -> Arc<Self> {
+        let earlier = open.earlier.iter().find(|(earlier, _)| *earlier == session);
+        Arc::clone(earlier.map_or(open, |(_, earlier)| earlier))
+    }
+
+    /// The channel and those of earlier sessions.
+    pub(super) fn keys(&self) -> Vec<ChannelKey> {
+        let earlier = self.earlier.iter().map(|(_, open)| open.key);
+        earlier.chain([self.key]).collect()
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.endpoint.shared()
     }

@@ -7,7 +7,7 @@ use stubborn_core::node::ChannelKey;
 use stubborn_core::time::Instant;
 
 use super::shared::{Shared, State};
-use crate::naming::{Address, at_least_one};
+use crate::naming::look_up_members;
 
 /// Makes the members the targets of a channel. Names are looked up first, aside; members whose names
 /// nobody knows are left out.
@@ -24,12 +24,7 @@ pub(super) fn follow(
     }
     let shared = Arc::downgrade(shared);
     tokio::spawn(async move {
-        let mut targets = Vec::new();
-        for member in members {
-            let Ok(address) = member.parse::<Address>() else { continue };
-            let Ok(mut resolver) = address.resolver() else { continue };
-            targets.extend(resolver.next().await.and_then(at_least_one).unwrap_or_default());
-        }
+        let targets = look_up_members(members).await;
         if let Some(shared) = shared.upgrade()
             && !targets.is_empty()
         {

@@ -55,7 +55,10 @@ impl JournalFile {
             };
             batch::decode_all(&bytes).map_err(damaged)?
         };
-        let book = Book::of(found);
+        let mut holder = [0; 8];
+        getrandom::fill(&mut holder).map_err(|e| io_error(io::Error::other(e)))?;
+        let mut book = Book::of(found);
+        book.begin(u64::from_be_bytes(holder));
         // Written anew, so that what a crash tore is gone for good.
         let (file, length) = write_anew(path, &book).map_err(io_error)?;
         let path = path.to_owned();

@@ -27,8 +27,12 @@
 //! dropped stays until [`Journal::settle`], or until the next process was told; of calls with an
 //! outcome the journal keeps the latest 4,096.
 //!
-//! A journal belongs to one server or one group. Only one process can have it open; of copies the
-//! one that was opened last has the session, and the others are refused.
+//! A channel with several servers has a session at each; all of them are resumed that have a call
+//! without an outcome. Where the members of a group were when that was last told is in the journal, too,
+//! and tried beside the address that is given.
+//!
+//! Only one process can have it open. Of copies the one that is used first after the others has the
+//! session, and the others are refused for good.
 
 mod batch;
 mod book;
@@ -45,18 +49,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
-use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, JournalRequest, SessionTicket};
+use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, JournalRequest};
 use stubborn_core::service::{
     CallError, CallState, Caller, Code, Encoded, IncomingReply, NotExecuted, Outcome, OutgoingCall,
     Status,
 };
-use stubborn_core::session::{CallId, NotExecutedReason};
+use stubborn_core::session::{CallId, NotExecutedReason, SessionId};
 use tokio::sync::oneshot;
 
 use self::book::Book;
 use self::file::JournalFile;
 pub(crate) use self::writer::Job;
-use self::writer::Writer;
+use self::writer::{Channels, Writer};
 use crate::client::{NodeCaller, Open, ask};
 use crate::driver::Shared;
 
@@ -71,6 +75,7 @@ pub struct Journal(Arc<Open>);
 /// As long as it is neither sent again nor fenced nor [settled](Journal::settle), it stays in the
 /// journal.
 pub struct Unfinished {
+    /// The channel that has its session.
     open: Arc<Open>,
     id: CallId,
     request: Option<JournalRequest>,
@@ -88,10 +93,10 @@ pub(crate) struct Opened {
 pub(crate) struct Handle {
     book: Arc<Mutex<Book>>,
     jobs: Sender<Job>,
-    /// The session when the journal was opened, and its calls that nobody was told of.
-    session: Option<SessionTicket>,
+    /// The sessions when the journal was opened, and their calls that nobody was told of.
+    sessions: Vec<SessionId>,
     earlier: Vec<CallId>,
-    /// Numbers of that session that are of no use to anybody.
+    /// Numbers of those sessions that are of no use to anybody.
     to_fence: Vec<CallId>,
     /// Only the application settles calls.
     by_hand: bool,
@@ -103,19 +108,41 @@ impl Opened {
         let (file, book) = JournalFile::open(path)?;
         let (sender, jobs) = channel();
         let earlier = book.unfinished().collect();
-        let to_fence = book.to_fence().filter(|id| book.is_of_session(*id)).collect();
-        let session = book.session.clone();
+        let to_fence = book.to_fence().collect();
+        let sessions = book.sessions().map(|ticket| ticket.session).collect();
         let book = Arc::new(Mutex::new(book));
         let handle =
-            Handle { book: Arc::clone(&book), jobs: sender, session, earlier, to_fence, by_hand };
+            Handle { book: Arc::clone(&book), jobs: sender, sessions, earlier, to_fence, by_hand };
         Ok(Self { file, book, jobs, handle })
     }
 
     /// What the channel is to know before it is opened.
     pub(crate) fn configure(&self, config: &mut ChannelConfig) {
         let book = locked(&self.book);
-        config.resume = book.session.clone();
-        config.journal = Some(book.slots());
+        config.resume = book.last_session();
+        config.journal = Some(book.start(config.resume.as_ref().map(|ticket| ticket.session)));
+    }
+
+    /// The same of channels for the sessions before the last: they are for the calls of these alone.
+    pub(crate) fn others<'a>(
+        &self,
+        config: &'a ChannelConfig,
+    ) -> impl Iterator<Item = (SessionId, ChannelConfig)> + use<'a> {
+        let book = locked(&self.book);
+        let last = self.handle.sessions.len().saturating_sub(1);
+        let tickets: Vec<_> = book.sessions().take(last).cloned().collect();
+        let starts: Vec<_> =
+            tickets.iter().map(|ticket| Some(book.start(Some(ticket.session)))).collect();
+        tickets.into_iter().zip(starts).map(|(ticket, journal)| {
+            let session = ticket.session;
+            let resume = Some(ticket);
+            (session, ChannelConfig { resume, journal, opens: false, ..config.clone() })
+        })
+    }
+
+    /// Where the members of the group were when that was last told.
+    pub(crate) fn members(&self) -> Vec<String> {
+        locked(&self.book).members.clone()
     }
 
     /// Where the node's entries go.
@@ -123,21 +150,26 @@ impl Opened {
         self.handle.jobs.clone()
     }
 
-    /// Begins to write for a channel that was opened.
+    /// Begins to write for a channel that was opened, and for those of the other sessions.
     pub(crate) fn start(
         self,
         shared: Weak<Shared>,
-        channel: ChannelKey,
+        last: ChannelKey,
+        others: Vec<(SessionId, ChannelKey)>,
     ) -> std::io::Result<Handle> {
         let Self { file, book, jobs, handle } = self;
-        let writer =
-            Writer { file, book, shared: shared.clone(), channel, keys: Default::default() };
+        let channels = Channels { last, others };
+        let to_fence: Vec<_> =
+            handle.to_fence.iter().map(|id| (channels.of(id.session), *id)).collect();
+        let keys = Default::default();
+        let holder = locked(&book).holder;
+        let writer = Writer { file, book, shared: shared.clone(), channels, holder, keys };
         let name = "stubborn-journal".into();
         thread::Builder::new().name(name).spawn(move || writer.run(&jobs))?;
         if let Some(shared) = shared.upgrade() {
             shared.change(|state, now| {
-                for id in &handle.to_fence {
-                    state.node.abandon_reserved(now, channel, *id);
+                for (channel, id) in to_fence {
+                    state.node.abandon_reserved(now, channel, id);
                 }
             });
         }
@@ -174,7 +206,8 @@ impl Journal {
         let book = locked(&handle.book);
         let earlier = handle.earlier.iter().filter_map(|id| {
             let known = book.calls.get(id)?;
-            Some(Unfinished { open: Arc::clone(&self.0), id: *id, request: known.request.clone() })
+            let open = Open::of_session(&self.0, id.session);
+            Some(Unfinished { open, id: *id, request: known.request.clone() })
         });
         earlier.collect()
     }
@@ -273,11 +306,10 @@ impl Unfinished {
     fn known(&self) -> Option<CallState<IncomingReply>> {
         let handle = self.open.journal.as_ref()?;
         let outcome = locked(&handle.book).calls.get(&self.id).map(|known| known.outcome.clone());
-        let own = |ticket: &SessionTicket| ticket.session == self.id.session;
         match outcome {
             None => Some(CallState::AlreadySettled),
             Some(Some(outcome)) => Some(outcome),
-            Some(None) if handle.session.as_ref().is_some_and(own) => None,
+            Some(None) if handle.sessions.contains(&self.id.session) => None,
             Some(None) => Some(CallState::Lost),
         }
     }

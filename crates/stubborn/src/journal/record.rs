@@ -14,11 +14,18 @@ const SESSION: u8 = 1;
 const CALL: u8 = 2;
 const OUTCOME: u8 = 3;
 const SETTLED: u8 = 4;
+const HELD: u8 = 5;
+const MEMBERS: u8 = 6;
 
 #[derive(Clone, Debug)]
 pub(super) enum Record {
-    /// The calls that follow are of this session.
-    Session(SessionTicket),
+    /// A session, and the processes that may have it: as in
+    /// [`Succession::after`](stubborn_core::session::Succession::after).
+    Session(SessionTicket, Vec<u64>),
+    /// This process has attached to a session.
+    Held(SessionId, u64),
+    /// Where the members of the group are.
+    Members(Vec<String>),
     /// A number was taken; without a request it is only fenced.
     Call(CallId, Option<JournalRequest>),
     /// What became of it.
@@ -32,10 +39,20 @@ impl Record {
         let start = out.len();
         out.extend_from_slice(&[0; 5]);
         out[start] = match self {
-            Self::Session(ticket) => {
+            Self::Session(ticket, after) => {
                 put_session(out, ticket.session);
                 out.extend_from_slice(ticket.secret.expose());
+                after.iter().for_each(|holder| out.extend_from_slice(&holder.to_be_bytes()));
                 SESSION
+            }
+            Self::Held(session, holder) => {
+                put_session(out, *session);
+                out.extend_from_slice(&holder.to_be_bytes());
+                HELD
+            }
+            Self::Members(addresses) => {
+                addresses.iter().for_each(|address| put_bytes(out, address.as_bytes()));
+                MEMBERS
             }
             Self::Call(id, request) => {
                 put_id(out, *id);
@@ -81,8 +98,11 @@ impl Record {
             SESSION => {
                 let session = session(fields)?;
                 let secret = SessionSecret::new(fields.array()?);
-                Self::Session(SessionTicket { session, secret })
+                let after = until_end(fields, |fields| fields.array().map(u64::from_be_bytes))?;
+                Self::Session(SessionTicket { session, secret }, after)
             }
+            HELD => Self::Held(session(fields)?, u64::from_be_bytes(fields.array()?)),
+            MEMBERS => Self::Members(until_end(fields, text)?),
             CALL => {
                 let id = id(fields)?;
                 let request = if fields.is_empty() { None } else { Some(request(fields)?) };
@@ -93,6 +113,17 @@ impl Record {
             _ => return Err(Malformed),
         })
     }
+}
+
+fn until_end<T>(
+    fields: &mut Reader<'_>,
+    read: impl Fn(&mut Reader<'_>) -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    let mut found = Vec::new();
+    while !fields.is_empty() {
+        found.push(read(fields)?);
+    }
+    Ok(found)
 }
 
 fn request(fields: &mut Reader<'_>) -> Result<JournalRequest, Malformed> {

@@ -58,7 +58,7 @@ fn reply(slot: u32, sequence: u64, body: &'static [u8]) -> Record {
 
 fn session() -> Record {
     let secret = SessionSecret::new([9; 32]);
-    Record::Session(SessionTicket { session: SESSION, secret })
+    Record::Session(SessionTicket { session: SESSION, secret }, vec![1])
 }
 
 fn unfinished(book: &Book) -> Vec<CallId> {
@@ -69,14 +69,14 @@ fn unfinished(book: &Book) -> Vec<CallId> {
 fn what_was_written_is_there_again() {
     let place = Place::new("again");
     let (mut file, book) = JournalFile::open(&place.file()).unwrap();
-    assert!(book.session.is_none() && unfinished(&book).is_empty());
+    assert!(book.last_session().is_none() && unfinished(&book).is_empty());
     file.append(&[session(), call(0, 1, b"one"), call(1, 1, b"two")]).unwrap();
     file.append(&[reply(0, 1, b"done"), Record::Settled(id(0, 1)), call(0, 2, b"three")]).unwrap();
     file.append(&[reply(1, 1, b"two done")]).unwrap();
     drop(file);
     for _ in 0..2 {
         let (_, book) = JournalFile::open(&place.file()).unwrap();
-        assert_eq!(book.session.as_ref().unwrap().secret.expose(), &[9; 32]);
+        assert_eq!(book.last_session().unwrap().secret.expose(), &[9; 32]);
         assert_eq!(unfinished(&book), [id(0, 2), id(1, 1)]);
         let known = &book.calls[&id(0, 2)];
         let request = known.request.as_ref().unwrap();
@@ -85,7 +85,8 @@ fn what_was_written_is_there_again() {
         assert!(known.outcome.is_none());
         let done = book.calls[&id(1, 1)].outcome.as_ref().unwrap();
         assert!(matches!(done, CallState::Replied(r) if r.reply.body.to_vec() == b"two done"));
-        let slots: Vec<_> = book.slots().iter().map(|s| (s.slot, s.sequence, s.answered)).collect();
+        let slots = book.start(Some(SESSION)).slots;
+        let slots: Vec<_> = slots.iter().map(|s| (s.slot, s.sequence, s.answered)).collect();
         assert_eq!(slots, [(0, 2, false), (1, 1, true)]);
     }
 }
@@ -182,5 +183,66 @@ fn the_file_stays_small_however_many_calls_were_settled() {
     drop(file);
     let (_, book) = JournalFile::open(&place.file()).unwrap();
     assert_eq!(unfinished(&book), [id(1, 1)]);
-    assert_eq!(book.slots().first().map(|slot| slot.sequence), Some(39));
+    assert_eq!(book.start(Some(SESSION)).slots.first().map(|slot| slot.sequence), Some(39));
+}
+
+#[test]
+fn every_session_with_an_open_call_is_kept_and_the_last_one() {
+    let place = Place::new("sessions");
+    let ticket = |number| {
+        let session = SessionId { number, ..SESSION };
+        SessionTicket { session, secret: SessionSecret::new([number as u8; 32]) }
+    };
+    let at = |number, sequence| {
+        let session = SessionId { number, ..SESSION };
+        CallId { session, slot: 0, sequence }
+    };
+    let request = || match call(0, 1, b"one") {
+        Record::Call(_, request) => request,
+        _ => unreachable!(),
+    };
+    let (mut file, _) = JournalFile::open(&place.file()).unwrap();
+    let sessions = (1..=4).map(|number| Record::Session(ticket(number), vec![1]));
+    file.append(&sessions.collect::<Vec<_>>()).unwrap();
+    file.append(&[
+        Record::Call(at(1, 1), request()),
+        Record::Call(at(3, 7), request()),
+        Record::Call(at(2, 1), request()),
+        Record::Outcome(at(2, 1), CallState::ReplyNotKept),
+        Record::Members(vec!["[::1]:7400".into(), "bank.example:7400".into()]),
+    ])
+    .unwrap();
+    drop(file);
+    for _ in 0..2 {
+        let (_, book) = JournalFile::open(&place.file()).unwrap();
+        let numbers: Vec<_> = book.sessions().map(|ticket| ticket.session.number).collect();
+        assert_eq!(numbers, [1, 3, 4]);
+        assert_eq!(unfinished(&book), [at(1, 1), at(2, 1), at(3, 7)]);
+        let slots = book.start(Some(ticket(3).session)).slots;
+        assert_eq!((slots.len(), slots[0].sequence, slots[0].answered), (1, 7, false));
+        assert_eq!(book.members, ["[::1]:7400", "bank.example:7400"]);
+    }
+}
+
+#[test]
+fn processes_that_had_the_journal_are_named_since_one_of_them_attached() {
+    let place = Place::new("holders");
+    let open = || JournalFile::open(&place.file()).unwrap();
+    let after = |book: &Book| book.start(Some(SESSION)).after;
+    let (mut file, _) = open();
+    file.append(&[session()]).unwrap();
+    drop(file);
+    let (file, second) = open();
+    drop(file);
+    let (mut file, third) = open();
+    assert_eq!(after(&third), [1, second.holder, third.holder]);
+    file.append(&[Record::Held(SESSION, third.holder)]).unwrap();
+    drop(file);
+    let (file, fourth) = open();
+    assert_eq!(after(&fourth), [third.holder, fourth.holder]);
+    drop(file);
+    // As many as can be named to a server; with more than that it is not looked at.
+    let named: Vec<usize> = (0..20).map(|_| after(&open().1).len()).collect();
+    assert_eq!(named.iter().max(), Some(&16));
+    assert_eq!(named[19], 0);
 }

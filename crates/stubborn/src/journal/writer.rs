@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use stubborn_core::node::{CallKey, ChannelEvent, ChannelKey, JournalEntry};
-use stubborn_core::session::CallId;
+use stubborn_core::session::{CallId, SessionId};
 use tokio::sync::oneshot;
 
 use super::book::Book;
@@ -41,8 +41,18 @@ pub(super) struct Writer {
     pub(super) file: JournalFile,
     pub(super) book: Arc<Mutex<Book>>,
     pub(super) shared: Weak<Shared>,
-    pub(super) channel: ChannelKey,
+    pub(super) channels: Channels,
+    /// This process.
+    pub(super) holder: u64,
     pub(super) keys: BTreeMap<CallKey, CallId>,
+}
+
+/// The channels that write to a journal.
+pub(super) struct Channels {
+    /// The one that calls are made on. It has the last session, and opens others.
+    pub(super) last: ChannelKey,
+    /// Those for the calls of earlier sessions.
+    pub(super) others: Vec<(SessionId, ChannelKey)>,
 }
 
 /// What a batch leads to once it is durable.
@@ -102,14 +112,21 @@ impl Writer {
     fn take(&mut self, job: Job, batch: &mut Batch) {
         match job {
             Job::Entry(JournalEntry::Session(ticket)) => {
-                batch.records.push(Record::Session(ticket));
+                batch.records.push(Record::Session(ticket, vec![self.holder]));
+            }
+            Job::Entry(JournalEntry::Held(session)) => {
+                batch.records.push(Record::Held(session, self.holder));
+            }
+            Job::Entry(JournalEntry::Members(addresses)) => {
+                batch.records.push(Record::Members(addresses));
+                batch.due = true;
             }
             Job::Entry(JournalEntry::Call(call)) => {
-                if let Some(key) = call.key {
-                    self.keys.insert(key, call.id);
-                }
                 batch.records.push(Record::Call(call.id, call.request));
                 batch.journalled.push(call.id);
+                // A call that goes on under another number: what became of it is this one's outcome.
+                let before = call.key.and_then(|key| self.keys.insert(key, call.id));
+                batch.records.extend(before.map(Record::Settled));
                 batch.due = true;
             }
             Job::Entry(JournalEntry::Outcome(id, state)) => {
@@ -145,10 +162,10 @@ impl Writer {
         if let Some(shared) = self.shared.upgrade() {
             shared.change(|state, now| {
                 for id in batch.journalled {
-                    state.node.journalled(now, self.channel, id);
+                    state.node.journalled(now, self.channels.of(id.session), id);
                 }
                 for id in batch.let_go {
-                    state.node.let_go(now, self.channel, id);
+                    state.node.let_go(now, self.channels.of(id.session), id);
                 }
             });
         }
@@ -160,12 +177,25 @@ impl Writer {
         let Some(shared) = self.shared.upgrade() else { return };
         let why = format!("its journal cannot be written any more: {error}");
         shared.change(|state, now| {
-            if let Some(channel) = state.channels.get_mut(&self.channel) {
-                channel.on_event(ChannelEvent::Refused(why.clone().into()));
-                channel.on_event(ChannelEvent::Unreachable(why.into()));
+            for key in self.channels.all() {
+                if let Some(channel) = state.channels.get_mut(&key) {
+                    channel.on_event(ChannelEvent::Refused(why.clone().into()));
+                    channel.on_event(ChannelEvent::Unreachable(why.clone().into()));
+                }
+                state.node.close_channel(now, key);
             }
-            state.node.close_channel(now, self.channel);
         });
+    }
+}
+
+impl Channels {
+    pub(super) fn of(&self, session: SessionId) -> ChannelKey {
+        let other = self.others.iter().find(|(other, _)| *other == session);
+        other.map_or(self.last, |(_, channel)| *channel)
+    }
+
+    fn all(&self) -> impl Iterator<Item = ChannelKey> {
+        self.others.iter().map(|(_, channel)| *channel).chain([self.last])
     }
 }
 

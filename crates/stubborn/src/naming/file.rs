@@ -56,6 +56,11 @@ async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
     let reading = tokio::task::spawn_blocking(move || {
         let named = |error: io::Error| io::Error::new(error.kind(), explain(&path, &error));
         let mut text = Vec::new();
+        // Opening a FIFO would wait for somebody who writes to it.
+        if !std::fs::metadata(&path).map_err(named)?.is_file() {
+            let why = explain(&path, &"no regular file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let file = std::fs::File::open(&path).map_err(named)?;
         io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE + 1), &mut text).map_err(named)?;
         if text.len() as u64 > MAX_FILE {
@@ -129,6 +134,9 @@ mod tests {
             let error = file.next().await.unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("hosts"), "{error}");
         }
+        let folder = tempfile::tempdir().unwrap();
+        let error = HostsFile::new(folder.path()).next().await.unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
         let mut missing = HostsFile::new("/nowhere/hosts");
         assert_eq!(missing.next().await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }

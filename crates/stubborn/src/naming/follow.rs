@@ -13,12 +13,12 @@ use crate::driver::{ChannelStatus, Shared};
 /// The pause before a resolver is asked again: after an error, and while no server answers.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Hands each new list to the channel, and asks for another one whenever none of the servers answers.
-/// Ends with the channel.
+/// Hands each new list to the channels, and asks for another one whenever none of the servers answers.
+/// Ends with them.
 pub(crate) async fn follow(
     mut resolver: Box<dyn Resolver>,
     shared: Weak<Shared>,
-    channel: ChannelKey,
+    channels: Vec<ChannelKey>,
     mut status: watch::Receiver<ChannelStatus>,
 ) {
     let failing = |status: &ChannelStatus| {
@@ -35,7 +35,11 @@ pub(crate) async fn follow(
             found = resolver.next() => match found {
                 Ok(targets) if !targets.is_empty() => {
                     let Some(shared) = shared.upgrade() else { return };
-                    shared.change(|state, now| state.node.set_targets(now, channel, targets));
+                    shared.change(|state, now| {
+                        for channel in &channels {
+                            state.node.set_targets(now, *channel, targets.clone());
+                        }
+                    });
                 }
                 Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
             },

@@ -100,6 +100,17 @@ fn built_without(feature: &str) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, why)
 }
 
+/// The addresses of the members of a group, each HOST:PORT; those whose names nobody knows are left out.
+pub(crate) async fn look_up_members(members: Vec<String>) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for member in members.iter().take(MAX_ADDRESSES) {
+        let Ok(address) = member.parse::<Address>() else { continue };
+        let Ok(mut resolver) = address.resolver() else { continue };
+        found.extend(resolver.next().await.unwrap_or_default());
+    }
+    found
+}
+
 /// # Errors
 /// If the list is empty.
 pub(crate) fn at_least_one(found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {

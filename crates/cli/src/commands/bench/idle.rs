@@ -41,7 +41,7 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
 }
 
 async fn measure(args: &Args, out: &Output) -> Result<(), Error> {
-    let (observer, _) = connect(&args.address, Duration::ZERO).await?;
+    let (observer, _) = connect(&args.address, Duration::ZERO, None).await?;
     // What the first connection alone makes the server allocate is not counted.
     observer.echo(Payload::default()).await?;
     let before = observer.usage(()).await?.resident_bytes;

@@ -1,6 +1,7 @@
 //! The measurement: workers that call one after another until the time is up.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -108,6 +109,7 @@ impl Measured {
 pub(super) async fn connect(
     address: &str,
     busy_poll: Duration,
+    journal: Option<PathBuf>,
 ) -> Result<(EchoClient, Connection), Error> {
     let endpoint = ClientEndpoint::new()
         .map_err(|e| Error::new(Exit::Connect, format!("no UDP socket: {e}")))?;
@@ -115,6 +117,9 @@ pub(super) async fn connect(
     let mut builder = ChannelBuilder::new(address).endpoint(&endpoint);
     if let Some(pin) = pins::find(address) {
         builder = builder.trust(Trust::key(pin));
+    }
+    if let Some(file) = journal {
+        builder = builder.journal(file);
     }
     let connection = builder.open().await.map_err(|error| match error.kind() {
         ConnectErrorKind::Unreachable(_) => {

@@ -1,5 +1,6 @@
 //! `stubborn bench run ADDR`
 
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,11 @@ pub(crate) struct Args {
     /// for processor time.
     #[arg(long, value_name = "US", default_value_t = 0)]
     busy_poll: u32,
+
+    /// Keep a journal in this file: each request is synced to it before it is sent. For one
+    /// connection.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
 }
 
 impl Args {
@@ -80,6 +86,11 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
         return Err(Error::usage("there are more connections than calls in flight")
             .with_hint("raise --concurrency, or lower --connections"));
     }
+    if args.journal.is_some() && args.connections > 1 {
+        return Err(
+            Error::usage("a journal is for one connection").with_hint("leave --connections out")
+        );
+    }
     let summary = block_on(perform(&args, out))?;
     report(&args, &summary, out);
     let Measured { failed, unresolved, first_failure, .. } = summary.measured;
@@ -92,13 +103,14 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
 /// Lets each connection call on a thread of its own. This thread only looks at the processor time,
 /// at the beginning and at the end of the measurement, over a connection of its own.
 async fn perform(args: &Args, out: &Output) -> Result<Summary, Error> {
-    let (observer, _) = connect(&args.address, Duration::ZERO).await?;
+    let (observer, _) = connect(&args.address, Duration::ZERO, None).await?;
     let live = if out.shows_progress() { Some(Live::new()?) } else { None };
     let threads = args.threads.unwrap_or_else(processors).min(args.connections);
     let mut callers = Vec::new();
     for connections in shares(args.connections, threads) {
         let busy_poll = args.busy_poll();
-        callers.push(Caller::start(args.address.clone(), connections, busy_poll).await?);
+        let (address, journal) = (args.address.clone(), args.journal.clone());
+        callers.push(Caller::start(address, connections, busy_poll, journal).await?);
     }
     let from = Instant::now() + args.warmup;
     let to = from + args.seconds;
@@ -143,6 +155,7 @@ impl Caller {
         address: String,
         connections: usize,
         busy_poll: Duration,
+        journal: Option<PathBuf>,
     ) -> Result<Self, Error> {
         let (start, load) = oneshot::channel();
         let (connected, ready) = oneshot::channel();
@@ -150,7 +163,7 @@ impl Caller {
             block_on(async {
                 let mut opened = Vec::new();
                 for _ in 0..connections {
-                    opened.push(connect(&address, busy_poll).await?);
+                    opened.push(connect(&address, busy_poll, journal.clone()).await?);
                 }
                 let _ = connected.send(());
                 match load.await {

@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use super::Client;
-use super::journal::{TAKEN_OVER, USED_ELSEWHERE};
 use super::link::{Live, Occupant, Session};
 use crate::rpc::SessionTicket;
 use crate::rpc::context::{Context, close_code};
@@ -96,8 +95,9 @@ impl Client {
             session.slots.slots_changed(&change);
         }
         let channel = link.channel;
-        if self.channels[channel.0 as usize].config.journal.is_some() {
+        if let Some(journal) = &self.channels[channel.0 as usize].config.journal {
             session.slots.keep_journal();
+            session.succession = Some(journal.succession());
             let entry = JournalEntry::Session(session.ticket.clone());
             cx.events.push_back(Event::Journal(channel, entry));
         }
@@ -120,10 +120,12 @@ impl Client {
     ) {
         let Some(link) = self.links.get_mut(key).filter(|link| link.uses(handle)) else { return };
         let Some(session) = link.session.as_mut() else { return };
-        if session.slots.was_used_elsewhere(attached) {
-            return self.supplanted(cx, key, USED_ELSEWHERE);
-        }
         let Some(calls) = session.slots.attached(attached) else { return };
+        if let Some(succession) = session.succession.as_mut().filter(|of| of.after != [of.holder]) {
+            (succession.after, succession.known) = ([succession.holder].into(), None);
+            let entry = JournalEntry::Held(attached.session);
+            cx.events.push_back(Event::Journal(link.channel, entry));
+        }
         // Slots that this settles are free from here on, and the next calls may take them as soon as
         // the link is ready: who waited there is looked up before.
         let mut todo = Vec::with_capacity(calls.len());
@@ -196,15 +198,13 @@ impl Client {
                     self.reconnect(cx, key);
                 }
             }
+            Refusal::TakenOver => self.supplanted(cx, key),
             _ if on_attempt => {
                 self.fail_attempt(
                     cx,
                     key,
                     text(format_args!("the server refuses the session: {refusal}")),
                 );
-            }
-            Refusal::Superseded if self.is_lone_journal(key) => {
-                self.supplanted(cx, key, TAKEN_OVER);
             }
             // Another connection attached to the session after ours.
             _ => self.reconnect(cx, key),
@@ -213,6 +213,9 @@ impl Client {
 
     pub(super) fn open(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
         let Some(link) = self.links.get_mut(key) else { return };
+        if !self.channels[link.channel.0 as usize].config.opens {
+            return self.leave_unopened(cx, key, handle);
+        }
         let nonce = *link.nonce.get_or_insert_with(|| cx.random.bytes());
         let slots = self.channels[link.channel.0 as usize].config.slots.min(cx.limits.slots);
         self.send_on_attempt(cx, handle, ToServer::Open { nonce, slots });
@@ -222,8 +225,20 @@ impl Client {
         let Some(session) = self.links.get(key).and_then(|link| link.session.as_ref()) else {
             return;
         };
+        let succession = session.succession.clone();
         let SessionTicket { session, secret } = session.ticket.clone();
-        self.send_on_attempt(cx, handle, ToServer::Attach { session, secret });
+        self.send_on_attempt(cx, handle, ToServer::Attach { session, secret, succession });
+    }
+
+    /// There is no session for this link, and none is to be opened.
+    fn leave_unopened(&mut self, cx: &mut Context<'_>, key: u64, handle: ConnectionHandle) {
+        self.by_handle.remove(&handle);
+        cx.close(handle, close_code::DONE, "");
+        let Some(link) = self.links.get_mut(key) else { return };
+        link.attempt.take_if(|attempt| attempt.handle == handle);
+        (link.silent_since, link.retry_at) = (None, None);
+        self.channels[link.channel.0 as usize].eager = false;
+        self.set_link_timer(key);
     }
 
     fn send_on_attempt(&self, cx: &mut Context<'_>, handle: ConnectionHandle, message: ToServer) {

@@ -9,11 +9,8 @@ use crate::rpc::event::{
 use crate::service::{CallState, IncomingReply};
 use crate::session::CallId;
 
-pub(super) const USED_ELSEWHERE: &str = "the journal is an older copy: another process has made \
-     calls in its session since, so that this one must not";
-
-pub(super) const TAKEN_OVER: &str = "another process has taken over the session of this journal: \
-     only one copy of a journal can be used, and it is the one that was opened last";
+const TAKEN_OVER: &str = "another process has used a copy of this journal since: of all copies only the \
+     one that was used last may be used";
 
 impl Client {
     /// Whether a call may be sent under its number now. If not, it goes into the journal first.
@@ -136,16 +133,6 @@ impl Client {
         self.finish(cx, key, result);
     }
 
-    /// Whether a session with a journal is refused on its own connection, with none other of this
-    /// client under way, so that it was somebody else who took it.
-    pub(super) fn is_lone_journal(&self, key: u64) -> bool {
-        self.links.get(key).is_some_and(|link| {
-            let session = link.session.as_ref();
-            let journal = session.is_some_and(|s| s.slots.keeps_journal() && !s.group);
-            journal && link.attempt.is_none() && link.live.is_some()
-        })
-    }
-
     /// Whether what is unsettled in a closed channel is for the next process that opens its journal:
     /// the server is not to forget the session.
     pub(super) fn is_left_to_journal(&self, key: u64) -> bool {
@@ -154,7 +141,7 @@ impl Client {
     }
 
     /// Somebody else has the session of a journal: the channel ends, and says why.
-    pub(super) fn supplanted(&mut self, cx: &mut Context<'_>, key: u64, why: &'static str) {
+    pub(super) fn supplanted(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(channel) = self.links.get(key).map(|link| link.channel) else { return };
         let waiting: alloc::vec::Vec<CallKey> = self
             .calls
@@ -163,12 +150,14 @@ impl Client {
             .map(|(call, _)| CallKey(call))
             .collect();
         for call in waiting {
-            self.give_up(cx, call, why);
+            self.give_up(cx, call, TAKEN_OVER);
         }
         if let Some(link) = self.links.get_mut(key) {
             link.session = None;
         }
-        for event in [ChannelEvent::Refused(why.into()), ChannelEvent::Unreachable(why.into())] {
+        for event in
+            [ChannelEvent::Refused(TAKEN_OVER.into()), ChannelEvent::Unreachable(TAKEN_OVER.into())]
+        {
             cx.events.push_back(Event::Channel(channel, event));
         }
         self.close_channel(cx, channel);

@@ -12,7 +12,7 @@ use super::stream::Cancel;
 use crate::rpc::SessionTicket;
 use crate::rpc::context::Outgoing;
 use crate::rpc::event::{CallKey, ChannelKey};
-use crate::session::{CallId, ClientSession, SlotChange};
+use crate::session::{CallId, ClientSession, SlotChange, Succession};
 use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::MessageId;
 use crate::transport::endpoint::ConnectionHandle;
@@ -84,6 +84,8 @@ pub(super) struct Session {
     pub(super) slots: ClientSession,
     pub(super) ticket: SessionTicket,
     pub(super) occupants: Vec<Occupant>,
+    /// After whom this process has it, if it keeps a journal.
+    pub(super) succession: Option<Succession>,
     /// Any replica of one group has it.
     pub(super) group: bool,
     /// Numbers that were pushed back and are to be sent again.
@@ -245,6 +247,7 @@ impl Session {
             slots,
             ticket,
             occupants: Vec::new(),
+            succession: None,
             group: false,
             again: Vec::new(),
             sought: None,

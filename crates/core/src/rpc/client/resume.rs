@@ -37,14 +37,16 @@ impl Client {
         let fences = cx.limits.background_fences;
         let channel = &mut self.channels[key.0 as usize];
         let (session, most) = (ticket.session, cx.limits.slots);
-        let slots = match &channel.config.journal {
-            Some(journal) => ClientSession::resume_journal(session, journal, most, fences),
+        let journal = channel.config.journal.as_mut();
+        let succession = journal.as_ref().map(|journal| journal.resumed());
+        let slots = match journal.map(|journal| core::mem::take(&mut journal.slots)) {
+            Some(journal) => ClientSession::resume_journal(session, &journal, most, fences),
             None => ClientSession::resume(session, most, fences),
         };
         let mut link = Link::new(key, target, channel.config.backoff_min);
         link.steer = Some(ticket.session.steer());
         let sought = Some(Sought::default());
-        link.session = Some(Session { sought, ..Session::new(slots, ticket) });
+        link.session = Some(Session { sought, succession, ..Session::new(slots, ticket) });
         channel.links.push(self.links.insert(link));
     }
 

@@ -12,7 +12,7 @@ use super::call::{State, Work};
 use super::link::Link;
 use super::replicas::{CHECK_REPLICA_EVERY, is_silent};
 use crate::rpc::context::Context;
-use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
+use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event, JournalEntry};
 use crate::rpc::message::{Staleness, ToServer};
 use crate::time::Duration;
 use crate::transport::endpoint::{ConnectionHandle, Endpoint};
@@ -60,6 +60,10 @@ impl Client {
         *seen = seen.in_group(group);
         if version > seen.members && !addresses.is_empty() {
             seen.members = version;
+            if self.channels[link.channel.0 as usize].config.journal.is_some() {
+                let entry = JournalEntry::Members(addresses.clone());
+                cx.events.push_back(Event::Journal(link.channel, entry));
+            }
             cx.events.push_back(Event::Channel(link.channel, ChannelEvent::Members(addresses)));
         }
     }

@@ -17,7 +17,7 @@ use crate::rpc::server::{Finding, IncomingQuery};
 use crate::service::{Answer, Call, CallContext, Clock, Encoded, Image, MethodId, NotExecuted};
 use crate::session::{
     Attachment, CallId, Footprint, ImageOf, ImageReader, NotExecutedReason, Races, SessionId,
-    SessionSecret, Sessions, Unsound,
+    SessionSecret, Sessions, Succession, Unsound,
 };
 use crate::time::{Duration, Instant};
 
@@ -215,8 +215,8 @@ impl SessionTable {
             ToServer::Open { nonce, slots } => {
                 return self.open(origin, command, nonce, slots, told);
             }
-            ToServer::Attach { session, secret } => {
-                return self.attach(origin, command, session, secret, told);
+            ToServer::Attach { session, secret, succession } => {
+                return self.attach(origin, command, session, secret, succession, told);
             }
             ToServer::Request { slot, sequence, payload } => {
                 let attachment = self.heard(command)?;
@@ -295,10 +295,12 @@ impl SessionTable {
         command: &SessionCommand,
         session: SessionId,
         secret: SessionSecret,
+        succession: Option<Succession>,
         told: &mut Vec<Told>,
     ) -> Result<(), Violation> {
         let caller = origin.caller(command)?;
-        let (verdict, attachment) = self.desk.attach(&caller, None, session, secret)?;
+        let (verdict, attachment) =
+            self.desk.attach(&caller, None, session, secret, succession.as_ref())?;
         self.attached(origin, verdict, attachment, told);
         Ok(())
     }

@@ -124,7 +124,7 @@ impl World {
 
     fn attach(&mut self, replica: u64, client: u64, at: Attaching) -> Vec<Told> {
         let secret = SessionSecret::new([1; 32]);
-        let attach = ToServer::Attach { session: at.session, secret };
+        let attach = ToServer::Attach { session: at.session, secret, succession: None };
         self.apply(replica, &command(client, None, attach))
     }
 }
@@ -402,7 +402,7 @@ fn as_command(step: &Step, attached: &[Option<Attaching>]) -> Option<SessionComm
         Step::Attach { client, session } => {
             let session = SessionId { incarnation: GROUP, number: session };
             let secret = SessionSecret::new([client as u8; 32]);
-            Some(command(client, None, ToServer::Attach { session, secret }))
+            Some(command(client, None, ToServer::Attach { session, secret, succession: None }))
         }
         Step::Request { client, slot, sequence, body, deadline } => {
             let message = ToServer::Request { slot, sequence, payload: payload(&body) };

@@ -50,18 +50,7 @@ impl IncomingQuery {
         if !owner.accepts(&self.claim) {
             return Finding(Err(Refusal::Denied));
         }
-        Finding(Ok(match known {
-            QueryAnswer::Done(reply) => match Kept::recorded(reply) {
-                Some(kept) => QueryAnswer::Done(kept),
-                None => QueryAnswer::NotKept,
-            },
-            QueryAnswer::NotArrived => QueryAnswer::NotArrived,
-            QueryAnswer::Executing => QueryAnswer::Executing,
-            QueryAnswer::NotKept => QueryAnswer::NotKept,
-            QueryAnswer::NotExecuted(reason) => QueryAnswer::NotExecuted(reason),
-            QueryAnswer::AlreadySettled => QueryAnswer::AlreadySettled,
-            QueryAnswer::UnknownSession => QueryAnswer::UnknownSession,
-        }))
+        Finding(Ok(known.map_reply(Kept::recorded)))
     }
 
     /// Asks these sessions.
@@ -110,18 +99,9 @@ impl Server {
                 return self.send(cx, client, ToClient::Refused { reference, refusal });
             }
         };
-        let answer = match answer {
-            QueryAnswer::Done(kept) => match ReplyPayload::from_kept(&kept) {
-                Ok(reply) => QueryAnswer::Done(reply),
-                Err(_) => unreachable!("a slot keeps what this half encoded"),
-            },
-            QueryAnswer::NotArrived => QueryAnswer::NotArrived,
-            QueryAnswer::Executing => QueryAnswer::Executing,
-            QueryAnswer::NotKept => QueryAnswer::NotKept,
-            QueryAnswer::NotExecuted(reason) => QueryAnswer::NotExecuted(reason),
-            QueryAnswer::AlreadySettled => QueryAnswer::AlreadySettled,
-            QueryAnswer::UnknownSession => QueryAnswer::UnknownSession,
-        };
+        let answer = answer.map_reply(|kept| {
+            Some(ReplyPayload::from_kept(&kept).expect("a slot keeps what this half encoded"))
+        });
         self.send(cx, client, ToClient::Outcome { query, answer });
     }
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::slots::{Entry, Fence, InFlight, State};
 use super::{ClientSession, Reconciled, Sent};
-use crate::session::{Attached, CallId, MAX_SEQUENCE, SessionId, SlotState};
+use crate::session::{Attached, CallId, MAX_SEQUENCE, SessionId};
 
 /// The last number that a journal has of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,24 +92,6 @@ impl ClientSession {
         {
             self.let_go_of(call.slot, call.sequence);
         }
-    }
-
-    /// Whether the server knows of numbers that this journal has not: somebody else has used the
-    /// session, with a copy of the journal.
-    pub fn was_used_elsewhere(&self, attached: &Attached) -> bool {
-        use SlotState::{Done, Executing, Fenced, NotKept, Released};
-        self.journal
-            && attached.session == self.id
-            && attached.slots.iter().any(|report| {
-                let used = matches!(report.state, Executing | Done | NotKept | Fenced | Released);
-                let known = match self.slots.get(report.slot as usize).map(|entry| &entry.state) {
-                    Some(State::Busy(flight)) => flight.sequence,
-                    Some(State::Idle { last, .. } | State::NotHeld { last }) => *last,
-                    Some(State::Retired) => MAX_SEQUENCE,
-                    None => 0,
-                };
-                used && report.sequence > known
-            })
     }
 
     /// What the journal has, taken out of the table for the server's report to be put there.

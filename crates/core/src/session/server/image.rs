@@ -19,7 +19,7 @@ use crate::session::{Footprint, KeptReply, MAX_SEQUENCE, Owner, SessionId, Sessi
 use crate::time::{Duration, Instant};
 
 /// The form of the bytes.
-const FORM: u64 = 1;
+const FORM: u64 = 2;
 
 /// Bytes that are no image of sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,6 +273,9 @@ impl<R: KeptReply + ImageOf, C: ImageOf> Session<R, C> {
             Account::Address(IpAddr::V4(address)) => w.number(4).raw(&address.octets()),
             Account::Address(IpAddr::V6(address)) => w.number(6).raw(&address.octets()),
         };
+        w.option(self.holder.as_ref(), |w, holder| {
+            w.number(*holder);
+        });
         w.option(self.connection.as_ref(), |w, connection| w.value(connection));
         w.option(self.expires.as_ref(), |w, at| {
             w.number(at.as_nanos());
@@ -295,6 +298,7 @@ impl<R: KeptReply + ImageOf, C: ImageOf> Session<R, C> {
             6 => Account::Address(Ipv6Addr::from(r.array::<16>()?).into()),
             _ => return Err(Unsound),
         };
+        let holder = r.option(Reader::number)?;
         let connection = r.option(Reader::value)?;
         let expires = r.option(|r| r.number().map(Instant::from_nanos))?;
         let (slots, length) = SlotTable::read_head(r)?;
@@ -304,6 +308,7 @@ impl<R: KeptReply + ImageOf, C: ImageOf> Session<R, C> {
             nonce,
             account,
             epoch,
+            holder,
             connection,
             before: None,
             closing: false,

@@ -7,6 +7,7 @@ use super::table::SlotTable;
 use super::{Attachment, OpenRequest, Session, Sessions};
 use crate::session::{
     Attached, Claim, Footprint, KeptReply, Opened, Owner, Refusal, SessionId, SessionSecret,
+    Succession,
 };
 use crate::time::Instant;
 
@@ -63,9 +64,31 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         claim: &Claim,
         connection: C,
     ) -> Result<(Attached, Attachment), Refusal> {
+        self.attach_after(id, claim, None, connection)
+    }
+
+    /// The same for a client with a journal, which tells after whom it attaches.
+    ///
+    /// # Errors
+    /// As [`Self::attach`]; [`Refusal::TakenOver`] if another process has the session.
+    pub fn attach_after(
+        &mut self,
+        id: SessionId,
+        claim: &Claim,
+        succession: Option<&Succession>,
+        connection: C,
+    ) -> Result<(Attached, Attachment), Refusal> {
         let index = self.find(id)?;
-        if !self.session(index).owner.accepts(claim) {
+        let session = self.session_mut(index);
+        if !session.owner.accepts(claim) {
             return Err(Refusal::Denied);
+        }
+        if let Some(succession) = succession {
+            let slots = || session.slots.reports();
+            if !succession.may_follow(session.holder) || !succession.knows(&slots()) {
+                return Err(Refusal::TakenOver);
+            }
+            session.holder = Some(succession.holder);
         }
         if self.raises_epoch(index, connection) {
             self.connect(index, connection);
@@ -165,6 +188,7 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
             nonce,
             account,
             epoch: 0,
+            holder: None,
             connection: None,
             before: None,
             closing: false,

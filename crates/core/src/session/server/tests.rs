@@ -4,7 +4,7 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
-use crate::session::{SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState};
+use crate::session::{SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState, Succession};
 use crate::time::Duration;
 
 impl<R: KeptReply> Sessions<R> {
@@ -172,6 +172,46 @@ fn each_attach_raises_the_epoch_and_older_epochs_are_refused() {
     }
     assert_eq!(server.next_timeout(), None, "the end of an old connection is not the session's");
     assert_eq!(server.request(&third, 0, 1, DIGEST), Ok(Decision::Execute));
+}
+
+#[test]
+fn of_processes_that_follow_the_same_one_only_the_first_gets_the_session() {
+    let (mut server, at) = opened();
+    let mut attach = |holder, after: &[u64]| {
+        let succession = Succession { holder, after: after.to_vec(), known: None };
+        let attached = server.attach_after(at.session(), &secret(1), Some(&succession), holder);
+        attached.map(|_| ())
+    };
+    assert_eq!(attach(1, &[1]), Ok(()));
+    // Copies of its journal.
+    assert_eq!(attach(2, &[1, 2]), Ok(()));
+    assert_eq!(attach(3, &[1, 3]), Err(Refusal::TakenOver));
+    assert_eq!(attach(1, &[1]), Err(Refusal::TakenOver));
+    assert_eq!(attach(2, &[2]), Ok(()));
+    // One that never attached stands between the two.
+    assert_eq!(attach(5, &[2, 4, 5]), Ok(()));
+    assert_eq!(attach(4, &[2, 4]), Err(Refusal::TakenOver));
+    // Too many of them to name.
+    assert_eq!(attach(6, &[]), Ok(()));
+    assert_eq!(attach(5, &[5]), Err(Refusal::TakenOver));
+}
+
+#[test]
+fn a_journal_that_lacks_a_number_takes_the_session_from_nobody() {
+    let (mut server, at) = opened();
+    let known = |sequence| Some(vec![SlotPosition { slot: 0, sequence }]);
+    let attach = |server: &mut Sessions<Bytes>, holder, known| {
+        let succession = Succession { holder, after: vec![1, holder], known };
+        server.attach_after(at.session(), &secret(1), Some(&succession), holder).map(|a| a.1)
+    };
+    let at = attach(&mut server, 1, known(0)).unwrap();
+    assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(Decision::Execute));
+    server.complete(NOW, &at, 0, 1, Bytes::from_static(b"done"));
+    for old in [known(0), Some(vec![])] {
+        assert_eq!(attach(&mut server, 2, old), Err(Refusal::TakenOver));
+    }
+    assert!(server.fence(&at, 0, 1).is_ok(), "the one that has it still has it");
+    assert!(attach(&mut server, 3, known(1)).is_ok());
 }
 
 #[test]

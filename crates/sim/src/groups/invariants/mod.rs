@@ -18,6 +18,7 @@ use stubborn_group::replica::Standing;
 use stubborn_group::replication::{Durable, NodeId, Role, Write};
 
 pub(super) use durability::Promised;
+pub(super) use linearizability::Begun;
 
 use super::ledger::{Command, Ledger};
 use crate::nodes::{Broken, ElectionSafety};
