@@ -54,7 +54,7 @@ pub struct BackupRequest {
     /// The backup, as the first reply named it; 0 to begin one.
     #[prost(uint64, tag = "1")]
     pub backup: u64,
-    /// Where in the state the piece begins.
+    /// Where in the state the piece begins: after the last one, or where that began to have it again.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
 }
@@ -65,7 +65,7 @@ pub struct BackupReply {
     /// Which backup.
     #[prost(uint64, tag = "1")]
     pub backup: u64,
-    /// Bytes of the whole state.
+    /// Bytes of the whole state; 0 before its last piece.
     #[prost(uint64, tag = "2")]
     pub total: u64,
     /// The piece.

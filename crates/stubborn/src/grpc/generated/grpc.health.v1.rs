@@ -151,19 +151,19 @@ impl<T: Health> ::stubborn::Service for HealthServer<T> {
     ) -> ::stubborn::Handling {
         match method {
             0usize => {
+                let id = HEALTH_DESCRIPTOR.methods[0usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<HealthCheckRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HEALTH_DESCRIPTOR.methods[0usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<HealthCheckRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Health>::check(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -178,19 +178,19 @@ impl<T: Health> ::stubborn::Service for HealthServer<T> {
                 })
             }
             1usize => {
+                let id = HEALTH_DESCRIPTOR.methods[1usize].id();
+                let (encoded, context) = request.into_parts();
+                let call = match encoded.into_message::<HealthListRequest>(id) {
+                    ::core::result::Result::Ok(message) => {
+                        ::stubborn::Call::new(message, context)
+                    }
+                    ::core::result::Result::Err(error) => {
+                        let answer = ::stubborn::Answer::unreadable(error);
+                        return ::std::boxed::Box::pin(::core::future::ready(answer));
+                    }
+                };
                 let handler = ::std::sync::Arc::clone(&self.handler);
                 ::std::boxed::Box::pin(async move {
-                    let id = HEALTH_DESCRIPTOR.methods[1usize].id();
-                    let (encoded, context) = request.into_parts();
-                    let call = match encoded.decode::<HealthListRequest>(id) {
-                        ::core::result::Result::Ok(message) => {
-                            ::stubborn::Call::new(message, context)
-                        }
-                        ::core::result::Result::Err(error) => {
-                            return ::stubborn::Answer::unreadable(error);
-                        }
-                    };
-                    ::core::mem::drop(encoded);
                     match <T as Health>::list(&handler, call).await {
                         ::core::result::Result::Ok(reply) => {
                             ::stubborn::Answer::Reply(
@@ -302,6 +302,21 @@ pub trait HealthMachine: ::core::marker::Send + 'static {
         &self,
         request: HealthListRequest,
     ) -> ::core::result::Result<HealthListResponse, ::stubborn::Status>;
+    /// Tells how a service is, and again whenever that changes.
+    ///
+    /// Calls have no side effects: one may run any number of times.
+    ///
+    /// What comes next for a caller who has everything up to `position`: 0 for one who has nothing yet, and larger with each message. Whichever replica is asked, the same follows a position, so that the stream goes on at another replica when one fails.
+    ///
+    /// Asked again when the state has changed.
+    fn watch(
+        &self,
+        request: HealthCheckRequest,
+        position: u64,
+    ) -> ::core::result::Result<
+        ::stubborn::Next<HealthCheckResponse>,
+        ::stubborn::Status,
+    >;
     /// The state, as bytes that [`restore`](Self::restore) reads: `bytes.into()`, or for a
     /// large state in pieces that are made while the machine goes on. Machines with the
     /// same state give the same pieces.
@@ -399,6 +414,35 @@ impl<T: HealthMachine> ::stubborn::Machine for HealthReplica<T> {
                 ::stubborn::Answer::Status(
                     ::stubborn::Status::unimplemented(
                         "the method is no query of this group",
+                    ),
+                )
+            }
+        }
+    }
+    fn next(
+        &self,
+        method: usize,
+        request: &::stubborn::Encoded,
+        position: u64,
+    ) -> ::core::result::Result<::stubborn::Next, ::stubborn::Answer> {
+        match method {
+            2usize => {
+                let id = HEALTH_DESCRIPTOR.methods[2usize].id();
+                let message = request
+                    .decode::<HealthCheckRequest>(id)
+                    .map_err(::stubborn::Answer::unreadable)?;
+                let next = <T as HealthMachine>::watch(&self.machine, message, position)
+                    .map_err(::stubborn::Answer::Status)?;
+                ::core::result::Result::Ok(
+                    next.map(|reply| ::stubborn::Encoded::new(id, &reply)),
+                )
+            }
+            _ => {
+                ::core::result::Result::Err(
+                    ::stubborn::Answer::Status(
+                        ::stubborn::Status::unimplemented(
+                            "the method is no stream of this group",
+                        ),
                     ),
                 )
             }
