@@ -159,7 +159,7 @@ fn a_server_is_listed_described_called_and_pinged() {
     assert_eq!(world.run("ls", &[]).out, "bank.v1.Bank\n");
     assert!(world.run("ls", &["--all"]).out.contains("stubborn.v1.Reflection"));
     let described = world.run("describe", &["bank.v1.Bank"]).out;
-    let line = "rpc Transfer(bank.v1.TransferRequest) returns (bank.v1.TransferReply);  // at most \
+    let line = "rpc Transfer(bank.v1.TransferRequest) returns (bank.v1.TransferReply);  // exactly \
                 once";
     assert!(described.contains(line), "{described}");
     let message = world.run("describe", &["bank.v1.TransferRequest"]).out;

@@ -28,6 +28,18 @@ fn a_client_whose_link_a_node_that_is_no_member_closes_gets_the_others_ready_mea
 }
 
 #[test]
+fn a_replica_that_is_dead_is_left_though_its_client_goes_on_to_prompt_it() {
+    // Prompted probes put the probe timeout off for ever, so that the silence was not seen.
+    simulate_nodes(27, None).expect("a clean seed");
+}
+
+#[test]
+fn who_watches_asks_each_replica_in_turn_when_some_cannot_answer() {
+    // It went to and fro between two nodes that were no members.
+    simulate_nodes(1224, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

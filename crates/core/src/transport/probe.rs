@@ -78,8 +78,12 @@ impl ProbeTimeout {
         if self.prompted.is_some_and(|at| now.since(at) < gap) {
             return false;
         }
-        self.prompted = Some(now);
-        self.due = PROBES_PER_TIMEOUT;
+        // These probes put the next expiry off. The first ones are a gift; later ones take its place,
+        // or a peer that says nothing would never be seen to while somebody prompts.
+        match self.prompted.replace(now) {
+            None => self.due = PROBES_PER_TIMEOUT,
+            Some(_) => self.on_expired(),
+        }
         true
     }
 
@@ -164,8 +168,21 @@ mod tests {
         let before = probe.timeout(&rtt);
         assert!(probe.prompt(at(30), &rtt));
         assert_eq!(probe.due(), 2);
+        assert_eq!(probe.timeout(&rtt), before, "the back-off itself stands until an ack comes");
         assert!(!probe.prompt(at(30), &rtt));
         assert!(probe.prompt(at(32), &rtt));
-        assert_eq!(probe.timeout(&rtt), before, "the back-off itself stands until an ack comes");
+    }
+
+    #[test]
+    fn prompts_that_bring_no_answer_count_as_expiries() {
+        let rtt = RttEstimator::default();
+        let mut probe = ProbeTimeout::new();
+        probe.on_expired();
+        for (second, backoff) in [(2, 1), (4, 2), (12, 3)] {
+            assert!(probe.prompt(at(second), &rtt));
+            assert_eq!(probe.backoff(), backoff);
+        }
+        probe.on_acked();
+        assert!(!probe.prompt(at(13), &rtt), "nothing has expired");
     }
 }

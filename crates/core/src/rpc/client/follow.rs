@@ -231,7 +231,7 @@ impl Client {
     }
 
     /// The link that is asked, and whether by its standby: the one that answered last, else the
-    /// nearest that can.
+    /// nearest that can, and after one that could not the next in turn.
     fn follower(
         &self,
         cx: &Context<'_>,
@@ -251,9 +251,10 @@ impl Client {
                     && link.standby.as_ref().is_some_and(|standby| speaks(standby.handle))
             })
         };
-        match follow.at.filter(stays) {
-            Some(at) => (at, true),
-            None => self.reader(cx.endpoint, channel, (home, group), follow.avoid),
+        match (follow.at.filter(stays), follow.avoid) {
+            (Some(at), _) => (at, true),
+            (None, Some(avoid)) => self.next_reader(cx.endpoint, channel, (home, group), avoid),
+            (None, None) => self.reader(cx.endpoint, channel, (home, group)),
         }
     }
 }

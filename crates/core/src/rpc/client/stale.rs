@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use super::Client;
 use super::call::{State, Work};
-use super::link::Link;
+use super::link::{Link, Live};
 use super::replicas::{CHECK_REPLICA_EVERY, is_silent};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event, JournalEntry};
@@ -79,7 +79,7 @@ impl Client {
     ) -> bool {
         let Some(at_most) = self.max_staleness(key) else { return false };
         let Some(group) = self.links.get(home).and_then(|link| link.group) else { return false };
-        let (reader, by_standby) = self.reader(cx.endpoint, channel, (home, group), None);
+        let (reader, by_standby) = self.reader(cx.endpoint, channel, (home, group));
         let seen = self.channels[channel.0 as usize].seen.of(group);
         let Some(call) = self.calls.get_mut(key.0) else { return false };
         let Some(payload) = call.payload(cx.now) else { return false };
@@ -157,24 +157,42 @@ impl Client {
         endpoint: &Endpoint,
         channel: ChannelKey,
         (home, group): (u64, u64),
-        avoid: Option<u64>,
     ) -> (u64, bool) {
         let links = self.channels[channel.0 as usize].links.iter().copied();
         let standbys = links.filter_map(|key| {
-            let link = self.links.get(key)?;
-            let standby = link.standby.as_ref()?;
-            let fits = link.group == Some(group) && !link.draining;
-            let speaks =
-                fits && key != home && avoid != Some(key) && !is_silent(endpoint, standby.handle);
-            let wait = expected_wait(endpoint, standby.handle, standby.reads.len());
-            speaks.then_some((wait, key, true))
+            let standby = self.reading_standby(endpoint, group, key).filter(|_| key != home)?;
+            Some((expected_wait(endpoint, standby.handle, standby.reads.len()), key, true))
         });
-        let own = self.links.get(home).filter(|_| avoid != Some(home)).and_then(|link| {
+        let own = self.links.get(home).and_then(|link| {
             let live = link.live.as_ref()?;
             Some((expected_wait(endpoint, live.handle, live.reads.len()), home, false))
         });
         let nearest = standbys.chain(own).min_by_key(|(wait, _, standby)| (*wait, *standby));
         nearest.map_or((home, false), |(_, key, standby)| (key, standby))
+    }
+
+    /// The one after `avoid`, which could not answer: each has its turn, so that near ones that cannot
+    /// keep nobody from a far one that can.
+    pub(super) fn next_reader(
+        &self,
+        endpoint: &Endpoint,
+        channel: ChannelKey,
+        (home, group): (u64, u64),
+        avoid: u64,
+    ) -> (u64, bool) {
+        let links = &self.channels[channel.0 as usize].links;
+        let at = links.iter().position(|link| *link == avoid).unwrap_or(0);
+        let mut others = (1..links.len()).map(|step| links[(at + step) % links.len()]);
+        let next = others
+            .find(|key| *key == home || self.reading_standby(endpoint, group, *key).is_some());
+        next.map_or((home, false), |key| (key, key != home))
+    }
+
+    /// The standby to which a read of this group can be sent.
+    fn reading_standby(&self, endpoint: &Endpoint, group: u64, key: u64) -> Option<&Live> {
+        let link =
+            self.links.get(key).filter(|link| link.group == Some(group) && !link.draining)?;
+        link.standby.as_ref().filter(|standby| !is_silent(endpoint, standby.handle))
     }
 }
 
