@@ -9,23 +9,11 @@ use stubborn_core::session::NotExecutedReason;
 use stubborn_core::time::Duration;
 
 use crate::world::{
-    ECHO, FAULT, HANG, READ, Rules, SERVER, SPARE, THIRD, World, address, outgoing,
+    ECHO, FAULT, HANG, READ, Rules, SERVER, SERVERS, SPARE, THIRD, World, address, outgoing,
 };
 
-const SERVERS: [usize; 3] = [SERVER, SPARE, THIRD];
-
 fn balanced(seed: u8, balancing: Balancing) -> World {
-    configured(seed, ServiceConfig { balancing, ..ServiceConfig::default() })
-}
-
-/// A client of three servers, all of them connected.
-fn configured(seed: u8, service: ServiceConfig) -> World {
-    let mut world = World::new(seed);
-    world.start(SPARE);
-    world.start(THIRD);
-    world.open_channel_to(&SERVERS, service);
-    world.run(500);
-    world
+    World::of_three(seed, ServiceConfig { balancing, ..ServiceConfig::default() })
 }
 
 fn states(world: &mut World) -> Vec<EndpointState> {
@@ -210,7 +198,7 @@ fn a_server_that_fails_what_it_is_asked_is_left_out_and_comes_back_by_one_probe(
         outliers: Some(outliers),
         ..ServiceConfig::default()
     };
-    let mut world = configured(8, service);
+    let mut world = World::of_three(8, service);
     world.lying = vec![SPARE];
     for _ in 0..60 {
         let call = world.call(&FAULT, b"x", None);
@@ -241,7 +229,7 @@ fn where_all_servers_fail_one_is_left_out_at_most_and_the_others_are_still_asked
         outliers: Some(OutlierDetection::default()),
         ..ServiceConfig::default()
     };
-    let mut world = configured(9, service);
+    let mut world = World::of_three(9, service);
     world.lying = SERVERS.to_vec();
     for _ in 0..60 {
         let call = world.call(&FAULT, b"x", None);
@@ -258,7 +246,7 @@ fn a_server_that_hangs_is_asked_no_more_than_the_circuit_breaker_lets_pass() {
         breaker: Some(CircuitBreaker { max_outstanding: 2, max_pending: 1 }),
         ..ServiceConfig::default()
     };
-    let mut world = configured(21, service);
+    let mut world = World::of_three(21, service);
     let calls: Vec<_> = (0..12).map(|_| world.call(&HANG, b"hang", None)).collect();
     world.run(100);
     assert_eq!(world.ran_at.len(), 6, "two at each of three");

@@ -8,9 +8,7 @@ use stubborn_core::node::{
 use stubborn_core::service::{CallError, Code, Method, Outcome};
 use stubborn_core::time::Duration;
 
-use crate::world::{AGAIN, ECHO, FAULT, HANG, READ, Rules, SERVER, SPARE, THIRD, World};
-
-const SERVERS: [usize; 3] = [SERVER, SPARE, THIRD];
+use crate::world::{AGAIN, ECHO, FAULT, HANG, READ, Rules, SERVER, SERVERS, SPARE, THIRD, World};
 
 fn policy(attempts: u32) -> RetryPolicy {
     RetryPolicy { max_attempts: attempts, ..RetryPolicy::default() }
@@ -33,16 +31,7 @@ fn service(again: Again) -> ServiceConfig {
 }
 
 fn retrying(seed: u8, attempts: u32) -> World {
-    connected(seed, service(Again::Retry(policy(attempts))))
-}
-
-fn connected(seed: u8, service: ServiceConfig) -> World {
-    let mut world = World::new(seed);
-    world.start(SPARE);
-    world.start(THIRD);
-    world.open_channel_to(&SERVERS, service);
-    world.run(500);
-    world
+    World::of_three(seed, service(Again::Retry(policy(attempts))))
 }
 
 fn counters(world: &mut World) -> ChannelCounters {
@@ -89,7 +78,7 @@ fn an_idempotent_call_runs_again_at_the_server_that_executed_it_and_nowhere_else
 fn an_idempotent_call_runs_elsewhere_where_the_settings_say_so() {
     let mut config = service(Again::Retry(policy(4)));
     config.methods[0].idempotent_elsewhere = true;
-    let mut world = connected(4, config);
+    let mut world = World::of_three(4, config);
     world.lying = vec![SERVER, SPARE];
     for _ in 0..3 {
         ends(&mut world, &AGAIN, 5_000).unwrap();
@@ -167,7 +156,7 @@ fn no_attempt_is_made_whose_pause_would_outlast_the_deadline() {
 fn retries_stop_when_the_budget_is_spent_and_go_on_after_enough_successes() {
     let mut config = service(Again::Retry(policy(5)));
     config.throttling = Some(RetryThrottling { max_tokens: 10, token_ratio: 500 });
-    let mut world = connected(10, config);
+    let mut world = World::of_three(10, config);
     world.lying = SERVERS.to_vec();
     for _ in 0..30 {
         ends(&mut world, &READ, 5_000).unwrap_err();
@@ -200,7 +189,7 @@ fn a_caller_that_leaves_during_a_pause_leaves_nothing_behind() {
 
 #[test]
 fn nothing_is_made_again_where_retries_are_switched_off() {
-    let mut world = connected(12, ServiceConfig { retry: None, ..ServiceConfig::default() });
+    let mut world = World::of_three(12, ServiceConfig { retry: None, ..ServiceConfig::default() });
     world.lying = SERVERS.to_vec();
     ends(&mut world, &READ, 5_000).unwrap_err();
     assert_eq!(world.ran.len(), 1);
@@ -210,7 +199,7 @@ fn nothing_is_made_again_where_retries_are_switched_off() {
 fn a_method_has_the_deadline_of_its_settings_unless_its_caller_has_a_shorter_one() {
     let mut config = service(Again::AsUsual);
     config.methods[0].timeout = Some(Duration::from_millis(300));
-    let mut world = connected(13, config);
+    let mut world = World::of_three(13, config);
     for (own, least, most) in [(None, 300, 400), (Some(5_000), 300, 400), (Some(100), 100, 200)] {
         let began = world.now;
         let call = world.call(&HANG, b"x", own);
@@ -226,7 +215,7 @@ fn hedging(seed: u8, attempts: u32, delay: u64) -> World {
         delay: Duration::from_millis(delay),
         non_fatal: Codes::of(&[Code::Unavailable]),
     };
-    connected(seed, service(Again::Hedge(hedge)))
+    World::of_three(seed, service(Again::Hedge(hedge)))
 }
 
 fn reads(world: &mut World, count: usize) -> Vec<CallKey> {
@@ -288,7 +277,7 @@ fn a_status_that_is_not_fatal_brings_the_next_copy_at_once_and_a_fatal_one_ends_
         delay: Duration::from_millis(1_000),
         non_fatal: Codes::default(),
     };
-    let mut world = connected(24, service(Again::Hedge(hedge)));
+    let mut world = World::of_three(24, service(Again::Hedge(hedge)));
     world.lying = SERVERS.to_vec();
     ends(&mut world, &READ, 5_000).unwrap_err();
     assert_eq!(world.ran.len(), 1);

@@ -46,6 +46,8 @@ pub(crate) const SERVER: usize = 1;
 pub(crate) const SPARE: usize = 2;
 /// A third replica.
 pub(crate) const THIRD: usize = 3;
+/// All of them.
+pub(crate) const SERVERS: [usize; 3] = [SERVER, SPARE, THIRD];
 
 /// The largest datagram of a client that stalls, in bytes: acknowledgements and keepalives.
 const SIGN_OF_LIFE: usize = 100;
@@ -265,6 +267,16 @@ impl World {
         let (now, config) = (self.now, channel_config(None));
         let config = ChannelConfig { session: false, ..config };
         self.channel = self.client().open_channel(now, config);
+    }
+
+    /// A client of three servers, all of them connected.
+    pub(crate) fn of_three(seed: u8, service: ServiceConfig) -> Self {
+        let mut world = Self::new(seed);
+        world.start(SPARE);
+        world.start(THIRD);
+        world.open_channel_to(&SERVERS, service);
+        world.run(500);
+        world
     }
 
     /// Uses a channel from here on to these servers, with this way of choosing among them.

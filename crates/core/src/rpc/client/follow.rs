@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::Client;
 use super::call::{Earlier, State, Work};
-use super::replicas::{CHECK_REPLICA_EVERY, is_silent};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event, StreamKey};
 use crate::rpc::message::{Staleness, ToServer};
@@ -87,27 +86,11 @@ impl Client {
         let (reader, by_standby) = self.follower(cx, channel, (home, group), follow);
         let seen = self.channels[channel.0 as usize].seen.of(group);
         let Some(watch) = self.question(cx, key, seen) else { return self.pause(key) };
-        let Some(payload) = self.calls.get(key.0).and_then(|call| call.payload(cx.now)) else {
+        let asks = |read, payload| ToServer::Watch { read, watch, payload };
+        if !self.read_at(cx, (reader, by_standby), key, asks) {
             return;
-        };
-        let Some(link) = self.links.get_mut(reader) else { return };
-        let read = link.next_number();
-        let carrier = if by_standby { link.standby.as_mut() } else { link.live.as_mut() };
-        let Some(carrier) = carrier else { return };
-        carrier.reads.insert(read, key);
-        let message = ToServer::Watch { read, watch, payload }.encode(cx.buffer);
-        carrier.outgoing.send(cx, carrier.handle, message, key.0);
-        let handle = carrier.handle;
-        if by_standby {
-            link.check_at.get_or_insert(cx.now + CHECK_REPLICA_EVERY);
-            if let Some(connection) = cx.endpoint.connection_mut(handle) {
-                connection.await_answer(cx.now, true);
-                connection.probe(cx.now);
-            }
-            self.set_link_timer(reader);
         }
-        let Some(call) = self.calls.get_mut(key.0) else { return };
-        call.state = State::Reading { link: reader, read };
+        let Some(call) = self.calls.get(key.0) else { return };
         let patience = cx.now + HOLD + PATIENCE;
         let due = call.deadline.map_or(patience, |deadline| deadline.min(patience));
         self.set_call_timer(key, Some(due));
@@ -242,15 +225,7 @@ impl Client {
         if follow.at == Some(home) && Some(home) != follow.avoid {
             return (home, false);
         }
-        let stays = |key: &u64| {
-            let link = self.links.get(*key);
-            link.is_some_and(|link| {
-                let speaks = |handle| !is_silent(cx.endpoint, handle);
-                link.group == Some(group)
-                    && !link.draining
-                    && link.standby.as_ref().is_some_and(|standby| speaks(standby.handle))
-            })
-        };
+        let stays = |key: &u64| self.standby_of(cx.endpoint, group, *key).is_some();
         match (follow.at.filter(stays), follow.avoid) {
             (Some(at), _) => (at, true),
             (None, Some(avoid)) => self.next_reader(cx.endpoint, channel, (home, group), avoid),

@@ -407,14 +407,15 @@ impl Client {
         };
         let links = &self.channels[link.channel.0 as usize].links;
         let at = links.iter().position(|other| *other == from).unwrap_or(0);
-        (1..=links.len()).map(|step| links[(at + step) % links.len()]).find(|other| {
-            let fits = |link: &Link| {
-                let speaks = |handle: ConnectionHandle| !is_silent(endpoint, handle);
-                let stands_by = link.standby.as_ref().is_some_and(|by| speaks(by.handle));
-                link.group == Some(group) && stands_by && !link.draining
-            };
-            *other != from && self.links.get(*other).is_some_and(fits)
-        })
+        let mut others = (1..=links.len()).map(|step| links[(at + step) % links.len()]);
+        others.find(|other| *other != from && self.standby_of(endpoint, group, *other).is_some())
+    }
+
+    /// The connection that stands by at a replica of this group, if something can be sent to it.
+    pub(super) fn standby_of(&self, endpoint: &Endpoint, group: u64, key: u64) -> Option<&Live> {
+        let link =
+            self.links.get(key).filter(|link| link.group == Some(group) && !link.draining)?;
+        link.standby.as_ref().filter(|standby| !is_silent(endpoint, standby.handle))
     }
 
     fn hand_opening(&mut self, from: u64, to: u64) {

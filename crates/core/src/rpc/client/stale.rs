@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 
 use super::Client;
 use super::call::{State, Work};
-use super::link::{Link, Live};
+use super::link::Link;
 use super::replicas::{CHECK_REPLICA_EVERY, is_silent};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event, JournalEntry};
-use crate::rpc::message::{Staleness, ToServer};
+use crate::rpc::message::{RequestPayload, Staleness, ToServer};
 use crate::time::Duration;
 use crate::transport::endpoint::{ConnectionHandle, Endpoint};
 
@@ -81,6 +81,23 @@ impl Client {
         let Some(group) = self.links.get(home).and_then(|link| link.group) else { return false };
         let (reader, by_standby) = self.reader(cx.endpoint, channel, (home, group));
         let seen = self.channels[channel.0 as usize].seen.of(group);
+        let stale = Staleness { seen, at_most };
+        self.read_at(cx, (reader, by_standby), key, |read, payload| ToServer::StaleRead {
+            read,
+            stale,
+            payload,
+        })
+    }
+
+    /// Sends a read to the replica at this link, by its standby or by the connection in use. Returns
+    /// whether it was sent.
+    pub(super) fn read_at(
+        &mut self,
+        cx: &mut Context<'_>,
+        (reader, by_standby): (u64, bool),
+        key: CallKey,
+        message: impl FnOnce(u64, RequestPayload) -> ToServer,
+    ) -> bool {
         let Some(call) = self.calls.get_mut(key.0) else { return false };
         let Some(payload) = call.payload(cx.now) else { return false };
         let Some(link) = self.links.get_mut(reader) else { return false };
@@ -89,19 +106,30 @@ impl Client {
         let Some(carrier) = carrier else { return false };
         carrier.reads.insert(read, key);
         call.state = State::Reading { link: reader, read };
-        let stale = Staleness { seen, at_most };
-        let message = ToServer::StaleRead { read, stale, payload }.encode(cx.buffer);
+        let message = message(read, payload).encode(cx.buffer);
         carrier.outgoing.send(cx, carrier.handle, message, key.0);
         let handle = carrier.handle;
         if by_standby {
-            link.check_at.get_or_insert(cx.now + CHECK_REPLICA_EVERY);
-            if let Some(connection) = cx.endpoint.connection_mut(handle) {
-                connection.await_answer(cx.now, true);
-                connection.probe(cx.now);
-            }
-            self.set_link_timer(reader);
+            self.watch_standby(cx, reader, handle);
         }
         true
+    }
+
+    /// A read was sent to a replica that stands by, which is looked at until it has answered.
+    pub(super) fn watch_standby(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: u64,
+        handle: ConnectionHandle,
+    ) {
+        if let Some(connection) = cx.endpoint.connection_mut(handle) {
+            connection.await_answer(cx.now, true);
+            connection.probe(cx.now);
+        }
+        if let Some(link) = self.links.get_mut(key) {
+            link.check_at.get_or_insert(cx.now + CHECK_REPLICA_EVERY);
+        }
+        self.set_link_timer(key);
     }
 
     /// The replica cannot tell that its state is fresh enough: the read goes to the one that has the
@@ -160,7 +188,7 @@ impl Client {
     ) -> (u64, bool) {
         let links = self.channels[channel.0 as usize].links.iter().copied();
         let standbys = links.filter_map(|key| {
-            let standby = self.reading_standby(endpoint, group, key).filter(|_| key != home)?;
+            let standby = self.standby_of(endpoint, group, key).filter(|_| key != home)?;
             Some((expected_wait(endpoint, standby.handle, standby.reads.len()), key, true))
         });
         let own = self.links.get(home).and_then(|link| {
@@ -183,16 +211,9 @@ impl Client {
         let links = &self.channels[channel.0 as usize].links;
         let at = links.iter().position(|link| *link == avoid).unwrap_or(0);
         let mut others = (1..links.len()).map(|step| links[(at + step) % links.len()]);
-        let next = others
-            .find(|key| *key == home || self.reading_standby(endpoint, group, *key).is_some());
+        let next =
+            others.find(|key| *key == home || self.standby_of(endpoint, group, *key).is_some());
         next.map_or((home, false), |key| (key, key != home))
-    }
-
-    /// The standby to which a read of this group can be sent.
-    fn reading_standby(&self, endpoint: &Endpoint, group: u64, key: u64) -> Option<&Live> {
-        let link =
-            self.links.get(key).filter(|link| link.group == Some(group) && !link.draining)?;
-        link.standby.as_ref().filter(|standby| !is_silent(endpoint, standby.handle))
     }
 }
 

@@ -89,16 +89,7 @@ impl Server {
 
     /// The state of this replica is not known to be as fresh as a read asks for.
     pub(crate) fn too_stale(&mut self, cx: &mut Context<'_>, key: RequestKey) {
-        let Some(Pending { kind: PendingKind::Read { client, read }, .. }) =
-            self.requests.remove(key.0)
-        else {
-            return;
-        };
-        if let Some(state) = self.clients.get_mut(client) {
-            state.reads.remove(&read);
-            self.send(cx, client, ToClient::ReadTooStale { read });
-        }
-        self.check_drained(cx);
+        self.end_read(cx, key, |read| ToClient::ReadTooStale { read });
     }
 
     /// What follows in a stream of reads.
@@ -109,6 +100,19 @@ impl Server {
         position: u64,
         messages: &Batch,
     ) {
+        self.end_read(cx, key, |read| {
+            let messages = messages.encode();
+            ToClient::Watched { read, position, messages }
+        });
+    }
+
+    /// Sends a read's client what ends it, if it still waits.
+    fn end_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: RequestKey,
+        message: impl FnOnce(u64) -> ToClient,
+    ) {
         let Some(Pending { kind: PendingKind::Read { client, read }, .. }) =
             self.requests.remove(key.0)
         else {
@@ -116,8 +120,7 @@ impl Server {
         };
         if let Some(state) = self.clients.get_mut(client) {
             state.reads.remove(&read);
-            let messages = messages.encode();
-            self.send(cx, client, ToClient::Watched { read, position, messages });
+            self.send(cx, client, message(read));
         }
         self.check_drained(cx);
     }

@@ -7,7 +7,6 @@ use super::{Copies, Retry, note_attempts};
 use crate::rpc::client::Client;
 use crate::rpc::client::call::{State, Work};
 use crate::rpc::client::link::Link;
-use crate::rpc::client::replicas::is_silent;
 use crate::rpc::context::Context;
 use crate::rpc::event::CallKey;
 use crate::rpc::message::ToServer;
@@ -78,15 +77,8 @@ impl Client {
         let group = links.iter().find_map(|link| {
             self.links.get(*link).filter(|link| link.is_ready()).and_then(|link| link.group)
         })?;
-        let stands_by = |key: &u64| {
-            let fits = |link: &Link| {
-                let speaks =
-                    link.standby.as_ref().is_some_and(|s| !is_silent(cx.endpoint, s.handle));
-                speaks && link.group == Some(group) && !link.draining
-            };
-            !used.contains(key) && self.links.get(*key).is_some_and(fits)
-        };
-        links.iter().copied().find(stands_by)
+        let stands_by = |key: &u64| self.standby_of(cx.endpoint, group, *key).is_some();
+        links.iter().copied().find(|key| !used.contains(key) && stands_by(key))
     }
 
     fn send_copy(&mut self, cx: &mut Context<'_>, key: CallKey, to: u64) -> bool {
@@ -115,15 +107,13 @@ impl Client {
     /// A copy was sent: its server is watched for silence.
     fn watch_copy(&mut self, cx: &mut Context<'_>, to: u64) {
         let Some(link) = self.links.get_mut(to) else { return };
-        let Some(standby) = link.standby.as_ref().filter(|_| link.live.is_none()) else {
-            return self.after_sending(cx, to);
-        };
-        if let Some(connection) = cx.endpoint.connection_mut(standby.handle) {
-            connection.await_answer(cx.now, true);
-            connection.probe(cx.now);
+        match link.standby.as_ref().filter(|_| link.live.is_none()) {
+            Some(standby) => {
+                let handle = standby.handle;
+                self.watch_standby(cx, to, handle);
+            }
+            None => self.after_sending(cx, to),
         }
-        link.check_at.get_or_insert(cx.now + link.check_every());
-        self.set_link_timer(to);
     }
 
     /// A copy, or the only one, failed so. Returns whether the read goes on: by another copy, or by
