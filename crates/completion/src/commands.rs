@@ -195,7 +195,7 @@ impl<S: CompletionStore> Inner<S> {
         }
         let mut slots = tx.reports(id.number).await?;
         if let Some(succession) = succession {
-            if !succession.may_follow(row.holder) || !succession.knows(&slots) {
+            if !succession.may_attach(row.holder, || slots.clone()) {
                 return refused(Refusal::TakenOver);
             }
             row.holder = Some(succession.holder);

@@ -40,6 +40,12 @@ fn who_watches_asks_each_replica_in_turn_when_some_cannot_answer() {
 }
 
 #[test]
+fn a_copy_of_a_journal_from_before_the_last_call_was_settled_takes_the_session_from_nobody() {
+    // It told that call as lost: the server had been told to forget it.
+    simulate_nodes(2693, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

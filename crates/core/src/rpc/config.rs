@@ -7,7 +7,7 @@ use core::fmt;
 use core::net::SocketAddr;
 
 use super::policy::ServiceConfig;
-use crate::session::{JournalSlot, SessionId, SessionSecret, SlotPosition, Succession};
+use crate::session::{JournalSlot, SessionId, SessionSecret, Succession};
 use crate::time::Duration;
 use crate::transport::crypto::ClientTls;
 
@@ -121,10 +121,7 @@ impl JournalStart {
         // More than are told: whoever has it.
         let bounded = self.after.len() <= Succession::MAX_HOLDERS;
         let after = if bounded { self.after.clone() } else { Vec::new() };
-        let position =
-            |slot: &JournalSlot| SlotPosition { slot: slot.slot, sequence: slot.sequence };
-        let known = Some(self.slots.iter().map(position).collect());
-        Succession { holder: self.holder, after, known }
+        Succession { holder: self.holder, after, known: Some(self.slots.clone()) }
     }
 }
 

@@ -14,8 +14,8 @@ use super::stream::Part;
 use super::watch::Watch;
 use crate::service::{Code, Metadata, MethodId, NotExecuted, Shape, Status, StreamEnd};
 use crate::session::{
-    Attached, CallId, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId, SessionSecret,
-    SlotChange, SlotPosition, SlotReport, SlotState, Succession,
+    Attached, CallId, JournalSlot, NotExecutedReason, Opened, QueryAnswer, Refusal, SessionId,
+    SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState, Succession,
 };
 use crate::time::Duration;
 use crate::wire::varint;
@@ -308,7 +308,10 @@ impl ToServer {
                         w.fixed64(*before);
                     });
                     if let Some(known) = known {
-                        w.positions(&known);
+                        w.varint(known.len() as u64);
+                        for JournalSlot { slot, sequence, answered } in known {
+                            w.varint(slot.into()).varint(sequence).byte(answered.into());
+                        }
                     }
                 }
             }
@@ -434,8 +437,12 @@ fn succession(r: &mut Reader) -> Result<Option<Succession>, Malformed> {
         return Err(Malformed);
     }
     let after = (0..count).map(|_| r.fixed64()).collect::<Result<_, _>>()?;
-    let known = if r.is_empty() { None } else { Some(r.positions()?) };
+    let known = if r.is_empty() { None } else { Some(r.list(journal_slot)?) };
     Ok(Some(Succession { holder, after, known }))
+}
+
+fn journal_slot(r: &mut Reader) -> Result<JournalSlot, Malformed> {
+    Ok(JournalSlot { slot: r.varint32()?, sequence: r.varint()?, answered: flag(r.byte()?)? })
 }
 
 /// The fields of a REPLY without a status and without metadata, which nearly all are. They are few, so

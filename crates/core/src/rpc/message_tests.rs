@@ -108,7 +108,12 @@ fn watching() -> impl Strategy<Value = Watch> {
 }
 
 fn succession() -> impl Strategy<Value = Succession> {
-    let known = proptest::option::of(list(position(), 0..20));
+    let slot = (position(), any::<bool>()).prop_map(|(at, answered)| JournalSlot {
+        slot: at.slot,
+        sequence: at.sequence,
+        answered,
+    });
+    let known = proptest::option::of(list(slot, 0..20));
     (any::<u64>(), list(any::<u64>(), 0..=Succession::MAX_HOLDERS), known)
         .prop_map(|(holder, after, known)| Succession { holder, after, known })
 }

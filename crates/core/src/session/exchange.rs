@@ -1,9 +1,10 @@
 //! What the two halves tell each other about a session as a whole. `docs/protocol.md` section 4 has
 //! the bytes.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{SessionId, SessionSecret, SlotReport, SlotState};
+use super::{JournalSlot, SessionId, SessionSecret, SlotReport, SlotState};
 use crate::time::Duration;
 
 /// Which process attaches, of those that have one journal one after the other. A copy of a journal makes
@@ -16,29 +17,53 @@ pub struct Succession {
     /// since one of them attached. At most [`MAX_HOLDERS`](Self::MAX_HOLDERS); none: whoever has it.
     pub after: Vec<u64>,
     /// The last number of each slot that its journal knows of, until it has attached once.
-    pub known: Option<Vec<SlotPosition>>,
+    pub known: Option<Vec<JournalSlot>>,
 }
 
 impl Succession {
     /// Bounds [`Self::after`].
     pub const MAX_HOLDERS: usize = 16;
 
-    /// Whether the session is its own to take from this holder.
-    pub fn may_follow(&self, holder: Option<u64>) -> bool {
-        self.after.is_empty()
-            || holder.is_none_or(|holder| holder == self.holder || self.after.contains(&holder))
+    /// Whether it may take a session that this holder has, with these slots: it comes after that one,
+    /// and its journal is the latest. A late copy of its own attach finds that it has the session, and
+    /// numbers that it took since.
+    pub fn may_attach(&self, holder: Option<u64>, slots: impl FnOnce() -> Vec<SlotReport>) -> bool {
+        holder == Some(self.holder) || self.may_follow(holder) && self.is_up_to_date(slots)
     }
 
-    /// Whether its journal is no older state than that of slots of which this is so: it knows of every
-    /// number that was used.
-    pub fn knows(&self, slots: &[SlotReport]) -> bool {
-        use SlotState::{Done, Executing, Fenced, NotKept, Released};
+    fn may_follow(&self, holder: Option<u64>) -> bool {
+        self.after.is_empty() || holder.is_none_or(|holder| self.after.contains(&holder))
+    }
+
+    /// Whether its journal has every number that was used, and the outcome of every number that was
+    /// settled.
+    fn is_up_to_date(&self, slots: impl FnOnce() -> Vec<SlotReport>) -> bool {
         let Some(known) = &self.known else { return true };
-        slots.iter().all(|report| {
-            let used = matches!(report.state, Executing | Done | NotKept | Fenced | Released);
-            let position = known.iter().find(|position| position.slot == report.slot);
-            !used || position.is_some_and(|position| position.sequence >= report.sequence)
+        let last: BTreeMap<u32, &JournalSlot> =
+            known.iter().map(|last| (last.slot, last)).collect();
+        slots().iter().all(|report| {
+            let last = last.get(&report.slot);
+            has_used(last.map_or(0, |last| last.sequence), report)
+                && !last.is_some_and(|last| !last.answered && is_settled(last.sequence, report))
         })
+    }
+}
+
+/// Whether no number above `last` was used, as far as is remembered.
+fn has_used(last: u64, report: &SlotReport) -> bool {
+    use SlotState::{Idle, NotGranted};
+    matches!(report.state, Idle | NotGranted) || report.sequence <= last
+}
+
+/// Whether a client that journals an outcome before it lets go of it has let go of this number.
+fn is_settled(sequence: u64, report: &SlotReport) -> bool {
+    use SlotState::{Idle, NotGranted, Released};
+    match report.state {
+        // It gave the slot back.
+        NotGranted => true,
+        // And got it again, above the numbers of before.
+        Idle | Released => report.sequence >= sequence,
+        _ => report.sequence > sequence,
     }
 }
 

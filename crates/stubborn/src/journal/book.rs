@@ -69,7 +69,9 @@ impl Book {
             Record::Members(addresses) => self.members = addresses,
             Record::Call(id, request) => {
                 if let Some(page) = self.page_mut(id.session) {
-                    page.last.insert(id.slot, id.sequence);
+                    // A file that was written anew may name an earlier number after the last.
+                    let last = page.last.entry(id.slot).or_default();
+                    *last = id.sequence.max(*last);
                 }
                 // Nobody can be told of a number without a request.
                 if request.is_none() {

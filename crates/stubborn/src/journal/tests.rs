@@ -6,7 +6,7 @@ use stubborn_core::node::{JournalRequest, SessionTicket};
 use stubborn_core::service::{
     CallState, Encoded, IncomingReply, Metadata, Method, Semantics, Shape,
 };
-use stubborn_core::session::{CallId, SessionId, SessionSecret};
+use stubborn_core::session::{CallId, JournalSlot, SessionId, SessionSecret};
 
 use super::book::Book;
 use super::error::JournalErrorKind;
@@ -184,6 +184,22 @@ fn the_file_stays_small_however_many_calls_were_settled() {
     let (_, book) = JournalFile::open(&place.file()).unwrap();
     assert_eq!(unfinished(&book), [id(1, 1)]);
     assert_eq!(book.start(Some(SESSION)).slots.first().map(|slot| slot.sequence), Some(39));
+}
+
+#[test]
+fn the_last_number_of_a_slot_stays_the_last_when_an_earlier_one_is_still_to_be_told() {
+    let records = vec![
+        session(),
+        call(0, 1, b"one"),
+        reply(0, 1, b"told to nobody yet"),
+        call(0, 2, b"two"),
+        reply(0, 2, b"told"),
+        Record::Settled(id(0, 2)),
+    ];
+    let book = Book::of(Book::of(records).records());
+    assert_eq!(unfinished(&book), [id(0, 1)]);
+    let last = JournalSlot { slot: 0, sequence: 2, answered: true };
+    assert_eq!(book.start(Some(id(0, 1).session)).slots, [last]);
 }
 
 #[test]

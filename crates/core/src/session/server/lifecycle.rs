@@ -84,8 +84,7 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
             return Err(Refusal::Denied);
         }
         if let Some(succession) = succession {
-            let slots = || session.slots.reports();
-            if !succession.may_follow(session.holder) || !succession.knows(&slots()) {
+            if !succession.may_attach(session.holder, || session.slots.reports()) {
                 return Err(Refusal::TakenOver);
             }
             session.holder = Some(succession.holder);

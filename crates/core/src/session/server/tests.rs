@@ -4,7 +4,9 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use super::*;
-use crate::session::{SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState, Succession};
+use crate::session::{
+    JournalSlot, SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState, Succession,
+};
 use crate::time::Duration;
 
 impl<R: KeptReply> Sessions<R> {
@@ -198,20 +200,77 @@ fn of_processes_that_follow_the_same_one_only_the_first_gets_the_session() {
 
 #[test]
 fn a_journal_that_lacks_a_number_takes_the_session_from_nobody() {
-    let (mut server, at) = opened();
-    let known = |sequence| Some(vec![SlotPosition { slot: 0, sequence }]);
-    let attach = |server: &mut Sessions<Bytes>, holder, known| {
-        let succession = Succession { holder, after: vec![1, holder], known };
-        server.attach_after(at.session(), &secret(1), Some(&succession), holder).map(|a| a.1)
-    };
-    let at = attach(&mut server, 1, known(0)).unwrap();
+    let (mut server, _) = opened();
+    let at = attach_knowing(&mut server, 1, vec![last(0, true)]).unwrap();
     assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(Decision::Execute));
-    server.complete(NOW, &at, 0, 1, Bytes::from_static(b"done"));
-    for old in [known(0), Some(vec![])] {
-        assert_eq!(attach(&mut server, 2, old), Err(Refusal::TakenOver));
+    server.complete(NOW, &at, 0, 1, reply(1));
+    for old in [vec![last(0, true)], vec![]] {
+        assert_eq!(attach_knowing(&mut server, 2, old), Err(Refusal::TakenOver));
     }
     assert!(server.fence(&at, 0, 1).is_ok(), "the one that has it still has it");
-    assert!(attach(&mut server, 3, known(1)).is_ok());
+    assert!(attach_knowing(&mut server, 3, vec![last(1, false)]).is_ok());
+}
+
+#[test]
+fn a_journal_that_lacks_the_outcome_of_a_number_that_was_let_go_takes_the_session_from_nobody() {
+    let (mut server, _) = opened();
+    let at = attach_knowing(&mut server, 1, vec![]).unwrap();
+    assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(Decision::Execute));
+    server.complete(NOW, &at, 0, 1, reply(1));
+    assert_eq!(server.release(&at, 0, 1), Ok(()));
+    let open = || vec![last(1, false)];
+    assert_eq!(attach_knowing(&mut server, 2, open()), Err(Refusal::TakenOver));
+    server.resize(at.session(), 3).unwrap();
+    let position = SlotPosition { slot: 0, sequence: 1 };
+    assert_eq!(server.return_slots(&at, &[position]), Ok(None), "the session was left alone");
+    assert_eq!(attach_knowing(&mut server, 2, open()), Err(Refusal::TakenOver), "given back");
+    server.resize(at.session(), 4).unwrap();
+    assert_eq!(attach_knowing(&mut server, 2, open()), Err(Refusal::TakenOver), "granted again");
+    assert!(attach_knowing(&mut server, 2, vec![last(1, true)]).is_ok());
+}
+
+#[test]
+fn whoever_has_not_let_go_of_a_number_may_always_go_on_with_it() {
+    for stage in 0..5 {
+        let (mut server, _) = opened();
+        let at = attach_knowing(&mut server, 1, vec![]).unwrap();
+        if stage > 0 {
+            server.request(&at, 0, 1, DIGEST).unwrap();
+        }
+        match stage {
+            2 => drop(server.complete(NOW, &at, 0, 1, reply(1))),
+            3 => drop(server.complete(NOW, &at, 0, 1, reply(11))),
+            4 => drop(server.give_up(NOW, &at, 0, 1, NotExecutedReason::Overloaded)),
+            _ => {}
+        }
+        server.detach(NOW, &at);
+        assert!(attach_knowing(&mut server, 2, vec![last(1, false)]).is_ok(), "stage {stage}");
+    }
+}
+
+#[test]
+fn a_late_copy_of_an_attach_is_not_taken_for_that_of_a_copied_journal() {
+    let (mut server, _) = opened();
+    let at = attach_knowing(&mut server, 1, vec![last(1, false)]).unwrap();
+    assert_eq!(server.request(&at, 0, 1, DIGEST), Ok(Decision::Execute));
+    server.complete(NOW, &at, 0, 1, reply(1));
+    assert_eq!(server.request(&at, 0, 2, DIGEST), Ok(Decision::Execute));
+    assert!(attach_knowing(&mut server, 1, vec![last(1, false)]).is_ok());
+}
+
+fn last(sequence: u64, answered: bool) -> JournalSlot {
+    JournalSlot { slot: 0, sequence, answered }
+}
+
+/// A process attaches for the first time, whose journal knows of these slots.
+fn attach_knowing(
+    server: &mut Sessions<Bytes>,
+    holder: u64,
+    known: Vec<JournalSlot>,
+) -> Result<Attachment, Refusal> {
+    let succession = Succession { holder, after: vec![1, holder], known: Some(known) };
+    let session = SessionId { incarnation: 0xA, number: 1 };
+    server.attach_after(session, &secret(1), Some(&succession), holder as _).map(|a| a.1)
 }
 
 #[test]
