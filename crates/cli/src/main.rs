@@ -11,6 +11,7 @@ mod commands;
 mod docs;
 mod error;
 mod folders;
+mod key_log;
 mod output;
 mod pins;
 mod private;

@@ -7,7 +7,7 @@ use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity
 
 use crate::cluster::{self, Credentials, DEFAULT_FOLDER, Folder};
 use crate::error::Error;
-use crate::pins;
+use crate::{key_log, pins};
 
 /// How to reach a server and whether to believe it.
 #[derive(Clone, Debug, clap::Args)]
@@ -152,7 +152,9 @@ impl Access {
 
     /// A channel to this address.
     pub(crate) fn builder(&self, addr: &str) -> Result<ChannelBuilder, Error> {
-        let mut builder = ChannelBuilder::new(addr).attempt_timeout(self.connect_timeout);
+        let mut builder = ChannelBuilder::new(addr)
+            .attempt_timeout(self.connect_timeout)
+            .key_log(key_log::from_env()?);
         if let Some(folder) = self.folder().or_else(|| self.left_folder(addr)) {
             let Credentials { identity, trust } = folder.credentials()?;
             builder = builder.trust(trust).identity(identity).server_name(cluster::NAME);

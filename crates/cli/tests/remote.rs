@@ -113,6 +113,23 @@ impl World {
     }
 }
 
+#[test]
+fn keys_are_logged_where_the_environment_says() {
+    let world = World::new();
+    let file = world.home.path().join("keys.log");
+    let balance = ["bank.v1.Bank/Balance"];
+    assert_eq!(world.run("call", &balance).code, 0);
+    let mut command = world.command();
+    command.env("SSLKEYLOGFILE", &file).arg("call").arg(&world.address).args(balance);
+    let ran = Ran::from(command.output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("whoever reads it can read what is sent"), "{ran:?}");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(lines.matches("CLIENT_TRAFFIC_SECRET_0").count(), 1, "{lines}");
+    command.env("SSLKEYLOGFILE", world.home.path().join("no/such/folder"));
+    assert_eq!(Ran::from(command.output().unwrap()).code, 2);
+}
+
 #[derive(Debug)]
 struct Ran {
     code: i32,

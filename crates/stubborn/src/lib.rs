@@ -40,7 +40,7 @@ pub use journal::{Journal, JournalError};
 pub use keeper::SessionKeeper;
 #[cfg(feature = "replica")]
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
-pub use security::{Authority, Fingerprint, Identity, SecurityError, Trust};
+pub use security::{Authority, Fingerprint, Identity, KeyLog, SecurityError, Trust};
 pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, WorkerStats};
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;

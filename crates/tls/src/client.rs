@@ -15,7 +15,7 @@ use stubborn_core::transport::crypto::{
 use stubborn_core::transport::{ConnectionId, Side, TransportError};
 
 use crate::session::Session;
-use crate::{ALPN, ConfigError, Environment, Identity, Roots, key_digest, keys};
+use crate::{ALPN, ConfigError, Environment, Identity, KeyLog, Roots, key_digest, keys};
 
 /// Servers whose sessions a client remembers, to resume them.
 const REMEMBERED_SERVERS: usize = 256;
@@ -47,13 +47,14 @@ pub struct TlsClientBuilder {
     identity: Option<Identity>,
     environment: Environment,
     early_data: bool,
+    key_log: Option<KeyLog>,
 }
 
 impl TlsClient {
     /// A client that believes the servers that `trust` says.
     pub fn builder(trust: ServerTrust) -> TlsClientBuilder {
         let environment = Environment::default();
-        TlsClientBuilder { trust, identity: None, environment, early_data: false }
+        TlsClientBuilder { trust, identity: None, environment, early_data: false, key_log: None }
     }
 }
 
@@ -74,6 +75,12 @@ impl TlsClientBuilder {
     /// replayed by an attacker.
     pub fn early_data(mut self, enable: bool) -> Self {
         self.early_data = enable;
+        self
+    }
+
+    /// Where the secrets of connections are written down; nowhere by default.
+    pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
+        self.key_log = log.into();
         self
     }
 
@@ -99,6 +106,9 @@ impl TlsClientBuilder {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
+        if let Some(log) = &self.key_log {
+            config.key_log = log.to_rustls();
+        }
         config.enable_early_data = self.early_data && resumption;
         config.resumption = if resumption {
             Resumption::in_memory_sessions(REMEMBERED_SERVERS)

@@ -51,9 +51,13 @@ pub(crate) fn keys(keys: quic::Keys) -> Keys {
 }
 
 pub(crate) fn directional(keys: quic::DirectionalKeys) -> DirectionalKeys {
-    let header =
-        Header { material: Material::of_header_key(&*keys.header), cipher: OnceLock::new() };
-    DirectionalKeys { header: Box::new(header), packet: packet(keys.packet) }
+    of_material(Material::of_header_key(&*keys.header), Material::of_packet_key(&*keys.packet))
+}
+
+pub(crate) fn of_material(header: Material, packet: Material) -> DirectionalKeys {
+    let header = Header { material: header, cipher: OnceLock::new() };
+    let packet = Packet { material: packet, cipher: OnceLock::new() };
+    DirectionalKeys { header: Box::new(header), packet: Box::new(packet) }
 }
 
 pub(crate) fn packet(key: Box<dyn quic::PacketKey>) -> Box<dyn PacketKey> {

@@ -89,6 +89,12 @@ pub(crate) fn carrying_keys(provider: &CryptoProvider) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites, ..provider.clone() })
 }
 
+/// How packets are protected in this cipher suite (its number in TLS).
+pub(crate) fn protection_of(suite: u16) -> Option<&'static Protection> {
+    let of = |(ours, _): &&(Tls13CipherSuite, _)| u16::from(ours.common.suite) == suite;
+    SUITES.iter().find(of).map(|(_, protection)| *protection)
+}
+
 /// The bytes of a key, and what they are for.
 pub(crate) struct Material {
     pub(crate) protection: &'static Protection,
@@ -98,6 +104,13 @@ pub(crate) struct Material {
 }
 
 impl Material {
+    /// Of a key as long as `protection` wants it.
+    pub(crate) fn new(protection: &'static Protection, key: &[u8], iv: [u8; IV_LENGTH]) -> Self {
+        let mut bytes = Zeroizing::new([0; LONGEST]);
+        bytes[..key.len()].copy_from_slice(key);
+        Self { protection, key: bytes, iv }
+    }
+
     pub(crate) fn of_packet_key(key: &dyn PacketKey) -> Self {
         let mut bytes = Zeroizing::new([0; 1 + LONGEST + IV_LENGTH]);
         key.encrypt_in_place(0, EXPORT, &mut bytes[..]).expect("a key of our suites");

@@ -14,7 +14,7 @@ use stubborn_core::transport::{ConnectionId, Side, TransportError};
 use crate::resumption::RememberedSessions;
 use crate::secret::ServerSecret;
 use crate::session::Session;
-use crate::{ALPN, ConfigError, Environment, Identity, Roots, keys};
+use crate::{ALPN, ConfigError, Environment, Identity, KeyLog, Roots, keys};
 
 /// Tickets that a client gets with each connection. It needs one to resume, and gets another when it
 /// has done so.
@@ -47,6 +47,7 @@ pub struct TlsServerBuilder {
     environment: Environment,
     early_data: bool,
     secret: Option<[u8; 32]>,
+    key_log: Option<KeyLog>,
 }
 
 impl TlsServer {
@@ -58,6 +59,7 @@ impl TlsServer {
             environment: Environment::default(),
             early_data: false,
             secret: None,
+            key_log: None,
         }
     }
 }
@@ -87,6 +89,12 @@ impl TlsServerBuilder {
     /// by default the private key. Servers that share a secret know each other's tokens.
     pub fn secret(mut self, secret: [u8; 32]) -> Self {
         self.secret = Some(secret);
+        self
+    }
+
+    /// Where the secrets of connections are written down; nowhere by default.
+    pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
+        self.key_log = log.into();
         self
     }
 
@@ -123,6 +131,9 @@ impl TlsServerBuilder {
         };
         let mut config = builder.with_single_cert(self.identity.chain, self.identity.key)?;
         config.alpn_protocols = vec![ALPN.to_vec()];
+        if let Some(log) = &self.key_log {
+            config.key_log = log.to_rustls();
+        }
         if resumption {
             config.session_storage = Arc::new(RememberedSessions::default());
             config.send_tls13_tickets = TICKETS;

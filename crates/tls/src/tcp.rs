@@ -8,7 +8,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::client::ByKey;
-use crate::{ClientCertificates, ConfigError, Identity, ServerTrust};
+use crate::{ClientCertificates, ConfigError, Identity, KeyLog, ServerTrust};
 
 /// A server that proves to be `identity` and speaks one of these application protocols (ALPN).
 ///
@@ -18,6 +18,7 @@ pub fn tcp_server(
     identity: &Identity,
     clients: &ClientCertificates,
     protocols: &[&[u8]],
+    key_log: Option<&KeyLog>,
 ) -> Result<Arc<ServerConfig>, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -40,6 +41,9 @@ pub fn tcp_server(
     let Identity { chain, key } = identity.clone();
     let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    if let Some(log) = key_log {
+        config.key_log = log.to_rustls();
+    }
     Ok(Arc::new(config))
 }
 
@@ -52,6 +56,7 @@ pub fn tcp_client(
     trust: &ServerTrust,
     identity: Option<&Identity>,
     protocols: &[&[u8]],
+    key_log: Option<&KeyLog>,
 ) -> Result<Arc<ClientConfig>, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let by_key = |pin| -> Arc<dyn ServerCertVerifier> {
@@ -73,5 +78,8 @@ pub fn tcp_client(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    if let Some(log) = key_log {
+        config.key_log = log.to_rustls();
+    }
     Ok(Arc::new(config))
 }

@@ -79,7 +79,8 @@ pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
         .listen(&config.listen)
         .identity(Identity::from_pem_files(&config.certificate, &config.key)?)
         .authority(Trust::pem_file(&config.authority)?)
-        .lease_reads(config.lease);
+        .lease_reads(config.lease)
+        .key_log(crate::key_log::from_env()?);
     for member in &config.members {
         builder = builder.member(member.number, member.address.as_str(), member.key);
     }

@@ -17,7 +17,7 @@ use super::service_config::{
 use crate::driver::ChannelStatus;
 use crate::journal::Opened;
 use crate::naming::{Address, Resolver, at_least_one, follow, look_up_members};
-use crate::security::{Identity, Trust};
+use crate::security::{Identity, KeyLog, Trust};
 
 /// The pause before names are looked up again after every address has failed.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
@@ -42,6 +42,7 @@ pub struct ChannelBuilder {
     server_name: Option<String>,
     trust: Option<Trust>,
     identity: Option<Identity>,
+    key_log: Option<KeyLog>,
     endpoint: Option<ClientEndpoint>,
     journal: Option<PathBuf>,
     settled_by_hand: bool,
@@ -71,6 +72,7 @@ impl ChannelBuilder {
             server_name: None,
             trust: None,
             identity: None,
+            key_log: None,
             endpoint: None,
             journal: None,
             settled_by_hand: false,
@@ -102,6 +104,14 @@ impl ChannelBuilder {
     /// The certificate to show to servers that ask for one. The session then belongs to it.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Writes the secrets of connections down, for those who capture packets: whoever reads the file
+    /// reads what is sent. Off by default; no environment variable turns it on by itself, but
+    /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
+    pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
+        self.key_log = log.into();
         self
     }
 
@@ -308,7 +318,7 @@ impl ChannelBuilder {
         let address: Address = text.parse().map_err(|e| failed(ConnectErrorKind::Address(e)))?;
         let trust = self.trust.or_else(|| address.pin().map(Trust::key)).unwrap_or_default();
         let tls = trust
-            .client(self.identity.as_ref())
+            .client(self.identity.as_ref(), self.key_log.as_ref())
             .map_err(|e| failed(ConnectErrorKind::Security(e)))?;
         let changes = self.resolver.is_some() || address.may_change();
         let mut resolver = match self.resolver {
@@ -365,6 +375,7 @@ pub(crate) struct GrpcChoices {
     pub(crate) server_name: Option<String>,
     pub(crate) trust: Option<Trust>,
     pub(crate) identity: Option<Identity>,
+    pub(crate) key_log: Option<KeyLog>,
     pub(crate) deadline: Option<Duration>,
     pub(crate) wait_for_ready: bool,
     pub(crate) attempt_timeout: Option<Duration>,
@@ -378,6 +389,7 @@ impl ChannelBuilder {
             server_name: self.server_name,
             trust: self.trust,
             identity: self.identity,
+            key_log: self.key_log,
             deadline: self.settings.deadline,
             wait_for_ready: self.settings.wait_for_ready,
             attempt_timeout: self.settings.attempt_timeout,

@@ -47,7 +47,8 @@ fn config(choices: GrpcChoices) -> Result<ClientConfig, ConnectErrorKind> {
         None => None,
         Some(_) => {
             let trust = choices.trust.or_else(|| address.pin().map(Trust::key)).unwrap_or_default();
-            let config = trust.tcp_client(choices.identity.as_ref(), &[ALPN]);
+            let config =
+                trust.tcp_client(choices.identity.as_ref(), &[ALPN], choices.key_log.as_ref());
             let server = ServerName::try_from(name.clone()).map_err(|error| {
                 let wrong = io::Error::new(io::ErrorKind::InvalidInput, error);
                 ConnectErrorKind::Resolve(wrong)

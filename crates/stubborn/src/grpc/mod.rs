@@ -183,7 +183,7 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
 fn security(server: &ServerBuilder, plain: Plain) -> Result<Security, ServeError> {
     let (identity, clients) = server.security()?;
     let tls = || {
-        let config = tcp_server(&identity.tls, &clients, &[ALPN]);
+        let config = tcp_server(&identity.tls, &clients, &[ALPN], server.keys_logged());
         config.map_err(|error| ServeError::from(SecurityError::from(error)))
     };
     Ok(match plain {

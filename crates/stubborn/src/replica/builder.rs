@@ -17,7 +17,7 @@ use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use super::{driver, handle, join};
 use crate::naming::Address;
-use crate::security::{Fingerprint, Identity, Trust};
+use crate::security::{Fingerprint, Identity, KeyLog, Trust};
 use crate::server::ServeError;
 
 /// How long the name of a member is looked up again until it is found.
@@ -61,6 +61,7 @@ impl Replica {
             identity: None,
             authority: None,
             anybody: false,
+            key_log: None,
             lease: false,
             members: Vec::new(),
             machines: Machines::new(),
@@ -81,6 +82,7 @@ pub struct ReplicaBuilder {
     identity: Option<Identity>,
     authority: Option<Trust>,
     anybody: bool,
+    key_log: Option<KeyLog>,
     lease: bool,
     members: Vec<Member>,
     machines: Machines,
@@ -108,6 +110,7 @@ pub(super) struct Plan {
     pub(super) identity: Identity,
     pub(super) authority: Trust,
     pub(super) tls: TlsServer,
+    pub(super) key_log: Option<KeyLog>,
     pub(super) lease: bool,
     pub(super) peers: Vec<Peer>,
     /// With whom a new group begins.
@@ -155,6 +158,14 @@ impl ReplicaBuilder {
     /// Lets anybody call, also without a certificate. Members are still known by their keys.
     pub fn anybody_may_call(mut self) -> Self {
         self.anybody = true;
+        self
+    }
+
+    /// Writes the secrets of connections down, also of those to other members, for those who capture
+    /// packets: whoever reads the file reads what is sent. Off by default; no environment variable turns it on by itself, but
+    /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
+    pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
+        self.key_log = log.into();
         self
     }
 
@@ -252,6 +263,7 @@ impl ReplicaBuilder {
             identity: self.identity.ok_or(ServeError::NoIdentity)?,
             authority: self.authority.ok_or(ServeError::ClientTrust)?,
             tls,
+            key_log: self.key_log,
             lease: self.lease,
             peers,
             roster,
@@ -322,7 +334,9 @@ impl ReplicaBuilder {
                 return Err(missing(".authority(..), who signs the certificates of the members"));
             }
         };
-        let builder = TlsServer::builder(identity.tls.clone()).client_certificates(clients);
+        let builder = TlsServer::builder(identity.tls.clone())
+            .client_certificates(clients)
+            .key_log(self.key_log.clone());
         Ok(builder.build().map_err(crate::security::SecurityError::from)?)
     }
 

@@ -174,7 +174,7 @@ impl Driver {
             name_of: |node| member_name(node.get()),
             node: NodeConfig { endpoint },
             server: Arc::new(tls),
-            client: Trust::client(&plan.authority, Some(&identity))?,
+            client: Trust::client(&plan.authority, Some(&identity), plan.key_log.as_ref())?,
             settings: Settings { lease: plan.lease, ..Settings::default() },
         };
         let mut seed = [0; 32];

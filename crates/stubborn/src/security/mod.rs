@@ -12,6 +12,7 @@ use stubborn_tls::ConfigError;
 
 pub use authority::Authority;
 pub use identity::Identity;
+pub use stubborn_tls::{KEY_LOG_VARIABLE, KeyLog};
 pub use trust::{Fingerprint, ParseFingerprintError, Trust};
 
 /// Why a certificate, key or trust anchor cannot be used.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 
 use stubborn_core::transport::crypto::ClientTls;
 use stubborn_tls::rustls::RootCertStore;
-use stubborn_tls::{Roots, ServerTrust, TlsClient};
+use stubborn_tls::{KeyLog, Roots, ServerTrust, TlsClient};
 
 use super::{Identity, SecurityError, read};
 
@@ -72,8 +72,9 @@ impl Trust {
     pub(crate) fn client(
         &self,
         identity: Option<&Identity>,
+        key_log: Option<&KeyLog>,
     ) -> Result<Arc<dyn ClientTls>, SecurityError> {
-        let mut builder = TlsClient::builder(self.servers()?);
+        let mut builder = TlsClient::builder(self.servers()?).key_log(key_log.cloned());
         if let Some(identity) = identity {
             builder = builder.identity(identity.tls.clone());
         }
@@ -86,9 +87,10 @@ impl Trust {
         &self,
         identity: Option<&Identity>,
         protocols: &[&[u8]],
+        key_log: Option<&KeyLog>,
     ) -> Result<Arc<stubborn_tls::rustls::ClientConfig>, SecurityError> {
         let identity = identity.map(|identity| &identity.tls);
-        Ok(stubborn_tls::tcp_client(&self.servers()?, identity, protocols)?)
+        Ok(stubborn_tls::tcp_client(&self.servers()?, identity, protocols, key_log)?)
     }
 
     fn servers(&self) -> Result<ServerTrust, SecurityError> {

@@ -19,7 +19,7 @@ use super::share::share;
 use crate::datagram::{Socket, SocketGroup, bind_group};
 use crate::driver::{self, Serving};
 use crate::keeper::SessionKeeper;
-use crate::security::{Identity, Trust};
+use crate::security::{Identity, KeyLog, Trust};
 
 /// How long a drain waits by default.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -49,6 +49,7 @@ impl Server {
             address: address.to_string(),
             identity: None,
             clients: None,
+            key_log: None,
             services: Vec::new(),
             keeper: None,
             limits: Limits::default(),
@@ -69,6 +70,7 @@ pub struct ServerBuilder {
     address: String,
     identity: Option<Identity>,
     clients: Option<Trust>,
+    key_log: Option<KeyLog>,
     services: Vec<Arc<dyn Service>>,
     keeper: Option<Arc<dyn SessionKeeper>>,
     limits: Limits,
@@ -93,6 +95,14 @@ impl ServerBuilder {
     /// TLS). Their sessions then belong to their certificates.
     pub fn client_roots(mut self, authorities: Trust) -> Self {
         self.clients = Some(authorities);
+        self
+    }
+
+    /// Writes the secrets of connections down, for those who capture packets: whoever reads the file
+    /// reads what is sent. Off by default; no environment variable turns it on by itself, but
+    /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
+    pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
+        self.key_log = log.into();
         self
     }
 
@@ -292,9 +302,16 @@ impl ServerBuilder {
         Ok((identity, clients))
     }
 
+    #[cfg(feature = "grpc")]
+    pub(crate) fn keys_logged(&self) -> Option<&KeyLog> {
+        self.key_log.as_ref()
+    }
+
     fn tls(&self) -> Result<TlsServer, ServeError> {
         let (identity, clients) = self.security()?;
-        let builder = TlsServer::builder(identity.tls.clone()).client_certificates(clients);
+        let builder = TlsServer::builder(identity.tls.clone())
+            .client_certificates(clients)
+            .key_log(self.key_log.clone());
         Ok(builder.build().map_err(crate::security::SecurityError::from)?)
     }
 }

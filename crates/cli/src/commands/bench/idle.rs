@@ -77,7 +77,9 @@ async fn open(args: &Args) -> Result<Vec<EchoClient>, Error> {
     while left > 0 {
         let mut opening = tokio::task::JoinSet::new();
         for _ in 0..left.min(AT_ONCE) {
-            let mut builder = ChannelBuilder::new(&args.address).endpoint(&endpoint);
+            let mut builder = ChannelBuilder::new(&args.address)
+                .endpoint(&endpoint)
+                .key_log(crate::key_log::from_env()?);
             if let Some(pin) = pins::find(&args.address) {
                 builder = builder.trust(Trust::key(pin));
             }

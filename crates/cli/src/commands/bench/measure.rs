@@ -114,7 +114,8 @@ pub(super) async fn connect(
     let endpoint = ClientEndpoint::new()
         .map_err(|e| Error::new(Exit::Connect, format!("no UDP socket: {e}")))?;
     endpoint.busy_poll(busy_poll);
-    let mut builder = ChannelBuilder::new(address).endpoint(&endpoint);
+    let mut builder =
+        ChannelBuilder::new(address).endpoint(&endpoint).key_log(crate::key_log::from_env()?);
     if let Some(pin) = pins::find(address) {
         builder = builder.trust(Trust::key(pin));
     }

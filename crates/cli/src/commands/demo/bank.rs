@@ -36,6 +36,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
         .map_err(|e| Error::internal(e.to_string()))?;
     let server = Server::bind(args.listen)
         .identity(identity)
+        .key_log(crate::key_log::from_env()?)
         .service(BankServer::new(bank))
         .start()
         .await

@@ -166,6 +166,7 @@ async fn perform_in(args: &Args, folder: &Path, out: &Output) -> Result<Report, 
         relay.address(),
         site.identity.fingerprint().map_err(|e| Error::internal(e.to_string()))?
     ))
+    .key_log(crate::key_log::from_env()?)
     .wait_for_ready(true)
     .open();
     let connection = tokio::time::timeout(CONNECT, connecting)

@@ -57,6 +57,7 @@ async fn pay(args: &Args) -> Result<Value, Error> {
         .trust(credentials.trust)
         .identity(credentials.identity)
         .server_name(NAME)
+        .key_log(crate::key_log::from_env()?)
         .wait_for_ready(true)
         .journal(journal_of(&args.notes))
         .settled_by_hand()
