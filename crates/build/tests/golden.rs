@@ -56,7 +56,8 @@ fn the_committed_output_is_fresh() {
 fn the_services_in_the_runtime_crate_are_fresh() {
     let config = Config::new().include("proto").include_file("mod.rs").bytes(".stubborn.kv.v1");
     let directory = Path::new("../stubborn/src/generated");
-    let files = ["reflection", "kv", "group"].map(|name| format!("proto/stubborn/{name}.proto"));
+    let files =
+        ["reflection", "kv", "group", "metrics"].map(|name| format!("proto/stubborn/{name}.proto"));
     check(directory, &config, &files.each_ref().map(String::as_str));
 }
 

@@ -61,6 +61,11 @@ impl Source {
     }
 }
 
+/// Whether servers have this service by themselves, for the command line.
+pub(crate) fn is_of_every_server(service: &str) -> bool {
+    ["stubborn.v1.Reflection", "stubborn.metrics.v1.Metrics"].contains(&service)
+}
+
 /// The names of a server's services, in alphabetical order.
 pub(crate) async fn list(channel: &Channel) -> Result<Vec<String>, Error> {
     let reply = ReflectionClient::new(channel.clone()).list_services(ListServicesRequest {}).await;

@@ -20,6 +20,7 @@ use stubborn_core::session::SessionId;
 use stubborn_core::time::Instant;
 
 use crate::driver::{NodeClock, Shared, start_handler};
+use crate::metrics::{Begun, Ending};
 
 /// Messages of clients that a worker of a server has given to its keeper at once; a further one is
 /// pushed back: its client sends it again.
@@ -71,19 +72,16 @@ impl Front {
 
     /// Runs the handler of a call to its end. A panic of the handler is an answer, too.
     pub async fn run(&self, method: MethodId, call: Call<Encoded>) -> Answer {
-        let kind = RequestKind::Numbered;
-        match start_handler(
-            &self.registry,
-            self.node_clock(),
-            &self.clock,
-            None,
-            method,
-            kind,
-            call,
-        ) {
+        let (kind, shared) = (RequestKind::Numbered, &self.shared);
+        let measured = Measured::begin(shared, method);
+        let (node_clock, clock) = (self.node_clock(), &self.clock);
+        let started = start_handler(&self.registry, node_clock, clock, None, method, kind, call);
+        let answer = match started {
             Ok(handler) => handler.await,
             Err(answer) => answer,
-        }
+        };
+        measured.end(Ending::of_answer(&answer));
+        answer
     }
 
     /// The sessions that have a connection to this server.
@@ -102,6 +100,31 @@ impl Front {
 
     fn node_clock(&self) -> NodeClock {
         self.shared.clock
+    }
+}
+
+/// A call that is measured, also if it is dropped.
+struct Measured<'a>(&'a Shared, Option<Begun>);
+
+impl<'a> Measured<'a> {
+    fn begin(shared: &'a Shared, method: MethodId) -> Self {
+        Self(shared, Some(shared.measure(|meters, now| meters.served.begin(method, now))))
+    }
+
+    fn end(mut self, ending: Ending) {
+        self.close(ending);
+    }
+
+    fn close(&mut self, ending: Ending) {
+        if let Some(begun) = self.1.take() {
+            self.0.measure(|meters, now| meters.served.end(begun, now, ending));
+        }
+    }
+}
+
+impl Drop for Measured<'_> {
+    fn drop(&mut self) {
+        self.close(Ending::Abandoned);
     }
 }
 

@@ -25,6 +25,7 @@ pub mod journal;
 pub mod keeper;
 pub mod kv;
 mod macros;
+pub mod metrics;
 pub mod naming;
 pub mod reflection;
 #[cfg(feature = "replica")]
@@ -32,12 +33,14 @@ pub mod replica;
 pub mod reply;
 pub mod security;
 pub mod server;
+pub mod trace;
 
 pub use client::service_config;
 pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
 pub use driver::ChannelStatus;
 pub use journal::{Journal, JournalError};
 pub use keeper::SessionKeeper;
+pub use metrics::MetricsFor;
 #[cfg(feature = "replica")]
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
 pub use security::{Authority, Fingerprint, Identity, KeyLog, SecurityError, Trust};

@@ -43,7 +43,7 @@ async fn describe(args: &Args, link: &Link) -> Result<(String, Value), Error> {
     let services = schema::list(&channel).await;
     let Some(name) = &args.what else {
         let (mut text, mut values) = (String::new(), Vec::new());
-        for service in services?.iter().filter(|s| *s != "stubborn.v1.Reflection") {
+        for service in services?.iter().filter(|s| !schema::is_of_every_server(s)) {
             let schema = args.source.load(&channel, service).await?;
             let service = schema.service(service)?;
             text += &show_service(&schema, &service);

@@ -25,7 +25,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         let listed = schema::list(&link.connection.channel()).await;
         link.close().await;
         let mut services = listed?;
-        services.retain(|service| args.all || service != "stubborn.v1.Reflection");
+        services.retain(|service| args.all || !schema::is_of_every_server(service));
         for service in &services {
             out.line(service.escape_debug());
         }

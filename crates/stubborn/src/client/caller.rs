@@ -36,7 +36,7 @@ impl Caller for NodeCaller {
         let channel = self.0.key;
         let key = self.0.shared().begin(|state, now| {
             let key = state.node.call(now, channel, call.take());
-            state.waiters.insert(key, waker.clone())
+            state.await_call(now, key, &call.method, waker.clone())
         });
         match key {
             Some(key) => Begun::Key(key.to_bits()),
@@ -141,8 +141,14 @@ impl<T: EndOf> Waiting<T> {
         let description = begin.describe();
         let channel = self.open.key;
         let key = self.open.shared().change(|state, now| {
+            let measured = matches!(begin, Begin::Call(_));
             let call = begin.start(&mut state.node, now, channel);
-            (state.waiters.insert(call, waker.clone()), call)
+            let waker = waker.clone();
+            let waiter = match measured {
+                true => state.await_call(now, call, &description.method, waker),
+                false => state.waiters.insert(call, waker, None),
+            };
+            (waiter, call)
         });
         match key {
             Some((key, call)) => {
@@ -212,7 +218,7 @@ impl<T> Drop for Waiting<T> {
 /// Nobody waits any more. What had ended unseen needs no fence, but a number that was reserved
 /// unseen does.
 fn abandon(state: &mut crate::driver::State, now: Instant, channel: ChannelKey, key: WaiterKey) {
-    match state.waiters.remove(key) {
+    match state.forget_waiter(now, key) {
         None => {}
         Some((call, Waiter::Waiting(_))) => state.node.abandon(now, call),
         Some((_, Waiter::Ready(Ended::Reservation(Ok(id))))) => {

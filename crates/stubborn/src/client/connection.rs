@@ -18,6 +18,7 @@ use super::endpoint::ClientEndpoint;
 use super::service_config::{ChannelCounters, EndpointStats};
 use crate::driver::{ChannelState, ChannelStatus, Shared};
 use crate::journal::{Handle, Job, Journal, Opened};
+use crate::metrics::SnapshotReply;
 use crate::security::Fingerprint;
 
 pub use stubborn_core::transport::connection::{EcnState, Stats as ConnectionStats};
@@ -125,6 +126,12 @@ impl Connection {
     pub fn counters(&self) -> ChannelCounters {
         let counters = self.0.shared().look(|state| state.node.channel_counters(self.0.key));
         counters.unwrap_or_default()
+    }
+
+    /// What was counted and measured of the calls and links of all channels that share this one's
+    /// endpoint, at most so many links one by one.
+    pub fn metrics(&self, links: usize) -> SnapshotReply {
+        self.0.endpoint.metrics(links)
     }
 
     /// Who the server proved to be: the digest of its key, and its certificate chain as DER, its own

@@ -12,6 +12,7 @@ use tokio::runtime::{Handle, Id};
 
 use crate::datagram::Socket;
 use crate::driver::{self, Shared, Stage};
+use crate::metrics::{SnapshotReply, Source};
 
 /// A client's socket and the task that drives it. Channels made with clones of it share both; each
 /// channel still has its own connection and session. It ends when the last clone and the last
@@ -21,7 +22,7 @@ use crate::driver::{self, Shared, Stage};
 #[derive(Clone)]
 pub struct ClientEndpoint(Arc<Guard>);
 
-struct Guard(Arc<Shared>);
+struct Guard(Arc<Shared>, Source);
 
 /// One shared endpoint per runtime: an endpoint lives no longer than the runtime that drives it.
 static SHARED: Mutex<Option<HashMap<Id, Weak<Guard>>>> = Mutex::new(None);
@@ -73,6 +74,12 @@ impl ClientEndpoint {
         self.shared().local
     }
 
+    /// What was counted and measured of the calls and links of all channels of this endpoint, at most so
+    /// many links one by one.
+    pub fn metrics(&self, links: usize) -> SnapshotReply {
+        self.0.1.snapshot(links)
+    }
+
     /// Closes every channel of this endpoint, in all its clones, and waits until the servers' leave
     /// was handed to the network. Channels that are dropped before close their sessions.
     pub async fn close(self) {
@@ -103,7 +110,9 @@ impl ClientEndpoint {
 
     fn start(socket: Socket, limits: Limits) -> io::Result<Self> {
         let (shared, _task) = driver::start(socket, limits, None)?;
-        Ok(Self(Arc::new(Guard(shared))))
+        let source = Source::new();
+        source.set_nodes([Arc::downgrade(&shared)]);
+        Ok(Self(Arc::new(Guard(shared, source))))
     }
 }
 

@@ -34,7 +34,7 @@ impl ClientPort {
         let (method, channel) = (call.method.clone(), open.key);
         let begun = open.shared().change(|state, now| {
             let call = state.node.call(now, channel, call);
-            (call, state.waiters.insert(call, Waker::noop().clone()))
+            (call, state.await_call(now, call, &method, Waker::noop().clone()))
         });
         let Some((call, waiter)) = begun else {
             return Err(Description { method, sent: false }.never_sent());
@@ -57,7 +57,7 @@ impl ClientPort {
         };
         let key = self.key();
         self.open.shared().change(|state, now| {
-            state.waiters.remove(waiter);
+            state.forget_waiter(now, waiter);
             state.leave_stream(now, key, |node, now| node.abandon(now, self.call));
         });
     }

@@ -255,7 +255,7 @@ impl Driver {
         let mut node = Node::new(NodeConfig { endpoint }, config, seed);
         node.steer_from(first);
         let socket = Arc::new(socket);
-        let shared = Arc::new(Shared::new(node, clock, Arc::clone(&socket)));
+        let shared = Arc::new(Shared::new(node, clock, Arc::clone(&socket), &registry));
         let kept = keeper.map(|keeper| {
             let front = Front::new(Arc::clone(&shared), registry.clone(), clock.handle());
             let mut tasks = JoinSet::new();
@@ -387,11 +387,9 @@ impl Driver {
         }
         while let Some(event) = state.node.poll_event(now) {
             let woken = match event {
-                Event::Resolved(key, result) => state.waiters.settle(key, Ended::Call(result)),
-                Event::Reserved(key, result) => {
-                    state.waiters.settle(key, Ended::Reservation(result))
-                }
-                Event::Outcome(key, result) => state.waiters.settle(key, Ended::Question(result)),
+                Event::Resolved(key, result) => state.settle_call(now, key, result),
+                Event::Reserved(key, result) => state.settle(key, Ended::Reservation(result)),
+                Event::Outcome(key, result) => state.settle(key, Ended::Question(result)),
                 Event::Channel(key, stubborn_core::node::ChannelEvent::Members(members)) => {
                     members::follow(&mut state, now, &self.shared, key, members);
                     None
@@ -405,11 +403,13 @@ impl Driver {
                 Event::Readable(key) => state.streams.readable(key),
                 Event::Writable(key) => state.streams.writable(key),
                 Event::Request(request) => {
+                    state.meters.served.request(request.key, request.method, now);
                     self.requests.push(request);
                     None
                 }
                 Event::Cancelled(key) => {
                     self.requests.retain(|request| request.key != key);
+                    state.meters.served.cancelled(key, now);
                     state.streams.forget(StreamKey::Request(key));
                     match state.handlers.remove(&key) {
                         Some(handler) => handler.abort(),
@@ -541,6 +541,7 @@ impl Driver {
         let mut state = self.shared.lock();
         let now = self.shared.clock.now();
         for (key, answer) in self.answers.drain(..) {
+            state.meters.served.answered(key, &answer, now);
             state.node.answer(now, key, answer);
             state.streams.forget(StreamKey::Request(key));
         }
@@ -662,6 +663,7 @@ async fn finish(shared: Arc<Shared>, key: RequestKey, handler: Handler) {
     let answer = handler.await;
     shared.change(|state, now| {
         state.handlers.remove(&key);
+        state.meters.served.answered(key, &answer, now);
         state.node.answer(now, key, answer);
         state.streams.forget(StreamKey::Request(key));
     });

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use stubborn_core::node::{
-    ChannelEvent, ChannelKey, JournalEntry, Node, RequestKey, SessionTicket,
+    CallKey, ChannelEvent, ChannelKey, JournalEntry, Node, RequestKey, SessionTicket,
 };
-use stubborn_core::service::{CallError, CallState, IncomingReply};
+use stubborn_core::service::{CallError, CallState, IncomingReply, Method, Registry};
 use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -23,9 +23,10 @@ use tokio::task::AbortHandle;
 use super::clock::NodeClock;
 use super::outgoing::Alone;
 use super::streams::StreamWakers;
-use super::waiters::{WaiterKey, Waiters};
+use super::waiters::{Waiter, WaiterKey, Waiters};
 use crate::datagram::Socket;
 use crate::journal::Job;
+use crate::metrics::{Ending, Meters};
 
 /// A node and everything that hangs on it.
 pub(crate) struct Shared {
@@ -63,6 +64,7 @@ pub(crate) struct State {
     /// What comes for the keeper is pushed back from now on.
     pub(crate) draining: bool,
     pub(crate) streams: StreamWakers,
+    pub(crate) meters: Meters,
     driver: Option<Waker>,
     /// When the driver wakes by itself.
     pub(super) armed: Option<Instant>,
@@ -155,7 +157,12 @@ impl ChannelState {
 }
 
 impl Shared {
-    pub(super) fn new(node: Node, clock: NodeClock, socket: Arc<Socket>) -> Self {
+    pub(super) fn new(
+        node: Node,
+        clock: NodeClock,
+        socket: Arc<Socket>,
+        registry: &Registry,
+    ) -> Self {
         let local = socket.local_addr();
         let state = State {
             node,
@@ -165,6 +172,7 @@ impl Shared {
             commands: 0,
             draining: false,
             streams: StreamWakers::default(),
+            meters: Meters::new(registry),
             driver: None,
             armed: None,
             socket: Some(socket),
@@ -235,6 +243,12 @@ impl Shared {
         if state.ended { None } else { Some(look(&state)) }
     }
 
+    /// Measures something, without changing the node.
+    pub(crate) fn measure<R>(&self, measure: impl FnOnce(&mut Meters, Instant) -> R) -> R {
+        let mut state = self.lock();
+        measure(&mut state.meters, self.clock.now())
+    }
+
     /// What a waiter was told, or `None` and it is woken later.
     pub(crate) fn poll_waiter(&self, key: WaiterKey, waker: &Waker) -> Option<Ended> {
         self.lock().waiters.poll(key, waker).unwrap_or(Some(Ended::Gone))
@@ -271,6 +285,50 @@ impl State {
             Some(known) => known.clone_from(driver),
             none => *none = Some(driver.clone()),
         }
+    }
+
+    /// Waits for the end of a call of this method, which was begun now.
+    pub(crate) fn await_call(
+        &mut self,
+        now: Instant,
+        key: CallKey,
+        method: &Method,
+        waker: Waker,
+    ) -> WaiterKey {
+        let begun = self.meters.called.begin_call(method, now);
+        self.waiters.insert(key, waker, Some(begun))
+    }
+
+    /// Tells who waits for a call how it ended. Returns whom to wake.
+    pub(super) fn settle_call(
+        &mut self,
+        now: Instant,
+        key: CallKey,
+        result: Result<IncomingReply, CallError>,
+    ) -> Option<Waker> {
+        let ending = Ending::of_result(&result);
+        let (waker, begun) = self.waiters.settle(key, Ended::Call(result))?;
+        if let Some(begun) = begun {
+            self.meters.called.end(begun, now, ending);
+        }
+        Some(waker)
+    }
+
+    /// Tells who waits for something else how it ended. Returns whom to wake.
+    pub(super) fn settle(&mut self, key: CallKey, ended: Ended) -> Option<Waker> {
+        self.waiters.settle(key, ended).map(|(waker, _)| waker)
+    }
+
+    /// Nobody waits under this key any more.
+    pub(crate) fn forget_waiter(
+        &mut self,
+        now: Instant,
+        key: WaiterKey,
+    ) -> Option<(CallKey, Waiter)> {
+        if let Some(begun) = self.waiters.take_begun(key) {
+            self.meters.called.end(begun, now, Ending::Abandoned);
+        }
+        self.waiters.remove(key)
     }
 
     /// Whether somebody has changed the node and woken the driver for it.

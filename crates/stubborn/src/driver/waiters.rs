@@ -7,6 +7,7 @@ use std::task::Waker;
 use stubborn_core::node::CallKey;
 
 use super::shared::Ended;
+use crate::metrics::Begun;
 
 /// Whoever waits. Bound: what the node has under way, and what has ended and was not fetched yet.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Waiters {
 struct Entry {
     generation: u32,
     waiter: Option<(CallKey, Waiter)>,
+    /// Of a call: when it began.
+    begun: Option<Begun>,
 }
 
 /// Somebody who waits for the end of a call, reservation or question.
@@ -50,8 +53,13 @@ impl WaiterKey {
 }
 
 impl Waiters {
-    /// Somebody waits for the end of `call`.
-    pub(crate) fn insert(&mut self, call: CallKey, waker: Waker) -> WaiterKey {
+    /// Somebody waits for the end of `call`, which is measured if it was begun.
+    pub(crate) fn insert(
+        &mut self,
+        call: CallKey,
+        waker: Waker,
+        begun: Option<Begun>,
+    ) -> WaiterKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::default());
             u32::try_from(self.entries.len() - 1).expect("calls are bounded far below 2^32")
@@ -67,6 +75,7 @@ impl Waiters {
         }
         let entry = &mut self.entries[index as usize];
         entry.waiter = Some((call, Waiter::Waiting(waker)));
+        entry.begun = begun;
         WaiterKey { index, generation: entry.generation }
     }
 
@@ -92,24 +101,31 @@ impl Waiters {
         }
     }
 
-    /// Tells who waits for the end of `call`, and returns whom to wake. Nobody waits for what was
-    /// abandoned.
-    pub(super) fn settle(&mut self, call: CallKey, ended: Ended) -> Option<Waker> {
+    /// Tells who waits for the end of `call`, and returns whom to wake, and when the call was begun.
+    /// Nobody waits for what was abandoned.
+    pub(super) fn settle(&mut self, call: CallKey, ended: Ended) -> Option<(Waker, Option<Begun>)> {
         let mut index = *self.by_call.get(call.index())?;
         if !self.displaced.is_empty()
             && let Some(displaced) = self.displaced.remove(&call)
         {
             index = displaced;
         }
-        match &mut self.entries.get_mut(index as usize)?.waiter {
+        let Entry { waiter, begun, .. } = self.entries.get_mut(index as usize)?;
+        match waiter {
             Some((own, waiter @ Waiter::Waiting(_))) if *own == call => {
                 match mem::replace(waiter, Waiter::Ready(ended)) {
-                    Waiter::Waiting(waker) => Some(waker),
+                    Waiter::Waiting(waker) => Some((waker, begun.take())),
                     Waiter::Ready(_) => unreachable!("it was waiting a line ago"),
                 }
             }
             _ => None,
         }
+    }
+
+    /// When the call was begun whose end somebody waits for under this key; told once.
+    pub(super) fn take_begun(&mut self, key: WaiterKey) -> Option<Begun> {
+        let entry = self.entries.get_mut(key.index as usize)?;
+        if entry.generation == key.generation { entry.begun.take() } else { None }
     }
 
     /// Nobody waits under this key any more.

@@ -17,6 +17,13 @@ pub mod stubborn {
             include!("stubborn.kv.v1.rs");
         }
     }
+    /// Package `stubborn.metrics`.
+    pub mod metrics {
+        /// Package `stubborn.metrics.v1`.
+        pub mod v1 {
+            include!("stubborn.metrics.v1.rs");
+        }
+    }
     /// Package `stubborn.v1`.
     pub mod v1 {
         include!("stubborn.v1.rs");

@@ -9,18 +9,21 @@ use stubborn_core::time::Instant;
 use stubborn_grpc::door::{Early, Ended, Handlers, Handling};
 
 use crate::driver::{NodeClock, start_handler};
+use crate::metrics::{Begun, Ending, Meter, Source};
 use crate::reply;
 
 pub(super) struct DoorHandlers {
     registry: Registry,
     clock: NodeClock,
     handle: Clock,
+    source: Arc<Source>,
 }
 
 impl DoorHandlers {
-    pub(super) fn new(registry: Registry) -> Self {
+    pub(super) fn new(registry: Registry, source: Arc<Source>) -> Self {
         let clock = NodeClock::start();
-        Self { registry, clock, handle: clock.handle() }
+        *source.door() = Meter::of(&registry);
+        Self { registry, clock, handle: clock.handle(), source }
     }
 }
 
@@ -41,10 +44,18 @@ impl Handlers for DoorHandlers {
         port: Option<Arc<dyn Port>>,
     ) -> Result<Handling, Answer> {
         let (clock, handle) = (self.clock, &self.handle);
-        let handler = start_handler(&self.registry, clock, handle, port, method, kind, call)?;
-        let mut handler = handler.apart();
+        let mut measured = Measured::begin(&self.source, clock, method);
+        let started = start_handler(&self.registry, clock, handle, port, method, kind, call);
+        let mut handler = match started {
+            Ok(handler) => handler.apart(),
+            Err(answer) => {
+                measured.end(Ending::of_answer(&answer));
+                return Err(answer);
+            }
+        };
         Ok(Box::pin(async move {
             let answer = (&mut handler).await;
+            measured.end(Ending::of_answer(&answer));
             let (metadata, compress) = handler.take_beside().into_early();
             Ended { answer, early: Early { metadata, compress } }
         }))
@@ -53,5 +64,31 @@ impl Handlers for DoorHandlers {
     fn early(&self) -> Early {
         let (metadata, compress) = reply::take_early();
         Early { metadata, compress }
+    }
+}
+
+/// A call that is measured, also if it is dropped.
+struct Measured {
+    source: Arc<Source>,
+    clock: NodeClock,
+    begun: Option<Begun>,
+}
+
+impl Measured {
+    fn begin(source: &Arc<Source>, clock: NodeClock, method: MethodId) -> Self {
+        let begun = Some(source.door().begin(method, clock.now()));
+        Self { source: Arc::clone(source), clock, begun }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if let Some(begun) = self.begun.take() {
+            self.source.door().end(begun, self.clock.now(), ending);
+        }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.end(Ending::Abandoned);
     }
 }

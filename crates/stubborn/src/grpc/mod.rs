@@ -172,8 +172,9 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
     };
     let address: SocketAddr = listener.local_addr().map_err(taken)?;
     let name = server.address().to_owned();
+    let source = server.source();
     let mut handle = server.start_at(address).await?;
-    let handlers = Arc::new(DoorHandlers::new(registry));
+    let handlers = Arc::new(DoorHandlers::new(registry, source));
     let config = DoorConfig { security, limits, keys: grpc.keys };
     let door = Door::open(listener, handlers, config).map_err(|e| ServeError::Bind(name, e))?;
     handle.set_door(OpenDoor { door, health: grpc.health });

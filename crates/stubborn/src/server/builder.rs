@@ -19,6 +19,7 @@ use super::share::share;
 use crate::datagram::{Socket, SocketGroup, bind_group};
 use crate::driver::{self, Serving};
 use crate::keeper::SessionKeeper;
+use crate::metrics::{MetricsFor, Source};
 use crate::security::{Identity, KeyLog, Trust};
 
 /// How long a drain waits by default.
@@ -55,6 +56,8 @@ impl Server {
             limits: Limits::default(),
             drain: DRAIN,
             reflection: true,
+            metrics: MetricsFor::default(),
+            source: Arc::new(Source::new()),
             workers: 1,
             kernel_steering: true,
             busy_poll: Duration::ZERO,
@@ -76,6 +79,8 @@ pub struct ServerBuilder {
     limits: Limits,
     drain: Duration,
     reflection: bool,
+    metrics: MetricsFor,
+    source: Arc<Source>,
     workers: usize,
     kernel_steering: bool,
     busy_poll: Duration,
@@ -137,6 +142,13 @@ impl ServerBuilder {
     /// `stubborn ls` and `stubborn call` use. On by default.
     pub fn reflection(mut self, on: bool) -> Self {
         self.reflection = on;
+        self
+    }
+
+    /// Who may ask the server what it counts and measures (`stubborn.metrics.v1.Metrics`), as
+    /// `stubborn top` does. By default callers with a certificate and those on the same machine.
+    pub fn metrics(mut self, who: MetricsFor) -> Self {
+        self.metrics = who;
         self
     }
 
@@ -211,6 +223,7 @@ impl ServerBuilder {
             keeper.set_limits(&self.limits);
         }
         let serving = Serving { config, registry, keeper: self.keeper.clone() };
+        let source = Arc::clone(&self.source);
         let taken = |error| ServeError::Bind(self.address.clone(), error);
         let group =
             bind_group(address, self.worker_count(), self.kernel_steering).map_err(taken)?;
@@ -221,7 +234,7 @@ impl ServerBuilder {
             let (shared, task) =
                 driver::start(socket, self.limits, Some(serving)).map_err(ServeError::Entropy)?;
             shared.set_busy_poll(self.busy_poll);
-            return Ok(ServerHandle::one(shared, task, self.drain));
+            return Ok(ServerHandle::one(shared, task, source, self.drain));
         }
         let limits = share(&self.limits, sockets.len());
         let (group, workers) =
@@ -229,7 +242,7 @@ impl ServerBuilder {
         for worker in &workers {
             worker.shared.set_busy_poll(self.busy_poll);
         }
-        Ok(ServerHandle::several(group, workers, steered, self.drain))
+        Ok(ServerHandle::several(group, workers, steered, source, self.drain))
     }
 
     /// Runs the server until `shutdown` is ready, then drains it: it refuses new sessions, lets
@@ -279,11 +292,17 @@ impl ServerBuilder {
         &self.limits
     }
 
+    #[cfg(feature = "grpc")]
+    pub(crate) fn source(&self) -> Arc<Source> {
+        Arc::clone(&self.source)
+    }
+
     pub(crate) fn registry(&self) -> Result<Registry, ServeError> {
         let mut registry = Registry::new();
         for service in &self.services {
             registry.add(Arc::clone(service))?;
         }
+        crate::metrics::add(&mut registry, &self.source, self.metrics)?;
         if self.reflection {
             crate::reflection::add(&mut registry, [])?;
         }

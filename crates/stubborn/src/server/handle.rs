@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::error::ServeError;
 use crate::driver::{Group, Shared, Stage, Worker};
+use crate::metrics::{SnapshotReply, Source};
 
 /// A server that runs. Dropping it stops the server at once: clients are told, handlers that have
 /// not ended are dropped. [`drain`](Self::drain) is the orderly way.
@@ -20,6 +21,7 @@ pub struct ServerHandle {
     /// Set if there are several workers.
     group: Option<Arc<Group>>,
     steered: bool,
+    source: Arc<Source>,
     drain_timeout: Duration,
     /// Where gRPC is answered.
     #[cfg(feature = "grpc")]
@@ -61,12 +63,19 @@ pub struct DrainReport {
 }
 
 impl ServerHandle {
-    pub(super) fn one(shared: Arc<Shared>, task: JoinHandle<()>, drain_timeout: Duration) -> Self {
+    pub(super) fn one(
+        shared: Arc<Shared>,
+        task: JoinHandle<()>,
+        source: Arc<Source>,
+        drain_timeout: Duration,
+    ) -> Self {
+        source.set_nodes([Arc::downgrade(&shared)]);
         let worker = RunningWorker { shared, end: Some(End::Task(task)) };
         Self {
             workers: vec![worker],
             group: None,
             steered: true,
+            source,
             drain_timeout,
             #[cfg(feature = "grpc")]
             door: None,
@@ -79,9 +88,11 @@ impl ServerHandle {
         group: Arc<Group>,
         workers: Vec<Worker>,
         steered: bool,
+        source: Arc<Source>,
         drain_timeout: Duration,
     ) -> Self {
         assert!(!workers.is_empty(), "a server without workers");
+        source.set_nodes(workers.iter().map(|worker| Arc::downgrade(&worker.shared)));
         let running =
             |Worker { shared, ended }| RunningWorker { shared, end: Some(End::Thread(ended)) };
         let workers = workers.into_iter().map(running).collect();
@@ -89,6 +100,7 @@ impl ServerHandle {
             workers,
             group: Some(group),
             steered,
+            source,
             drain_timeout,
             #[cfg(feature = "grpc")]
             door: None,
@@ -126,6 +138,13 @@ impl ServerHandle {
             }
         };
         self.workers.iter().enumerate().map(stats).collect()
+    }
+
+    /// What the server has counted since it started, what it holds, and its links, at most so many one by
+    /// one. Looks at every connection, under the lock of its worker: not to be asked more often than a
+    /// few times a second where there are tens of thousands.
+    pub fn metrics(&self, links: usize) -> SnapshotReply {
+        self.source.snapshot(links)
     }
 
     /// Ready when the server has ended without being asked to: a worker has panicked, and what it

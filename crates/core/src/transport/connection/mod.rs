@@ -41,7 +41,7 @@ pub use super::receive::Chunk;
 pub use super::send::{MessageId, SendError};
 pub use event::{ConnectionError, ConnectionEvent, UnreliableError};
 use stats::Counters;
-pub use stats::{EcnState, Stats};
+pub use stats::{EcnState, Stats, Traffic};
 
 use close::{CloseReason, State};
 use ids::{LocalIds, RemoteIds, ResetToken};

@@ -76,3 +76,52 @@ pub struct Stats {
     /// Paths validated after a change of address.
     pub migrations: u64,
 }
+
+/// What connections have counted, added up: those there are and those that were. Sizes are bytes of UDP
+/// payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Connections.
+    pub connections: u64,
+    /// Datagrams sent.
+    pub datagrams_sent: u64,
+    /// Datagrams received, authenticated or not.
+    pub datagrams_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Packets received and authenticated.
+    pub packets_received: u64,
+    /// Packets declared lost.
+    pub packets_lost: u64,
+    /// Packets that carried something a second time, probes included.
+    pub packets_resent: u64,
+    /// Packets dropped since they did not authenticate, were duplicates, or had no keys.
+    pub packets_dropped: u64,
+    /// Probe timeouts that fired.
+    pub probe_timeouts: u64,
+    /// Paths validated after a change of address.
+    pub migrations: u64,
+}
+
+impl Traffic {
+    /// Adds a connection.
+    pub(in crate::transport) fn add(&mut self, stats: &Stats) {
+        self.connections += 1;
+        self.datagrams_sent += stats.datagrams_sent;
+        self.datagrams_received += stats.datagrams_received;
+        self.bytes_sent += stats.bytes_sent;
+        self.bytes_received += stats.bytes_received;
+        self.packets_sent += stats.packets_sent;
+        self.packets_received += stats.packets_received;
+        self.packets_lost += stats.packets_lost;
+        self.packets_resent += stats.packets_resent;
+        self.packets_dropped += stats.packets_dropped;
+        self.probe_timeouts += stats.probe_timeouts;
+        self.migrations += stats.migrations;
+    }
+}

@@ -11,7 +11,9 @@ use core::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use super::ConnectionId;
-use super::connection::{Connection, ConnectionEvent, Origin, RoleSetup, Setup, TransportError};
+use super::connection::{
+    Connection, ConnectionEvent, Origin, RoleSetup, Setup, Traffic, TransportError,
+};
 use super::crypto::{ClientTls, ServerTls};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
@@ -280,6 +282,11 @@ impl Endpoint {
     /// Every connection that is not forgotten, in a fixed order.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionHandle> + '_ {
         self.table.iter().map(|slot| self.table.handle_of(slot))
+    }
+
+    /// What all connections have counted since the endpoint was made. Looks at each connection.
+    pub fn traffic(&self) -> Traffic {
+        self.table.traffic()
     }
 
     /// From now on clients are told that this is a replica of a group, whose id is the incarnation.

@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 
 use super::super::ConnectionId;
 use super::super::cid;
-use super::super::connection::{Connection, IdChange};
+use super::super::connection::{Connection, IdChange, Traffic};
 use super::ConnectionHandle;
 use super::timeouts::Timeouts;
 use crate::time::Instant;
@@ -36,6 +36,8 @@ pub(super) struct Table {
     timeouts: Timeouts,
     to_send: VecDeque<u32>,
     to_tell: VecDeque<u32>,
+    /// Of connections that are forgotten.
+    past: Traffic,
 }
 
 fn key(id: &ConnectionId) -> Option<u64> {
@@ -109,6 +111,14 @@ impl Table {
         (0..self.slots.len() as u32).filter(|slot| self.slots[*slot as usize].connection.is_some())
     }
 
+    /// What all connections have counted, also those that are forgotten.
+    pub(super) fn traffic(&self) -> Traffic {
+        let mut all = self.past;
+        let connections = self.slots.iter().filter_map(|slot| slot.connection.as_deref());
+        connections.for_each(|connection| all.add(&connection.stats()));
+        all
+    }
+
     /// A connection changed: it may have something to send or to tell.
     pub(super) fn touch(&mut self, slot: u32) {
         let s = &mut self.slots[slot as usize];
@@ -167,6 +177,7 @@ impl Table {
         let s = &mut self.slots[slot as usize];
         if let Some(connection) = &mut s.connection {
             connection.release_ids();
+            self.past.add(&connection.stats());
         }
         self.apply_id_changes(slot);
         let s = &mut self.slots[slot as usize];

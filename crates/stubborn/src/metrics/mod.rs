@@ -1,0 +1,29 @@
+//! What a process has counted of its calls and measured of its links.
+//!
+//! Every server, channel and replica counts, always: two numbers and a class of a histogram for each
+//! call, with clock readings that are made anyway. [`ServerHandle::metrics`], [`Connection::metrics`] and
+//! [`ReplicaHandle::metrics`] tell it; so does the service `stubborn.metrics.v1.Metrics` of every server
+//! to those that [`MetricsFor`] lets ask, which is where `stubborn top` has it from.
+//!
+//! Methods are bounded by the server's services, at a client by 1,024; links are told one by one up to a
+//! number that the asker chooses, and all together beyond that. `docs/observability.md` lists what there
+//! is.
+//!
+//! [`ServerHandle::metrics`]: crate::ServerHandle::metrics
+//! [`Connection::metrics`]: crate::Connection::metrics
+#![cfg_attr(feature = "replica", doc = "[`ReplicaHandle::metrics`]: crate::ReplicaHandle::metrics")]
+#![cfg_attr(not(feature = "replica"), doc = "[`ReplicaHandle::metrics`]: crate::replica")]
+
+mod histogram;
+mod links;
+mod meter;
+mod service;
+mod source;
+
+pub use crate::generated::stubborn::metrics::v1::*;
+pub use service::MetricsFor;
+
+pub(crate) use links::{held, links};
+pub(crate) use meter::{Begun, Ending, Meter, Meters};
+pub(crate) use service::add;
+pub(crate) use source::{MOST_LINKS, Source, USUAL_LINKS};
