@@ -70,6 +70,9 @@ pub(crate) enum ToServer {
     },
     Maybe(RequestPayload),
     CloseSession,
+    /// To a server that drains: every number that the client has sent in the session is settled, and it
+    /// sends no further one.
+    Left,
     /// A request that opens a stream: `window` is what replies may count before more is granted.
     Stream {
         slot: u32,
@@ -236,6 +239,7 @@ const STALE_READ: u8 = 0x0c;
 const STREAM: u8 = 0x0d;
 const CANCEL_STREAM: u8 = 0x0e;
 const WATCH: u8 = 0x0f;
+const LEFT: u8 = 0x10;
 
 const OPENED: u8 = 0x41;
 const ATTACHED: u8 = 0x42;
@@ -357,6 +361,9 @@ impl ToServer {
             Self::CloseSession => {
                 w.byte(CLOSE_SESSION);
             }
+            Self::Left => {
+                w.byte(LEFT);
+            }
             Self::Stream { slot, sequence, shape, window, payload } => {
                 w.position(STREAM, slot, sequence);
                 w.byte(shape_byte(shape)).varint(window);
@@ -407,6 +414,7 @@ impl ToServer {
             CANCEL_READ => Self::CancelRead { read: r.varint()? },
             MAYBE => Self::Maybe(RequestPayload::decode(&mut r)?),
             CLOSE_SESSION => Self::CloseSession,
+            LEFT => Self::Left,
             STREAM => Self::Stream {
                 slot: r.varint32()?,
                 sequence: r.varint()?,

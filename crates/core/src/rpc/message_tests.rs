@@ -150,6 +150,7 @@ fn to_server() -> impl Strategy<Value = ToServer> {
         }),
         request().prop_map(ToServer::Maybe),
         Just(ToServer::CloseSession),
+        Just(ToServer::Left),
         (position(), shape(), 0..=ID, request()).prop_map(|(at, shape, window, payload)| {
             ToServer::Stream { slot: at.slot, sequence: at.sequence, shape, window, payload }
         }),

@@ -1,5 +1,6 @@
 //! The server half: requests in, answers out, every numbered one through the slot table.
 
+mod drain;
 mod group;
 mod query;
 mod stream;
@@ -31,6 +32,7 @@ use crate::session::{
 use crate::time::{Instant, earliest};
 use crate::transport::endpoint::ConnectionHandle;
 
+use self::drain::Drain;
 use self::group::Group;
 use self::stream::{Place, Streams};
 pub use query::{Finding, IncomingQuery, QueryKey};
@@ -45,8 +47,8 @@ pub(crate) struct Server {
     by_handle: BTreeMap<ConnectionHandle, u64>,
     requests: Arena<Pending>,
     streams: Streams,
-    draining: bool,
-    drained: bool,
+    /// Since it is asked to leave.
+    drain: Option<Drain>,
 }
 
 /// One accepted connection.
@@ -56,6 +58,8 @@ struct Client {
     peer: Arc<Peer>,
     attachment: Option<Attachment>,
     reads: BTreeMap<u64, RequestKey>,
+    /// Said, of a server that drains, that nothing of its session is under way.
+    left: bool,
     outgoing: Outgoing,
 }
 
@@ -99,8 +103,7 @@ impl Server {
             by_handle: BTreeMap::new(),
             requests: Arena::default(),
             streams: Streams::default(),
-            draining: false,
-            drained: false,
+            drain: None,
         }
     }
 
@@ -130,10 +133,11 @@ impl Server {
             peer,
             attachment: None,
             reads: BTreeMap::new(),
+            left: false,
             outgoing: Outgoing::default(),
         });
         self.by_handle.insert(handle, client);
-        if self.draining {
+        if self.drain.is_some() {
             self.send(cx, client, ToClient::Draining);
         }
     }
@@ -242,16 +246,6 @@ impl Server {
         self.check_drained(cx);
     }
 
-    /// No new sessions and calls from now on.
-    pub(crate) fn drain(&mut self, cx: &mut Context<'_>) {
-        self.draining = true;
-        self.desk.sessions.drain();
-        for client in self.clients.keys() {
-            self.send(cx, client, ToClient::Draining);
-        }
-        self.check_drained(cx);
-    }
-
     /// Sets how many slots a session may have; those above are asked back.
     pub(crate) fn limit_slots(&mut self, cx: &mut Context<'_>, limit: u32) {
         for (client, change) in self.desk.sessions.limit_slots(limit) {
@@ -260,12 +254,15 @@ impl Server {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        earliest(self.desk.sessions.next_timeout(), self.streams.next_timeout())
+        let drain = self.drain.as_ref().and_then(Drain::next_timeout);
+        let streams = earliest(self.streams.next_timeout(), drain);
+        earliest(self.desk.sessions.next_timeout(), streams)
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.desk.sessions.expire(cx.now);
         self.streams_due(cx);
+        self.drain_due(cx);
     }
 
     fn message(
@@ -326,6 +323,7 @@ impl Server {
             }
             ToServer::CancelRead { read } => self.cancel_read(cx, client, read),
             ToServer::Maybe(_) => return Err(Violation("a maybe call came as a message")),
+            ToServer::Left => self.left(cx, client),
             ToServer::CloseSession => {
                 let attachment = self.attachment(client)?;
                 if self.desk.refusal(&attachment).is_none() {
@@ -480,7 +478,7 @@ impl Server {
         if state.reads.contains_key(&read) {
             return Err(Violation("a read's id was used twice"));
         }
-        let refuse = if self.draining {
+        let refuse = if self.drain.is_some() {
             Some(NotExecutedReason::Draining)
         } else if state.reads.len() >= cx.limits.reads as usize {
             Some(NotExecutedReason::Overloaded)
@@ -587,15 +585,6 @@ impl Server {
             Err(why) => ToClient::ReadNotExecuted { read, why },
         };
         self.send(cx, client, message);
-    }
-
-    fn check_drained(&mut self, cx: &mut Context<'_>) {
-        let left = self.group.as_ref().is_none_or(Group::is_empty);
-        let done = left && self.desk.sessions.is_drained() && self.requests.len() == 0;
-        if self.draining && !self.drained && done {
-            self.drained = true;
-            cx.events.push_back(Event::Drained);
-        }
     }
 
     fn claim(&self, client: u64, secret: SessionSecret) -> Claim {

@@ -147,6 +147,7 @@ impl SessionCommand {
             | ToServer::Watch { .. }
             | ToServer::CancelRead { .. }
             | ToServer::Part(_)
+            | ToServer::Left
             | ToServer::Maybe(_) => {
                 return Err(ClientMessage::violation("a message that changes no session"));
             }

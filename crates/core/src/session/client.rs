@@ -171,6 +171,21 @@ impl ClientSession {
         self.busy
     }
 
+    /// Whether nothing that the server has seen, or may see, is unsettled. Numbers that were reserved
+    /// and not used may be left.
+    pub fn is_quiet(&self) -> bool {
+        let unused = |slot: &State| match slot {
+            State::Busy(flight) => flight.sent == Sent::Nothing && flight.fence == Fence::None,
+            _ => true,
+        };
+        self.busy == 0 || self.slots.iter().all(|entry| unused(&entry.state))
+    }
+
+    /// Whether the number was reserved, and nobody can have seen it.
+    pub fn is_unused(&self, call: CallId) -> bool {
+        self.progress(call) == Some((Sent::Nothing, false))
+    }
+
     /// Slots that the server granted and that were not given back.
     pub fn held(&self) -> u32 {
         self.held

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use stubborn_core::service::{CallState, Outcome};
 use stubborn_core::time::Duration;
 
-use crate::world::{AGAIN, ECHO, READ, Rules, SLOW, SLOW_READ, World};
+use crate::world::{AGAIN, ECHO, READ, Rules, SERVER, SLOW, SLOW_READ, World};
 
 #[test]
 fn every_call_runs_once_over_a_path_that_loses_and_doubles() {
@@ -154,8 +154,7 @@ fn a_read_that_was_sent_twice_is_not_said_to_be_not_executed_when_one_copy_is_re
     world.rules.cut = true;
     // Past the idle timeout, so that only another connection can go on.
     world.run(40_000);
-    let now = world.now;
-    world.server().drain(now);
+    world.refusing = vec![SERVER];
     world.rules.cut = false;
     let error = world.result_within(read, 5_000).unwrap_err();
     assert_eq!(*error.outcome(), Outcome::Unanswered, "{error}");

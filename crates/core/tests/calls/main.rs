@@ -10,6 +10,7 @@ mod journal;
 mod outcomes;
 mod replicas;
 mod retries;
+mod rolling;
 mod stale;
 mod streams;
 mod workers;

@@ -112,6 +112,8 @@ pub(crate) struct World {
     pub(crate) previous_attempts: Vec<Option<String>>,
     pub(crate) cancelled: usize,
     pub(crate) drained: bool,
+    /// Servers that drained, and may go.
+    pub(crate) drained_at: Vec<usize>,
     /// What the client has asked to be written down.
     pub(crate) journal: Vec<JournalEntry>,
     /// Handlers of streams, of every server.
@@ -174,6 +176,7 @@ impl World {
             previous_attempts: Vec::new(),
             cancelled: 0,
             drained: false,
+            drained_at: Vec::new(),
             journal: Vec::new(),
             handlers: Handlers::default(),
             limits,
@@ -638,7 +641,10 @@ impl World {
                 self.node(host).answer_query(now, query.key, finding);
             }
             Event::Command(command) => self.command(host, command),
-            Event::Drained => self.drained = true,
+            Event::Drained => {
+                self.drained = true;
+                self.drained_at.push(host);
+            }
             Event::Journal(_, entry) => self.journal.push(entry),
         }
     }

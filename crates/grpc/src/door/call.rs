@@ -139,7 +139,9 @@ impl Arriving {
         let Some(method) = method.filter(|method| method.name() == name) else {
             return Err(refuse(Reason::UnknownMethod, format!("the server has no method {name}")));
         };
-        if *caller.door.stage.borrow() > Stage::Open {
+        // While it drains, calls still come on connections whose clients have not been told yet: GOAWAY
+        // promises that those below its last stream run (RFC 9113 §6.8).
+        if *caller.door.stage.borrow() == Stage::Closed {
             return Err(refuse(Reason::Draining, "the server is draining"));
         }
         let Ok(permit) = caller.door.calls.clone().try_acquire_owned() else {

@@ -5,6 +5,7 @@ mod faults;
 mod hostile;
 mod lossy;
 mod probe;
+mod rolling;
 mod scenario;
 mod speed;
 mod spreading;

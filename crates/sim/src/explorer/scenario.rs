@@ -12,6 +12,7 @@ use super::client::{Habits, Worker};
 use super::faults::{Dice, Episode, Fault};
 use super::hostile::Hostile;
 use super::probe::Probe;
+use super::rolling::Rolling;
 use crate::oracle::BOUND;
 use crate::world::{SimCaller, World, millis, secs};
 
@@ -42,7 +43,7 @@ struct ClientPlan {
 /// Runs the scenario of the world's seed.
 pub(super) async fn scenario(world: World) {
     let mut random = world.random();
-    let plan = Plan::draw(&mut random);
+    let plan = Plan::draw(world.seed(), &mut random);
     plan.configure(&world, &mut random);
     for server in &plan.servers {
         let (probe, name) = (world.clone(), server.clone());
@@ -90,9 +91,11 @@ async fn settle(world: &World) {
 }
 
 impl Plan {
-    fn draw(random: &mut Random) -> Self {
-        let servers: Vec<String> =
-            (0..1 + random.below(2)).map(|number| format!("server-{number}")).collect();
+    fn draw(seed: u64, random: &mut Random) -> Self {
+        let mut rolling = Rolling::draw(seed);
+        let several = random.below(2);
+        let count = 1 + several + u64::from(several == 1 && rolling.third);
+        let servers: Vec<String> = (0..count).map(|number| format!("server-{number}")).collect();
         let kept_reply = if random.chance(0.3) { 4_096 } else { 64 << 10 };
         let clients: Vec<ClientPlan> = (0..1 + random.below(4))
             .map(|number| ClientPlan::draw(number, servers.len(), kept_reply, random))
@@ -100,7 +103,9 @@ impl Plan {
         let length = Duration::from_millis(2_000 + random.below(28_000));
         let names: Vec<String> = clients.iter().map(|client| client.name.clone()).collect();
         let mut dice = Dice { random, servers: &servers, clients: &names };
-        let episodes = (0..1 + dice.random.below(8)).map(|_| dice.episode(length)).collect();
+        let mut episodes: Vec<Episode> =
+            (0..1 + dice.random.below(8)).map(|_| dice.episode(length)).collect();
+        episodes.extend(rolling.episodes(&servers, length));
         let wait_for_stragglers = random.chance(0.3);
         let hostile = random.chance(0.5);
         Self { servers, clients, length, episodes, wait_for_stragglers, kept_reply, hostile }

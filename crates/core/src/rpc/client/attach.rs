@@ -258,7 +258,6 @@ impl Client {
         link.attempt.take_if(|attempt| attempt.handle == handle);
         link.retry_at = None;
         link.silent_since = None;
-        link.draining = false;
         link.suspect = false;
         link.share.connected();
         link.backoff = self.channels[channel.0 as usize].config.backoff_min;

@@ -67,8 +67,8 @@ pub(super) struct Link {
     pub(super) silent_since: Option<Instant>,
     /// The least round-trip time of the last connection, which seeds the next one's estimate.
     pub(super) rtt: Option<Duration>,
-    /// The server asks for new calls to go elsewhere.
-    pub(super) draining: bool,
+    /// On this connection the server has asked for new calls to go elsewhere.
+    pub(super) drains: Option<ConnectionHandle>,
     /// The live connection has gone silent: new calls prefer another server.
     pub(super) suspect: bool,
     /// The resolver does not name the address any more, or the channel is closed.
@@ -111,6 +111,8 @@ pub(super) struct Live {
     pub(super) outgoing: Outgoing,
     pub(super) reads: BTreeMap<u64, CallKey>,
     pub(super) queries: BTreeMap<u64, CallKey>,
+    /// The server, which drains, was told that nothing is unsettled and nothing more comes.
+    pub(super) left: bool,
     /// The goodbye, once it is sent.
     pub(super) goodbye: Option<MessageId>,
 }
@@ -153,7 +155,7 @@ impl Link {
             steer: None,
             silent_since: None,
             rtt: None,
-            draining: false,
+            drains: None,
             suspect: false,
             retired: false,
             last_error: Cow::Borrowed(""),
@@ -187,7 +189,7 @@ impl Link {
 
     /// Whether new calls had better use another server.
     pub(super) fn is_shunned(&self) -> bool {
-        self.draining || self.suspect
+        self.is_draining() || self.suspect
     }
 
     /// How often it is looked at while something is unsettled.
@@ -236,6 +238,7 @@ impl Live {
             outgoing: Outgoing::default(),
             reads: BTreeMap::new(),
             queries: BTreeMap::new(),
+            left: false,
             goodbye: None,
         }
     }

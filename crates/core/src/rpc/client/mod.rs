@@ -11,6 +11,7 @@ mod call;
 mod channel;
 mod choose;
 mod deadline;
+mod drain;
 mod follow;
 mod journal;
 mod link;

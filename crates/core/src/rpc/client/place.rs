@@ -120,31 +120,11 @@ impl Client {
         }
     }
 
-    /// If every server that there is asks for new calls to go elsewhere, calls that do not wait for
-    /// another one fail, safely.
-    fn fail_draining(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
-        let channel = &self.channels[key.0 as usize];
-        let draining = |link: &u64| {
-            self.links.get(*link).is_some_and(|link| link.draining && link.live.is_some())
-        };
-        if channel.links.is_empty() || !channel.links.iter().all(draining) {
-            return;
-        }
-        let waiting: Vec<CallKey> = channel.waiting.numbered().collect();
-        for call_key in waiting {
-            let Some(call) = self.calls.get(call_key.0).filter(|call| !call.wait_for_ready) else {
-                continue;
-            };
-            let error = call.not_executed(NotExecutedReason::Draining, "");
-            self.finish(cx, call_key, Err(error));
-        }
-    }
-
     /// The link for new calls: the current one if it is ready, else the first that is.
     fn ready_link(&self, key: ChannelKey) -> Option<u64> {
         let channel = &self.channels[key.0 as usize];
         let usable = |link: &u64| {
-            let found = self.links.get(*link).filter(|link| link.is_ready() && !link.draining);
+            let found = self.links.get(*link).filter(|link| link.is_ready() && !link.is_draining());
             found.is_some().then_some(*link)
         };
         let trusted = |link: &u64| {
@@ -368,6 +348,15 @@ impl Client {
             );
             return self.finish(cx, key, Err(error.with_id(Some(id))));
         };
+        let draining = self.links.get(link).filter(|link| link.is_draining());
+        let session = draining.and_then(|link| link.session.as_ref());
+        if session.is_some_and(|session| session.slots.is_unused(id)) {
+            // Its server was told, or is about to be, that nothing more comes.
+            let why = "the server that its number is of drains: reserve another one";
+            let error = call.not_executed(NotExecutedReason::Draining, why);
+            self.fence_in_background(cx, link, id);
+            return self.finish(cx, key, Err(error.with_id(Some(id))));
+        }
         self.occupy(cx, link, key, id);
         self.after_sending(cx, link);
         self.seek_server(cx, channel);
@@ -519,10 +508,10 @@ impl Client {
     pub(super) fn after_sending(&mut self, cx: &mut Context<'_>, key: u64) {
         self.send_control(cx, key);
         self.send_cancels(cx, key);
+        self.leave_drained(cx, key);
+        let awaited = self.links.get(key).is_some_and(|link| self.is_awaited(link));
         let Some(link) = self.links.get_mut(key) else { return };
         let unsettled = link.has_unsettled();
-        let awaited =
-            link.is_shunned() && !self.channels[link.channel.0 as usize].waiting.is_empty();
         if let Some(live) = &link.live
             && let Some(connection) = cx.endpoint.connection_mut(live.handle)
         {
@@ -578,6 +567,9 @@ impl Client {
         };
         let releases = session.slots.take_releases(RELEASES);
         let more = releases.len() == RELEASES;
+        if !more {
+            link.release_at = None;
+        }
         if !releases.is_empty() {
             let releases = ToServer::Release(releases).encode(cx.buffer);
             live.outgoing.send(cx, live.handle, releases, u64::MAX);
@@ -588,13 +580,18 @@ impl Client {
     }
 
     pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
+        let awaited = self.links.get(key).is_some_and(|link| self.is_awaited(link));
         if let Some(link) = self.links.get_mut(key) {
-            let awaited =
-                link.is_shunned() && !self.channels[link.channel.0 as usize].waiting.is_empty();
             let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted);
             let every = link.check_every();
             link.check_at = (link.has_unsettled() || awaited || greets).then(|| now + every);
         }
+    }
+
+    /// Whether it has to be noticed that a server speaks again, or that one which drains is gone.
+    fn is_awaited(&self, link: &Link) -> bool {
+        let somebody_waits = !self.channels[link.channel.0 as usize].waiting.is_empty();
+        link.is_draining() || link.is_shunned() && somebody_waits
     }
 
     fn remove_placed(&mut self, key: CallKey) {

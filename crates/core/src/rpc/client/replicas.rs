@@ -324,7 +324,7 @@ impl Client {
             self.requeue(live);
         }
         let Some(link) = self.links.get_mut(home) else { return };
-        link.draining = false;
+        link.drains = None;
         if !link.retired {
             let pause = cx.random.jitter(link.backoff);
             link.retry_at.get_or_insert(cx.now + pause);
@@ -341,7 +341,7 @@ impl Client {
             return cx.close(handle, close_code::DONE, "");
         }
         link.standby = Some(Live::new(handle));
-        (link.retry_at, link.silent_since, link.draining) = (None, None, false);
+        (link.retry_at, link.silent_since, link.drains) = (None, None, None);
         link.yielded = false;
         link.backoff = self.channels[link.channel.0 as usize].config.backoff_min;
         if let Some(connection) = cx.endpoint.connection_mut(handle) {
@@ -414,7 +414,7 @@ impl Client {
     /// The connection that stands by at a replica of this group, if something can be sent to it.
     pub(super) fn standby_of(&self, endpoint: &Endpoint, group: u64, key: u64) -> Option<&Live> {
         let link =
-            self.links.get(key).filter(|link| link.group == Some(group) && !link.draining)?;
+            self.links.get(key).filter(|link| link.group == Some(group) && !link.is_draining())?;
         link.standby.as_ref().filter(|standby| !is_silent(endpoint, standby.handle))
     }
 

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::Client;
-use super::call::{Earlier, State, Work};
+use super::call::{State, Work};
 use super::link::Occupant;
 use crate::rpc::assembly::Progress;
 use crate::rpc::context::{Context, close_code};
@@ -107,13 +107,7 @@ impl Client {
             ToClient::Members { version, addresses } => {
                 self.members_changed(cx, key, version, addresses);
             }
-            ToClient::Draining => {
-                if let Some(link) = self.links.get_mut(key) {
-                    // A replica that is cut off from its group says so too, and may be back soon.
-                    link.draining = !link.session.as_ref().is_some_and(|session| session.group);
-                }
-                self.fail_over(cx, key);
-            }
+            ToClient::Draining => self.drains(cx, key, handle),
         }
     }
 
@@ -235,13 +229,10 @@ impl Client {
         call_key: CallKey,
         state: CallState<IncomingReply>,
     ) {
-        if matches!(&state, CallState::NotExecuted(why) if why.reason == NotExecutedReason::Draining)
-            && self.can_move(call_key)
+        if let CallState::NotExecuted(why) = &state
+            && self.move_call(key, call_key, why.reason)
         {
-            if let Some(link) = self.links.get_mut(key) {
-                link.draining = true;
-            }
-            return self.enqueue_again(call_key);
+            return;
         }
         let peer = self.links.get(key).map(|link| link.address);
         let result = outcome_of(state);
@@ -261,16 +252,6 @@ impl Client {
             (result, _) => result,
         };
         self.finish(cx, call_key, result);
-    }
-
-    /// Whether a call that was not executed may go to another server by itself.
-    fn can_move(&self, key: CallKey) -> bool {
-        let Some(call) = self.calls.get(key.0) else { return false };
-        let channel = &self.channels[call.channel.0 as usize];
-        !channel.closed
-            && channel.links.len() > 1
-            && call.earlier == Earlier::CannotHaveRun
-            && call.request().is_some_and(|request| !request.reserved)
     }
 
     pub(super) fn remember(&mut self, link: u64, id: CallId, state: CallState<IncomingReply>) {
@@ -424,6 +405,7 @@ impl Client {
         self.after_answer(key);
         if let Err(outcome) = &result
             && (self.follow_elsewhere(key, call_key, outcome)
+                || self.move_read(key, call_key, outcome)
                 || self.copy_failed(cx, call_key, outcome)
                 || self.try_again(cx, call_key, key, outcome))
         {

@@ -34,6 +34,7 @@ impl Client {
         if release {
             link.release_at = None;
             self.release(cx, key);
+            self.leave_drained(cx, key);
         }
         if expired && !self.ask_another(cx, key) {
             self.fail_attempt(cx, key, "no answer in time".into());

@@ -260,6 +260,7 @@ impl SessionTable {
             | ToServer::Watch { .. }
             | ToServer::CancelRead { .. }
             | ToServer::Part(_)
+            | ToServer::Left
             | ToServer::Maybe(_) => return Err(Violation("a message that changes no session")),
         };
         let parts = verdict.encode(&mut self.buffer);

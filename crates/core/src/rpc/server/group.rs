@@ -210,8 +210,8 @@ impl Server {
                 deadline = payload.deadline.map_or(Deadline::None, Deadline::Left);
                 needs_session(attached)?;
             }
-            // Of a stream that was refused.
-            ToServer::Part(_) => return Ok(()),
+            // Of a stream that was refused. And who leaves a replica takes its session along.
+            ToServer::Part(_) | ToServer::Left => return Ok(()),
             ToServer::Fence { .. }
             | ToServer::Stream { .. }
             | ToServer::CancelStream { .. }

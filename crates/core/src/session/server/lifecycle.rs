@@ -140,6 +140,13 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         Ok(())
     }
 
+    /// Whether the connection of a session ended so short a time ago and its client did not close it:
+    /// it may be about to come back.
+    pub fn was_left_since(&self, now: Instant, ago: crate::time::Duration) -> bool {
+        let recent = now + self.limits.retention.saturating_sub(ago);
+        self.expiries.last().is_some_and(|(at, _)| *at > recent)
+    }
+
     /// When [`Self::expire`] next has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.expiries.first().map(|(at, _)| *at)

@@ -45,7 +45,7 @@ fn stats_of(now: Instant, endpoint: &Endpoint, link: &Link) -> EndpointStats {
 }
 
 fn state_of(now: Instant, endpoint: &Endpoint, link: &Link) -> EndpointState {
-    if link.draining {
+    if link.is_draining() {
         EndpointState::Draining
     } else if link.is_ready() {
         match () {

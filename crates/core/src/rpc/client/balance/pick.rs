@@ -55,7 +55,7 @@ impl Client {
         let alone = channel.links.len() == 1;
         for link_key in &channel.links {
             let Some(link) = self.links.get_mut(*link_key) else { continue };
-            let usable = link.is_ready() && !link.draining && (!link.suspect || alone);
+            let usable = link.is_ready() && !link.is_draining() && (!link.suspect || alone);
             if !usable || except.contains(link_key) || link.outstanding() >= most {
                 continue;
             }
