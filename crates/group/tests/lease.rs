@@ -72,7 +72,7 @@ fn no_read_is_answered_by_an_old_leader_when_there_is_a_new_one() {
             });
             group.run(later % 7);
             group.cut.push(old);
-            for number in 0..400 {
+            for number in 0..500 {
                 let answered = answers_alone(&mut group, old, 1_000 + number);
                 alone += u64::from(answered);
                 let new = group.leader();

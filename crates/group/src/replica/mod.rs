@@ -23,6 +23,7 @@ mod roster;
 mod settings;
 mod state;
 mod submit;
+mod telling;
 mod versions;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -45,6 +46,7 @@ use self::reads::{Answered, Reads};
 use self::restore::Restoring;
 use self::state::State;
 use self::submit::Gathered;
+use self::telling::Telling;
 use self::versions::Supports;
 use crate::replication::{
     Consensus, Durable, Entry, EntryKind, Frame, MemberChange, Members, NodeId, Outgoing, Position,
@@ -82,6 +84,7 @@ pub struct Replica {
     reads: Reads,
     supports: Supports,
     lease: Lease,
+    telling: Telling,
     /// The term and the leader for which commands were sent last.
     seen: (u64, Option<NodeId>),
     /// When the leader last said something, or this replica led.
@@ -156,6 +159,7 @@ impl Replica {
             reads: Reads::new(random.fork()),
             supports: Supports::default(),
             lease: Lease::new(settings.lease, settings.consensus.election, settings.tick),
+            telling: Telling::default(),
             seen: (0, None),
             in_touch: now,
             next_tick: now + settings.tick,
@@ -200,7 +204,7 @@ impl Replica {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&self) -> Instant {
-        self.next_tick
+        self.telling.by().map_or(self.next_tick, |by| by.min(self.next_tick))
     }
 
     /// Lets ticks pass that are due at `now`. One that was slept through passes once.
@@ -404,7 +408,14 @@ impl Replica {
             self.notice_leader();
             self.submit(now);
             self.ask_index(now);
-            let Some(work) = self.consensus.work() else { break };
+            let Some(work) = self.consensus.work() else {
+                let (told, committed) = (self.consensus.told(), self.committed());
+                if self.telling.is_due(now, told, committed) {
+                    self.consensus.tell();
+                    continue;
+                }
+                break;
+            };
             if let Err(fault) = self.carry_out(now, work) {
                 self.fault = Some(fault);
             }
@@ -556,6 +567,7 @@ impl Replica {
                 self.lease.renew(asked);
             }
             if let Some((node, number)) = other {
+                self.telling.is_awaited(read.index);
                 self.outbox.push(node, Message::Index { read: number, index: read.index });
             }
         }

@@ -105,6 +105,7 @@ impl Replica {
         self.proposed.clear();
         self.supports.leader_changed();
         self.lease.end();
+        self.telling.end();
         self.clock.stop();
         if status.role != Role::Leader {
             self.gathered.clear();
@@ -179,6 +180,9 @@ impl Replica {
             return Err(record.items);
         }
         self.stamped = time;
+        if record.items.iter().any(|item| item.origin.life != self.life) {
+            self.telling.is_awaited(self.consensus.status().last.index);
+        }
         self.proposed.extend(record.items.iter().map(|item| item.origin));
         Ok(())
     }
@@ -218,6 +222,7 @@ impl Replica {
     pub(super) fn ask_for(&mut self, now: Instant, from: NodeId, read: u64) {
         if self.lease.holds(now) {
             let index = self.consensus.status().committed;
+            self.telling.is_awaited(index);
             self.outbox.push(from, Message::Index { read, index });
             if self.lease.is_due(now) {
                 self.reads.ask_soon();

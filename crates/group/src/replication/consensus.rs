@@ -151,6 +151,8 @@ pub struct Consensus {
     /// The state of the last snapshot that came, and its place.
     received: Option<(Position, Image)>,
     votes: Votes,
+    /// Up to where this leader has told the others that the log is committed.
+    told: u64,
 }
 
 impl Consensus {
@@ -192,6 +194,7 @@ impl Consensus {
             unneeded: 0,
             received: None,
             votes: Votes::default(),
+            told: 0,
         };
         consensus.draw_timeout();
         Ok(consensus)
@@ -291,6 +294,21 @@ impl Consensus {
         Ok(())
     }
 
+    /// Up to where this leader has told the others that the log is committed. Each frame of entries
+    /// does, and each heartbeat; in between, [`tell`](Self::tell).
+    pub fn told(&self) -> u64 {
+        if self.node.raft.state == StateRole::Leader { self.told } else { u64::MAX }
+    }
+
+    /// Lets a leader tell the others now how far the log is committed.
+    pub fn tell(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader {
+            self.told = raft.raft_log.committed;
+            raft.bcast_append();
+        }
+    }
+
     /// What is to be done next, if anything.
     pub fn work(&mut self) -> Option<Work> {
         if !self.node.has_ready() {
@@ -338,6 +356,7 @@ impl Consensus {
         self.follow_writes(&mut work, &write);
         work.write = write;
         self.note_snapshots(&work.send);
+        self.note_told(&work);
         self.draw_timeout();
         Some(work)
     }
@@ -519,6 +538,17 @@ impl Consensus {
         }
     }
 
+    fn note_told(&mut self, work: &Work) {
+        if self.node.raft.state != StateRole::Leader {
+            self.told = 0;
+        }
+        for Outgoing { frame, .. } in work.send.iter().chain(&work.send_when_written) {
+            if let Frame::Append { committed, .. } = frame {
+                self.told = self.told.max(*committed);
+            }
+        }
+    }
+
     fn note_snapshots(&mut self, sent: &[Outgoing]) {
         for Outgoing { to, frame } in sent {
             if matches!(frame, Frame::Install { .. }) {
@@ -585,6 +615,7 @@ fn config(id: NodeId, settings: &Settings, applied: u64) -> Config {
         pre_vote: true,
         read_only_option: ReadOnlyOption::Safe,
         max_uncommitted_size: settings.uncommitted_bytes,
+        skip_bcast_commit: true, // See `Consensus::tell`.
         ..Config::default()
     }
 }
