@@ -13,6 +13,7 @@
 // Generated stubs name everything by `::stubborn`, also those inside this crate.
 extern crate self as stubborn;
 
+pub mod capture;
 pub mod client;
 pub mod datagram;
 pub mod deadline;

@@ -29,7 +29,7 @@ pub use environment::Environment;
 pub use error::ConfigError;
 pub use identity::{Identity, Roots, key_digest};
 pub use key_log::{KEY_LOG_VARIABLE, KeyLog};
-pub use logged::{LoggedSecrets, SecretKind, keys_of_secret, next_secret};
+pub use logged::{LoggedSecrets, SecretKind, keys_of_initial, keys_of_secret, next_secret};
 pub use rustls;
 pub use self_signed::{SelfSigned, self_signed};
 pub use server::{ClientCertificates, TlsServer, TlsServerBuilder};

@@ -93,6 +93,19 @@ pub fn keys_of_secret(suite: u16, secret: &[u8]) -> Option<DirectionalKeys> {
     Some(keys::of_material(header, Material::new(protection, &key, iv)))
 }
 
+/// The keys of Initial packets, the client's and the server's (RFC 9001 §5.2): everybody can make them
+/// from the destination of the client's first one.
+pub fn keys_of_initial(destination: &[u8]) -> [DirectionalKeys; 2] {
+    const SALT: [u8; 20] = [
+        0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c,
+        0xad, 0xcc, 0xbb, 0x7f, 0x0a,
+    ];
+    let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, &SALT).extract(destination);
+    [&b"client in"[..], b"server in"].map(|label| {
+        keys_of_secret(0x1301, &expand(&prk, label, 32)).expect("a secret as long as its hash")
+    })
+}
+
 /// The secret of the next key phase. The key that masks headers stays the one of the first phase.
 pub fn next_secret(suite: u16, secret: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(expand(&prk(suite, secret)?, b"quic ku", secret.len()))

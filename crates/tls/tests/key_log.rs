@@ -3,10 +3,12 @@
 mod common;
 
 use common::{Authority, pair, shake};
-use stubborn_core::transport::crypto::{DirectionalKeys, PacketKey};
+use stubborn_core::transport::crypto::{DirectionalKeys, InitialCrypto, PacketKey};
+use stubborn_core::transport::{ConnectionId, Side};
+use stubborn_core::wire::VERSION;
 use stubborn_tls::{
-    KeyLog, LoggedSecrets, SecretKind, ServerTrust, TlsClient, TlsServer, keys_of_secret,
-    next_secret,
+    KeyLog, LoggedSecrets, SecretKind, ServerTrust, TlsClient, TlsServer, keys_of_initial,
+    keys_of_secret, next_secret,
 };
 
 fn log_file(name: &str) -> std::path::PathBuf {
@@ -62,6 +64,17 @@ fn the_lines_open_handshake_packets_and_those_of_each_key_phase() {
         secret = next_secret(0x1301, &secret).unwrap().to_vec();
         assert!(opens(&*keys_of_secret(0x1301, &secret).unwrap().packet, &*local));
     }
+}
+
+#[test]
+fn the_keys_of_initial_packets_are_those_of_both_ends() {
+    let (client, _) = pair();
+    let destination = ConnectionId::from([3; 8]);
+    let theirs = client.initial_keys(VERSION, &destination, Side::Client);
+    let [of_client, of_server] = keys_of_initial(&destination);
+    assert!(opens(&*of_client.packet, &*theirs.local.packet));
+    assert!(opens(&*theirs.remote.packet, &*of_server.packet));
+    assert!(masks_alike(&of_server, &theirs.remote));
 }
 
 #[test]

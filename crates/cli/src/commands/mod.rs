@@ -14,6 +14,7 @@ mod members;
 mod new;
 mod node;
 mod outcome;
+mod pcap;
 mod ping;
 mod restore;
 mod sim;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Outcome(outcome::Args),
     Ping(ping::Args),
     Udp(udp::Args),
+    Pcap(pcap::Args),
     Up(up::Args),
     Node(node::Args),
     Status(status::Args),
@@ -66,6 +68,7 @@ impl Command {
             Self::Outcome(args) => outcome::run(args, out),
             Self::Ping(args) => ping::run(args, out),
             Self::Udp(args) => udp::run(args, out),
+            Self::Pcap(args) => pcap::run(args, out),
             Self::Up(args) => up::run(args, out),
             Self::Node(args) => node::run(args, out),
             Self::Status(args) => status::run(args, out),

@@ -315,6 +315,11 @@ impl ProtectedPacket {
         &self.data[self.header.token.clone()]
     }
 
+    /// Bytes of the header up to the packet number.
+    pub fn number_at(&self) -> usize {
+        self.number_at
+    }
+
     /// Bytes of the whole packet.
     pub fn size(&self) -> usize {
         self.data.len()
