@@ -16,6 +16,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod datagram;
+pub mod identity;
 pub mod limits;
 pub mod node;
 pub mod random;

@@ -40,6 +40,18 @@ pub const RELAYED_BURST: u64 = 1 << 20;
 /// without a repetition; a further one is dropped.
 pub const RELAYED_AT_ONCE: usize = 64;
 
+/// The longest SPIFFE id, in bytes (SPIFFE ID §2.3).
+pub const MAX_SPIFFE_ID: usize = 2_048;
+
+/// The longest trust domain of one, in bytes (SPIFFE ID §2.3).
+pub const MAX_TRUST_DOMAIN: usize = 255;
+
+/// DNS names that are kept of a peer's certificate; further ones are left out.
+pub const MAX_DNS_NAMES: usize = 16;
+
+/// The longest of them, in bytes (RFC 1035 §2.3.4); a longer one is left out.
+pub const MAX_DNS_NAME: usize = 253;
+
 /// Bounds that an operator may set. The defaults suit a server with a few gigabytes of memory.
 #[derive(Clone, Debug)]
 pub struct Limits {

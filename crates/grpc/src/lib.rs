@@ -22,7 +22,7 @@ mod outlet;
 mod words;
 
 /// Metadata of a request: its id. Copies with the same id, from the same caller, run once.
-pub const CALL_ID: &str = "stubborn-call-id";
+pub use stubborn_core::service::CALL_ID;
 
 /// Metadata of a status: the call did not run. The value is the reason's number
 /// ([`NotExecutedReason::to_wire`](stubborn_core::session::NotExecutedReason::to_wire)).

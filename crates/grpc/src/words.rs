@@ -129,6 +129,8 @@ pub(crate) fn not_executed_to(why: &NotExecuted) -> tonic::Status {
         Reason::Malformed => tonic::Code::InvalidArgument,
         Reason::Corrupted => tonic::Code::DataLoss,
         Reason::FalseRetry => tonic::Code::FailedPrecondition,
+        Reason::Unauthenticated => tonic::Code::Unauthenticated,
+        Reason::PermissionDenied => tonic::Code::PermissionDenied,
     };
     let mut status = tonic::Status::new(code, why.to_string());
     status.metadata_mut().insert(NOT_EXECUTED, why.reason.to_wire().into());

@@ -15,12 +15,13 @@ use stubborn_core::limits::Limits;
 use stubborn_core::node::{
     ClientMessage, Finding, IncomingQuery, QueryKey, RequestKind, SessionCommand,
 };
-use stubborn_core::service::{Answer, BoxFuture, Call, Clock, Encoded, MethodId, Registry};
+use stubborn_core::service::{Answer, BoxFuture, Call, Clock, Encoded, MethodId};
 use stubborn_core::session::SessionId;
 use stubborn_core::time::Instant;
 
 use crate::driver::{NodeClock, Shared, start_handler};
 use crate::metrics::{Begun, Ending};
+use crate::server::Services;
 
 /// Messages of clients that a worker of a server has given to its keeper at once; a further one is
 /// pushed back: its client sends it again.
@@ -51,13 +52,13 @@ pub trait SessionKeeper: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Front {
     shared: Arc<Shared>,
-    registry: Arc<Registry>,
+    services: Arc<Services>,
     clock: Clock,
 }
 
 impl Front {
-    pub(crate) fn new(shared: Arc<Shared>, registry: Registry, clock: Clock) -> Self {
-        Self { shared, registry: Arc::new(registry), clock }
+    pub(crate) fn new(shared: Arc<Shared>, services: Arc<Services>, clock: Clock) -> Self {
+        Self { shared, services, clock }
     }
 
     /// The time of the server's clock, which is not that of the database.
@@ -75,7 +76,7 @@ impl Front {
         let (kind, shared) = (RequestKind::Numbered, &self.shared);
         let measured = Measured::begin(shared, method);
         let (node_clock, clock) = (self.node_clock(), &self.clock);
-        let started = start_handler(&self.registry, node_clock, clock, None, method, kind, call);
+        let started = start_handler(&self.services, node_clock, clock, None, method, kind, call);
         let answer = match started {
             Ok(handler) => handler.await,
             Err(answer) => answer,

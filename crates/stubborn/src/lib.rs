@@ -45,7 +45,11 @@ pub use metrics::MetricsFor;
 #[cfg(feature = "replica")]
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
 pub use security::{Authority, Fingerprint, Identity, KeyLog, SecurityError, Trust};
-pub use server::{DrainReport, ServeError, Server, ServerBuilder, ServerHandle, WorkerStats};
+pub use server::{
+    DrainReport, Incoming, Permissions, ServeError, Server, ServerBuilder, ServerHandle,
+    WorkerStats,
+};
+pub use stubborn_core::identity::{SpiffeId, SpiffeIdError};
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;
 pub use stubborn_core::service::{

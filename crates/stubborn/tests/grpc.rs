@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use stubborn::grpc::{CALL_ID, Grpc, Health, KeyLimits};
 use stubborn::{
-    Call, CallError, ChannelBuilder, Code, Identity, NotExecutedReason, Outcome, ReplySender,
-    Requests, Server, ServerHandle, Status, reply,
+    Call, CallError, ChannelBuilder, Code, Identity, NotExecutedReason, Outcome, Permissions,
+    ReplySender, Requests, Server, ServerBuilder, ServerHandle, Status, reply,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -159,6 +159,10 @@ struct World {
 
 impl World {
     async fn new(door: Grpc) -> Self {
+        Self::with(door, |server| server).await
+    }
+
+    async fn with(door: Grpc, choose: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let identity = Identity::self_signed(["localhost"]).unwrap();
         let seen = Arc::new(Seen {
             ran: AtomicU64::new(0),
@@ -171,10 +175,8 @@ impl World {
             .identity(identity.clone())
             .service(KindsServer::new(Handlers(seen.clone())))
             .drain_timeout(LIMIT)
-            .grpc(door)
-            .start()
-            .await
-            .unwrap();
+            .grpc(door);
+        let server = choose(server).start().await.unwrap();
         Self { server, identity, seen }
     }
 
@@ -533,4 +535,43 @@ async fn anonymous_callers_are_refused_where_clients_have_to_show_certificates()
     let me = authority.issue_client("me").unwrap();
     let known = soon(health(ChannelBuilder::new(&address).identity(me))).await;
     assert_eq!(known, Some(vec![8, 1]), "it serves");
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_over_grpc_is_told_that_nothing_ran_and_gets_no_kept_reply() {
+    let world = World::with(Grpc::new(), |server| {
+        server.authenticate(|token| (token.len() == 3).then(|| token.to_owned())).authorize(
+            Permissions::new()
+                .allow_subjects("semantics.v1.Kinds", ["ada", "bob"])
+                .allow("semantics.v1.Kinds/Look", |_| false),
+        )
+    });
+    let world = world.await;
+    let client = world.client().await;
+    let call = |token: &str| {
+        let call = client.plain(text("x")).metadata(CALL_ID, "one");
+        if token.is_empty() {
+            call
+        } else {
+            call.metadata("authorization", format!("Bearer {token}"))
+        }
+    };
+    assert_eq!(soon(call("ada")).await.unwrap().text, "1");
+    assert_eq!(soon(call("ada")).await.unwrap().text, "1");
+    for (token, why) in [
+        ("", NotExecutedReason::Unauthenticated),
+        ("guessed", NotExecutedReason::Unauthenticated),
+        ("eve", NotExecutedReason::PermissionDenied),
+    ] {
+        let error = soon(call(token)).await.unwrap_err();
+        assert_eq!(not_executed(&error), Some(why), "{token}");
+    }
+    let look = client.look(text("x")).metadata("authorization", "Bearer ada");
+    let error = soon(look).await.unwrap_err();
+    assert_eq!(not_executed(&error), Some(NotExecutedReason::PermissionDenied));
+    let mut down = soon(client.down(text("x"))).await.unwrap();
+    let error = soon(down.message()).await.unwrap_err();
+    assert_eq!(not_executed(&error), Some(NotExecutedReason::Unauthenticated));
+    assert_eq!(world.ran(), 1);
+    assert_eq!(soon(call("bob")).await.unwrap().text, "2", "its id is not ada's");
 }

@@ -1,9 +1,12 @@
 //! A certificate authority of one's own: for the nodes of a group and those who may call them.
 
+use std::str::FromStr;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
+use stubborn_core::identity::{SpiffeId, SpiffeIdError};
 
 use crate::{ConfigError, Identity, Roots, SelfSigned};
 
@@ -55,11 +58,11 @@ impl Authority {
         Self { issuer: Issuer::new(parameters(&key), key), certificate_pem, key_pem }
     }
 
-    /// Makes a new key and a certificate for these DNS names and IP addresses. The first is the one
-    /// that people read.
+    /// Makes a new key and a certificate for these names: DNS names, IP addresses, and at most one
+    /// SPIFFE id. The first is the one that people read.
     ///
     /// # Errors
-    /// When a name is neither a DNS name nor an IP address.
+    /// When a name is none of these, or there are two SPIFFE ids.
     pub fn issue(
         &self,
         names: impl IntoIterator<Item = impl Into<String>>,
@@ -67,7 +70,17 @@ impl Authority {
     ) -> Result<SelfSigned, ConfigError> {
         let names: Vec<String> = names.into_iter().map(Into::into).collect();
         let common_name = names.first().cloned().unwrap_or_default();
+        let (uris, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|n| n.contains("://"));
+        if uris.len() > 1 {
+            return Err(ConfigError::Unusable("a certificate has one SPIFFE id at most".into()));
+        }
         let mut wanted = CertificateParams::new(names).map_err(unusable)?;
+        for uri in uris {
+            let wrong = |why: SpiffeIdError| ConfigError::Unusable(format!("{uri}: {why}"));
+            let id = SpiffeId::from_str(&uri).map_err(wrong)?;
+            let name = id.as_str().try_into().map_err(unusable)?;
+            wanted.subject_alt_names.push(SanType::URI(name));
+        }
         wanted.distinguished_name = DistinguishedName::new();
         wanted.distinguished_name.push(DnType::CommonName, common_name);
         wanted.use_authority_key_identifier_extension = true;

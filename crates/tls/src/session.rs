@@ -8,7 +8,7 @@ use stubborn_core::transport::crypto::{
 use stubborn_core::transport::{Code, TransportError};
 
 use crate::error::transport_error;
-use crate::{key_digest, keys};
+use crate::{keys, peer_identity};
 
 pub(crate) struct Session {
     /// Ten times the size of all the rest. A server drops it when the handshake is complete: no client
@@ -94,10 +94,7 @@ impl TlsSession for Session {
         if self.is_handshaking() {
             return None;
         }
-        let certificates = self.state()?.peer_certificates()?;
-        let key_digest = key_digest(certificates.first()?)?;
-        let certificates = certificates.iter().map(|c| c.to_vec()).collect();
-        Some(PeerIdentity { key_digest, certificates })
+        peer_identity(self.state()?.peer_certificates()?)
     }
 
     fn on_complete(&mut self) {

@@ -124,9 +124,13 @@ impl Server {
     /// A client's handshake is done.
     pub(crate) fn connected(&mut self, cx: &mut Context<'_>, handle: ConnectionHandle) {
         let Some(connection) = cx.endpoint.connection(handle) else { return };
+        let identity = connection.peer_identity();
         let peer = Arc::new(Peer {
             address: Some(connection.remote_address()),
-            identity: connection.peer_identity().map(|identity| identity.key_digest),
+            identity: identity.map(|identity| identity.key_digest),
+            owner: identity.map(|identity| identity.owner),
+            names: identity.map(|identity| identity.names.clone()).unwrap_or_default(),
+            subject: None,
         });
         let client = self.clients.insert(Client {
             handle,
@@ -588,7 +592,7 @@ impl Server {
     }
 
     fn claim(&self, client: u64, secret: SessionSecret) -> Claim {
-        let certificate = self.clients.get(client).and_then(|client| client.peer.identity);
+        let certificate = self.clients.get(client).and_then(|client| client.peer.owner());
         Claim { certificate, secret }
     }
 
@@ -602,7 +606,7 @@ impl Server {
     /// The connection, as sessions know it.
     fn caller(&self, client: u64) -> Option<Caller<u64>> {
         let peer = &self.clients.get(client)?.peer;
-        Some(Caller { connection: client, identity: peer.identity, address: peer.address?.ip() })
+        Some(Caller { connection: client, identity: peer.owner(), address: peer.address?.ip() })
     }
 
     fn set_attachment(&mut self, client: u64, attachment: Option<Attachment>) {

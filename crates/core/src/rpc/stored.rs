@@ -108,7 +108,7 @@ impl SessionCommand {
                 Asked::Open { nonce, slots, secret: secret.ok_or(ClientMessage::violation(none))? }
             }
             ToServer::Attach { session, secret, succession } => {
-                let claim = Claim { certificate: self.peer.identity, secret };
+                let claim = Claim { certificate: self.peer.owner(), secret };
                 Asked::Attach { session, claim, succession }
             }
             ToServer::Request { slot, sequence, payload } => {

@@ -13,7 +13,7 @@ fn command(attached: bool, message: ToServer) -> SessionCommand {
     SessionCommand {
         client: 1,
         attached: attached.then_some(Attaching { session: SESSION, epoch: 4 }),
-        peer: Arc::new(Peer { address: Some("1.2.3.4:5".parse().unwrap()), identity: None }),
+        peer: Arc::new(Peer { address: Some("1.2.3.4:5".parse().unwrap()), ..Peer::default() }),
         fresh_secret: None,
         deadline: Deadline::Left(Duration::from_secs(2)),
         said: Said::Message(join(message.encode(&mut MessageBuffer::default()))),

@@ -21,6 +21,10 @@ type Pairs = Vec<(String, Vec<u8>)>;
 /// The most bytes of keys and values, each pair counted with 4 more, that a message may carry.
 pub const MAX_METADATA: usize = 16 << 10;
 
+/// The key under which a unary call names itself, so that a copy of it runs once: a call of a gRPC
+/// client that may be sent again, or one that a handler makes and may make again.
+pub const CALL_ID: &str = "stubborn-call-id";
+
 /// Why a pair was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetadataError {

@@ -23,7 +23,7 @@ pub use client::{
 pub use encoded::{DecodeError, Encoded};
 pub use image::{Image, Piece, Pieces};
 pub use machine::{Applied, FIRST_VERSION, Machine, Machines, RestoreError, Unsupported};
-pub use metadata::{MAX_METADATA, Metadata, MetadataError};
+pub use metadata::{CALL_ID, MAX_METADATA, Metadata, MetadataError};
 pub use method::{Method, MethodId, Semantics, ServiceDescriptor, Shape};
 pub(crate) use outcome::text;
 pub use outcome::{CallError, CallState, NotExecuted, Outcome};

@@ -13,7 +13,8 @@ use super::method::{ServiceDescriptor, Shape};
 use super::outcome::NotExecuted;
 use super::status::Status;
 use super::stream::Port;
-use crate::session::{CallId, NotExecutedReason};
+use crate::identity::{CertifiedNames, SpiffeId};
+use crate::session::{CallId, KeyAccount, NotExecutedReason};
 use crate::time::{Duration, Instant};
 
 /// A request as a handler receives it: the message and what is known of the call.
@@ -47,6 +48,11 @@ impl<T> Call<T> {
     /// What is known of the call.
     pub fn context(&self) -> &CallContext {
         &self.context
+    }
+
+    /// The same, to be changed by what stands before a handler.
+    pub fn context_mut(&mut self) -> &mut CallContext {
+        &mut self.context
     }
 
     /// Gives the call the clock of the node that it came to: what a driver does before it hands the
@@ -93,6 +99,30 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// SHA-256 of the public key of the certificate that it proved to own; `None` if anonymous.
     pub identity: Option<[u8; 32]>,
+    /// What its sessions belong to, if it has shown a certificate: see [`Peer::owner`].
+    pub owner: Option<[u8; 32]>,
+    /// The names in that certificate.
+    pub names: CertifiedNames,
+    /// Whom the call's token is of, as the server's authenticator says; `None` without a token.
+    pub subject: Option<Arc<str>>,
+}
+
+impl Peer {
+    /// What sessions belong to: a digest of the SPIFFE id of its certificate, so that they survive a
+    /// new key; without such an id that of the key; `None` if anonymous.
+    pub fn owner(&self) -> Option<[u8; 32]> {
+        self.owner.or(self.identity)
+    }
+
+    /// Whose keys its calls have.
+    pub fn key_account(&self) -> KeyAccount {
+        KeyAccount { owner: self.owner(), subject: self.subject.clone() }
+    }
+
+    /// The SPIFFE id that it has proved.
+    pub fn spiffe(&self) -> Option<&SpiffeId> {
+        self.names.spiffe()
+    }
 }
 
 /// A handle to a node's clock, which may be virtual. The default one stands at zero, for tests of

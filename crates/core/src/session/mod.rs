@@ -13,6 +13,7 @@
 mod client;
 mod exchange;
 mod incarnation;
+mod keys;
 #[cfg(test)]
 mod model;
 mod outcome;
@@ -26,6 +27,7 @@ use core::str::FromStr;
 pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, JournalSlot, Reconciled, Sent};
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition, Succession};
 pub use incarnation::{same_process, worker_incarnation};
+pub use keys::{Begin, KeyAccount, KeyLimits, KeyedEnd, Keys, LONGEST_KEY, Ticket};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
 pub use races::Races;
 pub use server::{

@@ -28,10 +28,14 @@ pub enum NotExecutedReason {
     FalseRetry,
     /// The request is larger than one of the two sides takes.
     TooLarge,
+    /// The server does not know who calls: no token came, or one that it does not accept.
+    Unauthenticated,
+    /// The server knows who calls, and does not let them.
+    PermissionDenied,
 }
 
 impl NotExecutedReason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Fenced,
         Self::Deadline,
         Self::Cancelled,
@@ -43,6 +47,8 @@ impl NotExecutedReason {
         Self::NeverSent,
         Self::FalseRetry,
         Self::TooLarge,
+        Self::Unauthenticated,
+        Self::PermissionDenied,
     ];
 
     /// The number on the wire.
@@ -59,6 +65,8 @@ impl NotExecutedReason {
             Self::NeverSent => 8,
             Self::FalseRetry => 9,
             Self::TooLarge => 10,
+            Self::Unauthenticated => 11,
+            Self::PermissionDenied => 12,
         }
     }
 
@@ -83,6 +91,8 @@ impl fmt::Display for NotExecutedReason {
             Self::NeverSent => "part of the request was never sent",
             Self::FalseRetry => "its number is taken by another request",
             Self::TooLarge => "the request is too large",
+            Self::Unauthenticated => "the server does not know who calls",
+            Self::PermissionDenied => "the caller may not call this",
         })
     }
 }
@@ -280,7 +290,7 @@ mod tests {
         for refusal in Refusal::ALL {
             assert_eq!(Refusal::from_wire(refusal.to_wire()), Some(refusal));
         }
-        assert_eq!(NotExecutedReason::from_wire(11), None);
+        assert_eq!(NotExecutedReason::from_wire(13), None);
         assert_eq!(Refusal::from_wire(u64::MAX), None);
     }
 

@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{ConnectionId, Side, TransportError};
+use crate::identity::CertifiedNames;
 
 pub use crate::wire::protection::{DirectionalKeys, HeaderKey, Keys, OpenError, PacketKey};
 
@@ -28,9 +29,14 @@ pub enum KeyChange {
 /// Who the peer proved to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// SHA-256 of the subject public key info of the peer's certificate: the identity that sessions
-    /// belong to. It stays the same when a certificate is renewed with the same key.
+    /// SHA-256 of the subject public key info of the peer's certificate. It stays the same when a
+    /// certificate is renewed with the same key.
     pub key_digest: [u8; 32],
+    /// What sessions belong to: the same for every certificate of one SPIFFE id, whatever its key;
+    /// without such an id the digest of the key.
+    pub owner: [u8; 32],
+    /// The names that the certificate bears.
+    pub names: CertifiedNames,
     /// The certificate chain, DER, the peer's own certificate first; for display.
     pub certificates: Vec<Vec<u8>>,
 }

@@ -13,7 +13,9 @@ use stubborn_core::service::{
     Answer, Call, CallContext, Code, Encoded, Metadata, Method, MethodId, NotExecuted, Peer,
     RequestKind, Semantics, Shape, Status,
 };
-use stubborn_core::session::NotExecutedReason as Reason;
+use stubborn_core::session::{
+    Begin, KeyedEnd, Keys, LONGEST_KEY, NotExecutedReason as Reason, Ticket,
+};
 use stubborn_rope::Rope;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -25,7 +27,6 @@ use tonic::codec::{CompressionEncoding, EncodeBody, SingleMessageCompressionOver
 use tonic::metadata::MetadataMap;
 
 use super::intake::{Intake, Watched};
-use super::keys::{self, Account, Begin, Kept};
 use super::port::DoorPort;
 use super::{Inner, Stage};
 use crate::codec::RawCodec;
@@ -49,13 +50,14 @@ impl Ended {
     pub fn of(answer: Answer) -> Self {
         Self { answer, early: Early::default() }
     }
+}
 
-    pub(super) fn ran(&self) -> bool {
+impl KeyedEnd for Ended {
+    fn ran(&self) -> bool {
         !matches!(self.answer, Answer::NotExecuted(_))
     }
 
-    /// Bytes that keeping it takes.
-    pub(super) fn size(&self) -> usize {
+    fn size(&self) -> usize {
         let beside = self.early.metadata.size();
         beside
             + match &self.answer {
@@ -67,11 +69,21 @@ impl Ended {
             }
     }
 
-    /// What is kept of an end that is too large.
-    pub(super) fn without_reply(&self) -> Self {
+    fn without_reply(&self) -> Self {
         let why = "it ran, once; its reply was too large to be kept for a copy of the call";
         Self::of(Answer::Status(Status::new(Code::DataLoss, why)))
     }
+}
+
+/// The end of a call with a key, for its copies: none while it runs.
+pub(super) type Copies = watch::Receiver<Kept>;
+
+type Kept = Option<Arc<Ended>>;
+
+/// The right to run a call with a key, and where its copies wait.
+struct Keyed {
+    ticket: Ticket,
+    done: watch::Sender<Kept>,
 }
 
 /// What a connection is to its calls.
@@ -109,6 +121,7 @@ where
 struct Arriving {
     caller: Caller,
     method: &'static Method,
+    peer: Arc<Peer>,
     metadata: Metadata,
     deadline: Option<Instant>,
     requests: Streaming<Bytes>,
@@ -157,11 +170,15 @@ impl Arriving {
             // For handlers that want to know; too much metadata leaves it out.
             let _ = metadata.insert("grpc-encoding", "gzip");
         }
+        let peer = caller.peer.clone();
+        let mut context = CallContext { peer, metadata, ..CallContext::default() };
+        caller.door.handlers.admit(method, &mut context).map_err(|answer| failure(&answer))?;
+        let CallContext { peer, metadata, .. } = context;
         let intake = Intake::new(&caller.door.budget);
         let body = Watched::new(body, intake.clone());
         let largest = usize::try_from(caller.door.limits.message).unwrap_or(usize::MAX);
         let requests = Streaming::new_request(RawCodec, body, encodings.request, Some(largest));
-        Ok(Self { caller, method, metadata, deadline, requests, intake, encodings, permit })
+        Ok(Self { caller, method, peer, metadata, deadline, requests, intake, encodings, permit })
     }
 
     async fn answer(self) -> http::Response<Body> {
@@ -197,8 +214,8 @@ impl Arriving {
     fn key(&self) -> Result<Option<String>, Failure> {
         let Some(key) = self.metadata.get_str(CALL_ID) else { return Ok(None) };
         let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-        if key.is_empty() || key.len() > keys::LONGEST || !visible {
-            let why = format!("{CALL_ID} is 1 to {} visible ASCII characters", keys::LONGEST);
+        if key.is_empty() || key.len() > LONGEST_KEY || !visible {
+            let why = format!("{CALL_ID} is 1 to {} visible ASCII characters", LONGEST_KEY);
             return Err(refuse(Reason::Malformed, why));
         }
         if self.method.shape() != Shape::Unary {
@@ -229,12 +246,13 @@ impl Arriving {
     /// Begins the call unless it has begun before.
     fn run_once(self, request: Encoded, key: &str) -> Result<Running, Failure> {
         let door = self.caller.door.clone();
-        let peer = &self.caller.peer;
-        let account = peer.identity.map_or(Account::Anonymous, Account::Identity);
-        let address = peer.address.map(|address| address.ip());
+        let (account, address) = (self.peer.key_account(), self.peer.address);
+        let address = address.map(|address| address.ip());
         let now = door.handlers.now();
-        match door.keys().begin(now, account, address, key, request.digest) {
-            Begin::Run(ticket) => Ok(self.run(request, Some(ticket))),
+        let (done, copies) = watch::channel(None);
+        let begun = door.keys().begin(now, account, address, key, request.digest, copies);
+        match begun {
+            Begin::Run(ticket) => Ok(self.run(request, Some(Keyed { ticket, done }))),
             Begin::Known(ended) => Ok(Box::pin(std::future::ready(Ok(ended)))),
             Begin::Wait(done) => Ok(Box::pin(end_of(done))),
             Begin::Other => Err(refuse(
@@ -248,7 +266,7 @@ impl Arriving {
     }
 
     /// Starts the handler. A call with side effects runs to its end, whatever becomes of its caller.
-    fn run(self, request: Encoded, ticket: Option<keys::Ticket>) -> Running {
+    fn run(self, request: Encoded, keyed: Option<Keyed>) -> Running {
         let (method, door) = (self.method, self.caller.door.clone());
         let context = self.context();
         let handlers = door.handlers.clone();
@@ -261,8 +279,10 @@ impl Arriving {
                 Ok(handler) => handler.await,
                 Err(answer) => Ended::of(answer),
             });
-            if let Some(ticket) = ticket {
-                door.keys().finish(door.handlers.now(), ticket, ended.clone());
+            if let Some(Keyed { ticket, done }) = keyed {
+                door.keys().finish(door.handlers.now(), ticket, &ended);
+                // Who waits gets the whole reply.
+                done.send_replace(Some(ended.clone()));
             }
             // Nobody waits: it has ended all the same.
             let _ = done.send(ended);
@@ -281,7 +301,7 @@ impl Arriving {
         let left = |at: Instant| at.saturating_duration_since(Instant::now());
         CallContext {
             id: None,
-            peer: self.caller.peer.clone(),
+            peer: self.peer.clone(),
             metadata: self.metadata.clone(),
             deadline: self.deadline.map(|at| handlers.now() + left(at)),
             ..CallContext::default()
@@ -339,7 +359,7 @@ impl Arriving {
 type Running = Pin<Box<dyn Future<Output = Result<Arc<Ended>, Failure>> + Send>>;
 
 /// The end of a call that another one is a copy of.
-async fn end_of(mut done: watch::Receiver<Kept>) -> Result<Arc<Ended>, Failure> {
+async fn end_of(mut done: Copies) -> Result<Arc<Ended>, Failure> {
     let ended = done.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
     ended.ok_or_else(stopped)
 }
@@ -543,7 +563,7 @@ async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Out
 }
 
 impl Inner {
-    pub(super) fn keys(&self) -> std::sync::MutexGuard<'_, keys::Keys> {
+    pub(super) fn keys(&self) -> std::sync::MutexGuard<'_, Keys<Copies, Arc<Ended>>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

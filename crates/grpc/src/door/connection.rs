@@ -10,7 +10,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use stubborn_core::service::Peer;
-use stubborn_tls::{key_digest, rustls::ServerConfig};
+use stubborn_tls::{peer_identity, rustls::ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -79,14 +79,17 @@ async fn connection(
         _ = stage.wait_for(|stage| *stage > Stage::Open) => return Ok(()),
     };
     let Some(config) = config else {
-        let peer = Peer { address: Some(peer), identity: None };
+        let peer = Peer { address: Some(peer), ..Peer::default() };
         return http(stream, peer, door).await;
     };
     let secured = TlsAcceptor::from(config).accept(stream);
     let secured = tokio::time::timeout(HANDSHAKE, secured).await??;
-    let certificate = secured.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity = certificate.and_then(|certificate| key_digest(certificate));
-    http(secured, Peer { address: Some(peer), identity }, door).await
+    let mut peer = Peer { address: Some(peer), ..Peer::default() };
+    if let Some(shown) = secured.get_ref().1.peer_certificates().and_then(peer_identity) {
+        (peer.identity, peer.owner) = (Some(shown.key_digest), Some(shown.owner));
+        peer.names = shown.names;
+    }
+    http(secured, peer, door).await
 }
 
 /// The configuration of TLS for a connection; `None` if it is to be plain.

@@ -11,7 +11,6 @@
 mod call;
 mod connection;
 mod intake;
-mod keys;
 mod port;
 
 use std::future::Future;
@@ -21,7 +20,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use stubborn_core::limits::Limits;
-use stubborn_core::service::{Answer, Call, Encoded, Method, MethodId, Port, RequestKind};
+use stubborn_core::service::{
+    Answer, Call, CallContext, Encoded, Method, MethodId, Port, RequestKind,
+};
+use stubborn_core::session::Keys;
 use stubborn_core::time::Instant;
 use stubborn_tls::rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -30,11 +32,11 @@ use tokio::task::AbortHandle;
 
 pub use crate::outlet::Early;
 pub use call::Ended;
-pub use keys::KeyLimits;
+pub use stubborn_core::session::KeyLimits;
 
+use call::Copies;
 use connection::accept;
 use intake::Budget;
-use keys::Keys;
 
 /// The application protocol of gRPC (ALPN).
 pub const ALPN: &[u8] = b"h2";
@@ -53,7 +55,13 @@ pub trait Handlers: Send + Sync + 'static {
     /// The time, on the clock that deadlines of calls are told by.
     fn now(&self) -> Instant;
 
-    /// Starts a handler; of a stream with its `port`. It answers also when it panics.
+    /// Looks who calls, before anything is done for the call. The context then says so.
+    ///
+    /// # Errors
+    /// The answer, if they may not.
+    fn admit(&self, method: &'static Method, context: &mut CallContext) -> Result<(), Answer>;
+
+    /// Starts the handler of a call that was admitted; of a stream with its `port`. It answers also when it panics.
     ///
     /// # Errors
     /// The answer, if no handler is started.
@@ -115,7 +123,7 @@ enum Stage {
 struct Inner {
     handlers: Arc<dyn Handlers>,
     limits: Limits,
-    keys: Mutex<Keys>,
+    keys: Mutex<Keys<Copies, Arc<Ended>>>,
     budget: Arc<Budget>,
     calls: Arc<Semaphore>,
     stage: watch::Receiver<Stage>,

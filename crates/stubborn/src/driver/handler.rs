@@ -9,13 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use stubborn_core::node::RequestKind;
-use stubborn_core::service::{
-    Answer, Call, Clock, Encoded, Handling, MethodId, Port, Registry, Status,
-};
+use stubborn_core::service::{Answer, Call, Clock, Encoded, Handling, MethodId, Port, Status};
 
 use super::clock::NodeClock;
 use crate::deadline;
 use crate::reply::{self, Beside};
+use crate::server::Services;
 
 /// A handler that was started.
 pub(crate) struct Handler {
@@ -45,7 +44,7 @@ impl Handler {
 /// # Errors
 /// The answer, if no handler is started or it panics at once.
 pub(crate) fn start(
-    registry: &Registry,
+    services: &Arc<Services>,
     clock: NodeClock,
     handle: &Clock,
     port: Option<Arc<dyn Port>>,
@@ -56,12 +55,7 @@ pub(crate) fn start(
     call.set_clock(handle.clone());
     let deadline = call.context().deadline.and_then(|at| clock.to_std(at));
     let dispatched = deadline::enter(deadline, || {
-        catch_unwind(AssertUnwindSafe(|| match (kind, port) {
-            (RequestKind::Stream(shape), Some(port)) => {
-                registry.dispatch_stream(method, shape, call, port)
-            }
-            (kind, _) => registry.dispatch(method, kind, call),
-        }))
+        catch_unwind(AssertUnwindSafe(|| services.start(method, kind, call, port)))
     });
     let handling = dispatched.map_err(panicked)??;
     Ok(Handler { handling: Some(handling), deadline, beside: None, early: true })

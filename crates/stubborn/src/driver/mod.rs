@@ -32,7 +32,7 @@ use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
     ServerConfig, SessionCommand, StreamKey,
 };
-use stubborn_core::service::{Answer, Clock, Port, Registry};
+use stubborn_core::service::{Answer, Clock, Port};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -54,6 +54,7 @@ pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
 use crate::keeper::{COMMANDS, Front, SessionKeeper};
+use crate::server::Services;
 use handler::Handler;
 use tasks::Tasks;
 #[cfg(not(feature = "replica"))]
@@ -85,7 +86,7 @@ const PUSH_BACK: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Serving {
     pub(crate) config: ServerConfig,
-    pub(crate) registry: Registry,
+    pub(crate) services: Arc<Services>,
     /// Set if sessions are not in the node.
     pub(crate) keeper: Option<Arc<dyn SessionKeeper>>,
 }
@@ -104,7 +105,7 @@ pub(crate) fn start(
 /// The task that drives a node. It alone touches the socket; when it is dropped, the node is over.
 struct Driver {
     shared: Arc<Shared>,
-    registry: Registry,
+    services: Arc<Services>,
     socket: Arc<Socket>,
     buffers: ReceiveBuffers,
     /// Datagrams between the socket and the node; empty between polls.
@@ -245,26 +246,26 @@ impl Driver {
             ..EndpointConfig::default()
         };
         let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        let (mut config, mut registry, mut keeper) = (None, Registry::default(), None);
+        let (mut config, mut services, mut keeper) = (None, Arc::default(), None);
         if let Some(serving) = server {
             config = Some(serving.config);
-            registry = serving.registry;
+            services = serving.services;
             keeper = serving.keeper;
         }
         let first = next_steer(seed[0]);
         let mut node = Node::new(NodeConfig { endpoint }, config, seed);
         node.steer_from(first);
         let socket = Arc::new(socket);
-        let shared = Arc::new(Shared::new(node, clock, Arc::clone(&socket), &registry));
+        let shared = Arc::new(Shared::new(node, clock, Arc::clone(&socket), services.registry()));
         let kept = keeper.map(|keeper| {
-            let front = Front::new(Arc::clone(&shared), registry.clone(), clock.handle());
+            let front = Front::new(Arc::clone(&shared), Arc::clone(&services), clock.handle());
             let mut tasks = JoinSet::new();
             tasks.spawn(keeper.keep(front.clone()));
             Kept { keeper, front, commands: Vec::new(), tasks }
         });
         Ok(Self {
             shared,
-            registry,
+            services,
             socket,
             buffers: ReceiveBuffers::new(BATCH),
             received: Vec::new(),
@@ -507,7 +508,7 @@ impl Driver {
             let port =
                 stream.then(|| -> Arc<dyn Port> { Arc::new(HandlerPort::new(&self.shared, key)) });
             let handle = &self.clock;
-            let started = handler::start(&self.registry, clock, handle, port, method, kind, call);
+            let started = handler::start(&self.services, clock, handle, port, method, kind, call);
             let handler = match started {
                 Ok(handler) => handler,
                 Err(answer) => {

@@ -203,7 +203,6 @@ impl Member {
 mod tests {
     use super::*;
     use crate::datagram::bind_group;
-    use stubborn_core::service::Registry;
     use stubborn_tls::{TlsServer, self_signed};
 
     #[tokio::test]
@@ -212,7 +211,7 @@ mod tests {
         let identity = self_signed(["localhost"]).unwrap().identity;
         let tls = Arc::new(TlsServer::builder(identity).build().unwrap());
         let config = ServerConfig { tls, incarnation: 1, group: false };
-        let server = Serving { config, registry: Registry::new(), keeper: None };
+        let server = Serving { config, services: Arc::default(), keeper: None };
         let (group, workers) = start_workers(sockets, Limits::default(), server).await.unwrap();
         let member = Member::new(group, 0);
         member.ended(Stage::Leaving);

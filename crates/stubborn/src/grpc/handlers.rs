@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stubborn_core::service::{
-    Answer, Call, Clock, Encoded, Method, MethodId, Port, Registry, RequestKind,
+    Answer, Call, CallContext, Clock, Encoded, Method, MethodId, Port, RequestKind,
 };
 use stubborn_core::time::Instant;
 use stubborn_grpc::door::{Early, Ended, Handlers, Handling};
@@ -11,29 +11,39 @@ use stubborn_grpc::door::{Early, Ended, Handlers, Handling};
 use crate::driver::{NodeClock, start_handler};
 use crate::metrics::{Begun, Ending, Meter, Source};
 use crate::reply;
+use crate::server::Services;
 
 pub(super) struct DoorHandlers {
-    registry: Registry,
+    services: Arc<Services>,
     clock: NodeClock,
     handle: Clock,
     source: Arc<Source>,
 }
 
 impl DoorHandlers {
-    pub(super) fn new(registry: Registry, source: Arc<Source>) -> Self {
+    pub(super) fn new(services: Arc<Services>, source: Arc<Source>) -> Self {
         let clock = NodeClock::start();
-        *source.door() = Meter::of(&registry);
-        Self { registry, clock, handle: clock.handle(), source }
+        *source.door() = Meter::of(services.registry());
+        Self { services, clock, handle: clock.handle(), source }
     }
 }
 
 impl Handlers for DoorHandlers {
     fn method(&self, id: MethodId) -> Option<&'static Method> {
-        self.registry.method(id)
+        self.services.method(id)
     }
 
     fn now(&self) -> Instant {
         self.clock.now()
+    }
+
+    fn admit(&self, method: &'static Method, context: &mut CallContext) -> Result<(), Answer> {
+        let admitted = self.services.admit(method, context);
+        if let Err(answer) = &admitted {
+            let mut measured = Measured::begin(&self.source, self.clock, method.id());
+            measured.end(Ending::of_answer(answer));
+        }
+        admitted
     }
 
     fn start(
@@ -45,7 +55,7 @@ impl Handlers for DoorHandlers {
     ) -> Result<Handling, Answer> {
         let (clock, handle) = (self.clock, &self.handle);
         let mut measured = Measured::begin(&self.source, clock, method);
-        let started = start_handler(&self.registry, clock, handle, port, method, kind, call);
+        let started = start_handler(&self.services, clock, handle, port, method, kind, call);
         let mut handler = match started {
             Ok(handler) => handler.apart(),
             Err(answer) => {

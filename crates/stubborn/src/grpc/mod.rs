@@ -40,7 +40,7 @@ pub use stubborn_grpc::door::KeyLimits;
 pub use stubborn_grpc::{CALL_ID, EXECUTING, NOT_EXECUTED};
 
 use crate::security::SecurityError;
-use crate::server::{ServeError, ServerBuilder, ServerHandle, resolve};
+use crate::server::{ServeError, ServerBuilder, ServerHandle, Services, resolve};
 use handlers::DoorHandlers;
 
 /// Ports that are tried where the system chooses one: it has to be free for both protocols.
@@ -172,9 +172,13 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
     };
     let address: SocketAddr = listener.local_addr().map_err(taken)?;
     let name = server.address().to_owned();
+    // Permissions may name what only the door has.
+    let before = server.before(&registry)?;
+    let own = server.registry()?;
     let source = server.source();
-    let mut handle = server.start_at(address).await?;
-    let handlers = Arc::new(DoorHandlers::new(registry, source));
+    let mut handle = server.start_at(address, own, before.clone()).await?;
+    let services = Services::of_admitted(registry, before);
+    let handlers = Arc::new(DoorHandlers::new(services, source));
     let config = DoorConfig { security, limits, keys: grpc.keys };
     let door = Door::open(listener, handlers, config).map_err(|e| ServeError::Bind(name, e))?;
     handle.set_door(OpenDoor { door, health: grpc.health });

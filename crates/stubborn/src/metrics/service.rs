@@ -78,8 +78,11 @@ mod tests {
 
     #[test]
     fn only_the_same_machine_and_those_with_certificates_may_ask() {
-        let peer =
-            |address: &str, identity| Peer { address: Some(address.parse().unwrap()), identity };
+        let peer = |address: &str, identity| Peer {
+            address: Some(address.parse().unwrap()),
+            identity,
+            ..Peer::default()
+        };
         for (address, identity, may) in [
             ("127.0.0.1:9", None, true),
             ("[::1]:9", None, true),

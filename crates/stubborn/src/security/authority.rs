@@ -41,10 +41,10 @@ impl Authority {
     }
 
     /// Makes a key and a certificate for a node: it serves under these DNS names and IP addresses,
-    /// and calls other nodes.
+    /// and calls other nodes. One of the names may be a SPIFFE id.
     ///
     /// # Errors
-    /// If a name is neither a DNS name nor an IP address.
+    /// If a name is none of these, or two are SPIFFE ids.
     pub fn issue_node(
         &self,
         names: impl IntoIterator<Item = impl Into<String>>,
@@ -52,10 +52,11 @@ impl Authority {
         Ok(Identity::of(self.0.issue(names, Usage::Node)?))
     }
 
-    /// Makes a key and a certificate for somebody who calls; nobody can pass for a node with it.
+    /// Makes a key and a certificate for somebody who calls, known by a DNS name or a SPIFFE id
+    /// (`spiffe://TRUST-DOMAIN/PATH`); nobody can pass for a node with it.
     ///
     /// # Errors
-    /// If the name is no DNS name.
+    /// If the name is neither.
     pub fn issue_client(&self, name: &str) -> Result<Identity, SecurityError> {
         Ok(Identity::of(self.0.issue([name], Usage::Client)?))
     }

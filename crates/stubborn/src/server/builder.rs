@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use stubborn_core::limits::Limits;
 use stubborn_core::node::ServerConfig;
-use stubborn_core::service::{Registry, Service};
+use stubborn_core::service::{Answer, Registry, Service};
 use stubborn_tls::{ClientCertificates, TlsServer};
 
 use super::error::ServeError;
 use super::handle::{DrainReport, ServerHandle};
+use super::intercept::Incoming;
+use super::permissions::Permissions;
+use super::services::{Before, Middleware, Services};
 use super::share::share;
 use crate::datagram::{Socket, SocketGroup, bind_group};
 use crate::driver::{self, Serving};
@@ -51,6 +54,8 @@ impl Server {
             identity: None,
             clients: None,
             key_log: None,
+            anonymous: false,
+            middleware: Middleware::default(),
             services: Vec::new(),
             keeper: None,
             limits: Limits::default(),
@@ -74,6 +79,9 @@ pub struct ServerBuilder {
     identity: Option<Identity>,
     clients: Option<Trust>,
     key_log: Option<KeyLog>,
+    /// Whether clients without a certificate are let in beside those.
+    anonymous: bool,
+    middleware: Middleware,
     services: Vec<Arc<dyn Service>>,
     keeper: Option<Arc<dyn SessionKeeper>>,
     limits: Limits,
@@ -108,6 +116,72 @@ impl ServerBuilder {
     /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
     pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
         self.key_log = log.into();
+        self
+    }
+
+    /// The same, but lets clients in that show no certificate, too: they are anonymous, or known by
+    /// their tokens.
+    pub fn optional_client_roots(mut self, authorities: Trust) -> Self {
+        self.anonymous = true;
+        self.client_roots(authorities)
+    }
+
+    /// Knows callers by bearer tokens, which calls bring in the metadata `authorization`: `subject`
+    /// says whose token it is, `None` if nobody's. Handlers and [`Permissions`] find the subject in
+    /// [`Peer::subject`]. It runs for each call, on the thread that serves, and must not block; what it
+    /// compares with secrets it has to compare in constant time.
+    ///
+    /// A call whose token is not accepted does not run. One without a token does not either, unless
+    /// there are permissions: then they decide. A session belongs to the subject of its first token: a
+    /// call in it with the token of another one does not run
+    /// ([`many_subjects_in_a_session`](Self::many_subjects_in_a_session)).
+    ///
+    /// [`Peer::subject`]: crate::Peer::subject
+    pub fn authenticate(
+        mut self,
+        subject: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.middleware.authenticator = Some(Arc::new(subject));
+        self
+    }
+
+    /// Lets the calls of one session bring tokens of several subjects: for clients that call for
+    /// others, each with a token of its own. What is kept of a call is then told to whoever has the
+    /// session.
+    pub fn many_subjects_in_a_session(mut self) -> Self {
+        self.middleware.many_subjects = true;
+        self
+    }
+
+    /// Lets callers call only what is allowed to them. A call that is not allowed ends as
+    /// [`NotExecuted`](crate::NotExecuted) with the reason `PermissionDenied` (`Unauthenticated` where
+    /// a token could help): its handler is never started. gRPC's clients see the same code.
+    pub fn authorize(mut self, permissions: Permissions) -> Self {
+        self.middleware.permissions = Some(permissions);
+        self
+    }
+
+    /// Puts this between callers and handlers, of all services and by whatever way calls come. The one
+    /// that was added first has the call first. Calls that are not let in do not come here.
+    ///
+    /// ```
+    /// # fn example(server: stubborn::ServerBuilder) -> stubborn::ServerBuilder {
+    /// use stubborn::{Incoming, Server};
+    ///
+    /// server.intercept(|call: Incoming| async move {
+    ///     let (method, began) = (call.method(), std::time::Instant::now());
+    ///     let answer = call.run().await;
+    ///     println!("{method}: {:?}", began.elapsed());
+    ///     answer
+    /// })
+    /// # }
+    /// ```
+    pub fn intercept<F, R>(mut self, interceptor: F) -> Self
+    where
+        F: Fn(Incoming) -> R + Send + Sync + 'static,
+        R: Future<Output = Answer> + Send + 'static,
+    {
+        self.middleware.interceptors.push(Arc::new(interceptor));
         self
     }
 
@@ -204,12 +278,18 @@ impl ServerBuilder {
             return crate::grpc::start(self, door).await;
         }
         let address = resolve(&self.address).await?;
-        self.start_at(address).await
+        let registry = self.registry()?;
+        let before = self.before(&registry)?;
+        self.start_at(address, registry, before).await
     }
 
     /// Starts the server on this address, without a door.
-    pub(crate) async fn start_at(self, address: SocketAddr) -> Result<ServerHandle, ServeError> {
-        let registry = self.registry()?;
+    pub(crate) async fn start_at(
+        self,
+        address: SocketAddr,
+        registry: Registry,
+        before: Arc<Before>,
+    ) -> Result<ServerHandle, ServeError> {
         let tls = Arc::new(self.tls()?);
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)
@@ -222,7 +302,8 @@ impl ServerBuilder {
         if let Some(keeper) = &self.keeper {
             keeper.set_limits(&self.limits);
         }
-        let serving = Serving { config, registry, keeper: self.keeper.clone() };
+        let services = Services::new(registry, before);
+        let serving = Serving { config, services, keeper: self.keeper.clone() };
         let source = Arc::clone(&self.source);
         let taken = |error| ServeError::Bind(self.address.clone(), error);
         let group =
@@ -309,13 +390,22 @@ impl ServerBuilder {
         Ok(registry)
     }
 
+    /// What stands before the handlers of these services.
+    pub(crate) fn before(&self, registry: &Registry) -> Result<Arc<Before>, ServeError> {
+        self.middleware.before(registry, &self.limits).map_err(ServeError::Permissions)
+    }
+
     /// Who the server is, and whom it lets in.
     pub(crate) fn security(&self) -> Result<(&Identity, ClientCertificates), ServeError> {
         let identity = self.identity.as_ref().ok_or(ServeError::NoIdentity)?;
         let clients = match &self.clients {
             None => ClientCertificates::NotAsked,
             Some(trust) => {
-                ClientCertificates::Required(trust.roots()?.ok_or(ServeError::ClientTrust)?)
+                let roots = trust.roots()?.ok_or(ServeError::ClientTrust)?;
+                match self.anonymous {
+                    true => ClientCertificates::Optional(roots),
+                    false => ClientCertificates::Required(roots),
+                }
             }
         };
         Ok((identity, clients))

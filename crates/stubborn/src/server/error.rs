@@ -23,6 +23,8 @@ pub enum ServeError {
     ClientTrust,
     /// Two services or methods cannot stand beside each other.
     Service(RegisterError),
+    /// Permissions that cannot be meant so.
+    Permissions(String),
     /// The system gives no entropy.
     Entropy(io::Error),
     /// A worker's thread could not be started.
@@ -58,6 +60,7 @@ impl fmt::Display for ServeError {
                 "clients are let in by authorities: use Trust::pem_file or Trust::pem for them",
             ),
             Self::Service(error) => write!(f, "{error}"),
+            Self::Permissions(why) => f.write_str(why),
             Self::Entropy(error) => write!(f, "the system gives no entropy: {error}"),
             Self::Worker(error) => write!(f, "a worker could not be started: {error}"),
             Self::Failed => f.write_str(
@@ -77,7 +80,7 @@ impl std::error::Error for ServeError {
             | Self::Worker(error) => Some(error),
             Self::Security(error) => Some(error),
             Self::Service(error) => Some(error),
-            Self::NoIdentity | Self::ClientTrust | Self::Failed => None,
+            Self::NoIdentity | Self::ClientTrust | Self::Permissions(_) | Self::Failed => None,
         }
     }
 }

@@ -2,11 +2,20 @@
 
 mod builder;
 mod error;
+mod gate;
 mod handle;
+mod intercept;
+mod permissions;
+mod services;
 mod share;
+mod subjects;
 
 #[cfg(any(feature = "grpc", feature = "replica"))]
 pub(crate) use builder::resolve;
 pub use builder::{Server, ServerBuilder};
 pub use error::ServeError;
+
 pub use handle::{DrainReport, ServerHandle, WorkerStats};
+pub use intercept::Incoming;
+pub use permissions::Permissions;
+pub(crate) use services::Services;

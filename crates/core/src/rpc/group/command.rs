@@ -198,7 +198,7 @@ impl SessionCommand {
             1 => Said::TooLarge { limit: r.fixed64()?, start: r.rest() },
             _ => return Err(Malformed),
         };
-        let peer = Arc::new(Peer { address, identity });
+        let peer = Arc::new(Peer { address, identity, ..Peer::default() });
         Ok(Self { client, attached, peer, fresh_secret, deadline, said })
     }
 

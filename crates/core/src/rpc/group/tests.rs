@@ -43,7 +43,7 @@ fn command(client: u64, attached: Option<Attaching>, message: ToServer) -> Sessi
     SessionCommand {
         client,
         attached,
-        peer: Peer { address: Some(address), identity: None }.into(),
+        peer: Peer { address: Some(address), ..Peer::default() }.into(),
         fresh_secret: Some(SessionSecret::new([client as u8; 32])),
         deadline: Deadline::None,
         said: Said::Message(bytes),
@@ -469,7 +469,11 @@ proptest! {
                 session: SessionId { incarnation, number },
                 epoch: epoch.into(),
             }),
-            peer: Peer { address: Some(address.parse().unwrap()), identity }.into(),
+            peer: Peer {
+                address: Some(address.parse().unwrap()),
+                identity,
+                ..Peer::default()
+            }.into(),
             fresh_secret: secret.map(SessionSecret::new),
             deadline: match deadline {
                 0 => Deadline::None,

@@ -1,0 +1,138 @@
+//! The services of a server with what stands before their handlers: who is let in, which call was
+//! there before, and what the application puts in between. In this order.
+
+use std::sync::Arc;
+
+use stubborn_core::limits::Limits;
+use stubborn_core::service::{
+    Answer, Call, CallContext, Encoded, Handling, Method, MethodId, Port, Registry, RequestKind,
+};
+
+use super::gate::{Authenticator, Gate};
+use super::intercept::{Incoming, Interceptor};
+use super::permissions::Permissions;
+use super::subjects::Subjects;
+
+/// The services of a server.
+#[derive(Default)]
+pub(crate) struct Services {
+    registry: Registry,
+    before: Arc<Before>,
+    /// Whether calls come here that were let in before.
+    admitted: bool,
+}
+
+/// What stands before the handlers. A server has one, for all ways by which calls come.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub(super) gate: Gate,
+    pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
+}
+
+/// What an application has chosen to stand there.
+#[derive(Default)]
+pub(super) struct Middleware {
+    pub(super) authenticator: Option<Authenticator>,
+    pub(super) many_subjects: bool,
+    pub(super) permissions: Option<Permissions>,
+    pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
+}
+
+impl Middleware {
+    /// # Errors
+    /// If permissions cannot be meant so.
+    pub(super) fn before(
+        &self,
+        registry: &Registry,
+        limits: &Limits,
+    ) -> Result<Arc<Before>, String> {
+        let resolve = |permissions: &Permissions| permissions.resolve(registry.descriptors());
+        let gate = Gate {
+            authenticator: self.authenticator.clone(),
+            rules: self.permissions.as_ref().map(resolve).transpose()?,
+            subjects: (!self.many_subjects).then(|| Subjects::new(limits.sessions)),
+        };
+        Ok(Arc::new(Before { gate, interceptors: self.interceptors.clone() }))
+    }
+}
+
+impl Before {
+    fn is_nothing(&self) -> bool {
+        self.gate.is_open() && self.interceptors.is_empty()
+    }
+}
+
+impl Services {
+    pub(crate) fn new(registry: Registry, before: Arc<Before>) -> Arc<Self> {
+        Arc::new(Self { registry, before, admitted: false })
+    }
+
+    /// The same for calls that [`admit`](Self::admit) lets in before they come here.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn of_admitted(registry: Registry, before: Arc<Before>) -> Arc<Self> {
+        Arc::new(Self { registry, before, admitted: true })
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    #[cfg(feature = "grpc")]
+    pub(crate) fn method(&self, id: MethodId) -> Option<&'static Method> {
+        self.registry.method(id)
+    }
+
+    /// Starts the handler of a request, or what stands before it.
+    ///
+    /// # Errors
+    /// The answer, if no handler is started.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        id: MethodId,
+        kind: RequestKind,
+        mut call: Call<Encoded>,
+        port: Option<Arc<dyn Port>>,
+    ) -> Result<Handling, Answer> {
+        if self.before.is_nothing() {
+            return self.handler(id, kind, call, port);
+        }
+        let Some(method) = self.registry.method(id) else {
+            // It says that there is no such method.
+            return self.handler(id, kind, call, port);
+        };
+        if !self.admitted {
+            self.admit(method, call.context_mut())?;
+        }
+        if self.before.interceptors.is_empty() {
+            return self.handler(id, kind, call, port);
+        }
+        Ok(Incoming::new(self, method, kind, call, port).run())
+    }
+
+    /// Lets the caller in, or not.
+    ///
+    /// # Errors
+    /// The answer, if not.
+    pub(crate) fn admit(&self, method: &Method, context: &mut CallContext) -> Result<(), Answer> {
+        self.before.gate.admit(method, context).map_err(Answer::NotExecuted)
+    }
+
+    pub(super) fn interceptor(&self, place: usize) -> Option<&dyn Interceptor> {
+        self.before.interceptors.get(place).map(|interceptor| &**interceptor)
+    }
+
+    pub(super) fn handler(
+        &self,
+        id: MethodId,
+        kind: RequestKind,
+        call: Call<Encoded>,
+        port: Option<Arc<dyn Port>>,
+    ) -> Result<Handling, Answer> {
+        match (kind, port) {
+            (RequestKind::Stream(shape), Some(port)) => {
+                self.registry.dispatch_stream(id, shape, call, port)
+            }
+            (kind, _) => self.registry.dispatch(id, kind, call),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Who is let in, and what stands before the handlers.
+
+mod common;
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{Note, soon};
+use stubborn::{
+    Answer, Authority, Call, CallContext, CallError, CallState, Channel, ChannelBuilder, Encoded,
+    Handling, Identity, Incoming, Metadata, Method, NotExecuted, NotExecutedReason, Outcome,
+    Permissions, Port, Replies, Semantics, ServeError, Server, ServerBuilder, ServerHandle,
+    Service, ServiceDescriptor, Shape,
+};
+use tokio::sync::watch;
+
+const LOOK: Method = Method::new("gate.v1.Gate/Look", Semantics::Read, Shape::Unary);
+const CHANGE: Method = Method::new("gate.v1.Gate/Change", Semantics::AtMostOnce, Shape::Unary);
+const TELL: Method = Method::new("gate.v1.Gate/Tell", Semantics::Maybe, Shape::Unary);
+const DOWN: Method =
+    Method::new("gate.v1.Gate/Down", Semantics::AtMostOnce, Shape::ServerStreaming);
+const UP: Method = Method::new("gate.v1.Gate/Up", Semantics::AtMostOnce, Shape::ClientStreaming);
+
+static GATE: ServiceDescriptor = ServiceDescriptor {
+    name: "gate.v1.Gate",
+    methods: &[LOOK, CHANGE, TELL, DOWN, UP],
+    file_descriptor_set: &[],
+};
+
+/// Counts its handlers, and answers with what it knows of the caller.
+#[derive(Clone)]
+struct Gate(Arc<watch::Sender<u64>>);
+
+impl Gate {
+    fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+
+    fn started(&self) -> u64 {
+        *self.0.borrow()
+    }
+
+    fn handle(&self, method: usize, context: &CallContext) -> Handling {
+        self.0.send_modify(|started| *started += 1);
+        let id = GATE.methods[method].id();
+        let spiffe = context.peer.spiffe().map(ToString::to_string);
+        let who = spiffe.or(context.peer.subject.as_deref().map(ToOwned::to_owned));
+        let said = context.metadata.get_str("said").unwrap_or_default();
+        let note = Note::data(format!("{}{said}", who.unwrap_or_default()));
+        Box::pin(async move { Answer::Reply(Encoded::new(id, &note), Metadata::new()) })
+    }
+}
+
+impl Service for Gate {
+    fn descriptor(&self) -> &'static ServiceDescriptor {
+        &GATE
+    }
+
+    fn call(&self, method: usize, request: Call<Encoded>) -> Handling {
+        self.handle(method, request.context())
+    }
+
+    fn stream(&self, method: usize, request: Call<Encoded>, _: Arc<dyn Port>) -> Handling {
+        self.handle(method, request.context())
+    }
+}
+
+/// An authority, a server that it has signed, and what it serves.
+struct Site {
+    authority: Authority,
+    gate: Gate,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { authority: Authority::generate().unwrap(), gate: Gate::new() }
+    }
+
+    fn server(&self) -> ServerBuilder {
+        let identity = self.authority.issue_node(["localhost", "127.0.0.1"]).unwrap();
+        Server::bind("127.0.0.1:0")
+            .identity(identity)
+            .optional_client_roots(self.authority.trust())
+            .service(self.gate.clone())
+    }
+
+    fn to(&self, server: &ServerHandle) -> ChannelBuilder {
+        ChannelBuilder::new(server.local_addr().to_string()).trust(self.authority.trust())
+    }
+
+    async fn channel(&self, server: &ServerHandle, identity: Option<Identity>) -> Channel {
+        let mut builder = self.to(server);
+        if let Some(identity) = identity {
+            builder = builder.identity(identity);
+        }
+        soon(builder.connect()).await.unwrap()
+    }
+}
+
+async fn call(channel: &Channel, method: &Method) -> Result<String, CallError> {
+    let reply = soon(channel.unary::<_, Note>(method, &Note::default()).into_future()).await;
+    reply.map(|note| String::from_utf8(note.data.into()).unwrap())
+}
+
+async fn call_as(channel: &Channel, method: &Method, token: &str) -> Result<String, CallError> {
+    let call = channel.unary::<_, Note>(method, &Note::default());
+    let call = call.metadata("authorization", format!("Bearer {token}"));
+    soon(call.into_future()).await.map(|note| String::from_utf8(note.data.into()).unwrap())
+}
+
+/// Why the call did not run.
+fn why(result: Result<impl std::fmt::Debug, CallError>) -> NotExecutedReason {
+    match result.unwrap_err().outcome() {
+        Outcome::NotExecuted(why) => why.reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+const WEB: &str = "spiffe://bank.example/web";
+
+#[tokio::test]
+async fn a_handler_and_the_permissions_know_the_spiffe_id_that_a_caller_has_proved() {
+    let site = Site::new();
+    let permissions = Permissions::new().allow_spiffe("gate.v1.Gate", [WEB]);
+    let server = site.server().authorize(permissions).start().await.unwrap();
+    let issue = |name| site.authority.issue_client(name).unwrap();
+    let web = site.channel(&server, Some(issue(WEB))).await;
+    assert_eq!(call(&web, &CHANGE).await.unwrap(), WEB);
+    assert_eq!(call(&web, &LOOK).await.unwrap(), WEB);
+    for stranger in [Some(issue("spiffe://bank.example/cron")), Some(issue("web")), None] {
+        let stranger = site.channel(&server, stranger).await;
+        assert_eq!(why(call(&stranger, &CHANGE).await), NotExecutedReason::PermissionDenied);
+        assert_eq!(why(call(&stranger, &LOOK).await), NotExecutedReason::PermissionDenied);
+    }
+    assert_eq!(site.gate.started(), 2);
+}
+
+#[tokio::test]
+async fn what_no_permission_names_never_starts_a_handler_of_whatever_kind() {
+    let site = Site::new();
+    let permissions = Permissions::new().allow_anybody("gate.v1.Gate/Look");
+    let server = site.server().authorize(permissions).start().await.unwrap();
+    let channel = site.channel(&server, None).await;
+    let denied = NotExecutedReason::PermissionDenied;
+    let mut change = channel.unary::<_, Note>(&CHANGE, &Note::default());
+    let id = soon(change.id()).await.unwrap();
+    assert_eq!(why(soon(change.into_future()).await), denied);
+    let state = soon(channel.outcome::<Note>(&CHANGE, id)).await.unwrap();
+    assert!(matches!(state, CallState::NotExecuted(ref why) if why.reason == denied), "{state:?}");
+    let down = channel.server_streaming::<_, Note>(&DOWN, &Note::default());
+    let mut replies: Replies<Note> = soon(down.into_future()).await.unwrap();
+    assert_eq!(why(soon(replies.message()).await), denied);
+    let up = channel.client_streaming::<Note, Note>(&UP);
+    let up = soon(up.into_future()).await.unwrap();
+    assert_eq!(why(soon(up.finish()).await), denied);
+    soon(channel.unary::<_, Note>(&TELL, &Note::default()).into_future()).await.unwrap();
+    let reflection = stubborn::reflection::ReflectionClient::new(channel.clone());
+    let list = reflection.list_services(stubborn::reflection::ListServicesRequest {});
+    assert_eq!(why(soon(list.into_future()).await), denied);
+    // It comes after what was told.
+    call(&channel, &LOOK).await.unwrap();
+    assert_eq!(site.gate.started(), 1);
+}
+
+#[tokio::test]
+async fn reflection_is_open_to_those_to_whom_it_is_allowed() {
+    let site = Site::new();
+    let permissions = Permissions::new().allow_reflection(|_| true).allow_health();
+    let server = site.server().authorize(permissions).start().await.unwrap();
+    let channel = site.channel(&server, None).await;
+    let reflection = stubborn::reflection::ReflectionClient::new(channel);
+    let list = reflection.list_services(stubborn::reflection::ListServicesRequest {});
+    let services = soon(list.into_future()).await.unwrap().services;
+    assert!(services.iter().any(|service| service == GATE.name), "{services:?}");
+}
+
+#[tokio::test]
+async fn a_permission_for_a_method_that_is_not_there_keeps_the_server_from_starting() {
+    let permissions = Permissions::new().allow_anybody("gate.v1.Gate/Lok");
+    let error = Site::new().server().authorize(permissions).start().await.unwrap_err();
+    assert!(matches!(&error, ServeError::Permissions(_)), "{error}");
+    assert!(error.to_string().contains("gate.v1.Gate/Lok"), "{error}");
+}
+
+#[tokio::test]
+async fn interceptors_see_each_call_in_their_order_and_may_answer_themselves() {
+    let site = Site::new();
+    let passed = Arc::new(AtomicU64::new(0));
+    let count = passed.clone();
+    let server = site
+        .server()
+        .intercept(move |mut call: Incoming| {
+            count.fetch_add(1, Ordering::Relaxed);
+            call.context_mut().metadata.insert("said", "first").unwrap();
+            async move { call.run().await }
+        })
+        .intercept(|call: Incoming| async move {
+            assert_eq!(call.context().metadata.get_str("said"), Some("first"));
+            if call.method().name() == LOOK.name() {
+                let why = NotExecuted::because(NotExecutedReason::Overloaded, "not now");
+                return Answer::NotExecuted(why);
+            }
+            call.run().await
+        })
+        .start()
+        .await
+        .unwrap();
+    let channel = site.channel(&server, None).await;
+    assert_eq!(call(&channel, &CHANGE).await.unwrap(), "first");
+    let look = channel.unary::<_, Note>(&LOOK, &Note::default());
+    let look = look.deadline(std::time::Duration::from_secs(1));
+    assert_eq!(why(soon(look.into_future()).await), NotExecutedReason::Overloaded);
+    let down = channel.server_streaming::<_, Note>(&DOWN, &Note::default());
+    let mut replies: Replies<Note> = soon(down.into_future()).await.unwrap();
+    assert!(soon(replies.message()).await.unwrap().is_none());
+    assert_eq!(site.gate.started(), 2);
+    assert!(passed.load(Ordering::Relaxed) >= 3);
+}
+
+#[tokio::test]
+async fn callers_are_known_by_their_tokens_and_a_session_belongs_to_one_of_them() {
+    let site = Site::new();
+    let server = site
+        .server()
+        .authenticate(|token| token.strip_prefix("secret of ").map(ToOwned::to_owned))
+        .authorize(Permissions::new().allow_subjects("gate.v1.Gate", ["ada", "bob"]))
+        .start()
+        .await
+        .unwrap();
+    let channel = site.channel(&server, None).await;
+    assert_eq!(why(call(&channel, &CHANGE).await), NotExecutedReason::Unauthenticated);
+    let wrong = call_as(&channel, &CHANGE, "guessed").await;
+    assert_eq!(why(wrong), NotExecutedReason::Unauthenticated);
+    assert_eq!(call_as(&channel, &CHANGE, "secret of ada").await.unwrap(), "ada");
+    let other = call_as(&channel, &CHANGE, "secret of bob").await;
+    assert_eq!(why(other), NotExecutedReason::PermissionDenied);
+    let bobs = site.channel(&server, None).await;
+    assert_eq!(call_as(&bobs, &CHANGE, "secret of bob").await.unwrap(), "bob");
+    let eve = site.channel(&server, None).await;
+    let denied = call_as(&eve, &CHANGE, "secret of eve").await;
+    assert_eq!(why(denied), NotExecutedReason::PermissionDenied);
+    assert_eq!(site.gate.started(), 2);
+}
+
+#[tokio::test]
+async fn a_session_is_its_spiffe_ids_whatever_key_and_nobody_elses() {
+    let site = Site::new();
+    let server = site.server().start().await.unwrap();
+    let issue = |name| Some(site.authority.issue_client(name).unwrap());
+    let open = |identity: Option<Identity>, ticket| {
+        let mut builder = site.to(&server).identity(identity.unwrap());
+        if let Some(ticket) = ticket {
+            builder = builder.resume(ticket);
+        }
+        async move { soon(builder.open()).await.unwrap() }
+    };
+    let web = open(issue(WEB), None).await;
+    let mut change = web.channel().unary::<_, Note>(&CHANGE, &Note::default());
+    let id = soon(change.id()).await.unwrap();
+    soon(change.into_future()).await.unwrap();
+    let ticket = web.ticket().unwrap();
+    // Another certificate of the same id, with another key, after a renewal for example.
+    let renewed = open(issue(WEB), None).await;
+    let state = soon(renewed.outcome_of(id, Some(ticket.clone()))).await.unwrap();
+    assert!(matches!(state, CallState::Replied(_) | CallState::AlreadySettled), "{state:?}");
+    let thief = open(issue("spiffe://bank.example/thief"), None).await;
+    let state = soon(thief.outcome_of(id, Some(ticket.clone()))).await;
+    assert!(!matches!(state, Ok(CallState::Replied(_) | CallState::AlreadySettled)), "{state:?}");
+    let resumed = open(issue(WEB), Some(ticket)).await;
+    assert_eq!(resumed.ticket().unwrap().session, id.session);
+}
