@@ -372,7 +372,7 @@ impl<T> SentPackets<T> {
     }
 
     /// Takes in an ACK frame: `ranges` as half-open ranges, in any order, and the delay that the
-    /// peer reports. Fills `out` with what was acknowledged and what is therefore lost.
+    /// peer reports; `None`: no sample is to be taken. Fills `out` with what was acknowledged and what is therefore lost.
     ///
     /// # Errors
     /// [`NeverSent`], and nothing has changed, if a number was skipped or not yet used.
@@ -380,7 +380,7 @@ impl<T> SentPackets<T> {
         &mut self,
         now: Instant,
         ranges: impl Iterator<Item = Range<u64>> + Clone,
-        ack_delay: Duration,
+        ack_delay: Option<Duration>,
         rtt: &mut RttEstimator,
         out: &mut Settled<T>,
     ) -> Result<(), NeverSent> {
@@ -405,8 +405,9 @@ impl<T> SentPackets<T> {
             && number == largest
             && number >= self.path_start
             && newest.eliciting
+            && let Some(delay) = ack_delay
         {
-            rtt.update(now, ack_delay, now.since(sent));
+            rtt.update(now, delay, now.since(sent));
             out.rtt_sampled = true;
         }
         self.find_lost(now, rtt, out);

@@ -11,7 +11,7 @@ pub const GRANULARITY: Duration = Duration::from_millis(1);
 pub const INITIAL_RTT: Duration = Duration::from_micros(333_334);
 
 /// The most of a reported ack delay that is believed; RFC 9000's default for `max_ack_delay`.
-const MAX_ACK_DELAY_CREDIT: Duration = Duration::from_millis(25);
+pub const MAX_ACK_DELAY_CREDIT: Duration = Duration::from_millis(25);
 
 /// Smoothed round-trip time, its variation, and its minimum.
 ///

@@ -177,6 +177,22 @@ fn send_times(pair: &mut Pair, time: Duration) -> Vec<Duration> {
 }
 
 #[test]
+fn an_acknowledgement_that_is_repeated_after_a_second_measures_nothing() {
+    let mut pair = Pair::new(10);
+    let client = pair.connect();
+    pair.rules[SERVER].cut = true;
+    assert!(pair.run_until(SECOND, |p| p.hosts[SERVER].sent_bytes > 0));
+    // The server's timeout comes first, and acknowledges the client's first packet once more.
+    let before = pair.hosts[SERVER].sent_bytes;
+    (pair.rules[CLIENT].cut, pair.rules[SERVER].cut) = (true, false);
+    assert!(pair.run_until(2 * SECOND, |p| p.hosts[SERVER].sent_bytes > before));
+    pair.rules[CLIENT].cut = false;
+    assert!(pair.run_until(SECOND, |p| p.hosts.iter().all(|h| h.is_connected())));
+    let rtt = pair.client(client).rtt();
+    assert!((20..22).contains(&rtt.as_millis()), "{rtt:?}");
+}
+
+#[test]
 fn the_handshake_measures_the_path() {
     let mut pair = Pair::new(8);
     let (client, server) = pair.established();

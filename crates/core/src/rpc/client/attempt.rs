@@ -57,7 +57,7 @@ impl Client {
                 };
                 let gives_up_at =
                     cx.now + if hurried { patience.min(ATTEMPT_DELAY) } else { patience };
-                link.attempt = Some(Attempt { handle, gives_up_at, yields_at, greeted: false });
+                link.attempt = Some(Attempt { handle, gives_up_at, yields_at, greeted: None });
                 self.by_handle.insert(handle, key);
                 self.set_link_timer(key);
             }

@@ -124,8 +124,8 @@ pub(super) struct Attempt {
     pub(super) gives_up_at: Instant,
     /// When the channel's next server gets its chance beside this attempt.
     pub(super) yields_at: Option<Instant>,
-    /// An opening or attach was sent to a replica.
-    pub(super) greeted: bool,
+    /// When an opening or attach was sent to a replica.
+    pub(super) greeted: Option<Instant>,
 }
 
 impl Link {

@@ -582,7 +582,7 @@ impl Client {
     pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
         let awaited = self.links.get(key).is_some_and(|link| self.is_awaited(link));
         if let Some(link) = self.links.get_mut(key) {
-            let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted);
+            let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted.is_some());
             let every = link.check_every();
             link.check_at = (link.has_unsettled() || awaited || greets).then(|| now + every);
         }

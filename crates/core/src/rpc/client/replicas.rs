@@ -129,7 +129,7 @@ impl Client {
         let handle = standby.handle;
         link.retry_at = None;
         let gives_up_at = cx.now + GREETING_PATIENCE;
-        link.attempt = Some(Attempt { handle, gives_up_at, yields_at: None, greeted: false });
+        link.attempt = Some(Attempt { handle, gives_up_at, yields_at: None, greeted: None });
         self.set_link_timer(key);
         self.requeue(standby);
         self.connected(cx, handle);
@@ -184,6 +184,9 @@ impl Client {
             self.fail_attempt(cx, key, "the replica is silent".into());
             return true;
         }
+        if self.greeting_is_late(cx.now, key) && self.ask_another(cx, key) {
+            return true;
+        }
         let Some(link) = self.links.get_mut(key) else { return false };
         let (Some(session), Some(live)) = (link.session.as_ref(), link.live.as_ref()) else {
             return false;
@@ -218,7 +221,9 @@ impl Client {
             return false;
         }
         let Some(link) = self.links.get_mut(key) else { return false };
-        let Some(attempt) = link.attempt.take_if(|attempt| attempt.greeted) else { return false };
+        let Some(attempt) = link.attempt.take_if(|attempt| attempt.greeted.is_some()) else {
+            return false;
+        };
         self.fail_over(cx, key);
         self.stand_by(cx, key, attempt.handle);
         true
@@ -314,7 +319,7 @@ impl Client {
         link.suspect = false;
         link.progress = Progress::default();
         (link.again_at, link.greet_at) = (None, None);
-        let greeted = link.attempt.take_if(|attempt| attempt.greeted);
+        let greeted = link.attempt.take_if(|attempt| attempt.greeted.is_some());
         let live = link.live.take();
         for handle in live.iter().map(|live| live.handle).chain(greeted.map(|a| a.handle)) {
             self.by_handle.remove(&handle);
@@ -357,7 +362,7 @@ impl Client {
     fn greeted(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.get_mut(key) else { return };
         let Some(attempt) = link.attempt.as_mut() else { return };
-        attempt.greeted = true;
+        attempt.greeted = Some(cx.now);
         let handle = attempt.handle;
         link.check_at = Some(cx.now + CHECK_REPLICA_EVERY);
         if let Some(connection) = cx.endpoint.connection_mut(handle) {
@@ -387,14 +392,20 @@ impl Client {
     /// Whether a session, or its opening, is well where it is.
     fn is_served(&self, endpoint: &Endpoint, home: u64) -> bool {
         let Some(link) = self.links.get(home) else { return false };
-        let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted)
+        let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted.is_some())
             && !self.greeting_is_silent(endpoint, home);
         link.is_ready() && !link.is_shunned() || greets
     }
 
     fn greeting_is_silent(&self, endpoint: &Endpoint, key: u64) -> bool {
         let attempt = self.links.get(key).and_then(|link| link.attempt.as_ref());
-        attempt.is_some_and(|attempt| attempt.greeted && is_silent(endpoint, attempt.handle))
+        attempt.is_some_and(|a| a.greeted.is_some() && is_silent(endpoint, a.handle))
+    }
+
+    fn greeting_is_late(&self, now: Instant, key: u64) -> bool {
+        let attempt = self.links.get(key).and_then(|link| link.attempt.as_ref());
+        let since = attempt.and_then(|attempt| attempt.greeted);
+        since.is_some_and(|since| now.since(since) >= GREETING_PATIENCE)
     }
 
     /// A link that stands by for the group of this one's session, or of its opening.

@@ -219,7 +219,7 @@ impl Network {
                     let f = &mut self.flows[flow];
                     let ranges = ranges.into_iter();
                     f.sent
-                        .on_ack(at, ranges, Duration::ZERO, &mut f.rtt, &mut f.settled)
+                        .on_ack(at, ranges, Some(Duration::ZERO), &mut f.rtt, &mut f.settled)
                         .expect("receivers acknowledge what they received");
                     f.on_settled(at);
                     self.poll(flow);

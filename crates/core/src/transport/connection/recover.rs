@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::super::loss::Settled;
 use super::super::message::SentFrame;
 use super::super::probe::ProbeTimeout;
+use super::super::rtt::MAX_ACK_DELAY_CREDIT;
 use super::super::timers::Timer;
 use super::keys::Opened;
 use super::space::{Contents, Control};
@@ -87,10 +88,18 @@ impl Connection {
         ack: &Ack<'_>,
         with: Opened,
     ) -> Result<(), TransportError> {
-        // RFC 9002 §5.3: the delay in Initial packets says nothing.
-        let delay = match space {
-            Space::Initial => Duration::ZERO,
-            _ => Duration::from_micros(ack.delay),
+        let delay = match (space, Duration::from_micros(ack.delay)) {
+            // The same acknowledgement as before, which was lost, again: it came when the peer's timeout
+            // had passed, of a second as a rule, and says nothing of the path. As the first sample it
+            // would make our timeout three times as long.
+            (Space::Initial | Space::Handshake, delay)
+                if delay > MAX_ACK_DELAY_CREDIT && self.path.rtt.samples() == 0 =>
+            {
+                None
+            }
+            // RFC 9002 §5.3: otherwise the delay in Initial packets says nothing.
+            (Space::Initial, _) => Some(Duration::ZERO),
+            (_, delay) => Some(delay),
         };
         let mut settled = self.recovery.settled.take().unwrap_or_default();
         let taken = self.spaces[space.index()].sent.on_ack(

@@ -55,7 +55,7 @@ impl Space {
 
     fn ack(&mut self, ms: u64, ranges: &[Range<u64>]) -> Result<(), NeverSent> {
         let ranges = ranges.iter().cloned();
-        self.sent.on_ack(at(ms), ranges, Duration::ZERO, &mut self.rtt, &mut self.out)
+        self.sent.on_ack(at(ms), ranges, Some(Duration::ZERO), &mut self.rtt, &mut self.out)
     }
 
     fn acked(&self) -> Vec<u64> {
@@ -99,7 +99,8 @@ fn skipped_numbers_give_an_optimistic_acknowledger_away() {
     let skipped = skipped.expect("one of 200 is skipped");
     let mut rtt = RttEstimator::default();
     let mut out = Settled::new();
-    let mut ack = |range| sent.on_ack(at(300), once(range), Duration::ZERO, &mut rtt, &mut out);
+    let mut ack =
+        |range| sent.on_ack(at(300), once(range), Some(Duration::ZERO), &mut rtt, &mut out);
     assert_eq!(ack(skipped..skipped + 1), Err(NeverSent));
     assert_eq!(ack(0..skipped + 2), Err(NeverSent));
     assert_eq!(ack(0..skipped), Ok(()));
