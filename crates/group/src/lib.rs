@@ -8,3 +8,6 @@
 pub mod node;
 pub mod replica;
 pub mod replication;
+mod served;
+
+pub use served::{Ending, Served};

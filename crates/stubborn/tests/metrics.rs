@@ -102,3 +102,49 @@ async fn links_beyond_the_bound_and_links_that_are_gone_are_counted_together() {
     let after = server.metrics(2).traffic.unwrap();
     assert!(after.connections == 5 && after.packets_sent >= told.traffic.unwrap().packets_sent);
 }
+
+#[cfg(feature = "replica")]
+#[tokio::test]
+async fn a_replica_counts_the_commands_and_reads_of_its_clients() {
+    use stubborn::kv::{GetRequest, KvClient, KvReplica, PutRequest, Store};
+    use stubborn::{Authority, ChannelBuilder, Replica};
+
+    let authority = Authority::generate().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let node = authority.issue_node(["node-1.stubborn".to_owned(), "127.0.0.1".into()]).unwrap();
+    let key = node.fingerprint().unwrap();
+    // It is not connected to: there is no other member.
+    let replica = Replica::open(folder.path().join("1"))
+        .group(0x100)
+        .node(1)
+        .listen("127.0.0.1:0")
+        .identity(node)
+        .authority(authority.trust())
+        .member(1, "127.0.0.1:1", key)
+        .create(true)
+        .machine(KvReplica::new(Store::new()));
+    let replica = soon(replica.start()).await.unwrap();
+    let channel = ChannelBuilder::new(replica.local_addr().to_string())
+        .trust(authority.trust())
+        .identity(authority.issue_client("client").unwrap())
+        // It may not lead yet.
+        .wait_for_ready(true);
+    let channel = soon(channel.connect()).await.unwrap();
+    let client = KvClient::new(channel.clone());
+    for value in ["1", "2"] {
+        let put = PutRequest { key: "a".into(), value: value.into() };
+        soon(client.put(put).into_future()).await.unwrap();
+    }
+    soon(client.get(GetRequest { key: "a".into() }).into_future()).await.unwrap();
+    let request = SnapshotRequest { links: 0 };
+    let asked = soon(MetricsClient::new(channel).snapshot(request).into_future()).await.unwrap();
+    let told = soon(replica.metrics(8)).await.unwrap();
+    for told in [asked, told] {
+        let put = of(&told, Side::Server, "stubborn.kv.v1.Kv/Put");
+        assert_eq!((put.replied, put.latency.clone().unwrap().count), (2, 2));
+        assert!(put.latency.unwrap().max_ns > 0);
+        assert_eq!(of(&told, Side::Server, "stubborn.kv.v1.Kv/Get").replied, 1);
+        assert!(told.links[0].rtt_ns > 0 && told.held.unwrap().connections >= 1);
+    }
+    soon(replica.stop()).await.unwrap();
+}

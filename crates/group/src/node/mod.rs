@@ -44,6 +44,7 @@ use self::roster::Followed;
 use self::watches::{Found, Watches, Watching};
 use crate::replica::{Fault, PacketError, Replica, Standing};
 use crate::replication::{Durable, MemberChange, NodeId, Refused, Write};
+use crate::served::{Ending, Served};
 
 pub use self::config::{GroupConfig, GroupEvent, Peer};
 
@@ -88,7 +89,7 @@ pub struct GroupNode {
 /// What is answered when everything that was committed before is applied.
 #[derive(Debug)]
 enum Read {
-    Call { key: RequestKey, method: MethodId, request: Encoded },
+    Call { key: RequestKey, came: Instant, method: MethodId, request: Encoded },
     Watch(Box<Watching>),
     Question(Box<IncomingQuery>),
 }
@@ -240,6 +241,17 @@ impl GroupNode {
         self.replica.standing()
     }
 
+    /// From now on tells of the calls that it answers, with [`poll_served`](Self::poll_served), which is
+    /// to be called until it gives `None`.
+    pub fn count_served(&mut self) {
+        self.replica.served.start();
+    }
+
+    /// The next call of a client of this node that it has answered.
+    pub fn poll_served(&mut self) -> Option<Served> {
+        self.replica.served.take()
+    }
+
     /// Why the replica has stopped for good, if it has.
     pub fn fault(&self) -> Option<&Fault> {
         self.replica.fault()
@@ -368,7 +380,7 @@ impl GroupNode {
         let request = call.into_message();
         let read = self.note_read(match watch {
             Some(watch) => Read::Watch(Box::new(Watching { key, method, request, watch: *watch })),
-            None => Read::Call { key, method, request },
+            None => Read::Call { key, came: now, method, request },
         });
         self.read_of.insert(key, read);
         match stale {
@@ -404,9 +416,10 @@ impl GroupNode {
 
     fn answer_read(&mut self, now: Instant, read: u64) {
         match self.reads.remove(&read) {
-            Some(Read::Call { key, method, request }) => {
+            Some(Read::Call { key, came, method, request }) => {
                 self.read_of.remove(&key);
                 let answer = self.replica.query(method, &request);
+                self.replica.served.note(method, Ending::of(&answer), now.since(came));
                 self.node.answer(now, key, answer);
             }
             Some(Read::Watch(watching)) => self.watch(now, read, *watching),

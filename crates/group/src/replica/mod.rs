@@ -52,6 +52,7 @@ use crate::replication::{
     Consensus, Durable, Entry, EntryKind, Frame, MemberChange, Members, NodeId, Outgoing, Position,
     Refusal, Refused, Role, Snapshot, Work, Write,
 };
+use crate::served::Ledger;
 
 pub use self::entry::refounding;
 pub use self::message::PacketError;
@@ -99,6 +100,8 @@ pub struct Replica {
     outbox: Outbox,
     told: VecDeque<Told>,
     due: VecDeque<u64>,
+    /// Calls of this replica's clients that were answered.
+    pub(crate) served: Ledger,
     fault: Option<Fault>,
 }
 
@@ -170,6 +173,7 @@ impl Replica {
             outbox: Outbox::default(),
             told: VecDeque::new(),
             due: VecDeque::new(),
+            served: Ledger::default(),
             fault: None,
             settings,
         })
@@ -586,6 +590,11 @@ impl Replica {
         }
         let Some(record) = Record::decode(&entry.data) else { return Ok(()) };
         let told = self.state.apply(entry.at.index, &record)?;
+        for (origin, method, ending) in self.state.take_ran() {
+            if let Some(came) = self.pending.came(origin) {
+                self.served.note(method, ending, now.since(came));
+            }
+        }
         self.told.extend(told.into_iter().filter(|told| told.replica == self.life));
         for item in &record.items {
             self.pending.applied(item.origin);

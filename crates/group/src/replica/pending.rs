@@ -98,6 +98,12 @@ impl Pending {
         within(1) || within(2) && only_frees()
     }
 
+    /// When this came, if it is waited for here.
+    pub(super) fn came(&self, origin: Origin) -> Option<Instant> {
+        let own = origin.life == self.life;
+        self.items.get(&origin.serial).filter(|_| own).map(|waiting| waiting.came)
+    }
+
     /// An entry with this was applied.
     pub(super) fn applied(&mut self, origin: Origin) {
         if origin.life == self.life

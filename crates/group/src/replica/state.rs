@@ -11,11 +11,12 @@ use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
 use super::Fault;
-use super::entry::{Item, Record, What, decode_sessions};
+use super::entry::{Item, Origin, Record, What, decode_sessions};
 use super::image::image;
 use super::restore::{Complete, Restoring};
 use super::roster::{self, Roster};
 use super::versions;
+use crate::served::Ending;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -26,6 +27,8 @@ pub(super) struct State {
     founded: bool,
     /// The log has said which versions of commands are active.
     versioned: bool,
+    /// Commands that ran since the last look, and how they ended.
+    ran: Vec<(Origin, MethodId, Ending)>,
     planted: Planted,
 }
 
@@ -41,7 +44,8 @@ impl State {
     pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
         let table = SessionTable::new(group, limits);
         let (roster, planted) = (Roster::default(), Planted::default());
-        Self { table, machines, roster, founded: false, versioned: false, planted }
+        let ran = Vec::new();
+        Self { table, machines, roster, founded: false, versioned: false, ran, planted }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -74,12 +78,15 @@ impl State {
                     let Ok(command) = SessionCommand::decode(bytes.clone()) else { continue };
                     let time = self.table.time();
                     let (machines, roster) = (&mut self.machines, &mut self.roster);
+                    let ran = &mut self.ran;
                     let at = Applied { index, time, ..Applied::default() };
                     let run = |method, call: Call<Encoded>| {
                         if method == roster::CHANGE.id() {
                             return roster.command(index, call.context(), call.message());
                         }
-                        machines.apply(&at, method, call.message())
+                        let answer = machines.apply(&at, method, call.message());
+                        ran.push((*origin, method, Ending::of(&answer)));
+                        answer
                     };
                     self.table.apply(time, origin.life, &command, run, &mut told);
                 }
@@ -101,6 +108,11 @@ impl State {
             }
         }
         Ok(told)
+    }
+
+    /// The commands that ran since the last look.
+    pub(super) fn take_ran(&mut self) -> std::vec::Drain<'_, (Origin, MethodId, Ending)> {
+        self.ran.drain(..)
     }
 
     /// Whether the log has said which versions of commands are active.

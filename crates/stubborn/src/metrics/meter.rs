@@ -4,8 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use stubborn_core::node::RequestKey;
-use stubborn_core::service::{Answer, CallError, Code, Method, MethodId, Outcome, Registry};
+use stubborn_core::service::{
+    Answer, CallError, Code, Method, MethodId, Outcome, Registry, ServiceDescriptor,
+};
 use stubborn_core::session::NotExecutedReason;
+#[cfg(feature = "replica")]
+use stubborn_core::time::Duration;
 use stubborn_core::time::Instant;
 
 use super::histogram::Histogram;
@@ -97,10 +101,22 @@ impl Meter {
     /// With a count of its own for each method of these services.
     pub(crate) fn of(registry: &Registry) -> Self {
         let mut meter = Self::new();
-        for method in registry.descriptors().flat_map(|descriptor| descriptor.methods) {
-            meter.add(method.id(), method.name());
-        }
+        registry.descriptors().for_each(|service| meter.know(service));
         meter
+    }
+
+    /// Each method of this service gets a count of its own.
+    pub(crate) fn know(&mut self, service: &'static ServiceDescriptor) {
+        for method in service.methods {
+            self.add(method.id(), method.name());
+        }
+    }
+
+    /// A call that began and ended elsewhere.
+    #[cfg(feature = "replica")]
+    pub(crate) fn count(&mut self, method: MethodId, took: Duration, ending: Ending) {
+        let begun = self.begin(method, Instant::ZERO);
+        self.end(begun, Instant::ZERO + took, ending);
     }
 
     /// A call of a method that has a count, or goes with all that have none.
@@ -308,6 +324,17 @@ impl Ending {
             Err(Outcome::Pending(_)) => Self::Pending,
             Err(Outcome::Lost) => Self::Lost,
             Err(Outcome::Unanswered) => Self::Unanswered,
+        }
+    }
+}
+
+#[cfg(feature = "replica")]
+impl From<stubborn_group::Ending> for Ending {
+    fn from(ending: stubborn_group::Ending) -> Self {
+        match ending {
+            stubborn_group::Ending::Replied => Self::Replied,
+            stubborn_group::Ending::Status(code) => Self::Status(code),
+            stubborn_group::Ending::NotExecuted(reason) => Self::NotExecuted(reason),
         }
     }
 }

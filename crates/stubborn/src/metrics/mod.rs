@@ -26,4 +26,8 @@ pub use service::MetricsFor;
 pub(crate) use links::{held, links};
 pub(crate) use meter::{Begun, Ending, Meter, Meters};
 pub(crate) use service::add;
+#[cfg(feature = "replica")]
+pub(crate) use service::{METHOD, links_of};
+#[cfg(feature = "replica")]
+pub(crate) use source::Gathering;
 pub(crate) use source::{MOST_LINKS, Source, USUAL_LINKS};

@@ -22,6 +22,10 @@ pub enum MetricsFor {
     Anybody,
 }
 
+/// The method by which the service is asked.
+#[cfg(feature = "replica")]
+pub(crate) const METHOD: &str = "stubborn.metrics.v1.Metrics/Snapshot";
+
 /// What answers.
 pub(crate) struct Board {
     source: Arc<Source>,

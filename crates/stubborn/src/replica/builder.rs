@@ -16,6 +16,7 @@ use stubborn_tls::{ClientCertificates, TlsServer};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use super::{driver, handle, join};
+use crate::metrics::{MetricsFor, MetricsServer};
 use crate::naming::Address;
 use crate::security::{Fingerprint, Identity, KeyLog, Trust};
 use crate::server::ServeError;
@@ -63,6 +64,7 @@ impl Replica {
             anybody: false,
             key_log: None,
             lease: false,
+            metrics: MetricsFor::default(),
             members: Vec::new(),
             machines: Machines::new(),
             refused: None,
@@ -84,6 +86,7 @@ pub struct ReplicaBuilder {
     anybody: bool,
     key_log: Option<KeyLog>,
     lease: bool,
+    metrics: MetricsFor,
     members: Vec<Member>,
     machines: Machines,
     refused: Option<ReplicaError>,
@@ -175,6 +178,13 @@ impl ReplicaBuilder {
     /// may differ in it.
     pub fn lease_reads(mut self, lease: bool) -> Self {
         self.lease = lease;
+        self
+    }
+
+    /// Who may ask the replica what it counts and measures (`stubborn.metrics.v1.Metrics`), as
+    /// `stubborn top` does. By default callers with a certificate and those on the same machine.
+    pub fn metrics(mut self, who: MetricsFor) -> Self {
+        self.metrics = who;
         self
     }
 
@@ -409,6 +419,10 @@ impl ReplicaBuilder {
         let mut registry = Registry::new();
         let board = handle::Board(Arc::clone(control));
         registry.add(Arc::new(crate::group::GroupServer::new(board)))?;
+        if self.metrics != MetricsFor::Nobody {
+            let meter = handle::Meter { control: Arc::clone(control), who: self.metrics };
+            registry.add(Arc::new(MetricsServer::new(meter)))?;
+        }
         let machines: Vec<&'static ServiceDescriptor> = self.machines.descriptors().collect();
         crate::reflection::add(&mut registry, machines)?;
         Ok(registry)

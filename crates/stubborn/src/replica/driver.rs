@@ -12,6 +12,7 @@ use stubborn_core::node::{Event, IncomingRequest, NodeConfig};
 use stubborn_core::service::{Answer, Call, Clock, Encoded, MethodId, Registry, Status};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
+use stubborn_group::Served;
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
 use stubborn_group::replica::{Replica, Roster, Settings};
 use stubborn_group::replication::{NodeId, Role, Write};
@@ -29,6 +30,7 @@ use crate::driver::{
     GLANCE, LONGEST_FOR_COMMITS, NodeClock, Outgoing, Patience, Timer, yield_to_others,
 };
 use crate::group::{BackupReply, BackupRequest, Role as ToldRole, StatusReply};
+use crate::metrics::{self, Ending, Gathering, MOST_LINKS, Meters, SnapshotReply};
 use crate::security::Trust;
 use crate::server::ServeError;
 
@@ -124,6 +126,7 @@ struct Driver {
     /// Where members are whose names were looked up.
     found: (UnboundedSender<Found>, UnboundedReceiver<Found>),
     control: Arc<Control>,
+    meters: Meters,
     describes: Describes,
     /// Backups that were begun.
     backups: u64,
@@ -180,8 +183,11 @@ impl Driver {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
         let clock = NodeClock::start();
-        let node = GroupNode::new(clock.now(), config, plan.durable, machines, seed)
+        let mut meters = Meters::new(&plan.registry);
+        machines.descriptors().for_each(|service| meters.served.know(service));
+        let mut node = GroupNode::new(clock.now(), config, plan.durable, machines, seed)
             .map_err(|fault| ReplicaError::Stopped(fault.to_string()))?;
+        node.count_served();
         let disk = Disk::start(plan.store).map_err(ServeError::Worker)?;
         Ok(Self {
             node,
@@ -203,6 +209,7 @@ impl Driver {
             requests: Vec::new(),
             found: unbounded_channel(),
             control: plan.control,
+            meters,
             describes,
             backups: 0,
             stale_at: Instant::ZERO,
@@ -216,8 +223,12 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         for _ in 0..ROUNDS {
-            if this.control.is_stopped(cx.waker()) {
+            let (stopped, asked) = this.control.look(cx.waker());
+            if stopped {
                 return Poll::Ready(this.leave());
+            }
+            if asked {
+                this.tell_counted();
             }
             let received = this.receive(cx);
             if received {
@@ -360,6 +371,9 @@ impl Driver {
         while let Some(write) = self.node.poll_write() {
             self.writes.push(write);
         }
+        while let Some(Served { method, ending, took }) = self.node.poll_served() {
+            self.meters.served.count(method, took, ending.into());
+        }
         if now >= self.stale_at {
             self.stale_at = now + FRESH;
             self.control.stands(now, self.standing());
@@ -396,7 +410,8 @@ impl Driver {
     /// Answers what is not replicated: reflection and status.
     fn serve(&mut self, now: Instant) {
         self.control.stands(now, self.standing());
-        for request in self.requests.drain(..) {
+        let mut requests = std::mem::take(&mut self.requests);
+        for request in requests.drain(..) {
             let IncomingRequest { key, method, kind, call, .. } = request;
             if method == MethodId::of(backup::METHOD) && begins_backup(&call) {
                 let state = self.node.freeze();
@@ -406,6 +421,9 @@ impl Driver {
                 let number = replica.life().wrapping_add(self.backups).max(1);
                 let head = head_of_backup(&self.describes, number, replica);
                 self.control.hold(Backup::new(now, head, &state));
+            }
+            if method == MethodId::of(metrics::METHOD) {
+                self.control.counted(self.counted());
             }
             let (message, mut context) = call.into_parts();
             context.clock = Clock::standing(now);
@@ -421,8 +439,25 @@ impl Driver {
                     }
                 }
             };
+            let took = self.clock.now().since(now);
+            self.meters.served.count(method, took, Ending::of_answer(&answer));
             self.node.answer(now, key, answer);
         }
+        self.requests = requests;
+    }
+
+    /// Tells who has asked through the handle.
+    fn tell_counted(&self) {
+        let counted = self.counted();
+        for asked in self.control.take_asked() {
+            let _ = asked.send(counted.clone());
+        }
+    }
+
+    fn counted(&self) -> SnapshotReply {
+        let mut all = Gathering::new(MOST_LINKS);
+        all.add(self.node.node(), &self.meters);
+        all.tell(Duration::from_nanos(self.clock.now().as_nanos()))
     }
 
     fn standing(&self) -> StatusReply {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use stubborn_core::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::backup::{Backup, given_up};
 use super::error::ReplicaError;
@@ -15,6 +15,7 @@ use crate::generated::stubborn::group::v1::{
     BackupReply, BackupRequest, ChangeMembersRequest, Group, MembersReply, MembersRequest,
     StatusReply, StatusRequest,
 };
+use crate::metrics::{Metrics, MetricsFor, SnapshotReply, SnapshotRequest, links_of};
 use crate::{Call, Status};
 
 /// A replica that runs, on a thread of its own. Dropping it stops the replica: what it has promised
@@ -38,6 +39,10 @@ struct State {
     driver: Option<Waker>,
     standing: StatusReply,
     failure: Option<ReplicaError>,
+    /// Who wants to know what was counted.
+    asked: Vec<oneshot::Sender<SnapshotReply>>,
+    /// What was counted when the driver began to answer who asks for it.
+    counted: Option<SnapshotReply>,
     /// The state that somebody fetches.
     backup: Option<Backup>,
     /// When the driver looked last.
@@ -53,6 +58,22 @@ impl ReplicaHandle {
     /// How the replica stands.
     pub fn status(&self) -> StatusReply {
         self.control.standing()
+    }
+
+    /// What the replica has counted since it started, what it holds, and its links, at most so many one by
+    /// one (256 at most): those to its clients and to the other members. Calls are those that its own
+    /// clients have made: a command from when it came to when it was applied, a read from when it came to
+    /// when it was answered. None are in flight here. `None` if the replica has ended.
+    pub async fn metrics(&self, links: usize) -> Option<SnapshotReply> {
+        let (told, answer) = oneshot::channel();
+        self.control.wake(|state| state.asked.push(told));
+        let mut ended = self.ended.clone();
+        let mut told = tokio::select! {
+            told = answer => told.ok()?,
+            _ = ended.wait_for(|ended| *ended) => return None,
+        };
+        told.links.truncate(links);
+        Some(told)
     }
 
     /// Ready when the replica has ended without being asked to, or was stopped.
@@ -112,8 +133,13 @@ impl Control {
     }
 
     fn stop(&self) {
+        self.wake(|state| state.stop = true);
+    }
+
+    /// Changes the state and has the driver look at it.
+    fn wake(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        state.stop = true;
+        change(&mut state);
         let driver = state.driver.take();
         drop(state);
         if let Some(driver) = driver {
@@ -121,14 +147,24 @@ impl Control {
         }
     }
 
-    /// Whether the driver is to stop; it is woken when that changes.
-    pub(super) fn is_stopped(&self, driver: &Waker) -> bool {
+    /// Whether the driver is to stop, and whether somebody asks; it is woken when that changes.
+    pub(super) fn look(&self, driver: &Waker) -> (bool, bool) {
         let mut state = self.lock();
         match &mut state.driver {
             Some(known) => known.clone_from(driver),
             none => *none = Some(driver.clone()),
         }
-        state.stop
+        (state.stop, !state.asked.is_empty())
+    }
+
+    /// Who wants to know what was counted.
+    pub(super) fn take_asked(&self) -> Vec<oneshot::Sender<SnapshotReply>> {
+        std::mem::take(&mut self.lock().asked)
+    }
+
+    /// The next question for what was counted is answered by this.
+    pub(super) fn counted(&self, counted: SnapshotReply) {
+        self.lock().counted = Some(counted);
     }
 
     pub(super) fn fail(&self, failure: ReplicaError) {
@@ -171,5 +207,21 @@ impl Group for Board {
 
     async fn change_members(&self, _: Call<ChangeMembersRequest>) -> Result<MembersReply, Status> {
         Err(Status::internal("the group answers this itself"))
+    }
+}
+
+/// Answers `stubborn top`.
+pub(super) struct Meter {
+    pub(super) control: Arc<Control>,
+    pub(super) who: MetricsFor,
+}
+
+impl Metrics for Meter {
+    async fn snapshot(&self, call: Call<SnapshotRequest>) -> Result<SnapshotReply, Status> {
+        let counted = self.control.lock().counted.take();
+        self.who.admit(&call.context().peer)?;
+        let mut counted = counted.ok_or_else(|| Status::internal("the driver counts first"))?;
+        counted.links.truncate(links_of(&call));
+        Ok(counted)
     }
 }
