@@ -18,6 +18,7 @@ mod private;
 mod remote;
 mod schema;
 mod stubs;
+mod table;
 mod task;
 mod tickets;
 

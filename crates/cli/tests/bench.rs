@@ -148,3 +148,47 @@ fn more_connections_than_calls_are_refused() {
     let (code, report) = bench("127.0.0.1:1", &["--connections", "2"]);
     assert_eq!(code, Some(2), "{report}");
 }
+
+#[test]
+fn top_shows_the_calls_links_and_sessions_of_a_running_server() {
+    let server = Server::start();
+    let (_, report) = bench(&server.address, &BRIEF);
+    let top = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_stubborn"))
+            .args(["top", &server.address, "--once", "--interval", "50ms"])
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told: Value = serde_json::from_str(&top(&["--json"])).unwrap();
+    let methods = told["methods"].as_array().unwrap();
+    let own = methods.iter().all(|calls| calls["method"].as_str().unwrap().starts_with("bench."));
+    assert!(own, "questions of this program are not shown: {told}");
+    let echo = |calls: &&Value| calls["method"] == "bench.v1.Echo/Echo";
+    let calls = methods.iter().find(echo).unwrap();
+    // Those of the warm-up are not in the report.
+    assert!(calls["outcomes"]["replied"].as_u64() >= report["calls"].as_u64(), "{told}");
+    assert_eq!((&calls["side"], &calls["in_flight"]), (&"server".into(), &0.into()), "{told}");
+    let link = &told["links"][0];
+    assert!(link["rtt_us"].as_u64() > Some(0) && link["window_bytes"].as_u64() > Some(0), "{told}");
+    assert!(link["packets_sent"].as_u64() > Some(0) && link["loss_percent"].is_number(), "{told}");
+    assert_eq!(told["servers"][0]["reachable"], true, "{told}");
+    let all: Value = serde_json::from_str(&top(&["--json", "--all"])).unwrap();
+    assert!(all["methods"].as_array().unwrap().len() > methods.len(), "{all}");
+    let table = top(&[]);
+    assert!(table.contains("calls/s") && table.contains("replied"), "{table}");
+}
+
+#[test]
+fn top_says_why_no_server_tells_anything() {
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_stubborn"))
+        .args(["top", &nobody.to_string(), "--insecure", "--once", "--json", "--wait", "200ms"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["error"]["kind"], "connect", "{told}");
+}

@@ -224,6 +224,28 @@ fn the_status_names_every_node_also_those_that_do_not_answer() {
 }
 
 #[test]
+fn top_shows_the_nodes_of_a_group_with_their_leader_and_the_calls_of_its_clients() {
+    let home = tempfile::tempdir().unwrap();
+    let cluster = Cluster::up(&home.path().join("cluster"), &["--listen", "127.0.0.1:0"]);
+    cluster.succeed("kv", &["put", "a", "1"]);
+    let args = ["--once", "--interval", "50ms"];
+    let told = cluster.succeed("top", &[&args[..], &["--json"]].concat());
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let servers = told["servers"].as_array().unwrap();
+    let leaders = servers.iter().filter(|server| server["role"] == "leader").count();
+    assert_eq!((servers.len(), leaders), (3, 1), "{told}");
+    assert!(servers.iter().all(|server| server["lag"].is_u64()), "{told}");
+    let methods = told["methods"].as_array().unwrap();
+    let put = methods.iter().find(|calls| calls["method"] == "stubborn.kv.v1.Kv/Put").unwrap();
+    assert_eq!(put["outcomes"]["replied"], 1, "{told}");
+    // Those between the nodes.
+    assert!(told["links"].as_array().unwrap().len() >= 3, "{told}");
+    let table = cluster.succeed("top", &args);
+    assert!(table.contains("leader") && table.contains("lag"), "{table}");
+    cluster.stop();
+}
+
+#[test]
 fn durable_puts_are_measured() {
     let home = tempfile::tempdir().unwrap();
     let cluster = Cluster::up(&home.path().join("cluster"), &["--listen", "127.0.0.1:0"]);

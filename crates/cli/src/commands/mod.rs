@@ -19,6 +19,7 @@ mod ping;
 mod restore;
 mod sim;
 mod status;
+mod top;
 mod udp;
 mod up;
 mod verify;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Up(up::Args),
     Node(node::Args),
     Status(status::Args),
+    Top(top::Args),
     Members(members::Args),
     Kv(kv::Args),
     Inspect(inspect::Args),
@@ -72,6 +74,7 @@ impl Command {
             Self::Up(args) => up::run(args, out),
             Self::Node(args) => node::run(args, out),
             Self::Status(args) => status::run(args, out),
+            Self::Top(args) => top::run(args, out),
             Self::Members(args) => members::run(args, out),
             Self::Kv(args) => kv::run(args, out),
             Self::Inspect(args) => inspect::run(args, out),

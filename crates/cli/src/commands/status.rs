@@ -9,6 +9,7 @@ use crate::cluster::{DEFAULT_FOLDER, Folder};
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 use crate::remote::{Access, duration};
+use crate::table;
 use crate::task::block_on;
 
 /// Show how the nodes of a cluster stand: who leads, their logs, sessions, and how far each lags.
@@ -137,7 +138,7 @@ fn without_leader(found: &[Asked]) -> Option<String> {
     })
 }
 
-fn role(reply: &StatusReply) -> &'static str {
+pub(super) fn role(reply: &StatusReply) -> &'static str {
     match reply.role() {
         Role::Leader => "leader",
         Role::Follower => "follower",
@@ -194,21 +195,8 @@ fn print(found: &[Asked], out: &Output) {
 }
 
 fn table(rows: &[Vec<String>], out: &Output) {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        // The last cell of a short row goes over the columns that it does not have.
-        let cells = rows.iter().filter(|row| row.len() == columns || column + 1 < row.len());
-        cells.filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        let style = if index == 0 { Some(Style::Faint) } else { None };
-        match style {
-            Some(style) => out.line(out.paint(style, line.trim_end())),
-            None => out.line(line.trim_end()),
-        }
+    for (index, line) in table::lines(rows).into_iter().enumerate() {
+        out.line(if index == 0 { out.paint(Style::Faint, line) } else { line });
     }
 }
 
@@ -247,7 +235,7 @@ fn to_json(found: &[Asked], asked: &Asked) -> Value {
     }
 }
 
-fn uptime(millis: u64) -> String {
+pub(super) fn uptime(millis: u64) -> String {
     let seconds = millis / 1_000;
     match seconds {
         0..=119 => format!("{seconds} s"),

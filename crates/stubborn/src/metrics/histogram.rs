@@ -96,6 +96,19 @@ impl Latency {
         found.map_or(0, |bucket| bucket.below_ns.min(self.max_ns))
     }
 
+    /// Adds what another process has measured.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
+        self.max_ns = self.max_ns.max(other.max_ns);
+        for bucket in &other.buckets {
+            match self.buckets.binary_search_by_key(&bucket.below_ns, |own| own.below_ns) {
+                Ok(at) => self.buckets[at].count += bucket.count,
+                Err(at) => self.buckets.insert(at, *bucket),
+            }
+        }
+    }
+
     /// What came since an earlier look at the same process: its longest time is not known, so that of all
     /// stands.
     #[must_use]
@@ -164,5 +177,8 @@ mod tests {
         both.merge(&histogram);
         both.merge(&histogram);
         assert_eq!(both.tell().count, 4);
+        let mut told = earlier;
+        told.merge(&since);
+        assert_eq!(told, histogram.tell());
     }
 }

@@ -18,7 +18,7 @@ pub enum MetricsFor {
     /// the same machine (a proxy there makes its users the same).
     #[default]
     Known,
-    /// Whoever can call.
+    /// Whoever can call; where the server has permissions by method, whom they let call it.
     Anybody,
 }
 
