@@ -52,6 +52,7 @@ pub use server::{
 pub use stubborn_core::identity::{SpiffeId, SpiffeIdError};
 pub use stubborn_core::limits::Limits;
 pub use stubborn_core::node::SessionTicket;
+pub use stubborn_core::service::codec;
 pub use stubborn_core::service::{
     Answer, Applied, Begun, BidiStream, BoxFuture, Call, CallContext, CallError, CallState, Caller,
     Calling, Channel, ClientStream, Clock, Code, DecodeError, Encoded, Finished, Handling, Image,

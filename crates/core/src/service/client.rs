@@ -12,7 +12,8 @@ use core::task::{Context, Poll, Waker};
 
 use prost::Message;
 
-use super::encoded::Encoded;
+use super::codec::{Codec, Decode, EncodeError, Prost, decoder};
+use super::encoded::{DecodeError, Encoded};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Method, Semantics, Shape};
 use super::outcome::{CallError, CallState, NotExecuted, Outcome};
@@ -44,6 +45,19 @@ pub struct OutgoingCall {
 }
 
 impl OutgoingCall {
+    /// A call as it is before anything is set about it.
+    pub(super) fn new(method: &Method, request: Encoded) -> Self {
+        Self {
+            method: method.clone(),
+            request,
+            metadata: Metadata::new(),
+            deadline: None,
+            wait_for_ready: None,
+            reserved: None,
+            max_staleness: None,
+        }
+    }
+
     /// The same call with the request and the metadata, which are gone from this one.
     pub fn take(&mut self) -> Self {
         Self {
@@ -159,24 +173,41 @@ impl Channel {
     }
 
     /// A unary call of `method`, not sent until it is awaited.
-    pub fn unary<Q: Message, R>(&self, method: &Method, request: &Q) -> UnaryCall<R> {
+    pub fn unary<Q: Message, R: Message + Default>(
+        &self,
+        method: &Method,
+        request: &Q,
+    ) -> UnaryCall<R> {
         self.raw_unary(method, Encoded::new(method.id(), request))
     }
 
     /// The same with a request that is encoded already.
-    pub fn raw_unary<R>(&self, method: &Method, request: Encoded) -> UnaryCall<R> {
-        UnaryCall::new(
-            self.clone(),
-            OutgoingCall {
-                method: method.clone(),
-                request,
-                metadata: Metadata::new(),
-                deadline: None,
-                wait_for_ready: None,
-                reserved: None,
-                max_staleness: None,
-            },
-        )
+    pub fn raw_unary<R: Message + Default>(
+        &self,
+        method: &Method,
+        request: Encoded,
+    ) -> UnaryCall<R> {
+        UnaryCall::new(self.clone(), OutgoingCall::new(method, request), decoder::<Prost, R>())
+    }
+
+    /// As [`unary`](Self::unary), with messages of this codec's. A request that cannot be encoded makes
+    /// the call fail, not executed, when it is awaited.
+    pub fn unary_with<C: Codec<Q> + Codec<R>, Q, R>(
+        &self,
+        codec: C,
+        method: &Method,
+        request: &Q,
+    ) -> UnaryCall<R> {
+        let (request, failed) = match Encoded::with(codec, method.id(), request) {
+            Ok(request) => (request, None),
+            Err(error) => (Encoded::default(), Some(not_encoded(method.name(), &error))),
+        };
+        let call = OutgoingCall::new(method, request);
+        let mut call = UnaryCall::new(self.clone(), call, decoder::<C, R>());
+        if let Some(error) = failed {
+            call.calling.stage = Stage::Failed(error);
+        }
+        call
     }
 
     /// Makes a call that is put together already. See [`Caller::call`] for what dropping the future
@@ -194,7 +225,22 @@ impl Channel {
         method: &Method,
         id: CallId,
     ) -> Result<CallState<R>, CallError> {
-        self.0.outcome(id).await?.try_map(|incoming| decode_reply(method, Some(id), incoming.reply))
+        self.outcome_with(Prost, method, id).await
+    }
+
+    /// As [`outcome`](Self::outcome), with messages of this codec's.
+    ///
+    /// # Errors
+    /// As [`outcome`](Self::outcome).
+    pub async fn outcome_with<C: Codec<R>, R>(
+        &self,
+        _: C,
+        method: &Method,
+        id: CallId,
+    ) -> Result<CallState<R>, CallError> {
+        let state = self.0.outcome(id).await?;
+        let decode = decoder::<C, R>();
+        state.try_map(|incoming| decode_reply(method, Some(id), incoming.reply, decode))
     }
 
     /// The same, for a call of any method: the reply is handed out as it came.
@@ -223,24 +269,18 @@ pub struct UnaryCall<R> {
 }
 
 impl<R> UnaryCall<R> {
-    fn new(channel: Channel, call: OutgoingCall) -> Self {
-        let calling = Calling { channel: Some(channel), call, stage: Stage::New };
+    fn new(channel: Channel, call: OutgoingCall, decode: Decode<R>) -> Self {
+        let calling = Calling { channel: Some(channel), call, stage: Stage::New, decode };
         Self { calling, invalid: None }
     }
 
     /// A call that has its result already: for mocks of generated clients.
     pub fn resolved(result: Result<R, CallError>) -> Self {
-        let call = OutgoingCall {
-            method: MOCKED,
-            request: Encoded::default(),
-            metadata: Metadata::new(),
-            deadline: None,
-            wait_for_ready: None,
-            reserved: None,
-            max_staleness: None,
-        };
+        let call = OutgoingCall::new(&MOCKED, Encoded::default());
         let stage = Stage::Resolved(Box::new(result));
-        Self { calling: Calling { channel: None, call, stage }, invalid: None }
+        // A result that is there already is never decoded.
+        let decode: Decode<R> = |_, _| Err(DecodeError::Digest);
+        Self { calling: Calling { channel: None, call, stage, decode }, invalid: None }
     }
 
     /// Waits no longer than this for the reply. The deadline travels with the call.
@@ -297,9 +337,12 @@ impl<R> UnaryCall<R> {
     /// # Errors
     /// If no server can be reached, or the method takes no number (reads and `maybe` calls).
     pub async fn id(&mut self) -> Result<CallId, CallError> {
-        let Calling { channel: Some(channel), call, .. } = &mut self.calling else {
+        let Calling { channel: Some(channel), call, stage, .. } = &mut self.calling else {
             return Err(no_number("a mocked call", "it was never sent"));
         };
+        if let Stage::Failed(error) = stage {
+            return Err(error.clone());
+        }
         if let Some(id) = call.reserved {
             return Ok(id);
         }
@@ -315,7 +358,7 @@ impl<R> UnaryCall<R> {
     }
 }
 
-impl<R: Message + Default + 'static> UnaryCall<R> {
+impl<R> UnaryCall<R> {
     /// Makes the call and returns the reply with its metadata.
     ///
     /// # Errors
@@ -326,7 +369,7 @@ impl<R: Message + Default + 'static> UnaryCall<R> {
     }
 }
 
-impl<R: Message + Default + 'static> IntoFuture for UnaryCall<R> {
+impl<R> IntoFuture for UnaryCall<R> {
     type Output = Result<R, CallError>;
     type IntoFuture = Calling<R>;
 
@@ -346,6 +389,7 @@ pub struct Calling<R> {
     /// It is large to move, so it stays here and its parts are taken out.
     call: OutgoingCall,
     stage: Stage<R>,
+    decode: Decode<R>,
 }
 
 /// How far a call is.
@@ -398,7 +442,7 @@ impl<R> Calling<R> {
     }
 }
 
-impl<R: Message + Default + 'static> Calling<R> {
+impl<R> Calling<R> {
     fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Metadata), CallError>> {
         if let Stage::Resolved(_) = self.stage
             && let Stage::Resolved(result) = core::mem::replace(&mut self.stage, Stage::Over)
@@ -407,13 +451,14 @@ impl<R: Message + Default + 'static> Calling<R> {
         }
         let Poll::Ready(result) = self.poll_reply(cx) else { return Poll::Pending };
         Poll::Ready(result.and_then(|IncomingReply { reply, metadata, .. }| {
-            let message = decode_reply(&self.call.method, self.call.reserved, reply)?;
+            let (method, id) = (&self.call.method, self.call.reserved);
+            let message = decode_reply(method, id, reply, self.decode)?;
             Ok((message, metadata))
         }))
     }
 }
 
-impl<R: Message + Default + 'static> Future for Calling<R> {
+impl<R> Future for Calling<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -448,12 +493,13 @@ impl<R> fmt::Debug for UnaryCall<R> {
     }
 }
 
-pub(super) fn decode_reply<R: Message + Default>(
+pub(super) fn decode_reply<R>(
     method: &Method,
     id: Option<CallId>,
     reply: Encoded,
+    decode: Decode<R>,
 ) -> Result<R, CallError> {
-    reply.into_message(method.id()).map_err(|error| {
+    decode(reply, method.id()).map_err(|error| {
         // It ran: only its reply cannot be read.
         let status = super::status::Status::new(
             super::status::Code::DataLoss,
@@ -469,6 +515,12 @@ pub(super) fn no_number(method: impl Into<Cow<'static, str>>, why: &'static str)
 }
 
 pub(super) fn not_sent(method: &str, error: MetadataError) -> CallError {
+    let detail = super::outcome::text(format_args!("{error}"));
+    let reason = NotExecuted::because(NotExecutedReason::NeverSent, detail);
+    CallError::new(String::from(method), Outcome::NotExecuted(reason))
+}
+
+pub(super) fn not_encoded(method: &str, error: &EncodeError) -> CallError {
     let detail = super::outcome::text(format_args!("{error}"));
     let reason = NotExecuted::because(NotExecutedReason::NeverSent, detail);
     CallError::new(String::from(method), Outcome::NotExecuted(reason))

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use prost::Message;
 use stubborn_rope::Rope;
 
+use super::codec::{Codec, EncodeError, Malformed, Prost, decoder, encoder};
 use super::method::MethodId;
 
 /// An encoded message and its digest.
@@ -22,14 +23,14 @@ pub enum DecodeError {
     /// The bytes are not those that the other stub encoded.
     Digest,
     /// The bytes are not a message of the expected type.
-    Malformed(prost::DecodeError),
+    Malformed(Malformed),
 }
 
 impl core::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Digest => f.write_str("the message's end-to-end checksum does not match"),
-            Self::Malformed(e) => write!(f, "the message is malformed: {e}"),
+            Self::Malformed(why) => why.fmt(f),
         }
     }
 }
@@ -57,7 +58,23 @@ impl Encoded {
     /// # Errors
     /// If the bytes changed on their way or are not such a message.
     pub fn decode<M: Message + Default>(&self, method: MethodId) -> Result<M, DecodeError> {
-        M::decode(self.verified(method)?).map_err(DecodeError::Malformed)
+        self.decode_with(Prost, method)
+    }
+
+    /// Encodes a message of this codec's.
+    ///
+    /// # Errors
+    /// If it has no encoded form.
+    pub fn with<C: Codec<M>, M>(_: C, method: MethodId, message: &M) -> Result<Self, EncodeError> {
+        encoder::<C, M>()(method, message)
+    }
+
+    /// As [`decode`](Self::decode), of a message of this codec's.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_with<C: Codec<M>, M>(&self, _: C, method: MethodId) -> Result<M, DecodeError> {
+        C::decode(self.verified(method)?).map_err(DecodeError::Malformed)
     }
 
     /// The same, for the last who wants it.
@@ -65,10 +82,19 @@ impl Encoded {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn into_message<M: Message + Default>(self, method: MethodId) -> Result<M, DecodeError> {
-        if method.digest(&self.body) != self.digest {
-            return Err(DecodeError::Digest);
-        }
-        M::decode(self.body.into_bytes()).map_err(DecodeError::Malformed)
+        self.into_message_with(Prost, method)
+    }
+
+    /// As [`into_message`](Self::into_message), of a message of this codec's.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn into_message_with<C: Codec<M>, M>(
+        self,
+        _: C,
+        method: MethodId,
+    ) -> Result<M, DecodeError> {
+        decoder::<C, M>()(self, method)
     }
 
     /// Checks the digest and hands the bytes out.

@@ -5,6 +5,7 @@
 //! know only these traits.
 
 mod client;
+pub mod codec;
 mod encoded;
 mod image;
 mod machine;

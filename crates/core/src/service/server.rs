@@ -7,11 +7,12 @@ use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::Pin;
 
+use super::codec::{Codec, EncodeError};
 use super::encoded::Encoded;
 use super::metadata::Metadata;
-use super::method::{ServiceDescriptor, Shape};
-use super::outcome::NotExecuted;
-use super::status::Status;
+use super::method::{MethodId, ServiceDescriptor, Shape};
+use super::outcome::{NotExecuted, text};
+use super::status::{Code, Status};
 use super::stream::Port;
 use crate::identity::{CertifiedNames, SpiffeId};
 use crate::session::{CallId, KeyAccount, NotExecutedReason};
@@ -193,6 +194,19 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// A reply of this codec's; a reply without an encoded form becomes a status that says so.
+    pub fn reply_with<C: Codec<R>, R>(codec: C, method: MethodId, reply: &R) -> Self {
+        match Encoded::with(codec, method, reply) {
+            Ok(reply) => Self::Reply(reply, Metadata::new()),
+            Err(error) => Self::unwritable(&error),
+        }
+    }
+
+    /// The handler ran, but what it returned has no encoded form.
+    pub fn unwritable(error: &EncodeError) -> Self {
+        Self::Status(Status::new(Code::Internal, text(format_args!("executed, but {error}"))))
+    }
+
     /// The request could not be read, so no handler was started.
     pub fn unreadable(error: super::encoded::DecodeError) -> Self {
         let reason = match error {
@@ -201,7 +215,7 @@ impl Answer {
         };
         Self::NotExecuted(NotExecuted::because(
             reason,
-            super::outcome::text(format_args!("the server could not read the request: {error}")),
+            text(format_args!("the server could not read the request: {error}")),
         ))
     }
 }

@@ -1,19 +1,19 @@
 //! Streams as stubs and handlers see them: senders that wait for room, and readers.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use alloc::vec::{self, Vec};
 use core::fmt;
 use core::future::{IntoFuture, Ready, poll_fn, ready};
-use core::marker::PhantomData;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll};
 
 use prost::Message;
 
 use super::client::{
-    Channel, IncomingReply, MOCKED, OutgoingCall, decode_reply, no_number, not_sent,
+    Channel, IncomingReply, MOCKED, OutgoingCall, decode_reply, no_number, not_encoded, not_sent,
 };
+use super::codec::{Codec, Decode, Encode, Prost, decoder, encoder};
 use super::encoded::{DecodeError, Encoded};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Method, MethodId};
@@ -57,6 +57,8 @@ pub enum NotTaken {
     Over,
     /// The message has more than this many bytes.
     TooLarge(u64),
+    /// The message has no encoded form.
+    Unencodable,
 }
 
 impl fmt::Display for NotTaken {
@@ -66,6 +68,7 @@ impl fmt::Display for NotTaken {
             Self::TooLarge(limit) => {
                 write!(f, "the message is larger than {limit} bytes: raise limits.message")
             }
+            Self::Unencodable => f.write_str("the message has a value that its codec cannot write"),
         }
     }
 }
@@ -77,13 +80,14 @@ impl From<NotTaken> for Status {
         let code = match why {
             NotTaken::Over => Code::Cancelled,
             NotTaken::TooLarge(_) => Code::ResourceExhausted,
+            NotTaken::Unencodable => Code::Internal,
         };
         Self::new(code, text(format_args!("{why}")))
     }
 }
 
-async fn send<M: Message>(port: &dyn Port, id: MethodId, message: &M) -> Result<(), NotTaken> {
-    let mut message = Some(Encoded::new(id, message));
+async fn send(port: &dyn Port, message: Encoded) -> Result<(), NotTaken> {
+    let mut message = Some(message);
     poll_fn(|cx| port.poll_send(cx, &mut message)).await
 }
 
@@ -95,13 +99,21 @@ async fn send<M: Message>(port: &dyn Port, id: MethodId, message: &M) -> Result<
 pub struct Requests<Q> {
     port: Arc<dyn Port>,
     method: MethodId,
-    kind: PhantomData<fn() -> Q>,
+    decode: Decode<Q>,
 }
 
-impl<Q: Message + Default> Requests<Q> {
+impl<Q> Requests<Q> {
     /// The messages at this port; for generated code.
-    pub fn new(port: Arc<dyn Port>, method: MethodId) -> Self {
-        Self { port, method, kind: PhantomData }
+    pub fn new(port: Arc<dyn Port>, method: MethodId) -> Self
+    where
+        Q: Message + Default,
+    {
+        Self::with(Prost, port, method)
+    }
+
+    /// As [`new`](Self::new), of messages of this codec's.
+    pub fn with<C: Codec<Q>>(_: C, port: Arc<dyn Port>, method: MethodId) -> Self {
+        Self { port, method, decode: decoder::<C, Q>() }
     }
 
     /// The next message; `None` when the client has sent its last one.
@@ -117,7 +129,7 @@ impl<Q: Message + Default> Requests<Q> {
     /// As [`message`](Self::message), to be polled.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Q>, Status>> {
         let Poll::Ready(message) = self.port.poll_take(cx) else { return Poll::Pending };
-        let message = message.map(|message| message.into_message(self.method)).transpose();
+        let message = message.map(|message| (self.decode)(message, self.method)).transpose();
         Poll::Ready(message.map_err(|error| {
             let code = match error {
                 DecodeError::Digest => Code::DataLoss,
@@ -138,13 +150,21 @@ impl<Q> fmt::Debug for Requests<Q> {
 pub struct ReplySender<R> {
     port: Arc<dyn Port>,
     method: MethodId,
-    kind: PhantomData<fn(R)>,
+    encode: Encode<R>,
 }
 
-impl<R: Message> ReplySender<R> {
+impl<R> ReplySender<R> {
     /// Sends at this port; for generated code.
-    pub fn new(port: Arc<dyn Port>, method: MethodId) -> Self {
-        Self { port, method, kind: PhantomData }
+    pub fn new(port: Arc<dyn Port>, method: MethodId) -> Self
+    where
+        R: Message + Default,
+    {
+        Self::with(Prost, port, method)
+    }
+
+    /// As [`new`](Self::new), of messages of this codec's.
+    pub fn with<C: Codec<R>>(_: C, port: Arc<dyn Port>, method: MethodId) -> Self {
+        Self { port, method, encode: encoder::<C, R>() }
     }
 
     /// Sends a message, waiting while the client reads too slowly. It is on its way when this returns;
@@ -153,7 +173,8 @@ impl<R: Message> ReplySender<R> {
     /// # Errors
     /// If the stream is over, or the message is too large. Both become a [`Status`] by `?`.
     pub async fn send(&mut self, message: &R) -> Result<(), NotTaken> {
-        send(&*self.port, self.method, message).await
+        let message = (self.encode)(self.method, message).map_err(|_| NotTaken::Unencodable)?;
+        send(&*self.port, message).await
     }
 }
 
@@ -171,11 +192,14 @@ impl<R> fmt::Debug for ReplySender<R> {
 pub struct StreamCall<S> {
     channel: Option<Channel>,
     call: Option<OutgoingCall>,
-    /// What a mock has made of it.
-    mocked: Option<Result<Arc<dyn Port>, CallError>>,
+    /// Of a call that is never sent: what a mock has made of it, or why it cannot be.
+    settled: Option<Box<Result<S, CallError>>>,
     invalid: Option<MetadataError>,
-    kind: PhantomData<fn() -> S>,
+    begun: Start<S>,
 }
+
+/// Makes of a port what the stream is at its client.
+type Start<S> = fn(Arc<dyn Port>, &Method) -> S;
 
 /// What a stream is at its client, once it has begun.
 pub trait StreamKind: Sized {
@@ -185,7 +209,7 @@ pub trait StreamKind: Sized {
 
 impl Channel {
     /// A call of `method` that streams messages of the server.
-    pub fn server_streaming<Q: Message, R>(
+    pub fn server_streaming<Q: Message, R: Message + Default>(
         &self,
         method: &Method,
         request: &Q,
@@ -194,46 +218,80 @@ impl Channel {
     }
 
     /// A call of `method` that streams messages of this client.
-    pub fn client_streaming<Q, R>(&self, method: &Method) -> StreamCall<ClientStream<Q, R>> {
-        self.raw_streaming(method, Encoded::from_rope(method.id(), Default::default()))
+    pub fn client_streaming<Q: Message + Default, R: Message + Default>(
+        &self,
+        method: &Method,
+    ) -> StreamCall<ClientStream<Q, R>> {
+        self.client_streaming_with(Prost, method)
     }
 
     /// A call of `method` that streams messages both ways.
-    pub fn bidi_streaming<Q, R>(&self, method: &Method) -> StreamCall<BidiStream<Q, R>> {
-        self.raw_streaming(method, Encoded::from_rope(method.id(), Default::default()))
+    pub fn bidi_streaming<Q: Message + Default, R: Message + Default>(
+        &self,
+        method: &Method,
+    ) -> StreamCall<BidiStream<Q, R>> {
+        self.bidi_streaming_with(Prost, method)
+    }
+
+    /// As [`server_streaming`](Self::server_streaming), with messages of this codec's. A request that
+    /// cannot be encoded makes the call fail, not executed, when it is awaited.
+    pub fn server_streaming_with<C: Codec<Q> + Codec<R>, Q, R>(
+        &self,
+        codec: C,
+        method: &Method,
+        request: &Q,
+    ) -> StreamCall<Replies<R>> {
+        match Encoded::with(codec, method.id(), request) {
+            Ok(request) => self.streaming(method, request, Replies::at::<C>),
+            Err(error) => StreamCall::failed(not_encoded(method.name(), &error)),
+        }
+    }
+
+    /// As [`client_streaming`](Self::client_streaming), with messages of this codec's.
+    pub fn client_streaming_with<C: Codec<Q> + Codec<R>, Q, R>(
+        &self,
+        _: C,
+        method: &Method,
+    ) -> StreamCall<ClientStream<Q, R>> {
+        self.streaming(method, empty(method), ClientStream::at::<C>)
+    }
+
+    /// As [`bidi_streaming`](Self::bidi_streaming), with messages of this codec's.
+    pub fn bidi_streaming_with<C: Codec<Q> + Codec<R>, Q, R>(
+        &self,
+        _: C,
+        method: &Method,
+    ) -> StreamCall<BidiStream<Q, R>> {
+        self.streaming(method, empty(method), BidiStream::at::<C>)
     }
 
     /// A call of `method` that streams, with a request that is encoded already: an empty one if the
     /// client streams.
-    pub fn raw_streaming<S>(&self, method: &Method, request: Encoded) -> StreamCall<S> {
-        let call = OutgoingCall {
-            method: method.clone(),
-            request,
-            metadata: Metadata::new(),
-            deadline: None,
-            wait_for_ready: None,
-            reserved: None,
-            max_staleness: None,
-        };
-        StreamCall {
-            channel: Some(self.clone()),
-            call: Some(call),
-            mocked: None,
-            invalid: None,
-            kind: PhantomData,
-        }
+    pub fn raw_streaming<S: StreamKind>(&self, method: &Method, request: Encoded) -> StreamCall<S> {
+        self.streaming(method, request, S::begun)
     }
+
+    fn streaming<S>(&self, method: &Method, request: Encoded, begun: Start<S>) -> StreamCall<S> {
+        let (channel, call) = (Some(self.clone()), Some(OutgoingCall::new(method, request)));
+        StreamCall { channel, call, settled: None, invalid: None, begun }
+    }
+}
+
+/// What a client sends that streams its messages.
+fn empty(method: &Method) -> Encoded {
+    Encoded::from_rope(method.id(), Default::default())
 }
 
 impl<S> StreamCall<S> {
     /// A call that fails when it is awaited: for mocks of generated clients.
     pub fn failed(error: CallError) -> Self {
-        Self::mocked(Err(error))
+        Self::settled(Err(error))
     }
 
-    fn mocked(port: Result<Arc<dyn Port>, CallError>) -> Self {
+    fn settled(result: Result<S, CallError>) -> Self {
         let (channel, call, invalid) = (None, None, None);
-        Self { channel, call, mocked: Some(port), invalid, kind: PhantomData }
+        let begun: Start<S> = |_, _| unreachable!("a call that is never sent has no port");
+        Self { channel, call, settled: Some(Box::new(result)), invalid, begun }
     }
 
     /// How long the stream may be open. Then its handler is stopped.
@@ -279,10 +337,10 @@ impl<S> StreamCall<S> {
     /// Begins the call and hands out its port.
     ///
     /// # Errors
-    /// If it fails at once.
+    /// If it fails at once. A mocked call, which has no port, ends as never sent.
     pub fn begin(mut self) -> Result<Arc<dyn Port>, CallError> {
-        if let Some(mocked) = self.mocked.take() {
-            return mocked;
+        if let Some(Err(error)) = self.settled.take().map(|settled| *settled) {
+            return Err(error);
         }
         if let (Some(error), Some(call)) = (self.invalid, &self.call) {
             return Err(not_sent(call.method.name(), error));
@@ -294,22 +352,26 @@ impl<S> StreamCall<S> {
     }
 }
 
-impl<R: Message + Default> StreamCall<Replies<R>> {
+impl<R> StreamCall<Replies<R>> {
     /// A call that has its replies and its end already: for mocks of generated clients.
     pub fn resolved(messages: impl IntoIterator<Item = R>, end: Result<(), CallError>) -> Self {
-        let encode = |message: R| Encoded::new(MOCKED.id(), &message);
-        let messages = messages.into_iter().map(encode).collect();
-        Self::mocked(Ok(Arc::new(Canned { messages, next: AtomicUsize::new(0), end })))
+        let messages = messages.into_iter().collect::<Vec<_>>().into_iter();
+        let source = Source::Canned { messages, end };
+        Self::settled(Ok(Replies { source, over: false }))
     }
 }
 
-impl<S: StreamKind> IntoFuture for StreamCall<S> {
+impl<S> IntoFuture for StreamCall<S> {
     type Output = Result<S, CallError>;
     type IntoFuture = Ready<Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
+    fn into_future(mut self) -> Self::IntoFuture {
+        if let Some(settled) = self.settled.take() {
+            return ready(*settled);
+        }
         let method = self.call.as_ref().map_or(MOCKED, |call| call.method.clone());
-        ready(self.begin().map(|port| S::begun(port, &method)))
+        let begun = self.begun;
+        ready(self.begin().map(|port| begun(port, &method)))
     }
 }
 
@@ -339,26 +401,28 @@ struct Begun {
 
 impl Begun {
     /// The end of the call, decoded.
-    fn poll_end<R: Message + Default>(
+    fn poll_end<R>(
         &self,
         cx: &mut Context<'_>,
+        decode: Decode<R>,
     ) -> Poll<Result<Finished<R>, CallError>> {
         let Poll::Ready(end) = self.port.poll_end(cx) else { return Poll::Pending };
         Poll::Ready(end.and_then(|IncomingReply { reply, metadata, stream }| {
             let taken = stream.map_or(0, |end| end.taken);
-            let reply = decode_reply(&self.method, None, reply);
+            let reply = decode_reply(&self.method, None, reply, decode);
             let reply = reply.map_err(|error| error.with_taken(Some(taken)))?;
             Ok(Finished { reply, taken, metadata })
         }))
     }
 
-    fn poll_message<R: Message + Default>(
+    fn poll_message<R>(
         &self,
         cx: &mut Context<'_>,
+        decode: Decode<R>,
     ) -> Poll<Result<Option<R>, CallError>> {
         let Poll::Ready(message) = self.port.poll_take(cx) else { return Poll::Pending };
         let Some(message) = message else { return Poll::Ready(Ok(None)) };
-        Poll::Ready(message.into_message(self.method.id()).map(Some).map_err(|error| {
+        Poll::Ready(decode(message, self.method.id()).map(Some).map_err(|error| {
             self.port.cancel();
             let why = text(format_args!("a message of the stream cannot be read: {error}"));
             let outcome = Outcome::Executed(Status::new(Code::DataLoss, why));
@@ -374,7 +438,7 @@ impl Begun {
 #[must_use = "a stream that is dropped is cancelled"]
 pub struct ClientStream<Q, R> {
     requests: RequestSender<Q>,
-    kind: PhantomData<fn() -> R>,
+    decode: Decode<R>,
 }
 
 /// How a stream ended that ended well.
@@ -388,7 +452,11 @@ pub struct Finished<R> {
     pub metadata: Metadata,
 }
 
-impl<Q: Message, R: Message + Default> ClientStream<Q, R> {
+impl<Q, R> ClientStream<Q, R> {
+    fn at<C: Codec<Q> + Codec<R>>(port: Arc<dyn Port>, method: &Method) -> Self {
+        Self { requests: RequestSender::at::<C>(port, method), decode: decoder::<C, R>() }
+    }
+
     /// Sends a message, waiting while the server takes them too slowly. It is on its way when this
     /// returns; [`finish`](Self::finish) tells how many were taken.
     ///
@@ -406,7 +474,7 @@ impl<Q: Message, R: Message + Default> ClientStream<Q, R> {
     pub async fn finish(mut self) -> Result<Finished<R>, CallError> {
         self.requests.end();
         let guard = Cancelling(&self.requests.begun);
-        let end = poll_fn(|cx| guard.0.poll_end(cx)).await;
+        let end = poll_fn(|cx| guard.0.poll_end(cx, self.decode)).await;
         core::mem::forget(guard);
         end
     }
@@ -421,9 +489,9 @@ impl Drop for Cancelling<'_> {
     }
 }
 
-impl<Q, R> StreamKind for ClientStream<Q, R> {
+impl<Q: Message + Default, R: Message + Default> StreamKind for ClientStream<Q, R> {
     fn begun(port: Arc<dyn Port>, method: &Method) -> Self {
-        Self { requests: RequestSender::begun(port, method), kind: PhantomData }
+        Self::at::<Prost>(port, method)
     }
 }
 
@@ -438,12 +506,26 @@ impl<Q, R> fmt::Debug for ClientStream<Q, R> {
 /// Dropping it before its end cancels the call: the handler is stopped.
 #[must_use = "a stream that is dropped is cancelled"]
 pub struct Replies<R> {
-    begun: Begun,
+    source: Source<R>,
     over: bool,
-    kind: PhantomData<fn() -> R>,
 }
 
-impl<R: Message + Default> Replies<R> {
+/// Where replies come from.
+enum Source<R> {
+    Port(Begun, Decode<R>),
+    /// A mock.
+    Canned {
+        messages: vec::IntoIter<R>,
+        end: Result<(), CallError>,
+    },
+}
+
+impl<R> Replies<R> {
+    fn at<C: Codec<R>>(port: Arc<dyn Port>, method: &Method) -> Self {
+        let begun = Begun { port, method: method.clone() };
+        Self { source: Source::Port(begun, decoder::<C, R>()), over: false }
+    }
+
     /// The next message: in order, each once. `None` when the handler has ended well and all of its
     /// messages were returned. One that nobody asks for stalls the handler, and nobody else.
     ///
@@ -460,35 +542,53 @@ impl<R: Message + Default> Replies<R> {
         if self.over {
             return Poll::Ready(Ok(None));
         }
-        let Poll::Ready(message) = self.begun.poll_message(cx) else { return Poll::Pending };
+        let Poll::Ready(message) = self.source.poll_message(cx) else { return Poll::Pending };
         if !matches!(message, Ok(None)) {
             self.over = message.is_err();
             return Poll::Ready(message);
         }
-        let Poll::Ready(end) = self.begun.port.poll_end(cx) else { return Poll::Pending };
+        let Poll::Ready(end) = self.source.poll_end(cx) else { return Poll::Pending };
         self.over = true;
-        Poll::Ready(end.map(|_| None))
+        Poll::Ready(end.map(|()| None))
     }
 }
 
-impl<R> StreamKind for Replies<R> {
+impl<R> Source<R> {
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<R>, CallError>> {
+        match self {
+            Self::Port(begun, decode) => begun.poll_message(cx, *decode),
+            Self::Canned { messages, .. } => Poll::Ready(Ok(messages.next())),
+        }
+    }
+
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<(), CallError>> {
+        match self {
+            Self::Port(begun, _) => begun.port.poll_end(cx).map_ok(|_| ()),
+            Self::Canned { end, .. } => Poll::Ready(end.clone()),
+        }
+    }
+}
+
+impl<R: Message + Default> StreamKind for Replies<R> {
     fn begun(port: Arc<dyn Port>, method: &Method) -> Self {
-        let begun = Begun { port, method: method.clone() };
-        Self { begun, over: false, kind: PhantomData }
+        Self::at::<Prost>(port, method)
     }
 }
 
 impl<R> Drop for Replies<R> {
     fn drop(&mut self) {
-        if !self.over {
-            self.begun.port.cancel();
+        if let (Source::Port(begun, _), false) = (&self.source, self.over) {
+            begun.port.cancel();
         }
     }
 }
 
 impl<R> fmt::Debug for Replies<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Replies({})", self.begun.method)
+        match &self.source {
+            Source::Port(begun, _) => write!(f, "Replies({})", begun.method),
+            Source::Canned { .. } => write!(f, "Replies({MOCKED})"),
+        }
     }
 }
 
@@ -497,13 +597,13 @@ impl<R> fmt::Debug for Replies<R> {
 pub struct RequestSender<Q> {
     begun: Begun,
     ended: bool,
-    kind: PhantomData<fn(Q)>,
+    encode: Encode<Q>,
 }
 
 impl<Q> RequestSender<Q> {
-    fn begun(port: Arc<dyn Port>, method: &Method) -> Self {
+    fn at<C: Codec<Q>>(port: Arc<dyn Port>, method: &Method) -> Self {
         let begun = Begun { port, method: method.clone() };
-        Self { begun, ended: false, kind: PhantomData }
+        Self { begun, ended: false, encode: encoder::<C, Q>() }
     }
 
     /// Says that no further message comes.
@@ -514,14 +614,15 @@ impl<Q> RequestSender<Q> {
     }
 }
 
-impl<Q: Message> RequestSender<Q> {
+impl<Q> RequestSender<Q> {
     /// Sends a message, waiting while the server takes them too slowly. It is on its way when this
     /// returns.
     ///
     /// # Errors
     /// If the call has ended: its replies say how. Or the message is too large.
     pub async fn send(&mut self, message: &Q) -> Result<(), NotTaken> {
-        send(&*self.begun.port, self.begun.method.id(), message).await
+        let message = (self.encode)(self.begun.method.id(), message);
+        send(&*self.begun.port, message.map_err(|_| NotTaken::Unencodable)?).await
     }
 }
 
@@ -546,7 +647,12 @@ pub struct BidiStream<Q, R> {
     replies: Replies<R>,
 }
 
-impl<Q: Message, R: Message + Default> BidiStream<Q, R> {
+impl<Q, R> BidiStream<Q, R> {
+    fn at<C: Codec<Q> + Codec<R>>(port: Arc<dyn Port>, method: &Method) -> Self {
+        let requests = RequestSender::at::<C>(Arc::clone(&port), method);
+        Self { requests, replies: Replies::at::<C>(port, method) }
+    }
+
     /// See [`RequestSender::send`].
     ///
     /// # Errors
@@ -574,10 +680,9 @@ impl<Q: Message, R: Message + Default> BidiStream<Q, R> {
     }
 }
 
-impl<Q, R> StreamKind for BidiStream<Q, R> {
+impl<Q: Message + Default, R: Message + Default> StreamKind for BidiStream<Q, R> {
     fn begun(port: Arc<dyn Port>, method: &Method) -> Self {
-        let requests = RequestSender::begun(Arc::clone(&port), method);
-        Self { requests, replies: Replies::begun(port, method) }
+        Self::at::<Prost>(port, method)
     }
 }
 
@@ -585,34 +690,4 @@ impl<Q, R> fmt::Debug for BidiStream<Q, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BidiStream({})", self.requests.begun.method)
     }
-}
-
-/// The replies of a mock.
-struct Canned {
-    messages: Vec<Encoded>,
-    next: AtomicUsize,
-    end: Result<(), CallError>,
-}
-
-impl Port for Canned {
-    fn poll_take(&self, _: &mut Context<'_>) -> Poll<Option<Encoded>> {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(self.messages.get(next).cloned())
-    }
-
-    fn poll_send(
-        &self,
-        _: &mut Context<'_>,
-        _: &mut Option<Encoded>,
-    ) -> Poll<Result<(), NotTaken>> {
-        Poll::Ready(Err(NotTaken::Over))
-    }
-
-    fn end(&self) {}
-
-    fn poll_end(&self, _: &mut Context<'_>) -> Poll<Result<IncomingReply, CallError>> {
-        Poll::Ready(self.end.clone().map(|()| IncomingReply::default()))
-    }
-
-    fn cancel(&self) {}
 }

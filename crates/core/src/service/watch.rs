@@ -29,4 +29,16 @@ impl<M> Next<M> {
             Self::End => Next::End,
         }
     }
+
+    /// The same with another message, unless there is none.
+    ///
+    /// # Errors
+    /// That of `with`.
+    pub fn try_map<N, E>(self, with: impl FnOnce(M) -> Result<N, E>) -> Result<Next<N>, E> {
+        Ok(match self {
+            Self::Message(message, position) => Next::Message(with(message)?, position),
+            Self::Wait(position) => Next::Wait(position),
+            Self::End => Next::End,
+        })
+    }
 }
