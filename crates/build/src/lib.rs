@@ -68,7 +68,6 @@ mod comments;
 mod compiled;
 mod config;
 mod diagnostic;
-mod emit;
 mod error;
 mod names;
 mod pipeline;

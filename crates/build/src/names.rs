@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
+use heck::{ToSnakeCase, ToUpperCamelCase};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FileDescriptorProto, OneofDescriptorProto,
 };
+use stubborn_stubs::ServiceNames;
 
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Label};
@@ -40,35 +41,6 @@ pub(crate) fn camel(name: &str) -> String {
 pub(crate) fn method(name: &str) -> String {
     let name = snake(name);
     if HELPERS.contains(&name.as_str()) { name + "_" } else { name }
-}
-
-/// The names of what is generated for a service that is called this in Rust.
-pub(crate) struct ServiceNames {
-    pub(crate) handler: String,
-    pub(crate) server: String,
-    pub(crate) machine: String,
-    pub(crate) replica: String,
-    pub(crate) client: String,
-    pub(crate) calls: String,
-    pub(crate) descriptor: String,
-    pub(crate) files: String,
-}
-
-impl ServiceNames {
-    pub(crate) fn of(name: &str) -> Self {
-        let bare = name.trim_start_matches("r#");
-        let shouty = bare.to_shouty_snake_case();
-        Self {
-            handler: name.to_owned(),
-            server: format!("{bare}Server"),
-            machine: format!("{bare}Machine"),
-            replica: format!("{bare}Replica"),
-            client: format!("{bare}Client"),
-            calls: format!("{bare}Calls"),
-            descriptor: format!("{shouty}_DESCRIPTOR"),
-            files: format!("{shouty}_FILES"),
-        }
-    }
 }
 
 /// Checks that no two names of these files become one in Rust, and that each has a Rust form.

@@ -6,12 +6,13 @@ use std::{env, fs, io};
 
 use prost_build::Module;
 use prost_types::FileDescriptorProto;
+use stubborn_stubs::Service;
 
 use crate::compiled::Compiled;
 use crate::config::{AttributeKind, Config, Generated};
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;
-use crate::services::{self, Service};
+use crate::services;
 use crate::sources::Sources;
 use crate::stubs::StubGenerator;
 use crate::{Result, names, polish, tree};

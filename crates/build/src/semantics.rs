@@ -1,56 +1,14 @@
 //! What is promised about a method's calls: its options, read and checked.
 
 use prost_reflect::{DescriptorPool, MethodDescriptor};
+use stubborn_stubs::{Semantics, Shape};
 
 use crate::diagnostic::{Diagnostic, Label};
 use crate::sources::Sources;
 
-/// As in `stubborn_core::service::Semantics`, whose names these are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Semantics {
-    Maybe,
-    AtMostOnce,
-    Idempotent,
-    Read,
-    ExactlyOnce,
-}
-
-/// As in `stubborn_core::service::Shape`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    Unary,
-    ClientStreaming,
-    ServerStreaming,
-    BidiStreaming,
-}
-
-impl Shape {
-    pub(crate) fn of(method: &MethodDescriptor) -> Self {
-        match (method.is_client_streaming(), method.is_server_streaming()) {
-            (false, false) => Self::Unary,
-            (true, false) => Self::ClientStreaming,
-            (false, true) => Self::ServerStreaming,
-            (true, true) => Self::BidiStreaming,
-        }
-    }
-}
-
-impl Semantics {
-    /// Whether calls have an id by which their outcome can be asked for.
-    pub(crate) fn takes_slot(self) -> bool {
-        !matches!(self, Self::Maybe | Self::Read)
-    }
-
-    /// The promise in a sentence, for documentation.
-    pub(crate) fn sentence(self) -> &'static str {
-        match self {
-            Self::Maybe => "Calls are sent once and may be lost; there is no reply.",
-            Self::AtMostOnce => "Calls run at most once.",
-            Self::Idempotent => "Calls are idempotent: one may run more than once.",
-            Self::Read => "Calls have no side effects: one may run any number of times.",
-            Self::ExactlyOnce => "Calls run exactly once.",
-        }
-    }
+/// Which sides of a method stream.
+pub(crate) fn shape(method: &MethodDescriptor) -> Shape {
+    Shape::of(method.is_client_streaming(), method.is_server_streaming())
 }
 
 /// `google.protobuf.MethodOptions.idempotency_level` and its values.
@@ -110,7 +68,7 @@ pub(crate) fn read(
         .at(place(IDEMPOTENCY_LEVEL, ""))
         .help(format!("a {level} method {meaning}: keep only one of the two options")));
     }
-    if semantics != AT_MOST_ONCE && Shape::of(method) != Shape::Unary {
+    if semantics != AT_MOST_ONCE && shape(method) != Shape::Unary {
         return Err(Diagnostic::new(format!(
             "rpc {} streams, so it cannot be {name}",
             method.full_name()

@@ -2,7 +2,6 @@
 //! requests and replies.
 
 use std::collections::BTreeSet;
-use std::rc::Rc;
 
 use prost_reflect::prost::Message;
 use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
@@ -10,38 +9,12 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, FileDescriptor, MethodDescriptor, ReflectMessage,
     ServiceDescriptor, Value,
 };
+use stubborn_stubs::{Files, Method, Semantics, Service};
 
 use crate::config::Config;
 use crate::diagnostic::Diagnostic;
-use crate::semantics::{self, Semantics, Shape};
+use crate::semantics;
 use crate::sources::Sources;
-
-pub(crate) struct Service {
-    /// `package.Service`.
-    pub(crate) full_name: String,
-    /// What it is called in Rust.
-    pub(crate) rust_name: String,
-    pub(crate) deprecated: bool,
-    pub(crate) methods: Vec<Method>,
-    pub(crate) files: Files,
-}
-
-pub(crate) struct Method {
-    /// `package.Service/Method`.
-    pub(crate) full_name: String,
-    pub(crate) rust_name: String,
-    pub(crate) deprecated: bool,
-    pub(crate) semantics: Semantics,
-    pub(crate) shape: Shape,
-}
-
-/// The compiled file of a service and those that it imports.
-pub(crate) enum Files {
-    /// To be written with this service.
-    Own(Rc<[u8]>),
-    /// Written with another service of the same file, which has this name in Rust.
-    With(String),
-}
 
 /// Reads the services of one file. Findings are added to what is handed in.
 pub(crate) fn read(
@@ -87,7 +60,7 @@ fn read_method(
         full_name,
         deprecated: is_deprecated(&method.options()),
         semantics,
-        shape: Shape::of(method),
+        shape: semantics::shape(method),
     }
 }
 

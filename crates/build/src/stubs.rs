@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
+use quote::quote;
+use stubborn_stubs::{Options, Service, ServiceNames, Stub, StubMethod};
 
 use crate::comments;
 use crate::config::Config;
-use crate::emit::{self, Stub, StubMethod};
-use crate::services::Service;
 
 pub(crate) struct StubGenerator {
     config: Config,
@@ -38,15 +38,21 @@ impl prost_build::ServiceGenerator for StubGenerator {
             request: tokens(&ast.input_type),
             reply: tokens(&ast.output_type),
             comment: comments::tidy(&comments::lines(&ast.comments)),
+            arguments: None,
+            span: Span::call_site(),
         });
         let stub = Stub {
             service: &service,
             methods: methods.collect(),
             comment: comments::tidy(&comments::lines(&ast.comments)),
             runtime: tokens(self.config.runtime.trim_end_matches("::")),
-            names: crate::names::ServiceNames::of(&service.rust_name),
+            names: ServiceNames::of(&service.rust_name),
+            codec: None,
+            visibility: quote!(pub),
         };
-        out.push_str(&emit::emit(&stub, &self.config).to_string());
+        let Config { client, server, connect, .. } = self.config;
+        let options = Options { client, server, connect };
+        out.push_str(&stubborn_stubs::emit(&stub, &options).to_string());
         out.push('\n');
     }
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
-use super::{Stub, StubMethod, client_trait, ident};
-use crate::config::Config;
-use crate::semantics::Shape;
+use super::{Options, Stub, StubMethod, client_trait, ident};
+use crate::service::Shape;
 
-pub(super) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
+pub(super) fn emit(stub: &Stub<'_>, options: &Options) -> TokenStream {
     let (runtime, name, calls) = (&stub.runtime, ident(&stub.names.client), &stub.names.calls);
+    let vis = &stub.visibility;
     let docs = stub.docs(
         &format!("A client of the service `{}`.", stub.service.full_name),
         &[
@@ -21,7 +21,7 @@ pub(super) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
         ],
     );
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
-    let connect = config.connect.then(|| connect(stub));
+    let connect = options.connect.then(|| connect(stub));
     let mut taken: BTreeSet<_> = stub.methods.iter().map(|m| m.method.rust_name.clone()).collect();
     let methods: Vec<_> = stub.methods.iter().map(|m| method(stub, m)).collect();
     let outcomes: Vec<_> = stub
@@ -34,7 +34,7 @@ pub(super) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
     quote! {
         #docs
         #deprecated
-        pub struct #name {
+        #vis struct #name {
             channel: #runtime::Channel,
         }
 
@@ -101,16 +101,20 @@ fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
     let (descriptor, index) = (stub.descriptor(), method.index);
     let (docs, deprecated) = (method.docs(&[]), method.deprecated());
     let signature = client_trait::signature(stub, method);
-    let how = match method.method.shape {
-        Shape::Unary => quote!(unary(&#descriptor.methods[#index], &request)),
-        Shape::ServerStreaming => quote!(server_streaming(&#descriptor.methods[#index], &request)),
-        Shape::ClientStreaming => quote!(client_streaming(&#descriptor.methods[#index])),
-        Shape::BidiStreaming => quote!(bidi_streaming(&#descriptor.methods[#index])),
+    let described = quote!(&#descriptor.methods[#index]);
+    let (how, packed) = match method.method.shape {
+        Shape::Unary => ("unary", method.packed()),
+        Shape::ServerStreaming => ("server_streaming", method.packed()),
+        Shape::ClientStreaming => ("client_streaming", None),
+        Shape::BidiStreaming => ("bidi_streaming", None),
     };
+    let request = (!method.client_streams()).then(|| quote!(, &request));
+    let how = stub.of_channel(how, quote!(#described #request));
     quote! {
         #docs
         #deprecated
         pub #signature {
+            #packed
             self.channel.#how
         }
     }
@@ -127,6 +131,7 @@ fn outcome_of(
     let rpc = method.method.rust_name.trim_start_matches("r#");
     let docs = format!(" Asks what became of a call of [`{rpc}`](Self::{rpc}).");
     let deprecated = method.deprecated();
+    let asked = stub.of_channel("outcome", quote!(&#descriptor.methods[#index], id));
     quote! {
         #[doc = #docs]
         #[doc = ""]
@@ -137,7 +142,7 @@ fn outcome_of(
             &self,
             id: #runtime::CallId,
         ) -> ::core::result::Result<#runtime::CallState<#reply>, #runtime::CallError> {
-            self.channel.outcome(&#descriptor.methods[#index], id).await
+            self.channel.#asked.await
         }
     }
 }

@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 
 use super::{Stub, StubMethod, ident};
-use crate::semantics::Shape;
+use crate::service::Shape;
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     let (name, client) = (ident(&stub.names.calls), ident(&stub.names.client));
@@ -17,20 +17,21 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
         " `StreamCall::resolved(..)` or `StreamCall::failed(..)`.".into(),
     ];
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
+    let vis = &stub.visibility;
     let declared = stub.methods.iter().map(|m| {
         let (docs, deprecated, signature) = (m.docs(&[]), m.deprecated(), signature(stub, m));
         quote!(#docs #deprecated #signature;)
     });
     let forwarded = stub.methods.iter().map(|m| {
         let (method, signature) = (m.ident(), signature(stub, m));
-        let request = (!m.client_streams()).then(|| quote!(request));
+        let request = (!m.client_streams()).then(|| m.passed());
         quote!(#signature { #client::#method(self, #request) })
     });
     quote! {
         #(#[doc = #docs])*
         #deprecated
         #[allow(clippy::wrong_self_convention)]
-        pub trait #name: ::core::marker::Send + ::core::marker::Sync {
+        #vis trait #name: ::core::marker::Send + ::core::marker::Sync {
             #(#declared)*
         }
 
@@ -43,13 +44,13 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
 
 pub(super) fn signature(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
     let StubMethod { request, reply, .. } = method;
-    let (runtime, name) = (&stub.runtime, method.ident());
+    let (runtime, name, parameters) = (&stub.runtime, method.ident(), method.parameters());
     match method.method.shape {
         Shape::Unary => {
-            quote!(fn #name(&self, request: #request) -> #runtime::UnaryCall<#reply>)
+            quote!(fn #name(&self, #parameters) -> #runtime::UnaryCall<#reply>)
         }
         Shape::ServerStreaming => quote! {
-            fn #name(&self, request: #request) -> #runtime::StreamCall<#runtime::Replies<#reply>>
+            fn #name(&self, #parameters) -> #runtime::StreamCall<#runtime::Replies<#reply>>
         },
         Shape::ClientStreaming => quote! {
             fn #name(&self) -> #runtime::StreamCall<#runtime::ClientStream<#request, #reply>>

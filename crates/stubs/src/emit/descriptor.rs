@@ -7,12 +7,15 @@ use quote::quote;
 
 use super::{Stub, ident};
 use crate::names::ServiceNames;
-use crate::services::Files;
+use crate::service::Files;
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     let (runtime, name) = (&stub.runtime, stub.descriptor());
-    let full_name = &stub.service.full_name;
-    let docs = format!(" The methods of `{full_name}`, and the files that describe them.");
+    let (full_name, vis) = (&stub.service.full_name, &stub.visibility);
+    let docs = match stub.service.files {
+        Files::None => format!(" The methods of `{full_name}`."),
+        _ => format!(" The methods of `{full_name}`, and the files that describe them."),
+    };
     let methods = stub.methods.iter().map(|m| {
         let name = &m.method.full_name;
         let semantics = ident(&format!("{:?}", m.method.semantics));
@@ -23,7 +26,11 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     });
     let files_name = |service: &str| ident(&ServiceNames::of(service).files);
     let (files, definition) = match &stub.service.files {
-        Files::With(other) => (files_name(other), None),
+        Files::None => (quote!(&[]), None),
+        Files::With(other) => {
+            let files = files_name(other);
+            (quote!(#files), None)
+        }
         Files::Own(bytes) => {
             let (files, literal) = (files_name(&stub.service.rust_name), byte_string(bytes));
             let docs = format!(
@@ -34,12 +41,12 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
                 #[doc = #docs]
                 static #files: &[u8] = #literal;
             };
-            (files, Some(definition))
+            (quote!(#files), Some(definition))
         }
     };
     quote! {
         #[doc = #docs]
-        pub static #name: #runtime::ServiceDescriptor = #runtime::ServiceDescriptor {
+        #vis static #name: #runtime::ServiceDescriptor = #runtime::ServiceDescriptor {
             name: #full_name,
             methods: &[#(#methods),*],
             file_descriptor_set: #files,

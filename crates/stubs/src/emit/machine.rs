@@ -4,19 +4,19 @@ use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
 use super::{Stub, StubMethod, ident, machine_trait, server};
-use crate::semantics::Semantics;
+use crate::service::Semantics;
 
 pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
     stub.replicated().next()?;
     let (name, machine) = (ident(&stub.names.replica), ident(&stub.names.machine));
     let docs = format!(" Lets a group of replicas run a [`{machine}`].");
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
-    let (generic, label) = (server::generic(stub), &stub.names.replica);
+    let (generic, label, vis) = (server::generic(stub), &stub.names.replica, &stub.visibility);
     let driven = driven(stub, &name, &machine, &generic);
     Some(quote! {
         #[doc = #docs]
         #deprecated
-        pub struct #name<#generic> {
+        #vis struct #name<#generic> {
             machine: #generic,
         }
 
@@ -45,12 +45,12 @@ fn driven(stub: &Stub<'_>, name: &Ident, machine: &Ident, generic: &Ident) -> To
     let commands: Vec<_> = stub
         .replicated()
         .filter(|m| !is_query(m))
-        .map(|m| arm(stub, m, machine, generic, &quote!(&mut self.machine, at, message)))
+        .map(|m| arm(stub, m, machine, generic, &quote!(&mut self.machine, at,)))
         .collect();
     let queries: Vec<_> = stub
         .replicated()
         .filter(is_query)
-        .map(|m| arm(stub, m, machine, generic, &quote!(&self.machine, message)))
+        .map(|m| arm(stub, m, machine, generic, &quote!(&self.machine,)))
         .collect();
     let streams: Vec<_> = stub.watched().map(|m| stream_arm(stub, m, machine, generic)).collect();
     let next = next(stub, &streams);
@@ -153,13 +153,17 @@ fn stream_arm(
     let StubMethod { index, request, .. } = method;
     let (runtime, descriptor) = (&stub.runtime, stub.descriptor());
     let name = machine_trait::name(method);
+    let decoded = stub.decoded(quote!(request), "decode", request);
+    let (pattern, passed) = method.unpacked();
+    let encoded = stub.next_encoded();
+    let comma = (!passed.is_empty()).then(|| quote!(,));
     quote! {
         #index => {
             let id = #descriptor.methods[#index].id();
-            let message = request.decode::<#request>(id).map_err(#runtime::Answer::unreadable)?;
-            let next = <#generic as #machine>::#name(&self.machine, message, position)
+            let #pattern = #decoded.map_err(#runtime::Answer::unreadable)?;
+            let next = <#generic as #machine>::#name(&self.machine, #passed #comma position)
                 .map_err(#runtime::Answer::Status)?;
-            ::core::result::Result::Ok(next.map(|reply| #runtime::Encoded::new(id, &reply)))
+            #encoded
         }
     }
 }
@@ -174,18 +178,18 @@ fn arm(
     let StubMethod { index, request, .. } = method;
     let (runtime, descriptor) = (&stub.runtime, stub.descriptor());
     let name = machine_trait::name(method);
+    let decoded = stub.decoded(quote!(request), "decode", request);
+    let (pattern, passed) = method.unpacked();
+    let answered = stub.answered();
     quote! {
         #index => {
             let id = #descriptor.methods[#index].id();
-            let message = match request.decode::<#request>(id) {
+            let #pattern = match #decoded {
                 ::core::result::Result::Ok(message) => message,
                 ::core::result::Result::Err(error) => return #runtime::Answer::unreadable(error),
             };
-            match <#generic as #machine>::#name(#arguments) {
-                ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
-                    #runtime::Encoded::new(id, &reply),
-                    #runtime::Metadata::new(),
-                ),
+            match <#generic as #machine>::#name(#arguments #passed) {
+                ::core::result::Result::Ok(reply) => #answered,
                 ::core::result::Result::Err(status) => #runtime::Answer::Status(status),
             }
         }

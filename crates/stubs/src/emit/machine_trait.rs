@@ -4,14 +4,14 @@ use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
 use super::{Stub, StubMethod, ident};
-use crate::semantics::Semantics;
+use crate::service::Semantics;
 
 /// The machine's own methods: an rpc of that name gets an underscore in the machine's trait.
-const OWN: [&str; 2] = ["snapshot", "restore"];
+const OWN: [&str; 3] = ["activate", "snapshot", "restore"];
 
 pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
     stub.replicated().next()?;
-    let (runtime, name) = (&stub.runtime, ident(&stub.names.machine));
+    let (runtime, name, vis) = (&stub.runtime, ident(&stub.names.machine), &stub.visibility);
     let docs = stub.docs(
         &format!(
             "The service `{}`, as a replicated state machine implements it.",
@@ -34,7 +34,7 @@ pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
         #docs
         #deprecated
         #[allow(clippy::wrong_self_convention)]
-        pub trait #name: ::core::marker::Send + 'static {
+        #vis trait #name: ::core::marker::Send + 'static {
             #[doc = " The versions of these commands that the machine supports. Commands run as the active"]
             #[doc = " version has them (`at.version`): the newest that every member of the group"]
             #[doc = " supports, so that programs of two versions run side by side."]
@@ -71,26 +71,27 @@ pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
 }
 
 fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
-    let StubMethod { request, reply, .. } = method;
-    let (runtime, name) = (&stub.runtime, name(method));
+    let (runtime, name, reply) = (&stub.runtime, name(method), &method.reply);
     let (docs, deprecated) = (method.docs(&[]), method.deprecated());
+    let (parameters, at) = (method.parameters(), method.beside("at"));
     let receiver = match method.method.semantics {
         Semantics::Read => quote!(&self),
-        _ => quote!(&mut self, at: &#runtime::Applied),
+        _ => quote!(&mut self, #at: &#runtime::Applied),
     };
     quote! {
         #docs
         #deprecated
         fn #name(
             #receiver,
-            request: #request,
+            #parameters
         ) -> ::core::result::Result<#reply, #runtime::Status>;
     }
 }
 
 fn stream(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
-    let StubMethod { request, reply, .. } = method;
-    let (runtime, name) = (&stub.runtime, name(method));
+    let (runtime, name, reply) = (&stub.runtime, name(method), &method.reply);
+    let (parameters, position) = (method.parameters(), method.beside("position"));
+    let comma = (!parameters.is_empty()).then(|| quote!(,));
     let docs = method.docs(&[
         "What comes next for a caller who has everything up to `position`: 0 for one who has nothing \
          yet, and larger with each message. Whichever replica is asked, the same follows a position, \
@@ -104,8 +105,8 @@ fn stream(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
         #deprecated
         fn #name(
             &self,
-            request: #request,
-            position: u64,
+            #parameters #comma
+            #position: u64,
         ) -> ::core::result::Result<#runtime::Next<#reply>, #runtime::Status>;
     }
 }

@@ -1,7 +1,9 @@
 //! What is generated for a service: one file per item.
 
+mod arguments;
 mod client;
 mod client_trait;
+mod coding;
 mod descriptor;
 mod machine;
 mod machine_trait;
@@ -11,39 +13,71 @@ mod server_trait;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 
-use crate::config::Config;
+pub use self::arguments::{Argument, Given};
 use crate::names::ServiceNames;
-use crate::semantics::{Semantics, Shape};
-use crate::services::{Method, Service};
+use crate::service::{Method, Semantics, Service, Shape};
 
 /// A service with the Rust types of its methods.
-pub(crate) struct Stub<'a> {
-    pub(crate) service: &'a Service,
-    pub(crate) methods: Vec<StubMethod<'a>>,
-    pub(crate) comment: Vec<String>,
-    pub(crate) runtime: TokenStream,
-    pub(crate) names: ServiceNames,
+#[derive(Debug)]
+pub struct Stub<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// Its methods, in order.
+    pub methods: Vec<StubMethod<'a>>,
+    /// The lines of its comment, each as it would stand after `///`.
+    pub comment: Vec<String>,
+    /// The path of the runtime crate.
+    pub runtime: TokenStream,
+    /// What its items are called.
+    pub names: ServiceNames,
+    /// The value of the codec that messages are written with; `None` for that of `prost`, which the
+    /// runtime takes where none is named.
+    pub codec: Option<TokenStream>,
+    /// Who sees its items.
+    pub visibility: TokenStream,
 }
 
-pub(crate) struct StubMethod<'a> {
+/// A method with its Rust types.
+#[derive(Debug)]
+pub struct StubMethod<'a> {
     /// In the descriptor.
-    pub(crate) index: usize,
-    pub(crate) method: &'a Method,
-    pub(crate) request: TokenStream,
-    pub(crate) reply: TokenStream,
-    pub(crate) comment: Vec<String>,
+    pub index: usize,
+    /// The method.
+    pub method: &'a Method,
+    /// The type of its requests.
+    pub request: TokenStream,
+    /// The type of its replies.
+    pub reply: TokenStream,
+    /// The lines of its comment, each as it would stand after `///`.
+    pub comment: Vec<String>,
+    /// What its functions take in the place of one message: the request is a tuple of them.
+    pub arguments: Option<Vec<Argument>>,
+    /// Where its name stands.
+    pub span: Span,
 }
 
-pub(crate) fn emit(stub: &Stub<'_>, config: &Config) -> TokenStream {
+/// What is generated.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Clients.
+    pub client: bool,
+    /// Server traits.
+    pub server: bool,
+    /// A function `connect` of clients.
+    pub connect: bool,
+}
+
+/// The items of a service.
+pub fn emit(stub: &Stub<'_>, options: &Options) -> TokenStream {
     let mut out = TokenStream::new();
-    if config.server {
+    if options.server {
         out.extend(server_trait::emit(stub));
         out.extend(server::emit(stub));
         out.extend(machine_trait::emit(stub));
         out.extend(machine::emit(stub));
     }
-    if config.client {
-        out.extend(client::emit(stub, config));
+    if options.client {
+        out.extend(client::emit(stub, options));
         out.extend(client_trait::emit(stub));
     }
     out.extend(descriptor::emit(stub));
@@ -103,7 +137,9 @@ impl<'a> Stub<'a> {
 
 impl StubMethod<'_> {
     fn ident(&self) -> Ident {
-        ident(&self.method.rust_name)
+        let mut name = ident(&self.method.rust_name);
+        name.set_span(self.span);
+        name
     }
 
     fn client_streams(&self) -> bool {

@@ -1,20 +1,21 @@
 //! `BankServer<T>`: drives a handler as a `Service`.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::quote;
 
+use super::arguments::Handed;
 use super::{Stub, StubMethod, ident};
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
     let (name, handler) = (ident(&stub.names.server), ident(&stub.names.handler));
     let docs = format!(" Serves a [`{}`].", stub.names.handler.trim_start_matches("r#"));
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
-    let (generic, label) = (generic(stub), &stub.names.server);
+    let (generic, label, vis) = (generic(stub), &stub.names.server, &stub.visibility);
     let service = service(stub, &name, &handler, &generic);
     quote! {
         #[doc = #docs]
         #deprecated
-        pub struct #name<#generic> {
+        #vis struct #name<#generic> {
             handler: ::std::sync::Arc<#generic>,
         }
 
@@ -120,39 +121,34 @@ fn stream_arm(
 ) -> TokenStream {
     let StubMethod { index, request, .. } = method;
     let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
-    let call = if method.client_streams() {
+    let Handed { bound, value, of_stream, unused, passed } = method.handed(stub);
+    let taken = if method.client_streams() {
         quote! {
             ::core::mem::drop(encoded);
-            let call = #runtime::Call::new((), context);
+            #of_stream
         }
     } else {
+        let decoded = stub.decoded(quote!(encoded), "into_message", request);
         quote! {
-            let call = match encoded.into_message::<#request>(id) {
-                ::core::result::Result::Ok(message) => #runtime::Call::new(message, context),
+            let #bound = match #decoded {
+                ::core::result::Result::Ok(message) => #value,
                 ::core::result::Result::Err(error) => {
                     return #runtime::Answer::unreadable(error);
                 }
             };
         }
     };
-    let requests = method
-        .client_streams()
-        .then(|| quote!(#runtime::Requests::new(::std::sync::Arc::clone(&port), id),));
-    let replies = method
-        .server_streams()
-        .then(|| quote!(#runtime::ReplySender::new(::std::sync::Arc::clone(&port), id),));
+    let answered = stub.answered();
     quote! {
         #index => {
             let handler = ::std::sync::Arc::clone(&self.handler);
             ::std::boxed::Box::pin(async move {
                 let id = #descriptor.methods[#index].id();
                 let (encoded, context) = request.into_parts();
-                #call
-                match <#generic as #handler>::#name(&handler, call, #requests #replies).await {
-                    ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
-                        #runtime::Encoded::new(id, &reply),
-                        #runtime::Metadata::new(),
-                    ),
+                #taken
+                #unused
+                match <#generic as #handler>::#name(&handler, #passed).await {
+                    ::core::result::Result::Ok(reply) => #answered,
                     ::core::result::Result::Err(status) => #runtime::Answer::Status(status),
                 }
             })
@@ -164,24 +160,25 @@ fn stream_arm(
 fn arm(stub: &Stub<'_>, method: &StubMethod<'_>, handler: &Ident, generic: &Ident) -> TokenStream {
     let StubMethod { index, request, .. } = method;
     let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
+    let decoded = stub.decoded(quote!(encoded), "into_message", request);
+    let Handed { bound, value, unused, passed, .. } = method.handed(stub);
+    let answered = stub.answered();
     quote! {
         #index => {
             let id = #descriptor.methods[#index].id();
             let (encoded, context) = request.into_parts();
-            let call = match encoded.into_message::<#request>(id) {
-                ::core::result::Result::Ok(message) => #runtime::Call::new(message, context),
+            let #bound = match #decoded {
+                ::core::result::Result::Ok(message) => #value,
                 ::core::result::Result::Err(error) => {
                     let answer = #runtime::Answer::unreadable(error);
                     return ::std::boxed::Box::pin(::core::future::ready(answer));
                 }
             };
+            #unused
             let handler = ::std::sync::Arc::clone(&self.handler);
             ::std::boxed::Box::pin(async move {
-                match <#generic as #handler>::#name(&handler, call).await {
-                    ::core::result::Result::Ok(reply) => #runtime::Answer::Reply(
-                        #runtime::Encoded::new(id, &reply),
-                        #runtime::Metadata::new(),
-                    ),
+                match <#generic as #handler>::#name(&handler, #passed).await {
+                    ::core::result::Result::Ok(reply) => #answered,
                     ::core::result::Result::Err(status) => #runtime::Answer::Status(status),
                 }
             })
@@ -191,13 +188,22 @@ fn arm(stub: &Stub<'_>, method: &StubMethod<'_>, handler: &Ident, generic: &Iden
 
 /// A name for the type parameter that hides no message.
 pub(super) fn generic(stub: &Stub<'_>) -> Ident {
-    let types: Vec<_> = stub
-        .methods
-        .iter()
-        .flat_map(|m| [m.request.to_string(), m.reply.to_string()])
-        .chain([stub.names.handler.clone(), stub.names.machine.clone()])
-        .collect();
-    let free = |name: &&str| types.iter().all(|t| t != name);
+    let mut taken = vec![stub.names.handler.clone(), stub.names.machine.clone()];
+    for method in &stub.methods {
+        words(method.request.clone(), &mut taken);
+        words(method.reply.clone(), &mut taken);
+    }
+    let free = |name: &&str| taken.iter().all(|t| t != name);
     let name = ["T", "Handler", "HandlerOf", "TheHandler"].into_iter().find(free);
     ident(name.unwrap_or("StubbornHandler"))
+}
+
+fn words(tokens: TokenStream, into: &mut Vec<String>) {
+    for token in tokens {
+        match token {
+            TokenTree::Ident(word) => into.push(word.to_string()),
+            TokenTree::Group(group) => words(group.stream(), into),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+        }
+    }
 }

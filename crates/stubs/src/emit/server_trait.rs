@@ -6,7 +6,7 @@ use quote::quote;
 use super::{Stub, StubMethod, ident};
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
-    let name = ident(&stub.names.handler);
+    let (name, vis) = (ident(&stub.names.handler), &stub.visibility);
     let server = &stub.names.server;
     let docs = stub.docs(
         &format!("The service `{}`, as a server implements it.", stub.service.full_name),
@@ -18,28 +18,22 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
         #docs
         #deprecated
         #[allow(clippy::wrong_self_convention)]
-        pub trait #name: ::core::marker::Send + ::core::marker::Sync + 'static {
+        #vis trait #name: ::core::marker::Send + ::core::marker::Sync + 'static {
             #(#methods)*
         }
     }
 }
 
 fn method(stub: &Stub<'_>, method: &StubMethod<'_>) -> TokenStream {
-    let StubMethod { request, reply, .. } = method;
     let (runtime, name) = (&stub.runtime, method.ident());
     let (docs, deprecated) = (method.docs(&[]), method.deprecated());
-    let called = if method.client_streams() { quote!(()) } else { request.clone() };
-    let requests = method.client_streams().then(|| quote!(requests: #runtime::Requests<#request>,));
-    let replies = method.server_streams().then(|| quote!(replies: #runtime::ReplySender<#reply>,));
-    let returned = method.returned();
+    let (parameters, returned) = (method.handled(stub), method.returned());
     quote! {
         #docs
         #deprecated
         fn #name(
             &self,
-            call: #runtime::Call<#called>,
-            #requests
-            #replies
+            #parameters
         ) -> impl ::core::future::Future<
             Output = ::core::result::Result<#returned, #runtime::Status>,
         > + ::core::marker::Send;
