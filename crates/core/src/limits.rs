@@ -118,6 +118,15 @@ pub struct Limits {
     /// How long a session without a connection is remembered, and so how long an outcome can be
     /// asked for.
     pub retention: Duration,
+    /// Handlers that a server runs at once. A further call waits in its queue. Streams are not counted
+    /// once they have begun; they have their own bound. A group of replicas has another one: it pushes
+    /// back what its log cannot take.
+    pub concurrency: Concurrency,
+    /// Calls that wait at a server for their turn; the one that matters least is then refused as
+    /// overloaded.
+    pub queued_calls: usize,
+    /// Bytes of the requests of those calls, likewise.
+    pub queued_bytes: u64,
     /// Calls that a client may hold waiting for a slot; a further one fails as not executed.
     pub waiting_calls: usize,
     /// Fences that a client may have under way in the background; when full, the slot keeps its
@@ -152,8 +161,46 @@ impl Default for Limits {
             kept_replies: 256 << 20,
             held_replies: 1 << 30,
             retention: Duration::from_secs(3_600),
+            concurrency: Concurrency::ADAPTIVE,
+            queued_calls: 4_096,
+            queued_bytes: 256 << 20,
             waiting_calls: 65_536,
             background_fences: 1_024,
+        }
+    }
+}
+
+/// How many handlers a server runs at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concurrency {
+    /// As many as latency allows: more while calls take no longer for it, fewer when they do.
+    Adaptive {
+        /// At least so many, and one.
+        least: u32,
+        /// At most so many.
+        most: u32,
+        /// So many before anything was measured.
+        start: u32,
+    },
+    /// So many, at least one.
+    Fixed(u32),
+    /// All that come: no call waits, and none is refused for want of room.
+    Unlimited,
+}
+
+impl Concurrency {
+    /// The default: between 1 and 65,536, 128 to begin with.
+    pub const ADAPTIVE: Self = Self::Adaptive { least: 1, most: 65_536, start: 128 };
+
+    /// The share of one of so many workers, at least one.
+    pub fn share(self, workers: u32) -> Self {
+        let share = |limit: u32| (limit / workers.max(1)).max(1);
+        match self {
+            Self::Adaptive { least, most, start } => {
+                Self::Adaptive { least: share(least), most: share(most), start: share(start) }
+            }
+            Self::Fixed(limit) => Self::Fixed(share(limit)),
+            Self::Unlimited => Self::Unlimited,
         }
     }
 }

@@ -50,16 +50,17 @@ pub use server::{
     WorkerStats,
 };
 pub use stubborn_core::identity::{SpiffeId, SpiffeIdError};
-pub use stubborn_core::limits::Limits;
-pub use stubborn_core::node::SessionTicket;
+pub use stubborn_core::limits::{Concurrency, Limits};
+pub use stubborn_core::node::{Load, SessionTicket, Shed};
 pub use stubborn_core::service::codec;
 pub use stubborn_core::service::{
     Answer, Applied, Begun, BidiStream, BoxFuture, Call, CallContext, CallError, CallState, Caller,
     Calling, Channel, ClientStream, Clock, Code, DecodeError, Encoded, Finished, Handling, Image,
     IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, Next,
-    NotExecuted, NotTaken, Outcome, OutgoingCall, Peer, Piece, Port, RegisterError, Registry,
-    Replies, ReplySender, RequestSender, Requests, RestoreError, Semantics, Service,
-    ServiceDescriptor, Shape, Status, StreamCall, StreamEnd, StreamKind, UnaryCall,
+    NotExecuted, NotTaken, Outcome, OutgoingCall, PRIORITY, Peer, Piece, Port, Priority,
+    RegisterError, Registry, Replies, ReplySender, RequestSender, Requests, RestoreError,
+    Semantics, Service, ServiceDescriptor, Shape, Status, StreamCall, StreamEnd, StreamKind,
+    UnaryCall,
 };
 pub use stubborn_core::session::{
     CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,

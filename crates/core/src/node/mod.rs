@@ -30,10 +30,10 @@ pub use crate::rpc::{
     Again, Ask, Asked, Balancing, Batch, CallKey, ChannelConfig, ChannelCounters, ChannelEvent,
     ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState, EndpointStats, Event,
     FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery, IncomingRequest, JournalCall,
-    JournalEntry, JournalRequest, JournalStart, Malformed, MethodConfig, MethodName,
+    JournalEntry, JournalRequest, JournalStart, Load, Malformed, MethodConfig, MethodName,
     OutlierDetection, QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig,
-    SessionCommand, SessionTable, SessionTicket, Staleness, StreamKey, StreamRead, StreamRefusal,
-    SuccessRateEjection, TableReader, Told, Watch, record_of,
+    SessionCommand, SessionTable, SessionTicket, Shed, Staleness, StreamKey, StreamRead,
+    StreamRefusal, SuccessRateEjection, TableReader, Told, Watch, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -395,7 +395,18 @@ impl Node {
         self.client.pending()
     }
 
-    /// Requests that were handed out and not answered.
+    /// What the server half does about its load.
+    pub fn load(&self) -> Load {
+        self.server.as_ref().map(Server::load).unwrap_or_default()
+    }
+
+    /// Whether requests wait for others to be answered: whoever drives it does well to look for what
+    /// has come in between.
+    pub fn has_waiting(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::has_waiting)
+    }
+
+    /// Requests that have come and were not answered.
     pub fn executing(&self) -> usize {
         self.server.as_ref().map_or(0, Server::executing)
     }

@@ -634,7 +634,7 @@ impl ToClient {
             Self::Working { slot, sequence } => w.position(WORKING, slot, sequence),
             Self::NotExecuted { slot, sequence, why } => {
                 w.position(NOT_EXECUTED, slot, sequence);
-                w.varint(why.reason.to_wire()).text(&why.detail);
+                write_not_executed(&mut w, &why);
             }
             Self::NotKept { slot, sequence } => w.position(NOT_KEPT, slot, sequence),
             Self::FalseRetry { slot, sequence } => w.position(FALSE_RETRY, slot, sequence),
@@ -659,7 +659,7 @@ impl ToClient {
             }
             Self::ReadNotExecuted { read, why } => {
                 w.byte(READ_NOT_EXECUTED).varint(read);
-                w.varint(why.reason.to_wire()).text(&why.detail);
+                write_not_executed(&mut w, &why);
             }
             Self::Watched { read, position, messages } => {
                 w.byte(WATCHED).varint(read).varint(position);
@@ -908,8 +908,21 @@ fn reason(number: u64) -> NotExecutedReason {
     NotExecutedReason::from_wire(number).unwrap_or(NotExecutedReason::Fenced)
 }
 
+fn write_not_executed(w: &mut Writer<'_>, why: &NotExecuted) {
+    w.varint(why.reason.to_wire()).text(&why.detail);
+    if let Some(pause) = why.retry_after() {
+        w.duration(Some(pause));
+    }
+}
+
+/// What ends a message.
 fn not_executed(r: &mut Reader) -> Result<NotExecuted, Malformed> {
-    Ok(NotExecuted { reason: reason(r.varint()?), detail: Cow::Owned(r.text()?) })
+    let why = NotExecuted::because(reason(r.varint()?), Cow::Owned(r.text()?));
+    let pause = if r.is_empty() { None } else { r.duration()? };
+    Ok(match pause {
+        Some(pause) => why.with_retry_after(pause),
+        None => why,
+    })
 }
 
 fn decode_answer(r: &mut Reader) -> Result<QueryAnswer<ReplyPayload>, Malformed> {

@@ -65,9 +65,10 @@ fn reply() -> impl Strategy<Value = ReplyPayload> {
 }
 
 fn why() -> impl Strategy<Value = NotExecuted> {
-    (0..9u64, "\\PC{0,20}").prop_map(|(number, detail)| NotExecuted {
-        reason: NotExecutedReason::from_wire(number).unwrap(),
-        detail: Cow::Owned(detail),
+    (0..9u64, "\\PC{0,20}", 0..1_000_000u64).prop_map(|(number, detail, pause)| {
+        let reason = NotExecutedReason::from_wire(number).unwrap();
+        let why = NotExecuted::because(reason, detail);
+        if pause % 2 == 0 { why } else { why.with_retry_after(Duration::from_millis(pause)) }
     })
 }
 

@@ -4,6 +4,7 @@
 //! endpoint reports, and acts on the endpoint through a `Context`. `docs/protocol.md` section 4
 //! has the messages.
 
+mod admission;
 mod arena;
 mod assembly;
 mod client;
@@ -22,6 +23,7 @@ mod stored;
 mod stream;
 mod watch;
 
+pub use admission::{Load, Shed};
 pub use codec::Malformed;
 pub use config::{ChannelConfig, JournalStart, SessionTicket};
 pub use event::{

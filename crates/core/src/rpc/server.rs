@@ -2,6 +2,7 @@
 
 mod drain;
 mod group;
+mod overload;
 mod query;
 mod stream;
 
@@ -11,6 +12,7 @@ use alloc::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
+use super::admission::{Admission, Ended, Ticket};
 use super::arena::Arena;
 use super::assembly::Progress;
 use super::context::{Context, Outgoing, close_code};
@@ -24,7 +26,8 @@ use super::message::{
 use super::watch::Watch;
 use crate::limits::Limits;
 use crate::service::{
-    Answer, Call, CallContext, Clock, Encoded, Metadata, NotExecuted, Peer, RequestKind, Shape,
+    Answer, Call, CallContext, Clock, Encoded, Metadata, MethodId, NotExecuted, Peer, RequestKind,
+    Shape,
 };
 use crate::session::{
     Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions, Succession,
@@ -46,6 +49,7 @@ pub(crate) struct Server {
     clients: Arena<Client>,
     by_handle: BTreeMap<ConnectionHandle, u64>,
     requests: Arena<Pending>,
+    admission: Admission,
     streams: Streams,
     /// Since it is asked to leave.
     drain: Option<Drain>,
@@ -67,6 +71,8 @@ struct Client {
 #[derive(Debug)]
 struct Pending {
     kind: PendingKind,
+    ticket: Ticket,
+    method: MethodId,
     deadline: Option<Instant>,
 }
 
@@ -102,6 +108,7 @@ impl Server {
             clients: Arena::default(),
             by_handle: BTreeMap::new(),
             requests: Arena::default(),
+            admission: Admission::new(limits),
             streams: Streams::default(),
             drain: None,
         }
@@ -194,8 +201,7 @@ impl Server {
         let Some(key) = self.by_handle.remove(&handle) else { return };
         let Some(client) = self.clients.remove(key) else { return };
         for key in client.reads.into_values() {
-            self.requests.remove(key.0);
-            cx.events.push_back(Event::Cancelled(key));
+            self.cancel(cx, key);
         }
         if let Some(group) = &mut self.group {
             group.left(key);
@@ -212,6 +218,7 @@ impl Server {
                 self.send(cx, old, ToClient::Refused { reference, refusal });
             }
         }
+        self.start_waiting(cx);
         self.check_drained(cx);
     }
 
@@ -222,16 +229,18 @@ impl Server {
         if pending.deadline.is_none_or(|deadline| deadline > cx.now) {
             return true;
         }
-        let why = NotExecuted::because(
-            NotExecutedReason::Deadline,
-            "its deadline passed in the server's queue",
-        );
-        self.answer(cx, key, Answer::NotExecuted(why));
+        self.overdue(cx, key);
         false
     }
 
     /// A handler is done, or was never started.
+    #[inline]
     pub(crate) fn answer(&mut self, cx: &mut Context<'_>, key: RequestKey, answer: Answer) {
+        self.finish(cx, key, answer);
+        self.start_waiting(cx);
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, key: RequestKey, answer: Answer) {
         // A stream's request stays until its messages are sent.
         if let Some(Pending { kind: PendingKind::Stream { place, sequence, .. }, .. }) =
             self.requests.get(key.0)
@@ -240,6 +249,8 @@ impl Server {
             return self.answer_stream(cx, place, sequence, answer);
         }
         let Some(pending) = self.requests.remove(key.0) else { return };
+        let Pending { ticket, method, deadline, .. } = pending;
+        self.admission.end(cx.now, Ended { ticket, method, deadline });
         match pending.kind {
             PendingKind::Numbered { attachment, slot, sequence } => {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
@@ -260,12 +271,14 @@ impl Server {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let drain = self.drain.as_ref().and_then(Drain::next_timeout);
         let streams = earliest(self.streams.next_timeout(), drain);
-        earliest(self.desk.sessions.next_timeout(), streams)
+        let own = earliest(self.desk.sessions.next_timeout(), streams);
+        earliest(own, self.admission.next_timeout())
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.desk.sessions.expire(cx.now);
         self.streams_due(cx);
+        self.relieve(cx);
         self.drain_due(cx);
     }
 
@@ -434,7 +447,11 @@ impl Server {
             PendingKind::Maybe => (RequestKind::Maybe, None),
             PendingKind::Stream { shape, .. } => (RequestKind::Stream(*shape), None),
         };
-        let key = RequestKey(self.requests.insert(Pending { kind, deadline }));
+        // A group of replicas has a bound of its own, in front of its log.
+        let counted = self.group.is_none() && !matches!(kind, PendingKind::Stream { .. });
+        let ticket = if counted { self.admission.begin(cx.now) } else { Ticket::UNCOUNTED };
+        let method = payload.method;
+        let key = RequestKey(self.requests.insert(Pending { kind, ticket, method, deadline }));
         if let Some(read) = read {
             state.reads.insert(read, key);
         }
@@ -446,14 +463,14 @@ impl Server {
             clock: Clock::default(),
         };
         let encoded = Encoded { body: payload.body, digest: payload.digest };
-        cx.events.push_back(Event::Request(IncomingRequest {
-            key,
-            method: payload.method,
-            kind: request_kind,
-            stale: how.stale.map(Box::new),
-            watch: how.watch,
-            call: Call::new(encoded, context),
-        }));
+        let (kind, stale, call) =
+            (request_kind, how.stale.map(Box::new), Call::new(encoded, context));
+        let request = IncomingRequest { key, method, kind, stale, watch: how.watch, call };
+        if ticket == Ticket::WAITING {
+            self.wait(cx, Box::new(request));
+            return Some(key);
+        }
+        cx.events.push_back(Event::Request(request));
         Some(key)
     }
 
@@ -501,9 +518,17 @@ impl Server {
     fn cancel_read(&mut self, cx: &mut Context<'_>, client: u64, read: u64) {
         let Some(state) = self.clients.get_mut(client) else { return };
         if let Some(key) = state.reads.remove(&read) {
-            self.requests.remove(key.0);
-            cx.events.push_back(Event::Cancelled(key));
+            self.cancel(cx, key);
+            self.start_waiting(cx);
             self.check_drained(cx);
+        }
+    }
+
+    /// Nobody waits for a read any more.
+    fn cancel(&mut self, cx: &mut Context<'_>, key: RequestKey) {
+        if let Some(pending) = self.requests.remove(key.0) {
+            self.admission.withdraw(pending.ticket);
+            cx.events.push_back(Event::Cancelled(key));
         }
     }
 

@@ -17,6 +17,7 @@ use super::encoded::{DecodeError, Encoded};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Method, Semantics, Shape};
 use super::outcome::{CallError, CallState, NotExecuted, Outcome};
+use super::priority::{PRIORITY, Priority};
 use super::stream::Port;
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::Duration;
@@ -307,6 +308,14 @@ impl<R> UnaryCall<R> {
     /// Adds metadata. An invalid pair makes the call fail, not executed, when it is awaited.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.invalid = self.invalid.or(self.calling.call.metadata.insert(key, value).err());
+        self
+    }
+
+    /// Says how much the call matters where a server cannot run all that it is asked for: sets the
+    /// metadata [`PRIORITY`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        let set = self.calling.call.metadata.set(PRIORITY, priority.as_str());
+        self.invalid = self.invalid.or(set.err());
         self
     }
 

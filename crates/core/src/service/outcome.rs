@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 
 use super::status::Status;
 use crate::session::{CallId, NotExecutedReason};
+use crate::time::Duration;
 
 /// What became of a call that returned no reply.
 ///
@@ -35,17 +36,30 @@ pub struct NotExecuted {
     pub reason: NotExecutedReason,
     /// More, for people; may be empty.
     pub detail: Cow<'static, str>,
+    /// In milliseconds; zero for none. No call is to be moved for it.
+    retry_after: u32,
 }
 
 impl NotExecuted {
     /// A reason without more to say.
     pub const fn new(reason: NotExecutedReason) -> Self {
-        Self { reason, detail: Cow::Borrowed("") }
+        Self { reason, detail: Cow::Borrowed(""), retry_after: 0 }
     }
 
     /// A reason with a sentence for people.
     pub fn because(reason: NotExecutedReason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), retry_after: 0 }
+    }
+
+    /// The same with a hint when to come back, in whole milliseconds.
+    pub fn with_retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after = u32::try_from(pause.as_millis()).unwrap_or(u32::MAX).max(1);
+        self
+    }
+
+    /// When it may be worth to come back to this server, if it has said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.retry_after > 0).then(|| Duration::from_millis(self.retry_after.into()))
     }
 }
 

@@ -8,6 +8,7 @@ mod group;
 mod handlers;
 mod journal;
 mod outcomes;
+mod overload;
 mod replicas;
 mod retries;
 mod rolling;

@@ -118,6 +118,8 @@ struct Driver {
     /// Callers were given their turn: now send.
     flush_due: bool,
     requests: Vec<IncomingRequest>,
+    /// Requests wait for those that were answered just now.
+    backlog: bool,
     cancelled: Vec<RequestKey>,
     answers: Vec<(RequestKey, Answer)>,
     /// Handlers that were not ready and have no task of their own, as the others have elsewhere;
@@ -184,7 +186,7 @@ impl Future for Driver {
                     return this.poll_leave(cx);
                 }
             }
-            if received || more_handlers {
+            if received || more_handlers || this.backlog {
                 continue;
             }
             if !flushed.is_pending() {
@@ -275,6 +277,7 @@ impl Driver {
             patience: Patience::default(),
             flush_due: false,
             requests: Vec::new(),
+            backlog: false,
             cancelled: Vec::new(),
             answers: Vec::new(),
             tasks: one_thread.then(Tasks::new),
@@ -370,10 +373,15 @@ impl Driver {
             served = true;
             self.serve();
             self.ask_others();
+            if self.backlog {
+                // What came meanwhile may matter more than what waits.
+                return woke_callers;
+            }
         }
     }
 
     fn feed(&mut self, waker: &Waker, share: usize) {
+        self.backlog = false;
         let mut state = self.shared.lock();
         #[cfg(test)]
         assert!(!state.panics, "a panic that a test asked for");
@@ -546,6 +554,7 @@ impl Driver {
             state.node.answer(now, key, answer);
             state.streams.forget(StreamKey::Request(key));
         }
+        self.backlog = state.node.has_waiting();
     }
 
     /// Drops the handlers of requests that nobody waits for.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use stubborn_core::node::Load;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -50,6 +51,8 @@ pub struct WorkerStats {
     /// Datagrams for it that another worker received and handed over, since the start. Few, where
     /// the kernel steers.
     pub forwarded: u64,
+    /// How many calls it runs at once, how many wait, and how many it has refused.
+    pub load: Load,
 }
 
 /// How a drain went.
@@ -130,11 +133,13 @@ impl ServerHandle {
     /// What each worker holds and does.
     pub fn worker_stats(&self) -> Vec<WorkerStats> {
         let stats = |(index, worker): (usize, &RunningWorker)| {
-            let held = worker.shared.look(|state| state.node.footprint()).unwrap_or_default();
+            let looked = worker.shared.look(|state| (state.node.footprint(), state.node.load()));
+            let (held, load) = looked.unwrap_or_default();
             WorkerStats {
                 connections: held.connections,
                 sessions: held.sessions,
                 forwarded: self.group.as_ref().map_or(0, |group| group.forwarded(index)),
+                load,
             }
         };
         self.workers.iter().enumerate().map(stats).collect()

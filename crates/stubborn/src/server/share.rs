@@ -19,6 +19,9 @@ pub(super) fn share(limits: &Limits, workers: usize) -> Limits {
         slots_in_all: bytes(limits.slots_in_all, 1),
         kept_replies: bytes(limits.kept_replies, limits.kept_reply as u64),
         held_replies: bytes(limits.held_replies, limits.message),
+        concurrency: limits.concurrency.share(u32::try_from(workers).unwrap_or(u32::MAX)),
+        queued_calls: count(limits.queued_calls),
+        queued_bytes: bytes(limits.queued_bytes, limits.message),
         ..limits.clone()
     }
 }

@@ -95,19 +95,33 @@ impl Client {
             return self.pump_balanced(cx, channel);
         }
         self.send_others(cx, channel, link);
-        while let Some(key) = self.channels[channel.0 as usize].waiting.next_numbered() {
+        while let Some(key) = self.next_numbered(cx.now, channel) {
             if self.follow_at(link, key) {
-                self.channels[channel.0 as usize].waiting.pop_numbered();
+                self.channels[channel.0 as usize].waiting.pop_numbered(key);
                 self.send_follow(cx, channel, link, key);
                 continue;
             }
             let reserved =
                 self.links.get_mut(link).and_then(|l| l.session.as_mut()?.slots.reserve());
             let Some(id) = reserved else { break };
-            self.channels[channel.0 as usize].waiting.pop_numbered();
+            self.channels[channel.0 as usize].waiting.pop_numbered(key);
             self.place(cx, link, key, id);
         }
         self.after_sending(cx, link);
+    }
+
+    /// The next call that takes a slot; it stays where it waits. What matters most, in order, until the oldest has spent half
+    /// of its time here: then more calls come than slots get free, the oldest would reach their server too
+    /// late, and the newest goes first.
+    #[inline]
+    pub(super) fn next_numbered(&self, now: Instant, channel: ChannelKey) -> Option<CallKey> {
+        let (oldest, newest) = self.channels[channel.0 as usize].waiting.next_numbered()?;
+        Some(newest.filter(|_| self.is_half_spent(now, oldest)).unwrap_or(oldest))
+    }
+
+    fn is_half_spent(&self, now: Instant, call: CallKey) -> bool {
+        let Some(call) = self.calls.get(call.0) else { return false };
+        call.deadline.is_some_and(|deadline| now.since(call.began) > deadline.since(now))
     }
 
     /// Calls that wait while every server is shunned have to notice that a draining one is gone, or

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use super::call::Work;
 use crate::rpc::event::CallKey;
+use crate::service::Priority;
 use crate::session::SessionId;
 
 /// Two queues: of what takes a slot, and of what any connection can carry.
@@ -11,8 +12,8 @@ use crate::session::SessionId;
 /// Bound: [`Limits::waiting_calls`](crate::limits::Limits::waiting_calls), kept by who pushes.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// Calls and reservations that take a slot.
-    numbered: VecDeque<CallKey>,
+    /// Calls and reservations that take a slot, by what matters, the least first.
+    numbered: [VecDeque<CallKey>; Priority::ALL.len()],
     /// Reads and questions.
     others: VecDeque<CallKey>,
     /// Those of the others that ask about a call, by its session: a server that fails has to find
@@ -22,16 +23,16 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn len(&self) -> usize {
-        self.numbered.len() + self.others.len()
+        self.numbered.iter().map(VecDeque::len).sum::<usize>() + self.others.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.numbered.is_empty() && self.others.is_empty()
+        self.numbered.iter().all(VecDeque::is_empty) && self.others.is_empty()
     }
 
     pub(super) fn push_back(&mut self, key: CallKey, work: &Work) {
         match work {
-            Work::Numbered(_) | Work::Reservation => return self.numbered.push_back(key),
+            Work::Numbered(_) | Work::Reservation => return self.level(work).push_back(key),
             Work::Question { id, .. } => {
                 self.questions.entry(id.session).or_default().push_back(key);
             }
@@ -43,7 +44,7 @@ impl Waiting {
     /// The same at the queue's front, for what was placed before.
     pub(super) fn push_front(&mut self, key: CallKey, work: &Work) {
         match work {
-            Work::Numbered(_) | Work::Reservation => return self.numbered.push_front(key),
+            Work::Numbered(_) | Work::Reservation => return self.level(work).push_front(key),
             Work::Question { id, .. } => {
                 self.questions.entry(id.session).or_default().push_front(key);
             }
@@ -52,23 +53,43 @@ impl Waiting {
         self.others.push_front(key);
     }
 
-    /// The next that takes a slot; it stays.
-    pub(super) fn next_numbered(&self) -> Option<CallKey> {
-        self.numbered.front().copied()
+    /// Of those that take a slot and matter most: the one that has waited longest, and the one that came
+    /// last if there are several.
+    pub(super) fn next_numbered(&self) -> Option<(CallKey, Option<CallKey>)> {
+        let level = self.numbered.iter().rev().find(|level| !level.is_empty())?;
+        let newest = if level.len() > 1 { level.back().copied() } else { None };
+        level.front().map(|oldest| (*oldest, newest))
     }
 
-    pub(super) fn pop_numbered(&mut self) {
-        self.numbered.pop_front();
+    /// Takes out one of these.
+    pub(super) fn pop_numbered(&mut self, key: CallKey) {
+        let Some(level) = self.numbered.iter_mut().rev().find(|level| !level.is_empty()) else {
+            return;
+        };
+        if level.front() == Some(&key) {
+            level.pop_front();
+        } else {
+            debug_assert_eq!(level.back(), Some(&key));
+            level.pop_back();
+        }
     }
 
     /// What takes a slot, in order.
     pub(super) fn numbered(&self) -> impl Iterator<Item = CallKey> {
-        self.numbered.iter().copied()
+        self.numbered.iter().rev().flatten().copied()
+    }
+
+    fn level(&mut self, work: &Work) -> &mut VecDeque<CallKey> {
+        let priority = match work {
+            Work::Numbered(request) => Priority::of(&request.metadata),
+            _ => Priority::Normal,
+        };
+        &mut self.numbered[priority as usize]
     }
 
     /// Everything, in order: first what takes a slot.
     pub(super) fn all(&self) -> impl Iterator<Item = CallKey> {
-        self.numbered.iter().chain(&self.others).copied()
+        self.numbered().chain(self.others.iter().copied())
     }
 
     /// The questions about calls of a session, in order.
@@ -84,7 +105,7 @@ impl Waiting {
 
     pub(super) fn forget(&mut self, key: CallKey, work: &Work) {
         match work {
-            Work::Numbered(_) | Work::Reservation => return forget_in(&mut self.numbered, key),
+            Work::Numbered(_) | Work::Reservation => return forget_in(self.level(work), key),
             Work::Question { id, .. } => {
                 if let Some(asked) = self.questions.get_mut(&id.session) {
                     forget_in(asked, key);

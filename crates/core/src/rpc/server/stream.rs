@@ -152,11 +152,16 @@ impl Server {
         payload: RequestPayload,
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
-        if self.streams.len() >= cx.limits.streams {
+        let overloaded = self.admission.is_overloaded(cx.now);
+        if overloaded || self.streams.len() >= cx.limits.streams {
             let mut verdict = self.desk.fence(&attachment, slot, sequence)?;
             if let Verdict::Say(ToClient::NotExecuted { why, .. }) = &mut verdict {
                 let said = "the server has too many streams";
-                *why = NotExecuted::because(NotExecutedReason::Overloaded, said);
+                *why = if overloaded {
+                    self.admission.refuse_stream(cx.now, &payload.metadata, cx.random)
+                } else {
+                    NotExecuted::because(NotExecutedReason::Overloaded, said)
+                };
             }
             self.say(cx, client, verdict);
             return Ok(());
@@ -458,7 +463,9 @@ impl Server {
         } else {
             self.streams.note(place);
         }
-        self.requests.remove(request.0);
+        if let Some(pending) = self.requests.remove(request.0) {
+            self.admission.withdraw(pending.ticket);
+        }
         let desk = &mut self.desk;
         let (now, slot) = (cx.now, place.1);
         let told = desk.finish_as(now, &attachment, slot, sequence, answer, Some(end), cx.buffer);

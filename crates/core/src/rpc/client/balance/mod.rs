@@ -152,17 +152,17 @@ impl Client {
     pub(super) fn pump_balanced(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
         let mut sent = Vec::new();
         self.spread_others(cx, key, &mut sent);
-        while let Some(call) = self.channels[key.0 as usize].waiting.next_numbered() {
+        while let Some(call) = self.next_numbered(cx.now, key) {
             let Some(link) = self.pick(cx, key, Some(call), true, &[]) else { break };
             if self.follow_at(link, call) {
-                self.channels[key.0 as usize].waiting.pop_numbered();
+                self.channels[key.0 as usize].waiting.pop_numbered(call);
                 self.send_follow(cx, key, link, call);
                 note(&mut sent, link);
                 continue;
             }
             let session = self.links.get_mut(link).and_then(|link| link.session.as_mut());
             let Some(id) = session.and_then(|session| session.slots.reserve()) else { break };
-            self.channels[key.0 as usize].waiting.pop_numbered();
+            self.channels[key.0 as usize].waiting.pop_numbered(call);
             self.place(cx, link, call, id);
             note(&mut sent, link);
         }

@@ -139,7 +139,7 @@ impl Client {
             return false;
         }
         self.count_failure(channel);
-        if super::PushBack::of(outcome) == super::PushBack::Never {
+        if super::PushBack::of(outcome, false) == super::PushBack::Never {
             self.retries.set_due(key, None);
             return self.adopt_copy(key);
         }

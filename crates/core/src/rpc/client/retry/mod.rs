@@ -99,7 +99,8 @@ impl Client {
     ) -> bool {
         let Some((channel, there, policy)) = self.may_retry(key, outcome) else { return false };
         let error = self.calls.get(key.0).map(|call| call.error(outcome.clone()));
-        let push_back = PushBack::of(outcome);
+        let alone = self.channels[channel.0 as usize].links.len() < 2;
+        let push_back = PushBack::of(outcome, alone);
         self.count_failure(channel);
         let attempts = self.retries.calls.get(&key.0).map_or(1, |retry| retry.attempts);
         if attempts >= policy.max_attempts || push_back == PushBack::Never {
@@ -297,8 +298,15 @@ enum PushBack {
 }
 
 impl PushBack {
-    fn of(outcome: &Outcome) -> Self {
-        let Outcome::Executed(status) = outcome else { return Self::Silent };
+    /// `alone`: the call can only go to the same server again, so that what is said of it counts.
+    fn of(outcome: &Outcome, alone: bool) -> Self {
+        let status = match outcome {
+            Outcome::Executed(status) => status,
+            Outcome::NotExecuted(why) if alone => {
+                return why.retry_after().map_or(Self::Silent, Self::After);
+            }
+            _ => return Self::Silent,
+        };
         if status.metadata().get(PUSH_BACK).is_none() {
             return Self::Silent;
         }

@@ -1,0 +1,263 @@
+//! More calls than a server can run: what it begins ends in time, what it does not begin never runs.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use stubborn_core::limits::{Concurrency, Limits};
+use stubborn_core::node::{CallKey, Load, RequestKey};
+use stubborn_core::service::{
+    Answer, Encoded, Metadata, Outcome, OutgoingCall, PRIORITY, Priority,
+};
+use stubborn_core::session::NotExecutedReason;
+use stubborn_core::time::{Duration, Instant};
+
+use crate::world::{ECHO, HANG, READ, Rules, SERVER, World, outgoing};
+
+/// A world whose server's handlers wait for one of so many places, which each of them has for 10 ms.
+struct Busy {
+    world: World,
+    places: usize,
+    at_work: VecDeque<(Instant, RequestKey)>,
+    inside: VecDeque<RequestKey>,
+    began: BTreeMap<CallKey, (Instant, Bytes)>,
+    made: u32,
+    good: Vec<Duration>,
+    late: usize,
+    refused: usize,
+}
+
+const TAKES: Duration = Duration::from_millis(10);
+const DEADLINE: Duration = Duration::from_millis(150);
+
+impl Busy {
+    fn new(places: usize, limits: Limits) -> Self {
+        let mut world = World::new(1);
+        world.restart_server_with(limits);
+        world.delay = Duration::from_millis(1);
+        world.run(500);
+        Self {
+            world,
+            places,
+            at_work: VecDeque::new(),
+            inside: VecDeque::new(),
+            began: BTreeMap::new(),
+            made: 0,
+            good: Vec::new(),
+            late: 0,
+            refused: 0,
+        }
+    }
+
+    fn call(&mut self, deadline: Option<Duration>, priority: Priority) -> CallKey {
+        self.made += 1;
+        let body = Bytes::copy_from_slice(&self.made.to_be_bytes());
+        let mut metadata = Metadata::new();
+        if priority != Priority::Normal {
+            metadata.insert(PRIORITY, priority.as_str()).unwrap();
+        }
+        let call = OutgoingCall { deadline, metadata, ..outgoing(&HANG, body.clone()) };
+        let (now, channel) = (self.world.now, self.world.channel);
+        let key = self.world.client().call(now, channel, call);
+        self.began.insert(key, (now, body));
+        key
+    }
+
+    /// A millisecond goes by.
+    fn tick(&mut self) {
+        self.world.run(1);
+        let now = self.world.now;
+        self.inside.extend(self.world.hanging.drain(..).map(|(_, key, _)| key));
+        while self.at_work.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, key) = self.at_work.pop_front().unwrap();
+            let reply = Encoded::from_body(HANG.id(), Bytes::new());
+            self.world.node(SERVER).answer(now, key, Answer::Reply(reply, Metadata::new()));
+            self.world.settle();
+            self.inside.extend(self.world.hanging.drain(..).map(|(_, key, _)| key));
+        }
+        while self.at_work.len() < self.places
+            && let Some(key) = self.inside.pop_front()
+        {
+            self.at_work.push_back((now + TAKES, key));
+        }
+        for (key, result) in std::mem::take(&mut self.world.results) {
+            let Some((began, body)) = self.began.remove(&key) else { continue };
+            let took = now.since(began);
+            match result {
+                Ok(_) if took <= DEADLINE => self.good.push(took),
+                Ok(_) => self.late += 1,
+                Err(error) => {
+                    let Outcome::NotExecuted(why) = error.outcome() else { continue };
+                    self.refused += usize::from(why.reason == NotExecutedReason::Overloaded);
+                    assert!(
+                        !self.world.ran.iter().any(|(_, ran)| *ran == body),
+                        "it ran, and was said not to have: {error}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn offer(&mut self, per_ms: usize, ms: usize, priority: impl Fn(u32) -> Priority) {
+        for _ in 0..ms {
+            for _ in 0..per_ms {
+                let priority = priority(self.made);
+                self.call(Some(DEADLINE), priority);
+            }
+            self.tick();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.good.clear();
+        self.world.ran.clear();
+        (self.late, self.refused) = (0, 0);
+    }
+
+    fn load(&mut self) -> Load {
+        self.world.node(SERVER).load()
+    }
+}
+
+fn normal(_: u32) -> Priority {
+    Priority::Normal
+}
+
+fn fixed(concurrency: u32, queued_calls: usize) -> Limits {
+    let concurrency = Concurrency::Fixed(concurrency);
+    Limits { concurrency, queued_calls, ..Limits::default() }
+}
+
+#[test]
+fn ten_times_the_load_leaves_nine_tenths_of_the_work_and_all_that_is_begun_ends_in_time() {
+    let mut busy = Busy::new(4, Limits::default());
+    busy.offer(4, 1_000, normal); // 4,000 a second; it can do 400.
+    busy.forget();
+    busy.offer(4, 1_500, normal);
+    let (good, late) = (busy.good.len(), busy.late);
+    assert!(good >= 400 * 3 / 2 * 9 / 10, "{good} good, {late} late, {:?}", busy.load());
+    assert!(late * 100 <= good, "{late} late of {good}");
+    assert!(busy.load().slots < Limits::default().slots, "slots were taken back");
+    // The load is gone: all of them are given again, and nothing is refused any more.
+    busy.offer(0, 10_000, normal);
+    assert_eq!(busy.load().slots, Limits::default().slots);
+    busy.forget();
+    for _ in 0..20 {
+        busy.call(Some(DEADLINE), Priority::Normal);
+    }
+    busy.offer(0, 200, normal);
+    assert_eq!((busy.good.len(), busy.refused, busy.began.len()), (20, 0, 0));
+}
+
+#[test]
+fn calls_that_matter_more_are_run_while_others_are_refused() {
+    // All that is offered reaches the server: no slots are taken back in this time.
+    let mut busy = Busy::new(4, fixed(5, 64));
+    let mut high = Vec::new();
+    for round in 0..150 {
+        for _ in 0..3 {
+            busy.call(Some(DEADLINE), Priority::Low);
+        }
+        if round % 5 == 0 {
+            high.push(busy.call(Some(DEADLINE), Priority::High));
+        }
+        busy.tick();
+    }
+    let open = high.iter().filter(|key| busy.began.contains_key(key)).count();
+    let shed = busy.load().shed;
+    assert!(shed.high == 0 && shed.low > 100, "{shed:?}");
+    assert!(open <= 5, "{open} wait");
+}
+
+#[test]
+fn a_refused_call_is_told_when_to_come_back_and_is_made_again_then() {
+    let mut world = World::new(2);
+    world.restart_server_with(fixed(1, 0));
+    world.run(100);
+    world.call(&HANG, b"at work", None);
+    world.run(20);
+    let began = world.now;
+    let refused = world.call(&HANG, b"refused", Some(5_000));
+    let free = world.run_until(100, |world| world.node(SERVER).load().shed.full == 1);
+    assert!(free, "no place for it");
+    world.answer_hanging(SERVER);
+    assert!(world.run_until(1_000, |world| world.ran.len() == 2), "it is made again");
+    assert!(world.now.since(began) >= Duration::from_millis(15), "not at once");
+    world.answer_hanging(SERVER);
+    world.result(refused).unwrap();
+}
+
+#[test]
+fn a_hint_beyond_the_deadline_ends_the_call_at_once_and_tells_the_hint() {
+    let mut world = World::new(3);
+    world.restart_server_with(fixed(1, 0));
+    world.run(100);
+    world.call(&HANG, b"at work", None);
+    world.run(20);
+    let began = world.now;
+    let refused = world.call(&HANG, b"refused", Some(12));
+    let error = world.result(refused).unwrap_err();
+    let Outcome::NotExecuted(why) = error.outcome() else { panic!("{error}") };
+    assert_eq!(why.reason, NotExecutedReason::Overloaded);
+    assert!(why.retry_after().is_some_and(|pause| pause >= Duration::from_millis(10)));
+    assert!(world.now.since(began) < Duration::from_millis(12));
+    assert_eq!(world.ran.len(), 1);
+}
+
+#[test]
+fn what_was_refused_never_runs_though_copies_of_it_come_late() {
+    for seed in 0..4 {
+        let mut busy = Busy::new(2, fixed(2, 8));
+        let jitter = Duration::from_millis(20);
+        busy.world.random = stubborn_core::random::Random::from_seed([seed; 32]);
+        busy.world.rules = Rules { loss: 0.1, duplicate: 0.2, jitter, ..Rules::default() };
+        busy.offer(2, 300, |made| if made % 3 == 0 { Priority::High } else { Priority::Low });
+        busy.world.rules = Rules::default();
+        // Each that ends now is looked for among those that ran, too.
+        busy.offer(0, 700, normal);
+        assert!(busy.refused > 50 && !busy.good.is_empty(), "{}", busy.refused);
+        assert_eq!(busy.began.len(), 0, "all are resolved");
+        let mut ran: Vec<_> = busy.world.ran.iter().map(|(_, body)| body.clone()).collect();
+        let all = ran.len();
+        ran.sort();
+        ran.dedup();
+        assert_eq!(ran.len(), all, "twice");
+    }
+}
+
+#[test]
+fn reads_wait_in_the_same_queue_and_one_that_is_given_up_leaves_it() {
+    let mut world = World::new(4);
+    world.restart_server_with(fixed(1, 8));
+    world.run(100);
+    world.call(&HANG, b"at work", None);
+    world.run(20);
+    let waits = world.call(&READ, b"waits", None);
+    let given_up = world.call(&READ, b"given up", None);
+    world.run(20);
+    assert_eq!(world.node(SERVER).load().waiting, 2);
+    let now = world.now;
+    world.client().abandon(now, given_up);
+    world.run(20);
+    world.answer_hanging(SERVER);
+    world.result(waits).unwrap();
+    world.run(20);
+    assert_eq!(world.ran.len(), 2);
+    assert_eq!(world.node(SERVER).load().waiting, 0);
+    assert_eq!(world.node(SERVER).load().running, 0);
+}
+
+#[test]
+fn a_server_that_drains_runs_what_waits() {
+    let mut world = World::new(5);
+    world.restart_server_with(fixed(1, 8));
+    world.run(100);
+    world.call(&HANG, b"at work", None);
+    let waits = world.call(&ECHO, b"waits", None);
+    world.run(20);
+    let now = world.now;
+    world.node(SERVER).drain(now);
+    world.run(20);
+    world.answer_hanging(SERVER);
+    world.result(waits).unwrap();
+    assert!(world.run_until(5_000, |world| world.drained), "nothing is left");
+}
