@@ -123,6 +123,8 @@ async fn a_replica_counts_the_commands_and_reads_of_its_clients() {
         .member(1, "127.0.0.1:1", key)
         .create(true)
         .machine(KvReplica::new(Store::new()));
+    #[cfg(feature = "prometheus")]
+    let replica = replica.prometheus("127.0.0.1:0");
     let replica = soon(replica.start()).await.unwrap();
     let channel = ChannelBuilder::new(replica.local_addr().to_string())
         .trust(authority.trust())
@@ -145,6 +147,13 @@ async fn a_replica_counts_the_commands_and_reads_of_its_clients() {
         assert!(put.latency.unwrap().max_ns > 0);
         assert_eq!(of(&told, Side::Server, "stubborn.kv.v1.Kv/Get").replied, 1);
         assert!(told.links[0].rtt_ns > 0 && told.held.unwrap().connections >= 1);
+    }
+    #[cfg(feature = "prometheus")]
+    {
+        let told = http_get(replica.prometheus_addr().unwrap(), "/metrics").await;
+        assert!(told.contains("\nstubborn_group_leads 1\n"), "{told}");
+        let put = "method=\"stubborn.kv.v1.Kv/Put\",side=\"server\",outcome=\"replied\"";
+        assert!(told.contains(&format!("stubborn_calls_total{{{put},detail=\"\"}} 2")), "{told}");
     }
     soon(replica.stop()).await.unwrap();
 }

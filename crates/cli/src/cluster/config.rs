@@ -45,6 +45,10 @@ clients = certificate
 # speed and virtual machines are not suspended.
 lease = no
 
+# Where Prometheus is told what this node counts and measures: a TCP address for plain HTTP, path
+# /metrics. Whoever reaches it is told; without such a line nobody is.
+# prometheus = 127.0.0.1:9400
+
 # The members with which the group begins: number, address, and the fingerprint of the node's key
 # (`stubborn ping` shows it). The same lines, in any order, at every node.
 member = 1 a.example:7400 0000000000000000000000000000000000000000000000000000000000000001
@@ -67,6 +71,7 @@ pub(crate) struct NodeConfig {
     pub(crate) authority: PathBuf,
     pub(crate) clients: Admission,
     pub(crate) lease: bool,
+    pub(crate) prometheus: Option<String>,
     /// Sorted by number.
     pub(crate) members: Vec<Member>,
 }
@@ -100,6 +105,7 @@ struct Fields {
     authority: Option<PathBuf>,
     clients: Option<Admission>,
     lease: Option<bool>,
+    prometheus: Option<String>,
     members: Vec<Member>,
 }
 
@@ -166,6 +172,9 @@ impl NodeConfig {
         };
         let _ = writeln!(out, "clients = {clients}");
         let _ = writeln!(out, "lease = {}", if self.lease { "yes" } else { "no" });
+        if let Some(prometheus) = &self.prometheus {
+            let _ = writeln!(out, "prometheus = {prometheus}");
+        }
         for Member { number, address, key } in &self.members {
             let _ = writeln!(out, "member = {number} {address} {key}");
         }
@@ -198,6 +207,7 @@ impl Fields {
             "authority" => once(&mut self.authority, name, path()),
             "clients" => once(&mut self.clients, name, admission(value)?),
             "lease" => once(&mut self.lease, name, yes_or_no(name, value)?),
+            "prometheus" => once(&mut self.prometheus, name, value.to_owned()),
             "member" => {
                 self.members.push(member(value)?);
                 Ok(())
@@ -234,6 +244,7 @@ impl Fields {
             authority: self.authority.ok_or_else(|| missing("authority"))?,
             clients: self.clients.unwrap_or(Admission::Certificate),
             lease: self.lease.unwrap_or(false),
+            prometheus: self.prometheus,
             members: self.members,
         })
     }
@@ -307,6 +318,9 @@ mod tests {
         assert_eq!((config.node, config.members.len()), (1, 3));
         assert_eq!(config.own().address, "a.example:7400");
         assert_eq!(NodeConfig::parse(&config.to_text()), Ok(config));
+        let told = NodeConfig::parse(&EXAMPLE.replace("# prometheus", "prometheus")).unwrap();
+        assert_eq!(told.prometheus.as_deref(), Some("127.0.0.1:9400"));
+        assert_eq!(NodeConfig::parse(&told.to_text()), Ok(told));
     }
 
     #[test]

@@ -157,6 +157,7 @@ impl Folder {
             authority: "authority.crt".into(),
             clients: first.clients,
             lease: first.lease,
+            prometheus: None,
             members,
         };
         self.make_node(&config, &identity, &authority)?;
@@ -194,6 +195,7 @@ impl Folder {
                 authority: "authority.crt".into(),
                 clients,
                 lease: false,
+                prometheus: None,
                 members: members.clone(),
             };
             self.make_node(&config, identity, &authority)?;

@@ -84,6 +84,9 @@ pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
     for member in &config.members {
         builder = builder.member(member.number, member.address.as_str(), member.key);
     }
+    if let Some(address) = &config.prometheus {
+        builder = builder.prometheus(address);
+    }
     Ok(match config.clients {
         Admission::Certificate => builder,
         Admission::Anybody => builder.anybody_may_call(),

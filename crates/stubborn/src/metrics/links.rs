@@ -97,8 +97,27 @@ impl Held {
     }
 }
 
+impl From<Counted> for Traffic {
+    fn from(counted: Counted) -> Self {
+        Self {
+            connections: counted.connections,
+            datagrams_sent: counted.datagrams_sent,
+            datagrams_received: counted.datagrams_received,
+            bytes_sent: counted.bytes_sent,
+            bytes_received: counted.bytes_received,
+            packets_sent: counted.packets_sent,
+            packets_received: counted.packets_received,
+            packets_lost: counted.packets_lost,
+            packets_resent: counted.packets_resent,
+            packets_dropped: counted.packets_dropped,
+            probe_timeouts: counted.probe_timeouts,
+            migrations: counted.migrations,
+        }
+    }
+}
+
 impl Traffic {
-    pub(super) fn add(&mut self, other: &Counted) {
+    pub(super) fn merge(&mut self, other: &Self) {
         self.connections += other.connections;
         self.datagrams_sent += other.datagrams_sent;
         self.datagrams_received += other.datagrams_received;

@@ -15,14 +15,20 @@
 #![cfg_attr(not(feature = "replica"), doc = "[`ReplicaHandle::metrics`]: crate::replica")]
 
 mod histogram;
+#[cfg(feature = "prometheus")]
+mod http;
 mod links;
 mod meter;
 mod service;
 mod source;
+mod text;
 
 pub use crate::generated::stubborn::metrics::v1::*;
 pub use service::MetricsFor;
+pub use text::{PROMETHEUS_TYPE, prometheus_text};
 
+#[cfg(feature = "prometheus")]
+pub(crate) use http::{Bound, Exporter};
 pub(crate) use links::{held, links};
 pub(crate) use meter::{Begun, Ending, Meter, Meters};
 pub(crate) use service::add;

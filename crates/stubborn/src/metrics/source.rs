@@ -7,7 +7,7 @@ use std::time::Instant;
 use stubborn_core::node::Node;
 
 use super::meter::{Meters, Sum};
-use super::{Held, Meter, Side, SnapshotReply, Traffic, held, links};
+use super::{Count, Held, Meter, MethodCalls, Side, SnapshotReply, Traffic, held, links};
 use crate::driver::Shared;
 
 /// Links that are told one by one if nobody says how many, and at most.
@@ -73,7 +73,7 @@ impl Gathering {
         meters.add_to(&mut self.calls);
         self.told.links.extend(links(node, self.most_links));
         self.held.add(&held(node));
-        self.traffic.add(&node.endpoint().traffic());
+        self.traffic.merge(&node.endpoint().traffic().into());
     }
 
     pub(crate) fn tell(mut self, uptime: std::time::Duration) -> SnapshotReply {
@@ -87,5 +87,79 @@ impl Gathering {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..self.told
         }
+    }
+}
+
+impl SnapshotReply {
+    /// Adds what another part of this program, or another process, has counted. Times since the start
+    /// are the longer one.
+    pub fn merge(&mut self, other: &Self) {
+        self.uptime_ns = self.uptime_ns.max(other.uptime_ns);
+        for calls in &other.methods {
+            let key = |calls: &MethodCalls| (calls.method.clone(), calls.side);
+            match self.methods.binary_search_by_key(&key(calls), key) {
+                Ok(at) => self.methods[at].merge(calls),
+                Err(at) => self.methods.insert(at, calls.clone()),
+            }
+        }
+        self.links.extend(other.links.iter().cloned());
+        self.links.sort_by_key(|link| Reverse(link.datagrams()));
+        self.traffic.get_or_insert_default().merge(&other.traffic.unwrap_or_default());
+        self.held.get_or_insert_default().add(&other.held.unwrap_or_default());
+        if self.version.is_empty() {
+            self.version.clone_from(&other.version);
+        }
+    }
+}
+
+impl MethodCalls {
+    fn merge(&mut self, other: &Self) {
+        self.in_flight += other.in_flight;
+        self.replied += other.replied;
+        merge_counts(&mut self.statuses, &other.statuses);
+        merge_counts(&mut self.not_executed, &other.not_executed);
+        self.pending += other.pending;
+        self.lost += other.lost;
+        self.unanswered += other.unanswered;
+        self.abandoned += other.abandoned;
+        if let Some(latency) = &other.latency {
+            self.latency.get_or_insert_default().merge(latency);
+        }
+    }
+}
+
+fn merge_counts(own: &mut Vec<Count>, others: &[Count]) {
+    for other in others {
+        match own.iter_mut().find(|own| own.name == other.name) {
+            Some(own) => own.count += other.count,
+            None => own.push(other.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(method: &str, name: &str) -> SnapshotReply {
+        let calls = MethodCalls {
+            method: method.into(),
+            replied: 2,
+            statuses: vec![Count { name: name.into(), count: 1 }],
+            ..MethodCalls::default()
+        };
+        let traffic = Some(Traffic { packets_sent: 3, ..Traffic::default() });
+        SnapshotReply { methods: vec![calls], traffic, ..SnapshotReply::default() }
+    }
+
+    #[test]
+    fn what_two_parts_of_a_program_have_counted_is_one() {
+        let mut all = told("b", "aborted");
+        for other in [told("a", "aborted"), told("b", "unknown"), told("b", "aborted")] {
+            all.merge(&other);
+        }
+        let [a, b] = &all.methods[..] else { panic!("{all:?}") };
+        assert_eq!((a.ended(), b.replied, b.statuses.len(), b.ended()), (3, 6, 2, 9));
+        assert_eq!(all.traffic.unwrap().packets_sent, 12);
     }
 }

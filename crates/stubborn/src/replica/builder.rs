@@ -65,6 +65,8 @@ impl Replica {
             key_log: None,
             lease: false,
             metrics: MetricsFor::default(),
+            #[cfg(feature = "prometheus")]
+            prometheus: None,
             members: Vec::new(),
             machines: Machines::new(),
             refused: None,
@@ -87,6 +89,8 @@ pub struct ReplicaBuilder {
     key_log: Option<KeyLog>,
     lease: bool,
     metrics: MetricsFor,
+    #[cfg(feature = "prometheus")]
+    prometheus: Option<String>,
     members: Vec<Member>,
     machines: Machines,
     refused: Option<ReplicaError>,
@@ -188,6 +192,15 @@ impl ReplicaBuilder {
         self
     }
 
+    /// Tells Prometheus what the replica counts and measures, and how it stands: over plain HTTP, at this
+    /// TCP address (`127.0.0.1:9400`; port 0 is a free one), path `/metrics`. Whoever reaches that
+    /// address is told.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus(mut self, address: impl ToString) -> Self {
+        self.prometheus = Some(address.to_string());
+        self
+    }
+
     /// A member with which the group begins, this node included: its number, HOST:PORT, and the
     /// fingerprint of its key. Its certificate bears the name `node-NUMBER.stubborn`. The same at
     /// every node.
@@ -265,6 +278,14 @@ impl ReplicaBuilder {
         });
         let roster = roster.collect();
         let control = Arc::<Control>::default();
+        #[cfg(feature = "prometheus")]
+        let exporter = match self.prometheus.take() {
+            Some(address) => {
+                let taken = |error| ServeError::Bind(address.clone(), error);
+                Some(crate::metrics::Bound::at(&address).await.map_err(taken)?)
+            }
+            None => None,
+        };
         let registry = self.registry(&control)?;
         let plan = Plan {
             group,
@@ -283,7 +304,11 @@ impl ReplicaBuilder {
             registry,
             control,
         };
-        driver::start(plan).await
+        #[cfg_attr(not(feature = "prometheus"), allow(unused_mut))]
+        let mut handle = driver::start(plan).await?;
+        #[cfg(feature = "prometheus")]
+        handle.set_exporter(exporter);
+        Ok(handle)
     }
 
     /// Runs the replica until it has to end.

@@ -66,7 +66,7 @@ pub(super) async fn start(plan: Plan) -> Result<ReplicaHandle, ReplicaError> {
         })
         .map_err(ServeError::Worker)?;
     let local = ready.await.map_err(|_| ReplicaError::Stopped("its thread panicked".into()))??;
-    Ok(ReplicaHandle { control, local, ended })
+    Ok(ReplicaHandle::new(control, local, ended))
 }
 
 struct End(watch::Sender<bool>, Arc<Control>);

@@ -21,10 +21,13 @@ use crate::{Call, Status};
 /// A replica that runs, on a thread of its own. Dropping it stops the replica: what it has promised
 /// is on the disk.
 pub struct ReplicaHandle {
-    pub(super) control: Arc<Control>,
-    pub(super) local: SocketAddr,
+    control: Arc<Control>,
+    local: SocketAddr,
     /// Set when the thread has ended: nothing of the replica is left then.
-    pub(super) ended: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
+    /// Where Prometheus is answered.
+    #[cfg(feature = "prometheus")]
+    exporter: Option<crate::metrics::Exporter>,
 }
 
 /// What the handle and the thread share.
@@ -50,6 +53,40 @@ struct State {
 }
 
 impl ReplicaHandle {
+    pub(super) fn new(
+        control: Arc<Control>,
+        local: SocketAddr,
+        ended: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            control,
+            local,
+            ended,
+            #[cfg(feature = "prometheus")]
+            exporter: None,
+        }
+    }
+
+    #[cfg(feature = "prometheus")]
+    pub(super) fn set_exporter(&mut self, bound: Option<crate::metrics::Bound>) {
+        use crate::metrics::{USUAL_LINKS, prometheus_text};
+        let (control, ended) = (Arc::clone(&self.control), self.ended.clone());
+        let told = move || {
+            let (control, ended) = (Arc::clone(&control), ended.clone());
+            Box::pin(async move {
+                let told = control.metrics(ended, USUAL_LINKS).await?;
+                Some(prometheus_text(&told, Some(&control.standing())))
+            }) as crate::BoxFuture<_>
+        };
+        self.exporter = bound.map(|bound| bound.open(Arc::new(told)));
+    }
+
+    /// Where Prometheus is told what the replica counts, if it is, with the port that the system chose.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_addr(&self) -> Option<SocketAddr> {
+        self.exporter.as_ref().map(crate::metrics::Exporter::local_addr)
+    }
+
     /// The address that the replica listens on, with the port that the system chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
@@ -65,15 +102,7 @@ impl ReplicaHandle {
     /// clients have made: a command from when it came to when it was applied, a read from when it came to
     /// when it was answered. None are in flight here. `None` if the replica has ended.
     pub async fn metrics(&self, links: usize) -> Option<SnapshotReply> {
-        let (told, answer) = oneshot::channel();
-        self.control.wake(|state| state.asked.push(told));
-        let mut ended = self.ended.clone();
-        let mut told = tokio::select! {
-            told = answer => told.ok()?,
-            _ = ended.wait_for(|ended| *ended) => return None,
-        };
-        told.links.truncate(links);
-        Some(told)
+        self.control.metrics(self.ended.clone(), links).await
     }
 
     /// Ready when the replica has ended without being asked to, or was stopped.
@@ -130,6 +159,22 @@ impl fmt::Debug for ReplicaHandle {
 impl Control {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the driver what was counted; `None` once it has ended.
+    async fn metrics(
+        &self,
+        mut ended: watch::Receiver<bool>,
+        links: usize,
+    ) -> Option<SnapshotReply> {
+        let (told, answer) = oneshot::channel();
+        self.wake(|state| state.asked.push(told));
+        let mut told = tokio::select! {
+            told = answer => told.ok()?,
+            _ = ended.wait_for(|ended| *ended) => return None,
+        };
+        told.links.truncate(links);
+        Some(told)
     }
 
     fn stop(&self) {

@@ -22,6 +22,8 @@ use super::share::share;
 use crate::datagram::{Socket, SocketGroup, bind_group};
 use crate::driver::{self, Serving};
 use crate::keeper::SessionKeeper;
+#[cfg(feature = "prometheus")]
+use crate::metrics::{Bound, USUAL_LINKS, prometheus_text};
 use crate::metrics::{MetricsFor, Source};
 use crate::security::{Identity, KeyLog, Trust};
 
@@ -68,6 +70,8 @@ impl Server {
             busy_poll: Duration::ZERO,
             #[cfg(feature = "grpc")]
             grpc: None,
+            #[cfg(feature = "prometheus")]
+            prometheus: None,
         }
     }
 }
@@ -94,6 +98,8 @@ pub struct ServerBuilder {
     busy_poll: Duration,
     #[cfg(feature = "grpc")]
     grpc: Option<crate::grpc::Grpc>,
+    #[cfg(feature = "prometheus")]
+    prometheus: Option<String>,
 }
 
 impl ServerBuilder {
@@ -264,6 +270,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells Prometheus what the server counts and measures: over plain HTTP, at this TCP address
+    /// (`127.0.0.1:9400`; port 0 is a free one), path `/metrics`. Whoever reaches that address is told.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus(mut self, address: impl ToString) -> Self {
+        self.prometheus = Some(address.to_string());
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
@@ -271,8 +285,34 @@ impl ServerBuilder {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+    #[cfg(feature = "prometheus")]
     pub async fn start(mut self) -> Result<ServerHandle, ServeError> {
+        let Some(address) = self.prometheus.take() else { return self.start_services().await };
+        let bound = Bound::at(&address).await.map_err(|e| ServeError::Bind(address, e))?;
+        let source = Arc::clone(&self.source);
+        let mut handle = self.start_services().await?;
+        let told = move || {
+            let told = prometheus_text(&source.snapshot(USUAL_LINKS), None);
+            Box::pin(std::future::ready(Some(told))) as crate::BoxFuture<_>
+        };
+        handle.set_exporter(bound.open(Arc::new(told)));
+        Ok(handle)
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    /// If the address is taken, there is no identity, or two services cannot stand together.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[cfg(not(feature = "prometheus"))]
+    pub async fn start(self) -> Result<ServerHandle, ServeError> {
+        self.start_services().await
+    }
+
+    #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+    async fn start_services(mut self) -> Result<ServerHandle, ServeError> {
         #[cfg(feature = "grpc")]
         if let Some(door) = self.grpc.take() {
             return crate::grpc::start(self, door).await;

@@ -27,6 +27,9 @@ pub struct ServerHandle {
     /// Where gRPC is answered.
     #[cfg(feature = "grpc")]
     door: Option<crate::grpc::OpenDoor>,
+    /// Where Prometheus is answered.
+    #[cfg(feature = "prometheus")]
+    exporter: Option<crate::metrics::Exporter>,
 }
 
 /// A worker and how its end is waited for.
@@ -82,6 +85,8 @@ impl ServerHandle {
             drain_timeout,
             #[cfg(feature = "grpc")]
             door: None,
+            #[cfg(feature = "prometheus")]
+            exporter: None,
         }
     }
 
@@ -107,12 +112,25 @@ impl ServerHandle {
             drain_timeout,
             #[cfg(feature = "grpc")]
             door: None,
+            #[cfg(feature = "prometheus")]
+            exporter: None,
         }
     }
 
     #[cfg(feature = "grpc")]
     pub(crate) fn set_door(&mut self, door: crate::grpc::OpenDoor) {
         self.door = Some(door);
+    }
+
+    #[cfg(feature = "prometheus")]
+    pub(super) fn set_exporter(&mut self, exporter: crate::metrics::Exporter) {
+        self.exporter = Some(exporter);
+    }
+
+    /// Where Prometheus is told what the server counts, if it is, with the port that the system chose.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_addr(&self) -> Option<SocketAddr> {
+        self.exporter.as_ref().map(crate::metrics::Exporter::local_addr)
     }
 
     /// The address that the server listens on, with the port that the system chose.

@@ -245,3 +245,20 @@ pub async fn soon<F: Future>(future: F) -> F::Output {
 pub async fn reaches(counter: &watch::Sender<u64>, n: u64) {
     soon(counter.subscribe().wait_for(|value| *value >= n)).await.unwrap();
 }
+
+/// What comes back over TCP for these bytes, until the server closes.
+pub async fn http_ask(address: SocketAddr, request: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    // A request that is refused early is not read to its end.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The answer to a request for this path.
+pub async fn http_get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    soon(http_ask(address, request.as_bytes())).await
+}
