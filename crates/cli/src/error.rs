@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use stubborn::client::ConnectErrorKind;
-use stubborn::{CallError, ConnectError, Outcome, SecurityError};
+use stubborn::{CallError, ConnectError, Detail, Outcome, SecurityError};
 
 /// Printed under `stubborn --help`, and in docs/cli.md.
 pub(crate) const EXIT_CODES: &str = "\
@@ -218,14 +218,56 @@ impl From<CallError> for Error {
             converted = converted.with("call_id", id.to_string());
         }
         match (error.outcome(), error.peer()) {
-            (Outcome::Executed(status), _) => converted
-                .with("status", status.code() as u8)
-                .with("status_message", status.message()),
+            (Outcome::Executed(status), _) => {
+                let told = converted
+                    .with("status", status.code() as u8)
+                    .with("status_message", status.message());
+                with_details(told, &status.typed_details())
+            }
             (Outcome::Pending(id), Some(peer)) => converted.with_hint(format!(
                 "the call is {id}; ask again with: stubborn outcome {peer} {id}"
             )),
             _ => converted,
         }
+    }
+}
+
+/// Tells the details of a status: those that its text has not told, a line each, and all of them for
+/// programs.
+fn with_details(mut error: Error, details: &[Detail]) -> Error {
+    if details.is_empty() {
+        return error;
+    }
+    for detail in details {
+        if !matches!(detail, Detail::BadRequest(_)) {
+            let line = detail.to_string();
+            error.message.push_str("\n  ");
+            error.message.extend(line.escape_debug());
+        }
+    }
+    let all: Vec<Value> = details.iter().map(detail_to_json).collect();
+    error.with("details", all)
+}
+
+fn detail_to_json(detail: &Detail) -> Value {
+    match detail {
+        Detail::BadRequest(bad) => {
+            let violations = bad.field_violations.iter();
+            let violations = violations
+                .map(|v| json!({ "field": v.field, "description": v.description }))
+                .collect::<Vec<_>>();
+            json!({ "type": "google.rpc.BadRequest", "field_violations": violations })
+        }
+        Detail::RetryInfo(after) => {
+            json!({ "type": "google.rpc.RetryInfo", "retry_delay_s": after.as_secs_f64() })
+        }
+        Detail::ErrorInfo(info) => json!({
+            "type": "google.rpc.ErrorInfo",
+            "reason": info.reason,
+            "domain": info.domain,
+            "metadata": info.metadata,
+        }),
+        other => json!({ "text": other.to_string() }),
     }
 }
 
@@ -242,6 +284,18 @@ mod tests {
         assert_eq!(error.to_json()["error"]["status"], 5);
         let lost = Error::from(CallError::new("a.B/C", Outcome::Lost));
         assert_eq!(lost.exit(), Exit::Unknown);
+    }
+
+    #[test]
+    fn details_of_a_refusal_are_told_to_people_and_to_programs() {
+        let status = Status::invalid().field("account", "must not be empty");
+        let status = status.with_detail(Detail::RetryInfo(std::time::Duration::from_secs(2)));
+        let error = Error::from(CallError::new("a.B/C", Outcome::Executed(status)));
+        assert!(error.message().contains("(account: must not be empty)"), "{error}");
+        assert!(error.message().ends_with("\n  try again after 2s"), "{error}");
+        let told = error.to_json();
+        assert_eq!(told["error"]["details"][0]["field_violations"][0]["field"], "account");
+        assert_eq!(told["error"]["details"][1]["retry_delay_s"], 2.0);
     }
 
     #[test]

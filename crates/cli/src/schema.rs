@@ -63,7 +63,8 @@ impl Source {
 
 /// Whether servers have this service by themselves, for the command line.
 pub(crate) fn is_of_every_server(service: &str) -> bool {
-    ["stubborn.v1.Reflection", "stubborn.metrics.v1.Metrics"].contains(&service)
+    let known = ["stubborn.v1.Reflection", "stubborn.metrics.v1.Metrics", "grpc.health.v1.Health"];
+    known.contains(&service)
 }
 
 /// The names of a server's services, in alphabetical order.
@@ -166,12 +167,53 @@ pub(crate) fn from_json(
 ) -> Result<DynamicMessage, Error> {
     let name = descriptor.full_name().to_owned();
     let mut input = serde_json::Deserializer::from_str(json);
-    DynamicMessage::deserialize(descriptor, &mut input)
+    DynamicMessage::deserialize(descriptor.clone(), &mut input)
         .and_then(|message| input.end().map(|()| message))
         .map_err(|error| {
-            Error::usage(format!("the request is no {name} as JSON: {error}"))
-                .with_hint(format!("stubborn describe ADDR {name} shows its fields"))
+            let wrong = serde_json::from_str(json).ok();
+            let field = wrong.and_then(|value: Value| wrong_field(&descriptor, &value));
+            let place = field.as_ref().map(|field| format!(", field {field}")).unwrap_or_default();
+            let told = Error::usage(format!("the request is no {name} as JSON{place}: {error}"))
+                .with_hint(format!("stubborn describe ADDR {name} shows its fields"));
+            field.into_iter().fold(told, |told, field| told.with("field", field))
         })
+}
+
+/// The path of the first field that is not as its type wants it, as in `lines[2].price`.
+fn wrong_field(descriptor: &MessageDescriptor, value: &Value) -> Option<String> {
+    let reads = |value: Value| DynamicMessage::deserialize(descriptor.clone(), value).is_ok();
+    let only = |name: &str, value: Value| Value::from_iter([(name.to_owned(), value)]);
+    let wrong =
+        value.as_object()?.iter().find(|(name, value)| !reads(only(name, (*value).clone())));
+    let (name, value) = wrong?;
+    let field = descriptor.get_field_by_json_name(name).or(descriptor.get_field_by_name(name));
+    let Some(field) = field else { return Some(name.clone()) };
+    let kind = field.kind();
+    let inner = kind.as_message();
+    Some(match value {
+        Value::Array(elements) if field.is_list() => {
+            let unfit = |element: &Value| !reads(only(name, vec![element.clone()].into()));
+            let Some(index) = elements.iter().position(unfit) else { return Some(name.clone()) };
+            below(format!("{name}[{index}]"), inner, &elements[index])
+        }
+        Value::Object(entries) if field.is_map() => {
+            let unfit =
+                |(key, entry): &(&String, &Value)| !reads(only(name, only(key, (*entry).clone())));
+            let Some((key, entry)) = entries.iter().find(unfit) else { return Some(name.clone()) };
+            let of_map = inner.and_then(|entry| entry.get_field_by_name("value"));
+            let kind = of_map.map(|value| value.kind());
+            let inner = kind.as_ref().and_then(|kind| kind.as_message());
+            below(format!("{name}[{key:?}]"), inner, entry)
+        }
+        value => below(name.clone(), inner, value),
+    })
+}
+
+fn below(place: String, inner: Option<&MessageDescriptor>, value: &Value) -> String {
+    match inner.and_then(|inner| wrong_field(inner, value)) {
+        Some(deeper) => format!("{place}.{deeper}"),
+        None => place,
+    }
 }
 
 /// Writes a message as JSON, with protobuf's mapping; fields with their default value too, so that
@@ -181,4 +223,35 @@ pub(crate) fn to_json(message: &DynamicMessage) -> Result<Value, Error> {
     message
         .serialize_with_options(serde_json::value::Serializer, &options)
         .map_err(|error| Error::internal(format!("the reply has no JSON form: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_input_that_is_wrong_is_told_with_the_path_of_its_field() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("shop.proto");
+        let proto = "syntax = \"proto3\"; package shop;\n\
+            message Order { string id = 1; repeated Line lines = 2; map<string, Line> named = 3; }\n\
+            message Line { int32 price = 1; Size size = 2; } enum Size { SMALL = 0; LARGE = 1; }\n\
+            service Shop { rpc Buy(Order) returns (Order); }";
+        std::fs::write(&file, proto).unwrap();
+        let source = Source { proto: vec![file], include: vec![dir.path().to_owned()] };
+        let order = source.of_files().unwrap().unwrap().message("shop.Order").unwrap();
+        for (json, field) in [
+            (r#"{"id": 5}"#, "id"),
+            (r#"{"id": "a", "lines": [{}, {"price": "many"}]}"#, "lines[1].price"),
+            (r#"{"lines": [{"size": "HUGE"}]}"#, "lines[0].size"),
+            (r#"{"named": {"x": {"price": 1.5}}}"#, "named[\"x\"].price"),
+            (r#"{"colour": 1}"#, "colour"),
+        ] {
+            let error = from_json(order.clone(), json).unwrap_err();
+            assert_eq!(error.to_json()["error"]["field"], field, "{error}");
+            assert!(error.message().contains(&format!("field {field}: ")), "{error}");
+        }
+        assert!(from_json(order.clone(), "7").is_err());
+        assert!(from_json(order, r#"{"lines": [{"price": 7}]}"#).is_ok());
+    }
 }

@@ -1,7 +1,7 @@
 //! The commands that talk to a server, as programs, against a server of this process.
 
 use std::future::Future;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -190,6 +190,37 @@ fn a_server_is_listed_described_called_and_pinged() {
     assert_eq!((code, &ping["probes"], &ping["lost"]), (0, &3.into(), &0.into()));
     assert_eq!(ping["fingerprint"], world.pin.as_str());
     assert!(ping["certificate"]["subject"].as_str().unwrap().contains("CN="));
+}
+
+#[test]
+fn the_health_of_a_server_is_told_by_a_word_and_an_exit_code() {
+    let world = World::new();
+    let health = |arguments: &[&str]| world.run("health", arguments);
+    let all = health(&[]);
+    assert_eq!((all.code, all.out.as_str()), (0, "serving\n"), "{all:?}");
+    assert_eq!(health(&["bank.v1.Bank"]).out, "serving\n");
+    world.server.health().set("bank.v1.Bank", false);
+    let bank = health(&["bank.v1.Bank"]);
+    assert_eq!((bank.code, bank.out.as_str()), (1, ""), "{bank:?}");
+    assert!(bank.err.contains("the service bank.v1.Bank is not serving"), "{bank:?}");
+    assert_eq!(health(&[]).code, 0);
+    let (code, told) = world.json("health", &["bank.v1.Bank"]);
+    assert_eq!((code, &told["error"]["status"]), (1, &"NOT_SERVING".into()));
+    let listed = health(&["--all"]);
+    assert!(listed.code == 1 && listed.out.contains("not serving   bank.v1.Bank"), "{listed:?}");
+    let unknown = health(&["no.Such"]);
+    assert!(unknown.code == 1 && unknown.err.contains("not known"), "{unknown:?}");
+    let mut watch = world.command();
+    watch.args(["health", &world.address, "bank.v1.Bank", "--watch"]).stdout(Stdio::piped());
+    let mut watch = watch.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "not serving");
+    world.server.health().set("bank.v1.Bank", true);
+    assert_eq!(lines.next().unwrap().unwrap(), "serving");
+    let World { runtime, server, .. } = world;
+    runtime.block_on(server.drain());
+    assert_eq!(lines.next().unwrap().unwrap(), "not serving");
+    assert_eq!(watch.wait().unwrap().code(), Some(1));
 }
 
 #[test]

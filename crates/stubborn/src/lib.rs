@@ -22,6 +22,7 @@ mod generated;
 pub mod group;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+pub mod health;
 pub mod journal;
 pub mod keeper;
 pub mod kv;
@@ -53,10 +54,11 @@ pub use stubborn_core::identity::{SpiffeId, SpiffeIdError};
 pub use stubborn_core::limits::{Concurrency, Limits};
 pub use stubborn_core::node::{Load, SessionTicket, Shed};
 pub use stubborn_core::service::codec;
+pub use stubborn_core::service::details;
 pub use stubborn_core::service::{
     Answer, Applied, Begun, BidiStream, BoxFuture, Call, CallContext, CallError, CallState, Caller,
-    Calling, Channel, ClientStream, Clock, Code, DecodeError, Encoded, Finished, Handling, Image,
-    IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, Next,
+    Calling, Channel, ClientStream, Clock, Code, DecodeError, Detail, Encoded, Finished, Handling,
+    Image, IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, Next,
     NotExecuted, NotTaken, Outcome, OutgoingCall, PRIORITY, Peer, Piece, Port, Priority,
     RegisterError, Registry, Replies, ReplySender, RequestSender, Requests, RestoreError,
     Semantics, Service, ServiceDescriptor, Shape, Status, StreamCall, StreamEnd, StreamKind,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stubborn::grpc::{CALL_ID, Grpc, Health, KeyLimits};
+use stubborn::grpc::{CALL_ID, Grpc, KeyLimits};
 use stubborn::{
     Call, CallError, ChannelBuilder, Code, Identity, NotExecutedReason, Outcome, Permissions,
     ReplySender, Requests, Server, ServerBuilder, ServerHandle, Status, reply,
@@ -491,8 +491,7 @@ async fn a_call_is_not_executed_where_no_server_was_reached_and_lost_where_one_d
 
 #[tokio::test]
 async fn a_drain_lets_calls_end_and_takes_no_new_ones() {
-    let health = Health::new();
-    let world = World::new(Grpc::new().health(&health)).await;
+    let world = World::new(Grpc::new()).await;
     let client = world.client().await;
     let call = tokio::spawn(client.plain(text("wait")).into_future());
     soon(world.began(1)).await;

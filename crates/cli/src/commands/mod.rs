@@ -7,6 +7,7 @@ mod completions;
 mod demo;
 mod describe;
 mod r#gen;
+mod health;
 mod inspect;
 mod kv;
 mod ls;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Call(call::Args),
     Outcome(outcome::Args),
     Ping(ping::Args),
+    Health(health::Args),
     Udp(udp::Args),
     Pcap(pcap::Args),
     Up(up::Args),
@@ -69,6 +71,7 @@ impl Command {
             Self::Call(args) => call::run(args, out),
             Self::Outcome(args) => outcome::run(args, out),
             Self::Ping(args) => ping::run(args, out),
+            Self::Health(args) => health::run(args, out),
             Self::Udp(args) => udp::run(args, out),
             Self::Pcap(args) => pcap::run(args, out),
             Self::Up(args) => up::run(args, out),

@@ -113,6 +113,18 @@ impl Encoded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_request_that_cannot_be_read_names_the_field() {
+        use super::super::details::BadRequest;
+        let id = MethodId::of("a.B/C");
+        // A field violation whose description is a number.
+        let wrong = Encoded::from_body(id, Bytes::from_static(b"\x0a\x02\x10\x05"));
+        let error = wrong.decode::<BadRequest>(id).unwrap_err().to_string();
+        assert!(error.contains("FieldViolation.description"), "{error}");
+        assert!(error.contains("BadRequest.field_violations"), "{error}");
+    }
 
     #[test]
     fn a_flipped_bit_and_another_method_are_both_noticed() {

@@ -6,6 +6,7 @@
 
 mod client;
 pub mod codec;
+pub mod details;
 mod encoded;
 mod image;
 mod machine;
@@ -22,6 +23,7 @@ mod watch;
 pub use client::{
     Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
 };
+pub use details::Detail;
 pub use encoded::{DecodeError, Encoded};
 pub use image::{Image, Piece, Pieces};
 pub use machine::{Applied, FIRST_VERSION, Machine, Machines, RestoreError, Unsupported};

@@ -103,7 +103,9 @@ impl Status {
         Self(Box::new(Said { code, message: message.into(), details, metadata }))
     }
 
-    /// The same with details: an encoded message that the caller knows how to read.
+    /// The same with details: an encoded message that the caller knows how to read. What gRPC's own
+    /// clients read, and [`with_detail`](Self::with_detail) and [`field`](Self::field) make, is a
+    /// `google.rpc.Status`.
     #[must_use]
     pub fn with_details(mut self, details: impl Into<Bytes>) -> Self {
         self.0.details = details.into();
@@ -127,7 +129,7 @@ impl Status {
         &self.0.message
     }
 
-    /// The encoded details; empty if there are none.
+    /// The encoded details; empty if there are none. [`typed_details`](Self::typed_details) reads them.
     pub fn details(&self) -> &Bytes {
         &self.0.details
     }
@@ -176,7 +178,10 @@ impl fmt::Debug for Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.code().description())?;
-        if self.message().is_empty() { Ok(()) } else { write!(f, ": {}", self.message()) }
+        if !self.message().is_empty() {
+            write!(f, ": {}", self.message())?;
+        }
+        self.tell_violations(f)
     }
 }
 

@@ -1,7 +1,7 @@
 //! gRPC: the same services for its clients, and its servers for the same stubs.
 //!
 //! A server with [`ServerBuilder::grpc`] answers gRPC over TCP on its own port number: every method and
-//! stream, deadlines, metadata, statuses with details, gzip, health ([`Health`]) and server reflection.
+//! stream, deadlines, metadata, statuses with details, gzip, [health](crate::health) and server reflection.
 //! What a handler sends beside its reply is said with [`reply`](crate::reply). In a status whose details
 //! gRPC's own clients shall read, these are an encoded `google.rpc.Status`, as gRPC has it.
 //!
@@ -22,7 +22,6 @@
 mod client;
 mod generated;
 mod handlers;
-mod health;
 mod reflection;
 
 use std::fmt;
@@ -34,8 +33,8 @@ use stubborn_grpc::door::{ALPN, Door, DoorConfig, Security};
 use stubborn_tls::tcp_server;
 use tokio::net::TcpListener;
 
+pub use crate::health::Health;
 pub(crate) use client::{connect, is_grpc};
-pub use health::Health;
 pub use stubborn_grpc::door::KeyLimits;
 pub use stubborn_grpc::{CALL_ID, EXECUTING, NOT_EXECUTED};
 
@@ -64,7 +63,6 @@ const PORTS_TRIED: usize = 32;
 pub struct Grpc {
     plain: Plain,
     keys: KeyLimits,
-    health: Health,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +81,7 @@ impl Default for Grpc {
 impl Grpc {
     /// Over TLS 1.3, with the server's identity and the same clients as over datagrams.
     pub fn new() -> Self {
-        Self { plain: Plain::Never, keys: KeyLimits::default(), health: Health::new() }
+        Self { plain: Plain::Never, keys: KeyLimits::default() }
     }
 
     /// Without TLS: for a network that nobody else reaches, or behind a proxy that ends TLS. What is
@@ -104,13 +102,6 @@ impl Grpc {
         self.keys = limits;
         self
     }
-
-    /// Tells by this how the services are, to who asks `grpc.health.v1.Health`. By default all of them
-    /// serve until the server drains.
-    pub fn health(mut self, health: &Health) -> Self {
-        self.health = health.clone();
-        self
-    }
 }
 
 impl fmt::Debug for Grpc {
@@ -125,13 +116,11 @@ impl fmt::Debug for Grpc {
 /// A door of a running server.
 pub(crate) struct OpenDoor {
     door: Door,
-    health: Health,
 }
 
 impl OpenDoor {
     /// No new calls: those that are there end.
     pub(crate) async fn drain(&self) {
-        self.health.drain();
         self.door.drain().await;
     }
 
@@ -149,8 +138,6 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
     let security = security(&server, grpc.plain)?;
     let limits = server.limits_now().clone();
     let mut registry = server.registry()?;
-    grpc.health.know(registry.descriptors().map(|descriptor| descriptor.name));
-    grpc.health.add(&mut registry)?;
     if server.has_reflection() {
         reflection::add(&mut registry)?;
     }
@@ -181,7 +168,7 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
     let handlers = Arc::new(DoorHandlers::new(services, source));
     let config = DoorConfig { security, limits, keys: grpc.keys };
     let door = Door::open(listener, handlers, config).map_err(|e| ServeError::Bind(name, e))?;
-    handle.set_door(OpenDoor { door, health: grpc.health });
+    handle.set_door(OpenDoor { door });
     Ok(handle)
 }
 

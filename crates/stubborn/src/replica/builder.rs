@@ -16,6 +16,7 @@ use stubborn_tls::{ClientCertificates, TlsServer};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use super::{driver, handle, join};
+use crate::health::{Health, ReplicaHealth};
 use crate::metrics::{MetricsFor, MetricsServer};
 use crate::naming::Address;
 use crate::security::{Fingerprint, Identity, KeyLog, Trust};
@@ -67,6 +68,7 @@ impl Replica {
             metrics: MetricsFor::default(),
             #[cfg(feature = "prometheus")]
             prometheus: None,
+            health: Some(Health::new()),
             members: Vec::new(),
             machines: Machines::new(),
             refused: None,
@@ -91,6 +93,7 @@ pub struct ReplicaBuilder {
     metrics: MetricsFor,
     #[cfg(feature = "prometheus")]
     prometheus: Option<String>,
+    health: Option<Health>,
     members: Vec<Member>,
     machines: Machines,
     refused: Option<ReplicaError>,
@@ -198,6 +201,14 @@ impl ReplicaBuilder {
     #[cfg(feature = "prometheus")]
     pub fn prometheus(mut self, address: impl ToString) -> Self {
         self.prometheus = Some(address.to_string());
+        self
+    }
+
+    /// Tells by this how the services are, to those who ask by gRPC's protocol (`grpc.health.v1.Health`);
+    /// `None` for not at all. A service serves as long as the application says so, the replica knows of a
+    /// leader, and it has applied nearly all that it knows to be committed.
+    pub fn health(mut self, health: impl Into<Option<Health>>) -> Self {
+        self.health = health.into();
         self
     }
 
@@ -449,6 +460,13 @@ impl ReplicaBuilder {
             registry.add(Arc::new(MetricsServer::new(meter)))?;
         }
         let machines: Vec<&'static ServiceDescriptor> = self.machines.descriptors().collect();
+        if let Some(health) = &self.health {
+            let names = machines.iter().map(|descriptor| descriptor.name);
+            health.know(names.chain(registry.descriptors().map(|descriptor| descriptor.name)));
+            let told = Arc::clone(control);
+            let standing = move || told.standing();
+            ReplicaHealth { health: health.clone(), standing }.add(&mut registry)?;
+        }
         crate::reflection::add(&mut registry, machines)?;
         Ok(registry)
     }

@@ -226,7 +226,7 @@ impl Control {
         self.lock().backup = Some(backup);
     }
 
-    fn standing(&self) -> StatusReply {
+    pub(super) fn standing(&self) -> StatusReply {
         self.lock().standing.clone()
     }
 }

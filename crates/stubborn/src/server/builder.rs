@@ -21,6 +21,7 @@ use super::services::{Before, Middleware, Services};
 use super::share::share;
 use crate::datagram::{Socket, SocketGroup, bind_group};
 use crate::driver::{self, Serving};
+use crate::health::Health;
 use crate::keeper::SessionKeeper;
 #[cfg(feature = "prometheus")]
 use crate::metrics::{Bound, USUAL_LINKS, prometheus_text};
@@ -63,6 +64,7 @@ impl Server {
             limits: Limits::default(),
             drain: DRAIN,
             reflection: true,
+            health: Some(Health::new()),
             metrics: MetricsFor::default(),
             source: Arc::new(Source::new()),
             workers: 1,
@@ -91,6 +93,7 @@ pub struct ServerBuilder {
     limits: Limits,
     drain: Duration,
     reflection: bool,
+    health: Option<Health>,
     metrics: MetricsFor,
     source: Arc<Source>,
     workers: usize,
@@ -225,6 +228,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Tells by this how the services are, to those who ask by gRPC's protocol (`grpc.health.v1.Health`),
+    /// over datagrams as over gRPC; `None` for not at all. By default every service serves until the
+    /// server drains. [`ServerHandle::health`] is the same one.
+    pub fn health(mut self, health: impl Into<Option<Health>>) -> Self {
+        self.health = health.into();
+        self
+    }
+
     /// Who may ask the server what it counts and measures (`stubborn.metrics.v1.Metrics`), as
     /// `stubborn top` does. By default callers with a certificate and those on the same machine.
     pub fn metrics(mut self, who: MetricsFor) -> Self {
@@ -345,6 +356,7 @@ impl ServerBuilder {
         let services = Services::new(registry, before);
         let serving = Serving { config, services, keeper: self.keeper.clone() };
         let source = Arc::clone(&self.source);
+        let health = self.health.clone().unwrap_or_default();
         let taken = |error| ServeError::Bind(self.address.clone(), error);
         let group =
             bind_group(address, self.worker_count(), self.kernel_steering).map_err(taken)?;
@@ -355,7 +367,7 @@ impl ServerBuilder {
             let (shared, task) =
                 driver::start(socket, self.limits, Some(serving)).map_err(ServeError::Entropy)?;
             shared.set_busy_poll(self.busy_poll);
-            return Ok(ServerHandle::one(shared, task, source, self.drain));
+            return Ok(ServerHandle::one(shared, task, source, self.drain).with_health(health));
         }
         let limits = share(&self.limits, sockets.len());
         let (group, workers) =
@@ -363,7 +375,7 @@ impl ServerBuilder {
         for worker in &workers {
             worker.shared.set_busy_poll(self.busy_poll);
         }
-        Ok(ServerHandle::several(group, workers, steered, source, self.drain))
+        Ok(ServerHandle::several(group, workers, steered, source, self.drain).with_health(health))
     }
 
     /// Runs the server until `shutdown` is ready, then drains it: it refuses new sessions, lets
@@ -422,6 +434,9 @@ impl ServerBuilder {
         let mut registry = Registry::new();
         for service in &self.services {
             registry.add(Arc::clone(service))?;
+        }
+        if let Some(health) = &self.health {
+            health.add(&mut registry)?;
         }
         crate::metrics::add(&mut registry, &self.source, self.metrics)?;
         if self.reflection {

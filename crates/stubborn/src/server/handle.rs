@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::error::ServeError;
 use crate::driver::{Group, Shared, Stage, Worker};
+use crate::health::Health;
 use crate::metrics::{SnapshotReply, Source};
 
 /// A server that runs. Dropping it stops the server at once: clients are told, handlers that have
@@ -23,6 +24,8 @@ pub struct ServerHandle {
     group: Option<Arc<Group>>,
     steered: bool,
     source: Arc<Source>,
+    /// How its services are.
+    health: Health,
     drain_timeout: Duration,
     /// Where gRPC is answered.
     #[cfg(feature = "grpc")]
@@ -82,6 +85,7 @@ impl ServerHandle {
             group: None,
             steered: true,
             source,
+            health: Health::new(),
             drain_timeout,
             #[cfg(feature = "grpc")]
             door: None,
@@ -109,6 +113,7 @@ impl ServerHandle {
             group: Some(group),
             steered,
             source,
+            health: Health::new(),
             drain_timeout,
             #[cfg(feature = "grpc")]
             door: None,
@@ -131,6 +136,17 @@ impl ServerHandle {
     #[cfg(feature = "prometheus")]
     pub fn prometheus_addr(&self) -> Option<SocketAddr> {
         self.exporter.as_ref().map(crate::metrics::Exporter::local_addr)
+    }
+
+    pub(super) fn with_health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// By this the application says how its services are. It is what was given to
+    /// [`ServerBuilder::health`](crate::ServerBuilder::health).
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The address that the server listens on, with the port that the system chose.
@@ -202,6 +218,7 @@ impl ServerHandle {
     /// Refuses new sessions, tells clients to go elsewhere, lets calls end, and leaves when every
     /// kept reply is released or at the drain timeout.
     pub async fn drain(mut self) -> DrainReport {
+        self.health.drain();
         for worker in &self.workers {
             worker.shared.change(|state, now| {
                 state.draining = true;

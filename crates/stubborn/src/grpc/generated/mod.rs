@@ -3,13 +3,6 @@
 /// Package `grpc`.
 #[allow(clippy::all, dead_code, unreachable_pub)]
 pub mod grpc {
-    /// Package `grpc.health`.
-    pub mod health {
-        /// Package `grpc.health.v1`.
-        pub mod v1 {
-            include!("grpc.health.v1.rs");
-        }
-    }
     /// Package `grpc.reflection`.
     pub mod reflection {
         /// Package `grpc.reflection.v1`.
