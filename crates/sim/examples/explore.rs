@@ -1,5 +1,6 @@
 //! Explores seeds until one breaks a promise: `explore RUNS [FIRST]`, and `explore groups RUNS [FIRST]`
-//! for groups of whole nodes. Exits with 1 if one did.
+//! for groups of whole nodes. Exits with 1 if one did. With the environment variable `TRACE` the first
+//! seed of groups alone is run, and its trace written to that file.
 //!
 //! `stubborn sim` does the same for users; this is for builds with a planted bug.
 
@@ -16,6 +17,17 @@ fn main() -> ExitCode {
     let runs = arguments.next().unwrap_or(100);
     let first = arguments.next().unwrap_or(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if groups && let Some(path) = std::env::var_os("TRACE") {
+        let file = std::fs::File::create(path).expect("a file to write to");
+        let trace = Box::new(std::io::BufWriter::new(file));
+        return match stubborn_sim::simulate_nodes(first, Some(trace)) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(failure) => {
+                println!("{failure}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if groups {
         tell(&stubborn_sim::explore_node_seeds(first, runs, threads, |_| {}))
     } else {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use stubborn_group::replication::{Ballot, Position};
 
 use crate::Identity;
+use crate::direct::BLOCK;
 use crate::error::{Doing, Error};
 use crate::medium::{Medium, MediumFile, SyncedFile};
 use crate::record::{Batch, HEAD_SIZE, Head, MAX_BATCH, SnapshotRef};
@@ -175,17 +176,22 @@ impl Log {
             return Err(Error::TooLarge);
         }
         let bytes = batch.finish(self.batch + 1, self.run, self.synced);
-        let end = self.offset + bytes.len() as u64;
-        self.prepare(end)?;
-        if self.direct.is_some() {
-            self.held.extend_from_slice(&bytes);
-        } else {
-            self.file.write_at(self.offset, &bytes).doing("write", &self.name)?;
-        }
+        self.write(self.offset, &bytes)?;
         self.batch += 1;
-        self.offset = end;
+        self.offset += bytes.len() as u64;
         self.buffer = bytes;
         if self.held.len() >= MOST_HELD { self.sync() } else { Ok(()) }
+    }
+
+    /// Writes what comes next, or holds it for the next sync.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.prepare(offset + bytes.len() as u64)?;
+        if self.direct.is_some() {
+            self.held.extend_from_slice(bytes);
+        } else {
+            self.file.write_at(offset, bytes).doing("write", &self.name)?;
+        }
+        Ok(())
     }
 
     /// An entry of this index is in the batch that will be written next.
@@ -208,10 +214,22 @@ impl Log {
         Ok(())
     }
 
-    /// Notes in the log that all before is synced, without syncing the note if that takes more.
+    /// Notes in the log that all before is synced, without syncing the note if that takes more. It is
+    /// repeated up to the next block, so that a block which is lost does not take it along with what
+    /// it speaks of.
     pub(crate) fn note_synced(&mut self) -> Result<(), Error> {
-        let batch = self.begin();
-        self.append(batch)?;
+        let (first, synced) = (self.offset, self.synced);
+        let next_block = first.next_multiple_of(BLOCK as u64);
+        let (mut notes, mut last) = (Vec::new(), 0);
+        while last < next_block {
+            last = self.offset;
+            let note = self.begin().finish(self.batch + 1, self.run, synced);
+            notes.extend_from_slice(&note);
+            self.batch += 1;
+            self.offset += note.len() as u64;
+            self.buffer = note;
+        }
+        self.write(first, &notes)?;
         if self.direct.is_some() { self.sync() } else { Ok(()) }
     }
 

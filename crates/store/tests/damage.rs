@@ -176,7 +176,8 @@ fn the_last_write_is_cut_off_if_it_is_damaged_and_nothing_says_that_it_was_synce
     let disk = trial.disk.clone();
     let (mut store, _) = Store::open(Arc::new(disk.clone()), OPTIONS).expect("opened");
     let mut ballot = before.ballot;
-    ballot.term += 7;
+    // Like no number of a batch.
+    ballot.term += 0x0007_0000_0000;
     let write = Write { ballot: Some(ballot), must_sync: true, ..Write::default() };
     store.write(std::slice::from_ref(&write)).expect("written");
     let noted = {
@@ -197,8 +198,14 @@ fn the_last_write_is_cut_off_if_it_is_damaged_and_nothing_says_that_it_was_synce
     drop(store);
     let content = disk.files().into_iter().find(|(name, _)| *name == noted.0).expect("it").1;
     let offset = content.windows(8).rposition(|bytes| bytes == needle).expect("the ballot");
-    disk.damage(&noted.0, offset, 1);
-    assert!(matches!(open(&disk), Err(Error::Corrupt(_))));
+    // Also where a whole sector or block is lost, in which the note begins.
+    for size in [1, 512, 4_096] {
+        let lost = offset / size * size..(offset / size + 1) * size;
+        lost.clone().for_each(|at| disk.damage(&noted.0, at, 0xa5));
+        let found = open(&disk);
+        assert!(matches!(found, Err(Error::Corrupt(_))), "{size} bytes at {offset}: {found:?}");
+        lost.for_each(|at| disk.damage(&noted.0, at, 0xa5));
+    }
 }
 
 #[test]
