@@ -220,6 +220,17 @@ fn the_status_names_every_node_also_those_that_do_not_answer() {
     assert_eq!((&leader["reachable"], &leader["sessions"]), (&true.into(), &0.into()));
     let table = cluster.succeed("status", &[]);
     assert!(table.contains("unreachable") && table.contains("leader"), "{table}");
+    let leader = cluster.address(cluster.leader());
+    assert_eq!(cluster.succeed("health", &[leader, "stubborn.kv.v1.Kv"]), "serving\n");
+    // A replica tells no changes by itself: it is asked again and again.
+    let mut watch = stubborn(&["health", leader, "--watch"]);
+    let watch = watch.env("STUBBORN_DATA", &cluster.data).stdout(Stdio::piped()).spawn();
+    let mut watch = watch.unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(line, "serving\n");
     cluster.stop();
 }
 

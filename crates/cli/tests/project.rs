@@ -141,7 +141,8 @@ fn a_new_project_compiles_is_formatted_and_has_no_warnings() {
     let project = dir.path().join("my-counter");
     // The same versions as here, so that nothing new is downloaded.
     fs::copy(checkout.join("Cargo.lock"), project.join("Cargo.lock")).unwrap();
-    for args in [&["fmt", "--check"][..], &["clippy", "--", "-D", "warnings"]] {
+    let clippy = ["clippy", "--all-targets", "--", "-D", "warnings"];
+    for args in [&["fmt", "--check"][..], &clippy, &["test"]] {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(&project).args(args).env("CARGO_TARGET_DIR", dir.path().join("target"));
         assert!(cargo.status().unwrap().success(), "cargo {args:?}");

@@ -23,6 +23,7 @@ pub mod group;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 pub mod health;
+pub mod in_process;
 pub mod journal;
 pub mod keeper;
 pub mod kv;

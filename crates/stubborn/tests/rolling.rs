@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use stubborn::service_config::Balancing;
 use stubborn::{
-    Call, CallError, ChannelBuilder, DrainReport, Identity, ReplySender, Requests, Server, Status,
+    Call, CallError, ChannelBuilder, Concurrency, DrainReport, Identity, Limits, ReplySender,
+    Requests, Server, Status,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -124,6 +125,8 @@ impl Running {
         let server = Server::bind(address)
             .identity(identity.clone())
             .service(KindsServer::new(handlers.clone()))
+            // What a server refuses that has more than it can run is another matter.
+            .limits(Limits { concurrency: Concurrency::Unlimited, ..Limits::default() })
             .drain_timeout(LIMIT);
         let (bound, address) = oneshot::channel();
         let (leave, asked) = oneshot::channel();

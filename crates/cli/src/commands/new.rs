@@ -64,6 +64,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         ("crate", name.replace('-', "_")),
         ("stubborn", dependencies[0].clone()),
         ("stubborn-build", dependencies[1].clone()),
+        ("stubborn-sim", dependencies[2].clone()),
         ("workspace", workspace.to_owned()),
     ];
     let mut written = Vec::new();
@@ -119,11 +120,11 @@ fn is_keyword(name: &str) -> bool {
     KEYWORDS.contains(&format!(" {name} "))
 }
 
-/// The dependencies on `stubborn` and `stubborn-build`.
-fn dependencies(checkout: Option<&Path>) -> Result<[String; 2], Error> {
+/// The dependencies on `stubborn`, `stubborn-build` and `stubborn-sim`.
+fn dependencies(checkout: Option<&Path>) -> Result<[String; 3], Error> {
     let Some(checkout) = checkout.map(Path::to_path_buf).or_else(own_checkout) else {
         let version = format!("\"{}\"", env!("CARGO_PKG_VERSION"));
-        return Ok([version.clone(), version]);
+        return Ok([version.clone(), version.clone(), version]);
     };
     let checkout = checkout
         .canonicalize()
@@ -138,7 +139,7 @@ fn dependencies(checkout: Option<&Path>) -> Result<[String; 2], Error> {
         // A TOML literal string, which has no escapes.
         format!("{{ path = '{}' }}", path.display())
     };
-    Ok([path("stubborn"), path("build")])
+    Ok([path("stubborn"), path("build"), path("sim")])
 }
 
 /// Where this program was built, so that what it writes builds against the same code.
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn every_place_of_a_template_is_filled() {
-        let keys = ["name", "crate", "stubborn", "stubborn-build", "workspace"];
+        let keys = ["name", "crate", "stubborn", "stubborn-build", "stubborn-sim", "workspace"];
         let values = keys.map(|key| (key, "x".to_owned()));
         for (file, template) in TEMPLATES {
             assert!(!fill(template, &values).contains("{{"), "{file}");

@@ -31,6 +31,7 @@ impl Client {
         if why != NotExecutedReason::Draining || !self.can_move(key) {
             return false;
         }
+        self.begin_again(key);
         self.shun_drained(link);
         self.enqueue_again(key);
         true
@@ -67,6 +68,7 @@ impl Client {
         let channel = &self.channels[call.channel.0 as usize];
         !channel.closed
             && channel.links.len() > 1
+            && self.may_begin_again(key)
             && (call.earlier == Earlier::CannotHaveRun
                 || self.may_cross(call.channel, &request.method))
     }

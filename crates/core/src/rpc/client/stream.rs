@@ -297,6 +297,24 @@ impl Client {
         }
     }
 
+    /// Whether a call may be made again under another number: of a stream only if nothing of it has gone
+    /// either way.
+    pub(super) fn may_begin_again(&self, key: CallKey) -> bool {
+        let fresh = |stream: &Stream| {
+            let received = stream.inbox.as_ref().map_or(0, Inbox::received);
+            stream.outbox.is_untouched() && received == 0 && !stream.end_told && !stream.over
+        };
+        self.streams.is_empty() || self.streams.get(&key.0).is_none_or(fresh)
+    }
+
+    /// The call is made again.
+    pub(super) fn begin_again(&mut self, key: CallKey) {
+        if let Some(stream) = self.streams.get_mut(&key.0) {
+            (stream.in_step, stream.owes_credit) = (false, false);
+            stream.outbox.restart();
+        }
+    }
+
     /// The link's connection is not, or not any more, what streams were in step with.
     pub(super) fn part_streams(&mut self, link: u64) {
         if !self.streams.is_empty() {

@@ -150,6 +150,17 @@ impl Outbox {
         (self.next, self.spent) = (self.first, self.freed);
     }
 
+    /// Whether nothing was transmitted on any connection.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.highest == 0 && self.first == 0
+    }
+
+    /// Begins anew towards another receiver, which has granted nothing yet.
+    pub(crate) fn restart(&mut self) {
+        debug_assert!(self.is_untouched(), "messages that the first receiver may have freed");
+        (self.next, self.spent, self.limit) = (0, 0, 0);
+    }
+
     /// Drops what was not transmitted: nobody wants it. No further messages come.
     pub(crate) fn cut(&mut self) {
         self.ended = true;

@@ -134,6 +134,7 @@ impl Client {
             retry.last = error.map(|error| error.at(address));
         }
         self.retries.set_due(key, Some(at));
+        self.begin_again(key);
         if let Some(call) = self.calls.get_mut(key.0) {
             call.state = State::Waiting;
             if matches!(outcome, Outcome::Executed(_)) {
@@ -160,7 +161,8 @@ impl Client {
             || request.reserved
             || told
             || hedged
-            || request.method.shape() != Shape::Unary
+            || !self.may_begin_again(key)
+            || request.method.shape() != Shape::Unary && matches!(outcome, Outcome::Executed(_))
         {
             return None;
         }
