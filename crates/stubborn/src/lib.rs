@@ -39,7 +39,9 @@ pub mod server;
 pub mod trace;
 
 pub use client::service_config;
-pub use client::{ChannelBuilder, ClientEndpoint, ConnectError, Connection, connect};
+pub use client::{
+    Bearer, ChannelBuilder, ClientEndpoint, ConnectError, Connection, Token, connect,
+};
 pub use driver::ChannelStatus;
 pub use journal::{Journal, JournalError};
 pub use keeper::SessionKeeper;
@@ -57,16 +59,16 @@ pub use stubborn_core::node::{Load, SessionTicket, Shed};
 pub use stubborn_core::service::codec;
 pub use stubborn_core::service::details;
 pub use stubborn_core::service::{
-    Answer, Applied, Begun, BidiStream, BoxFuture, Call, CallContext, CallError, CallState, Caller,
-    Calling, Channel, ClientStream, Clock, Code, DecodeError, Detail, Encoded, Finished, Handling,
-    Image, IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method, MethodId, Next,
-    NotExecuted, NotTaken, Outcome, OutgoingCall, PRIORITY, Peer, Piece, Port, Priority,
-    RegisterError, Registry, Replies, ReplySender, RequestSender, Requests, RestoreError,
-    Semantics, Service, ServiceDescriptor, Shape, Status, StreamCall, StreamEnd, StreamKind,
-    UnaryCall,
+    Answer, Applied, Begun, BidiStream, BoxFuture, CALL_ID, Call, CallContext, CallError,
+    CallState, Caller, Calling, Channel, ClientStream, Clock, Code, DecodeError, Detail, Encoded,
+    Finished, Handling, Image, IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError,
+    Method, MethodId, Next, NotExecuted, NotTaken, Outcome, OutgoingCall, PRIORITY, Peer, Piece,
+    Port, Priority, RegisterError, Registry, Replies, ReplySender, RequestSender, Requests,
+    RestoreError, Semantics, Service, ServiceDescriptor, Shape, Status, StreamCall, StreamEnd,
+    StreamKind, UnaryCall,
 };
 pub use stubborn_core::session::{
-    CallId, NotExecutedReason, ParseIdError, SessionId, SessionSecret,
+    CallId, KeyLimits, NotExecutedReason, ParseIdError, SessionId, SessionSecret,
 };
 
 /// The messages of generated code are made with these.

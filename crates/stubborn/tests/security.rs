@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{Note, soon};
+use stubborn::client::ConnectErrorKind;
 use stubborn::{
-    Answer, Authority, Call, CallContext, CallError, CallState, Channel, ChannelBuilder, Encoded,
-    Handling, Identity, Incoming, Metadata, Method, NotExecuted, NotExecutedReason, Outcome,
-    Permissions, Port, Replies, Semantics, ServeError, Server, ServerBuilder, ServerHandle,
-    Service, ServiceDescriptor, Shape,
+    Answer, Authority, Bearer, Call, CallContext, CallError, CallState, Channel, ChannelBuilder,
+    Encoded, Handling, Identity, Incoming, Metadata, Method, NotExecuted, NotExecutedReason,
+    Outcome, Permissions, Port, Replies, Semantics, ServeError, Server, ServerBuilder,
+    ServerHandle, Service, ServiceDescriptor, Shape, Token, Trust,
 };
 use tokio::sync::watch;
 
@@ -46,7 +47,8 @@ impl Gate {
         let id = GATE.methods[method].id();
         let spiffe = context.peer.spiffe().map(ToString::to_string);
         let who = spiffe.or(context.peer.subject.as_deref().map(ToOwned::to_owned));
-        let said = context.metadata.get_str("said").unwrap_or_default();
+        let text = |key| context.metadata.get_str(key);
+        let said = text("said").or(text("traceparent")).unwrap_or_default();
         let note = Note::data(format!("{}{said}", who.unwrap_or_default()));
         Box::pin(async move { Answer::Reply(Encoded::new(id, &note), Metadata::new()) })
     }
@@ -269,4 +271,103 @@ async fn a_session_is_its_spiffe_ids_whatever_key_and_nobody_elses() {
     assert!(!matches!(state, Ok(CallState::Replied(_) | CallState::AlreadySettled)), "{state:?}");
     let resumed = open(issue(WEB), Some(ticket)).await;
     assert_eq!(resumed.ticket().unwrap().session, id.session);
+}
+
+fn tokens_are_names(server: ServerBuilder) -> ServerBuilder {
+    server.authenticate(|token| Some(token.to_owned()))
+}
+
+#[tokio::test]
+async fn a_channel_takes_its_token_along_with_calls_and_streams_and_fetches_the_next_one() {
+    let site = Site::new();
+    let server = tokens_are_names(site.server()).many_subjects_in_a_session().start();
+    let server = server.await.unwrap();
+    let fetched = Arc::new(AtomicU64::new(0));
+    let count = fetched.clone();
+    // Each is old at once.
+    let bearer = Bearer::fetched(move || {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        let token = Token::new(format!("t{number}")).good_for(std::time::Duration::ZERO);
+        async move { if number == 3 { Err("away") } else { Ok(token) } }
+    });
+    let channel = soon(site.to(&server).bearer(bearer).connect()).await.unwrap();
+    assert_eq!(call(&channel, &CHANGE).await.unwrap(), "t0");
+    assert_eq!(call(&channel, &LOOK).await.unwrap(), "t1");
+    let up = soon(channel.client_streaming::<Note, Note>(&UP).into_future()).await.unwrap();
+    assert_eq!(soon(up.finish()).await.unwrap().reply.data, "t2");
+    let error = call(&channel, &CHANGE).await.unwrap_err();
+    assert!(error.to_string().contains("away"), "{error}");
+    assert_eq!(why(Err::<(), _>(error)), NotExecutedReason::NeverSent);
+    let lasting = site.to(&server).bearer(Bearer::token("ada")).connect();
+    let lasting = soon(lasting).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(call(&lasting, &CHANGE).await.unwrap(), "ada");
+    }
+    assert_eq!(call_as(&lasting, &CHANGE, "bob").await.unwrap(), "bob", "a call's own goes first");
+}
+
+#[tokio::test]
+async fn a_token_is_not_sent_to_a_server_that_need_not_prove_who_it_is() {
+    let site = Site::new();
+    let server = tokens_are_names(site.server()).start().await.unwrap();
+    let open = ChannelBuilder::new(server.local_addr().to_string()).trust(Trust::insecure());
+    let error = soon(open.bearer(Bearer::token("ada")).connect()).await.unwrap_err();
+    assert!(matches!(error.kind(), ConnectErrorKind::UnverifiedBearer), "{error}");
+    let key = ChannelBuilder::new(server.local_addr().to_string());
+    assert!(soon(key.bearer(Bearer::token("ada")).connect()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_is_not_written_into_the_journal() {
+    let site = Site::new();
+    let server = tokens_are_names(site.server()).start().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("journal");
+    let builder = site.to(&server).journal(&file).settled_by_hand();
+    let bearer = Bearer::token("hush-hush");
+    let channel = soon(builder.bearer(bearer).connect()).await.unwrap();
+    assert_eq!(call(&channel, &CHANGE).await.unwrap(), "hush-hush");
+    let written = std::fs::read(&file).unwrap();
+    let has = |what: &str| written.windows(what.len()).any(|bytes| bytes == what.as_bytes());
+    assert!(has("gate.v1.Gate/Change") && !has("Bearer"));
+}
+
+#[tokio::test]
+async fn interceptors_of_a_channel_change_calls_and_keep_them_from_being_sent() {
+    let site = Site::new();
+    let server = site.server().start().await.unwrap();
+    let builder = site
+        .to(&server)
+        .intercept(|call| {
+            call.metadata.insert("said", "one").map_err(|error| error.to_string().into())
+        })
+        .intercept(|call| match call.method.name() == LOOK.name() {
+            true => Err("not today".into()),
+            false => call.metadata.set("said", "two").map_err(|error| error.to_string().into()),
+        });
+    let channel = soon(builder.connect()).await.unwrap();
+    assert_eq!(call(&channel, &CHANGE).await.unwrap(), "two");
+    let error = call(&channel, &LOOK).await.unwrap_err();
+    assert!(error.to_string().contains("not today"), "{error}");
+    assert_eq!(why(Err::<(), _>(error)), NotExecutedReason::NeverSent);
+}
+
+#[tokio::test]
+async fn the_calls_of_a_handler_carry_its_trace() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let site = Site::new();
+    let child = site.server().start().await.unwrap();
+    let next = site.channel(&child, None).await;
+    let parent = site.server().intercept(move |_: Incoming| {
+        let call = next.unary::<_, Note>(&LOOK, &Note::default());
+        async move {
+            let reply = call.await.unwrap();
+            Answer::Reply(Encoded::new(CHANGE.id(), &reply), Metadata::new())
+        }
+    });
+    let parent = parent.start().await.unwrap();
+    let channel = site.channel(&parent, None).await;
+    let traced = channel.unary::<_, Note>(&CHANGE, &Note::default()).metadata("traceparent", TRACE);
+    assert_eq!(soon(traced.into_future()).await.unwrap().data, TRACE);
+    assert_eq!(call(&channel, &CHANGE).await.unwrap(), "");
 }

@@ -14,10 +14,11 @@ use prost::Message;
 
 use super::codec::{Codec, Decode, EncodeError, Prost, decoder};
 use super::encoded::{DecodeError, Encoded};
-use super::metadata::{Metadata, MetadataError};
+use super::metadata::{CALL_ID, Metadata, MetadataError};
 use super::method::{Method, Semantics, Shape};
 use super::outcome::{CallError, CallState, NotExecuted, Outcome};
 use super::priority::{PRIORITY, Priority};
+use super::server::CallContext;
 use super::stream::Port;
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::Duration;
@@ -317,6 +318,22 @@ impl<R> UnaryCall<R> {
         let set = self.calling.call.metadata.set(PRIORITY, priority.as_str());
         self.invalid = self.invalid.or(set.err());
         self
+    }
+
+    /// Gives the call an id that is derived from the call whose handler makes it: `child` tells the
+    /// calls of one handler apart. A handler that runs again, here or in another process, and makes the
+    /// same call as the same child, gets the first run's reply; the call does not run twice. See
+    /// `docs/semantics.md`, "Nested calls", for how long.
+    ///
+    /// Of a parent without an id (a read, a `maybe` call) the call fails, not executed.
+    pub fn derived_from(mut self, parent: &CallContext, child: u64) -> Self {
+        match parent.child_id(child) {
+            Ok(id) => self.metadata(CALL_ID, id),
+            Err(error) => {
+                self.invalid = self.invalid.or(Some(error));
+                self
+            }
+        }
     }
 
     /// Makes the call and returns the reply as it came: neither checked nor decoded.

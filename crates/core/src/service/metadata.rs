@@ -32,6 +32,8 @@ pub enum MetadataError {
     Key,
     /// With this pair the metadata would exceed [`MAX_METADATA`].
     Size,
+    /// An id was to be derived from a call that has none: a read, or a `maybe` call.
+    NoId,
 }
 
 impl fmt::Display for MetadataError {
@@ -39,6 +41,9 @@ impl fmt::Display for MetadataError {
         match self {
             Self::Key => f.write_str(
                 "metadata keys are lower-case ASCII letters, digits, '-', '_' and '.', and not empty",
+            ),
+            Self::NoId => f.write_str(
+                "ids are derived from calls that have one themselves, not from reads and maybe calls",
             ),
             Self::Size => write!(f, "metadata would exceed {MAX_METADATA} bytes"),
         }

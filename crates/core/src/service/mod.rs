@@ -4,6 +4,7 @@
 //! One service, written once, runs over UDP, in process and in a simulated world, because stubs
 //! know only these traits.
 
+mod around;
 mod client;
 pub mod codec;
 pub mod details;

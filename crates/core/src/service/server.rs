@@ -1,21 +1,25 @@
 //! What generated server stubs implement and servers drive.
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
 use core::net::SocketAddr;
 use core::pin::Pin;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::codec::{Codec, EncodeError};
 use super::encoded::Encoded;
-use super::metadata::Metadata;
+use super::metadata::{CALL_ID, Metadata, MetadataError};
 use super::method::{MethodId, ServiceDescriptor, Shape};
 use super::outcome::{NotExecuted, text};
 use super::status::{Code, Status};
 use super::stream::Port;
 use crate::identity::{CertifiedNames, SpiffeId};
-use crate::session::{CallId, KeyAccount, NotExecutedReason};
+use crate::session::{CallId, KeyAccount, KeyedEnd, NotExecutedReason};
 use crate::time::{Duration, Instant};
 
 /// A request as a handler receives it: the message and what is known of the call.
@@ -87,6 +91,23 @@ pub struct CallContext {
 }
 
 impl CallContext {
+    /// The id (metadata [`CALL_ID`]) of the call that this call's handler makes as its child of this
+    /// number: the same whenever the handler runs again, and of no other call.
+    ///
+    /// # Errors
+    /// [`MetadataError::NoId`] if this call has none itself, as reads and `maybe` calls have not.
+    pub fn child_id(&self, child: u64) -> Result<String, MetadataError> {
+        // A call that names itself may come under another number when it comes again.
+        if let Some(key) = self.metadata.get_str(CALL_ID) {
+            let account = self.peer.key_account();
+            let mut whose = account.owner.map(|owner| owner.to_vec()).unwrap_or_default();
+            whose.extend_from_slice(account.subject.as_deref().unwrap_or_default().as_bytes());
+            return Ok(format!("of-{:016x}/{key}/{child}", xxh3_64(&whose)));
+        }
+        let id = self.id.ok_or(MetadataError::NoId)?;
+        Ok(format!("{id}/{child}"))
+    }
+
     /// Time until the caller stops waiting: `None` for no deadline, zero if it has passed.
     pub fn time_left(&self) -> Option<Duration> {
         Some(self.deadline?.since(self.clock.now()))
@@ -182,6 +203,27 @@ pub enum RequestKind {
     Stream(Shape),
 }
 
+impl KeyedEnd for Answer {
+    fn ran(&self) -> bool {
+        !matches!(self, Self::NotExecuted(_))
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Reply(reply, metadata) => reply.body.len() + metadata.size(),
+            Self::Status(status) => {
+                status.message().len() + status.details().len() + status.metadata().size()
+            }
+            Self::NotExecuted(_) => 0,
+        }
+    }
+
+    fn without_reply(&self) -> Self {
+        let why = "it ran, once; its reply was too large to be kept for a copy of the call";
+        Self::Status(Status::new(Code::DataLoss, why))
+    }
+}
+
 /// What became of a request at the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -253,5 +295,45 @@ impl<S: Service + ?Sized> Service for Arc<S> {
 
     fn stream(&self, method: usize, request: Call<Encoded>, port: Arc<dyn Port>) -> Handling {
         (**self).stream(method, request, port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::SessionId;
+
+    fn numbered(sequence: u64) -> CallContext {
+        let session = SessionId { incarnation: 0xab, number: 7 };
+        CallContext { id: Some(CallId { session, slot: 3, sequence }), ..CallContext::default() }
+    }
+
+    fn named(key: &str, subject: Option<&str>) -> CallContext {
+        let peer = Arc::new(Peer { subject: subject.map(Into::into), ..Peer::default() });
+        let mut context = CallContext { peer, ..numbered(9) };
+        context.metadata.insert(CALL_ID, key).unwrap();
+        context
+    }
+
+    #[test]
+    fn ids_of_child_calls_follow_from_the_parents_and_nothing_else() {
+        let id = |context: &CallContext, child| context.child_id(child).unwrap();
+        assert_eq!(id(&numbered(1), 0), id(&numbered(1), 0));
+        assert_ne!(id(&numbered(1), 0), id(&numbered(1), 1));
+        assert_ne!(id(&numbered(1), 0), id(&numbered(2), 0));
+        assert_eq!(CallContext::default().child_id(0), Err(MetadataError::NoId));
+    }
+
+    #[test]
+    fn a_call_that_names_itself_has_the_same_children_under_any_number_but_not_under_other_callers()
+    {
+        let ada = named("a", Some("ada"));
+        let again = CallContext { id: numbered(70).id, ..ada.clone() };
+        assert_eq!(ada.child_id(0), again.child_id(0));
+        assert_ne!(ada.child_id(0), named("a", Some("bob")).child_id(0));
+        assert_ne!(ada.child_id(0), named("a", None).child_id(0));
+        // Nobody passes for a call with a number by naming a call so.
+        let forged = named(&format!("{}", numbered(1).id.unwrap()), None);
+        assert_ne!(forged.child_id(0), numbered(1).child_id(0));
     }
 }

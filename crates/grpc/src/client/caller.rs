@@ -88,7 +88,9 @@ impl GrpcCaller {
     pub(super) fn prepare(&self, call: &OutgoingCall) -> Result<Prepared, CallError> {
         let refuse = |why: String| never_sent(&call.method, Reason::NeverSent, why);
         let mut headers = MetadataMap::new();
-        words::headers_of(&call.metadata, &mut headers)
+        let mut metadata = call.metadata.clone();
+        (self.config.carry)(&mut metadata);
+        words::headers_of(&metadata, &mut headers)
             .map_err(|key| refuse(format!("gRPC cannot carry the metadata {key:?}")))?;
         if call.request.body.len() > self.config.message {
             let why = "the request is larger than this client sends";

@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stubborn_core::service::BoxFuture;
+use stubborn_core::service::{BoxFuture, Metadata};
 use stubborn_tls::rustls;
 use stubborn_tls::rustls::pki_types::ServerName;
 
@@ -33,6 +33,9 @@ pub type Lookup = Arc<dyn Fn() -> BoxFuture<io::Result<Vec<SocketAddr>>> + Send 
 
 /// The shorter of what a caller asked for, else of the second, and what its surroundings leave.
 pub type Shorten = fn(Option<Duration>, Option<Duration>) -> Option<Duration>;
+
+/// Adds to the metadata of a call what it inherits from its surroundings.
+pub type Carry = fn(&mut Metadata);
 
 /// What a client of a gRPC server is made of.
 #[derive(Clone)]
@@ -47,6 +50,8 @@ pub struct ClientConfig {
     pub deadline: Option<Duration>,
     /// Works out the deadline of a call.
     pub shorten: Shorten,
+    /// Adds what it inherits otherwise.
+    pub carry: Carry,
     /// Whether calls wait for a server that can be reached, if they do not say.
     pub wait_for_ready: bool,
     /// How long an attempt to connect to one address may take.

@@ -54,24 +54,15 @@ impl Ended {
 
 impl KeyedEnd for Ended {
     fn ran(&self) -> bool {
-        !matches!(self.answer, Answer::NotExecuted(_))
+        self.answer.ran()
     }
 
     fn size(&self) -> usize {
-        let beside = self.early.metadata.size();
-        beside
-            + match &self.answer {
-                Answer::Reply(reply, metadata) => reply.body.len() + metadata.size(),
-                Answer::Status(status) => {
-                    status.message().len() + status.details().len() + status.metadata().size()
-                }
-                Answer::NotExecuted(_) => 0,
-            }
+        self.answer.size() + self.early.metadata.size()
     }
 
     fn without_reply(&self) -> Self {
-        let why = "it ran, once; its reply was too large to be kept for a copy of the call";
-        Self::of(Answer::Status(Status::new(Code::DataLoss, why)))
+        Self::of(self.answer.without_reply())
     }
 }
 

@@ -1,12 +1,15 @@
 //! Everything that can be chosen about a channel.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stubborn_core::node::{ChannelConfig, SessionTicket};
-use stubborn_core::service::Channel;
+use stubborn_core::service::{Channel, OutgoingCall};
 
+use super::bearer::{Around, Bearer};
 use super::connection::Connection;
 use super::endpoint::ClientEndpoint;
 use super::error::{ConnectError, ConnectErrorKind};
@@ -46,6 +49,7 @@ pub struct ChannelBuilder {
     endpoint: Option<ClientEndpoint>,
     journal: Option<PathBuf>,
     settled_by_hand: bool,
+    around: Around,
     settings: Settings,
 }
 
@@ -76,6 +80,7 @@ impl ChannelBuilder {
             endpoint: None,
             journal: None,
             settled_by_hand: false,
+            around: Around::default(),
             settings: Settings::default(),
         }
     }
@@ -112,6 +117,24 @@ impl ChannelBuilder {
     /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
     pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
         self.key_log = log.into();
+        self
+    }
+
+    /// Takes a bearer token along with each call, in the metadata `authorization`. Only servers get it
+    /// that have proved who they are: [`Trust::insecure`] and `grpc://` do not go with it. It is never
+    /// printed, and not written into journals.
+    pub fn bearer(mut self, bearer: Bearer) -> Self {
+        self.around.bearer = Some(bearer);
+        self
+    }
+
+    /// Lets this see each call before it is sent, and change it: [`Channel::intercept`]. The one that
+    /// was added first has the call first.
+    pub fn intercept<F>(mut self, interceptor: F) -> Self
+    where
+        F: Fn(&mut OutgoingCall) -> Result<(), Cow<'static, str>> + Send + Sync + 'static,
+    {
+        self.around.interceptors.push(Arc::new(interceptor));
         self
     }
 
@@ -317,6 +340,9 @@ impl ChannelBuilder {
         let failed = |kind| ConnectError::new(text.clone(), kind);
         let address: Address = text.parse().map_err(|e| failed(ConnectErrorKind::Address(e)))?;
         let trust = self.trust.or_else(|| address.pin().map(Trust::key)).unwrap_or_default();
+        if self.around.bearer.is_some() && !trust.is_verifying() {
+            return Err(failed(ConnectErrorKind::UnverifiedBearer));
+        }
         let tls = trust
             .client(self.identity.as_ref(), self.key_log.as_ref())
             .map_err(|e| failed(ConnectErrorKind::Security(e)))?;
@@ -360,6 +386,7 @@ impl ChannelBuilder {
         let mut open = Connection::open(endpoint, config, journal)
             .map_err(|error| failed(ConnectErrorKind::Socket(error)))?
             .ok_or_else(|| failed(ConnectErrorKind::Closed))?;
+        open.around = self.around;
         if changes {
             let task = tokio::spawn(follow(resolver, shared, open.keys(), open.status()));
             open.set_resolver(task.abort_handle());
@@ -376,6 +403,7 @@ pub(crate) struct GrpcChoices {
     pub(crate) trust: Option<Trust>,
     pub(crate) identity: Option<Identity>,
     pub(crate) key_log: Option<KeyLog>,
+    pub(crate) around: Around,
     pub(crate) deadline: Option<Duration>,
     pub(crate) wait_for_ready: bool,
     pub(crate) attempt_timeout: Option<Duration>,
@@ -390,6 +418,7 @@ impl ChannelBuilder {
             trust: self.trust,
             identity: self.identity,
             key_log: self.key_log,
+            around: self.around,
             deadline: self.settings.deadline,
             wait_for_ready: self.settings.wait_for_ready,
             attempt_timeout: self.settings.attempt_timeout,

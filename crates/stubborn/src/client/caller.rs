@@ -16,8 +16,8 @@ use stubborn_core::time::Instant;
 
 use super::connection::Open;
 use super::stream::ClientPort;
-use crate::deadline;
 use crate::driver::{Ended, Waiter, WaiterKey};
+use crate::{deadline, trace};
 
 /// A channel of a node as generated stubs see it.
 pub(crate) struct NodeCaller(pub(crate) Arc<Open>);
@@ -33,6 +33,7 @@ impl Caller for NodeCaller {
             return Begun::Future(self.call(call.take()));
         }
         call.deadline = deadline::shorten(call.deadline, self.0.deadline);
+        trace::carry(&mut call.metadata);
         let channel = self.0.key;
         let key = self.0.shared().begin(|state, now| {
             let key = state.node.call(now, channel, call.take());
@@ -76,6 +77,7 @@ impl Caller for NodeCaller {
 
     fn open(&self, mut call: OutgoingCall) -> Result<Arc<dyn Port>, CallError> {
         call.deadline = deadline::shorten(call.deadline, self.0.deadline);
+        trace::carry(&mut call.metadata);
         Ok(Arc::new(ClientPort::begin(&self.0, call)?))
     }
 
@@ -137,6 +139,7 @@ impl<T: EndOf> Waiting<T> {
     fn begin(&mut self, mut begin: Begin, waker: &Waker) -> Option<T> {
         if let Begin::Call(call) = &mut begin {
             call.deadline = deadline::shorten(call.deadline, self.open.deadline);
+            trace::carry(&mut call.metadata);
         }
         let description = begin.describe();
         let channel = self.open.key;

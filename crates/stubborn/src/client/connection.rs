@@ -13,6 +13,7 @@ use stubborn_core::session::{CallId, SessionId};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::bearer::Around;
 use super::caller::{self, NodeCaller};
 use super::endpoint::ClientEndpoint;
 use super::service_config::{ChannelCounters, EndpointStats};
@@ -39,6 +40,7 @@ pub(crate) struct Open {
     pub(crate) journal: Option<Arc<Handle>>,
     /// Channels for the calls of earlier sessions of the journal.
     earlier: Vec<(SessionId, Arc<Open>)>,
+    pub(crate) around: Around,
 }
 
 impl Connection {
@@ -81,7 +83,7 @@ impl Connection {
 
     /// The channel, for stubs.
     pub fn channel(&self) -> Channel {
-        Channel::new(NodeCaller(Arc::clone(&self.0)))
+        self.0.around.channel(Channel::new(NodeCaller(Arc::clone(&self.0))))
     }
 
     /// The journal, if the channel keeps one ([`ChannelBuilder::journal`]).
@@ -177,7 +179,8 @@ impl Open {
         })?;
         let endpoint = endpoint.clone();
         let (resolver, journal, earlier) = (None, None, Vec::new());
-        Some(Self { endpoint, key, deadline, status, resolver, journal, earlier })
+        let around = Around::default();
+        Some(Self { endpoint, key, deadline, status, resolver, journal, earlier, around })
     }
 
     /// The channel that has a session of the journal: this one, unless it is an earlier session.

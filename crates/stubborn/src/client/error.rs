@@ -34,6 +34,8 @@ pub enum ConnectErrorKind {
     Journal(JournalError),
     /// The endpoint was closed meanwhile.
     Closed,
+    /// A bearer token would go to a server that has not proved who it is.
+    UnverifiedBearer,
 }
 
 impl ConnectError {
@@ -75,6 +77,10 @@ impl fmt::Display for ConnectError {
             ),
             ConnectErrorKind::Refused(why) => f.write_str(why),
             ConnectErrorKind::Closed => f.write_str("the endpoint was closed"),
+            ConnectErrorKind::UnverifiedBearer => f.write_str(
+                "a bearer token is only sent to servers that prove who they are: give the authority \
+                 or the key that the server is known by, and use TLS",
+            ),
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The client's side: from the address of a service to a [`Channel`].
 
+mod bearer;
 mod builder;
 mod caller;
 mod connection;
 mod endpoint;
 mod error;
+mod late;
 pub mod service_config;
 mod stream;
 
+pub use bearer::{Bearer, Token};
 pub use builder::ChannelBuilder;
 #[cfg(feature = "grpc")]
 pub(crate) use builder::GrpcChoices;

@@ -15,11 +15,13 @@ use super::clock::NodeClock;
 use crate::deadline;
 use crate::reply::{self, Beside};
 use crate::server::Services;
+use crate::trace::{self, Trace};
 
 /// A handler that was started.
 pub(crate) struct Handler {
     handling: Option<Handling>,
     deadline: Option<Instant>,
+    trace: Option<Arc<Trace>>,
     /// What it sends beside its answer.
     beside: Option<Box<Beside>>,
     /// Whether what is early goes with the answer.
@@ -54,23 +56,29 @@ pub(crate) fn start(
 ) -> Result<Handler, Answer> {
     call.set_clock(handle.clone());
     let deadline = call.context().deadline.and_then(|at| clock.to_std(at));
+    let traced = Trace::of(&call.context().metadata);
     let dispatched = deadline::enter(deadline, || {
-        catch_unwind(AssertUnwindSafe(|| services.start(method, kind, call, port)))
+        trace::enter(traced.as_ref(), || {
+            catch_unwind(AssertUnwindSafe(|| services.start(method, kind, call, port)))
+        })
     });
     let handling = dispatched.map_err(panicked)??;
-    Ok(Handler { handling: Some(handling), deadline, beside: None, early: true })
+    Ok(Handler { handling: Some(handling), deadline, trace: traced, beside: None, early: true })
 }
 
 impl Future for Handler {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Self { handling, deadline, beside, early } = &mut *self;
+        let Self { handling, deadline, trace, beside, early } = &mut *self;
         let Some(running) = handling else {
             unreachable!("a handler is not polled after its answer");
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
-            deadline::enter(*deadline, || reply::enter(beside, || running.as_mut().poll(cx)))
+            deadline::enter(*deadline, || {
+                let poll = || running.as_mut().poll(cx);
+                trace::enter(trace.as_ref(), || reply::enter(beside, poll))
+            })
         }));
         let mut answer = match polled {
             Ok(Poll::Pending) => return Poll::Pending,

@@ -11,9 +11,9 @@ use stubborn_tls::rustls::pki_types::ServerName;
 
 use crate::Limits;
 use crate::client::{ChannelBuilder, ConnectError, ConnectErrorKind, GrpcChoices};
-use crate::deadline;
 use crate::naming::{Address, at_least_one};
 use crate::security::Trust;
+use crate::{deadline, trace};
 
 /// How long an attempt to connect to one address may take, unless something else is chosen.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -28,13 +28,18 @@ pub(crate) fn is_grpc(address: &str) -> bool {
 
 /// Connects to a server of gRPC.
 pub(crate) async fn connect(builder: ChannelBuilder) -> Result<Channel, ConnectError> {
-    let choices = builder.into_grpc();
+    let mut choices = builder.into_grpc();
+    let around = std::mem::take(&mut choices.around);
     let text = choices.address.clone();
     let failed = |kind| ConnectError::new(text.clone(), kind);
+    let verifying = choices.trust.as_ref().is_none_or(Trust::is_verifying);
+    if around.has_bearer() && !(verifying && text.starts_with(SECURED)) {
+        return Err(failed(ConnectErrorKind::UnverifiedBearer));
+    }
     let config = config(choices).map_err(failed)?;
     let caller = GrpcCaller::connect(config).await;
     let caller = caller.map_err(|e| failed(ConnectErrorKind::Refused(e.to_string())))?;
-    Ok(Channel::new(caller))
+    Ok(around.channel(Channel::new(caller)))
 }
 
 fn config(choices: GrpcChoices) -> Result<ClientConfig, ConnectErrorKind> {
@@ -63,6 +68,7 @@ fn config(choices: GrpcChoices) -> Result<ClientConfig, ConnectErrorKind> {
         tls,
         deadline: choices.deadline,
         shorten: deadline::shorten,
+        carry: trace::carry,
         wait_for_ready: choices.wait_for_ready,
         attempt_timeout: choices.attempt_timeout.unwrap_or(ATTEMPT),
         message: usize::try_from(limits.message).unwrap_or(usize::MAX),

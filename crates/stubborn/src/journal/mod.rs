@@ -51,8 +51,8 @@ use std::thread;
 
 use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, JournalRequest};
 use stubborn_core::service::{
-    CallError, CallState, Caller, Code, Encoded, IncomingReply, NotExecuted, Outcome, OutgoingCall,
-    Status,
+    CallError, CallState, Channel, Code, Encoded, IncomingReply, NotExecuted, Outcome,
+    OutgoingCall, Status,
 };
 use stubborn_core::session::{CallId, NotExecutedReason, SessionId};
 use tokio::sync::oneshot;
@@ -274,7 +274,8 @@ impl Unfinished {
                     reserved: Some(self.id),
                     max_staleness: None,
                 };
-                NodeCaller(Arc::clone(&self.open)).call(call).await
+                let channel = Channel::new(NodeCaller(Arc::clone(&self.open)));
+                self.open.around.bearing(channel).call(call).await
             }
             (None, None) => {
                 let why = NotExecuted::new(NotExecutedReason::NeverSent);

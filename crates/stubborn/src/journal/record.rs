@@ -10,6 +10,8 @@ use stubborn_core::service::{
 use stubborn_core::session::{CallId, NotExecutedReason, SessionId, SessionSecret};
 use stubborn_core::wire::{Malformed, Reader};
 
+use crate::server::AUTHORIZATION;
+
 const SESSION: u8 = 1;
 const CALL: u8 = 2;
 const OUTCOME: u8 = 3;
@@ -234,9 +236,11 @@ fn encoded(fields: &mut Reader<'_>) -> Result<Encoded, Malformed> {
     Ok(Encoded { digest, body: Bytes::copy_from_slice(take(fields)?).into() })
 }
 
+/// Without the caller's token, which is nothing to be kept in files.
 fn put_metadata(out: &mut Vec<u8>, metadata: &Metadata) {
-    out.extend_from_slice(&(metadata.len() as u32).to_be_bytes());
-    for (key, value) in metadata.iter() {
+    let kept = || metadata.iter().filter(|(key, _)| *key != AUTHORIZATION);
+    out.extend_from_slice(&(kept().count() as u32).to_be_bytes());
+    for (key, value) in kept() {
         put_bytes(out, key.as_bytes());
         put_bytes(out, value);
     }

@@ -68,6 +68,11 @@ impl Trust {
         Self(Kind::Roots(roots))
     }
 
+    /// Whether servers have to prove who they are.
+    pub(crate) fn is_verifying(&self) -> bool {
+        !matches!(self.0, Kind::Anybody)
+    }
+
     /// The TLS configuration of a client with this trust.
     pub(crate) fn client(
         &self,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::ServerConfig;
 use stubborn_core::service::{Answer, Registry, Service};
+use stubborn_core::session::KeyLimits;
 use stubborn_tls::{ClientCertificates, TlsServer};
 
 use super::error::ServeError;
@@ -59,6 +60,7 @@ impl Server {
             key_log: None,
             anonymous: false,
             middleware: Middleware::default(),
+            keys: KeyLimits::default(),
             services: Vec::new(),
             keeper: None,
             limits: Limits::default(),
@@ -88,6 +90,7 @@ pub struct ServerBuilder {
     /// Whether clients without a certificate are let in beside those.
     anonymous: bool,
     middleware: Middleware,
+    keys: KeyLimits,
     services: Vec<Arc<dyn Service>>,
     keeper: Option<Arc<dyn SessionKeeper>>,
     limits: Limits,
@@ -167,6 +170,13 @@ impl ServerBuilder {
     /// a token could help): its handler is never started. gRPC's clients see the same code.
     pub fn authorize(mut self, permissions: Permissions) -> Self {
         self.middleware.permissions = Some(permissions);
+        self
+    }
+
+    /// Bounds on what is remembered of calls that name themselves (metadata `stubborn-call-id`), as child
+    /// calls do: a copy of one runs once, and gets the first reply.
+    pub fn keys(mut self, limits: KeyLimits) -> Self {
+        self.keys = limits;
         self
     }
 
@@ -447,7 +457,8 @@ impl ServerBuilder {
 
     /// What stands before the handlers of these services.
     pub(crate) fn before(&self, registry: &Registry) -> Result<Arc<Before>, ServeError> {
-        self.middleware.before(registry, &self.limits).map_err(ServeError::Permissions)
+        let keys = self.keeper.is_none().then(|| self.keys.clone());
+        self.middleware.before(registry, &self.limits, keys).map_err(ServeError::Permissions)
     }
 
     /// Who the server is, and whom it lets in.

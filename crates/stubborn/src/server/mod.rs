@@ -5,6 +5,7 @@ mod error;
 mod gate;
 mod handle;
 mod intercept;
+mod once;
 mod permissions;
 mod services;
 mod share;
@@ -15,6 +16,7 @@ pub(crate) use builder::resolve;
 pub use builder::{Server, ServerBuilder};
 pub use error::ServeError;
 
+pub(crate) use gate::AUTHORIZATION;
 pub use handle::{DrainReport, ServerHandle, WorkerStats};
 pub use intercept::Incoming;
 pub use permissions::Permissions;

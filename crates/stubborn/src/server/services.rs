@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use stubborn_core::limits::Limits;
 use stubborn_core::service::{
-    Answer, Call, CallContext, Encoded, Handling, Method, MethodId, Port, Registry, RequestKind,
+    Answer, CALL_ID, Call, CallContext, Encoded, Handling, Method, MethodId, NotExecuted, Port,
+    Registry, RequestKind,
 };
+use stubborn_core::session::{KeyLimits, NotExecutedReason};
 
 use super::gate::{Authenticator, Gate};
 use super::intercept::{Incoming, Interceptor};
+use super::once::Once;
 use super::permissions::Permissions;
 use super::subjects::Subjects;
 
@@ -26,6 +29,9 @@ pub(crate) struct Services {
 #[derive(Default)]
 pub(crate) struct Before {
     pub(super) gate: Gate,
+    /// None if calls are kept elsewhere than in the server's memory, as in a database: an id would have
+    /// to be kept there, too.
+    pub(super) once: Option<Arc<Once>>,
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
 }
 
@@ -45,6 +51,7 @@ impl Middleware {
         &self,
         registry: &Registry,
         limits: &Limits,
+        keys: Option<KeyLimits>,
     ) -> Result<Arc<Before>, String> {
         let resolve = |permissions: &Permissions| permissions.resolve(registry.descriptors());
         let gate = Gate {
@@ -52,7 +59,8 @@ impl Middleware {
             rules: self.permissions.as_ref().map(resolve).transpose()?,
             subjects: (!self.many_subjects).then(|| Subjects::new(limits.sessions)),
         };
-        Ok(Arc::new(Before { gate, interceptors: self.interceptors.clone() }))
+        let once = keys.map(|keys| Arc::new(Once::new(keys)));
+        Ok(Arc::new(Before { gate, once, interceptors: self.interceptors.clone() }))
     }
 }
 
@@ -93,7 +101,8 @@ impl Services {
         mut call: Call<Encoded>,
         port: Option<Arc<dyn Port>>,
     ) -> Result<Handling, Answer> {
-        if self.before.is_nothing() {
+        let bare = self.admitted || call.context().metadata.is_empty();
+        if bare && self.before.is_nothing() {
             return self.handler(id, kind, call, port);
         }
         let Some(method) = self.registry.method(id) else {
@@ -103,8 +112,30 @@ impl Services {
         if !self.admitted {
             self.admit(method, call.context_mut())?;
         }
+        // Who admits calls before they come here knows copies of them, too.
+        let key = if self.admitted { None } else { Once::key(method, kind, call.context())? };
+        match (key.map(ToOwned::to_owned), &self.before.once) {
+            (None, _) => self.through(method, kind, call, port),
+            (Some(key), Some(once)) => {
+                once.run(&key, call, |call| self.through(method, kind, call, port))
+            }
+            (Some(_), None) => Err(Answer::NotExecuted(NotExecuted::because(
+                NotExecutedReason::UnknownMethod,
+                format!("{CALL_ID}: this server keeps calls in a database, and no ids beside them"),
+            ))),
+        }
+    }
+
+    /// Starts what the application has put before the handler, or the handler.
+    fn through(
+        self: &Arc<Self>,
+        method: &'static Method,
+        kind: RequestKind,
+        call: Call<Encoded>,
+        port: Option<Arc<dyn Port>>,
+    ) -> Result<Handling, Answer> {
         if self.before.interceptors.is_empty() {
-            return self.handler(id, kind, call, port);
+            return self.handler(method.id(), kind, call, port);
         }
         Ok(Incoming::new(self, method, kind, call, port).run())
     }

@@ -6,16 +6,22 @@ use bytes::Bytes;
 
 use super::call::{Earlier, Sending, State, Work};
 use super::link::{Link, Live};
+use super::stream::NO_STREAMS;
 use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
 use crate::rpc::message::{ToServer, join};
-use crate::service::{Encoded, IncomingReply, MethodId, Shape};
+use crate::service::{CALL_ID, Encoded, IncomingReply, MethodId, Shape};
 use crate::session::{Abandoned, Asked, CallId, NotExecutedReason, Sent, SessionSecret};
 use crate::time::{Duration, Instant};
 
 /// How long an idle slot keeps its reply at the server before it is released.
 const RELEASE_AFTER: Duration = Duration::from_millis(200);
+
+/// What is said of calls that name themselves at a group, or at a server that keeps calls in a database:
+/// their ids would have to be kept where its sessions are.
+const NO_IDS: &str =
+    "ids of one's own (stubborn-call-id) are kept by single servers only, in memory";
 
 /// Entries of one RELEASE at most.
 const RELEASES: usize = 1_024;
@@ -220,18 +226,37 @@ impl Client {
     pub(super) fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Numbered { link, id, sending: None, fencing: false };
+        let mut at_group = false;
         if let Some(link) = self.links.get_mut(link) {
             link.share.attempts += 1;
+            at_group = link.group.is_some();
             if let Some(occupant) = link.occupant(id.slot) {
                 occupant.call = Some(key);
             }
         }
-        if self.is_stream(key) && self.links.get(link).is_some_and(|link| link.group.is_some()) {
-            return self.refuse_stream(cx, key);
+        if at_group && let Some(why) = self.not_for_groups(key) {
+            return self.refuse_at_group(cx, key, why);
         }
         if self.may_send(cx, link, key, id) {
             self.send_numbered(cx, link, key);
         }
+    }
+
+    /// Why a group does not run a call with a number.
+    fn not_for_groups(&self, key: CallKey) -> Option<&'static str> {
+        if self.is_stream(key) {
+            return Some(NO_STREAMS);
+        }
+        let Work::Numbered(request) = &self.calls.get(key.0)?.work else { return None };
+        (!request.metadata.is_empty() && request.metadata.get(CALL_ID).is_some()).then_some(NO_IDS)
+    }
+
+    /// Ends a call that was given a number in a group's session, and that the group does not run.
+    fn refuse_at_group(&mut self, cx: &mut Context<'_>, key: CallKey, why: &'static str) {
+        self.leave(cx, key);
+        let Some(call) = self.calls.get(key.0) else { return };
+        let error = call.not_executed(NotExecutedReason::UnknownMethod, why);
+        self.finish(cx, key, Err(error));
     }
 
     /// Sends, or sends again, the request of a call that has a number.

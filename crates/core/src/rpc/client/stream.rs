@@ -14,7 +14,7 @@ use crate::rpc::event::{Event, StreamKey, StreamRead, StreamRefusal};
 use crate::rpc::message::{ReplyPayload, ToServer};
 use crate::rpc::stream::{Broken, Content, Inbox, OVERHEAD, Outbox, Part, PartRef};
 use crate::service::{CallError, Code, Encoded, IncomingReply, Shape, Status, StreamEnd, text};
-use crate::session::{Answer, CallId, NotExecutedReason};
+use crate::session::{Answer, CallId};
 use crate::transport::endpoint::ConnectionHandle;
 
 /// The messages of one stream. It stays until its user leaves it, also past the call's end: what has
@@ -53,7 +53,7 @@ pub(super) struct Cancel {
 }
 
 /// What is said of streams at a group that it does not run.
-const NO_STREAMS: &str = "a group of replicas runs only streams of the server that have no side \
+pub(super) const NO_STREAMS: &str = "a group of replicas runs only streams of the server that have no side \
                           effects (NO_SIDE_EFFECTS), and no number can be reserved for them";
 
 impl Stream {
@@ -407,14 +407,6 @@ impl Client {
             let message = message.encode(cx.buffer);
             live.outgoing.send(cx, live.handle, message, u64::MAX);
         }
-    }
-
-    /// Ends the call of a stream that was given a number in a group's session.
-    pub(super) fn refuse_stream(&mut self, cx: &mut Context<'_>, key: CallKey) {
-        self.leave(cx, key);
-        let Some(call) = self.calls.get(key.0) else { return };
-        let error = call.not_executed(NotExecutedReason::UnknownMethod, NO_STREAMS);
-        self.finish(cx, key, Err(error));
     }
 
     /// The stream that waits for what becomes of this number.
