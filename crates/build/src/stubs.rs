@@ -49,6 +49,7 @@ impl prost_build::ServiceGenerator for StubGenerator {
             names: ServiceNames::of(&service.rust_name),
             codec: None,
             visibility: quote!(pub),
+            span: Span::call_site(),
         };
         let Config { client, server, connect, .. } = self.config;
         let options = Options { client, server, connect };

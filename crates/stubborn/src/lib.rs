@@ -15,6 +15,7 @@ extern crate self as stubborn;
 
 pub mod capture;
 pub mod client;
+pub mod codec;
 pub mod datagram;
 pub mod deadline;
 mod driver;
@@ -56,7 +57,6 @@ pub use server::{
 pub use stubborn_core::identity::{SpiffeId, SpiffeIdError};
 pub use stubborn_core::limits::{Concurrency, Limits};
 pub use stubborn_core::node::{Load, SessionTicket, Shed};
-pub use stubborn_core::service::codec;
 pub use stubborn_core::service::details;
 pub use stubborn_core::service::{
     Answer, Applied, Begun, BidiStream, BoxFuture, CALL_ID, Call, CallContext, CallError,
@@ -70,6 +70,9 @@ pub use stubborn_core::service::{
 pub use stubborn_core::session::{
     CallId, KeyLimits, NotExecutedReason, ParseIdError, SessionId, SessionSecret,
 };
+
+#[cfg(feature = "traits")]
+pub use stubborn_macros::service;
 
 /// The messages of generated code are made with these.
 #[doc(hidden)]

@@ -9,7 +9,7 @@ use super::{Options, Stub, StubMethod, client_trait, ident};
 use crate::service::Shape;
 
 pub(super) fn emit(stub: &Stub<'_>, options: &Options) -> TokenStream {
-    let (runtime, name, calls) = (&stub.runtime, ident(&stub.names.client), &stub.names.calls);
+    let (runtime, name, calls) = (&stub.runtime, stub.item(&stub.names.client), &stub.names.calls);
     let vis = &stub.visibility;
     let docs = stub.docs(
         &format!("A client of the service `{}`.", stub.service.full_name),

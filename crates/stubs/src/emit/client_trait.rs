@@ -3,11 +3,11 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use super::{Stub, StubMethod, ident};
+use super::{Stub, StubMethod};
 use crate::service::Shape;
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
-    let (name, client) = (ident(&stub.names.calls), ident(&stub.names.client));
+    let (name, client) = (stub.item(&stub.names.calls), stub.item(&stub.names.client));
     let docs = [
         format!(
             " The calls of [`{}`], so that code that makes them can be tested",

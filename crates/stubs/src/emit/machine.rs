@@ -3,12 +3,12 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
-use super::{Stub, StubMethod, ident, machine_trait, server};
+use super::{Stub, StubMethod, machine_trait, server};
 use crate::service::Semantics;
 
 pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
     stub.replicated().next()?;
-    let (name, machine) = (ident(&stub.names.replica), ident(&stub.names.machine));
+    let (name, machine) = (stub.item(&stub.names.replica), stub.item(&stub.names.machine));
     let docs = format!(" Lets a group of replicas run a [`{machine}`].");
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
     let (generic, label, vis) = (server::generic(stub), &stub.names.replica, &stub.visibility);

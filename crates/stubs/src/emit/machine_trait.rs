@@ -11,7 +11,7 @@ const OWN: [&str; 3] = ["activate", "snapshot", "restore"];
 
 pub(super) fn emit(stub: &Stub<'_>) -> Option<TokenStream> {
     stub.replicated().next()?;
-    let (runtime, name, vis) = (&stub.runtime, ident(&stub.names.machine), &stub.visibility);
+    let (runtime, name, vis) = (&stub.runtime, stub.item(&stub.names.machine), &stub.visibility);
     let docs = stub.docs(
         &format!(
             "The service `{}`, as a replicated state machine implements it.",

@@ -35,6 +35,8 @@ pub struct Stub<'a> {
     pub codec: Option<TokenStream>,
     /// Who sees its items.
     pub visibility: TokenStream,
+    /// Where its name stands.
+    pub span: Span,
 }
 
 /// A method with its Rust types.
@@ -108,7 +110,14 @@ impl<'a> Stub<'a> {
 
     /// The name of the static with the descriptor.
     fn descriptor(&self) -> Ident {
-        ident(&self.names.descriptor)
+        self.item(&self.names.descriptor)
+    }
+
+    /// One of the service's items.
+    fn item(&self, name: &str) -> Ident {
+        let mut name = ident(name);
+        name.set_span(self.span);
+        name
     }
 
     /// The comment of the service, or a sentence if it has none, then `more`.

@@ -7,7 +7,7 @@ use super::arguments::Handed;
 use super::{Stub, StubMethod, ident};
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
-    let (name, handler) = (ident(&stub.names.server), ident(&stub.names.handler));
+    let (name, handler) = (stub.item(&stub.names.server), stub.item(&stub.names.handler));
     let docs = format!(" Serves a [`{}`].", stub.names.handler.trim_start_matches("r#"));
     let (deprecated, allow) = (stub.deprecated(), stub.allow_deprecated());
     let (generic, label, vis) = (generic(stub), &stub.names.server, &stub.visibility);

@@ -3,10 +3,10 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 
-use super::{Stub, StubMethod, ident};
+use super::{Stub, StubMethod};
 
 pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
-    let (name, vis) = (ident(&stub.names.handler), &stub.visibility);
+    let (name, vis) = (stub.item(&stub.names.handler), &stub.visibility);
     let server = &stub.names.server;
     let docs = stub.docs(
         &format!("The service `{}`, as a server implements it.", stub.service.full_name),

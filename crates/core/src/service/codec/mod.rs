@@ -1,13 +1,18 @@
 //! How messages become bytes and come back. Stubs name a [`Codec`]; the types of calls do not, so that
 //! code that makes calls looks the same whatever its messages are made with.
 
+#[cfg(feature = "postcard")]
+mod postcard;
+
 use alloc::string::{String, ToString};
 use core::fmt;
 
 use bytes::Bytes;
 use prost::Message;
-use stubborn_rope::Rope;
+pub use stubborn_rope::Rope;
 
+#[cfg(feature = "postcard")]
+pub use self::postcard::Postcard;
 use super::encoded::{DecodeError, Encoded};
 use super::method::MethodId;
 
