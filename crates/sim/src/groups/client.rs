@@ -1,6 +1,9 @@
-//! A client of a group: a real client node, which counts, reads, and changes registers, one thing
-//! after another.
+//! A client of a group: a real client node, which counts, reads, and changes registers, with one hand or
+//! several at once.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use stubborn_core::service::{
@@ -46,12 +49,14 @@ pub(super) struct Manners {
     pub(super) pause: u64,
     /// The part of its commands that have a deadline.
     pub(super) impatient: f64,
+    /// How many things it does at once, each one after another.
+    pub(super) hands: u64,
 }
 
 impl Manners {
     /// Commands and reads that nobody gives up.
     pub(super) fn plain(reads: f64, pause: u64) -> Self {
-        Self { reads, registers: 0.0, pause, impatient: 0.0 }
+        Self { reads, registers: 0.0, pause, impatient: 0.0, hands: 1 }
     }
 }
 
@@ -98,10 +103,10 @@ impl Client {
 
     /// Works until nothing goes wrong any more.
     pub(super) async fn run(mut self) {
-        while !self.refused && !self.cluster.lock().healed {
-            self.one().await;
-            let pause = Duration::from_micros(self.cluster.below(self.manners.pause));
-            self.cluster.world.sleep(pause).await;
+        let hands = (0..self.manners.hands).map(|_| self.clone().work());
+        for hand in all(hands.collect()).await {
+            self.refused |= hand.refused;
+            self.seen = self.seen.max(hand.seen);
         }
         // What is begun in a world without faults ends at once.
         self.manners.impatient = 0.0;
@@ -117,6 +122,16 @@ impl Client {
             shared.refused.insert(self.id);
             shared.counts.refused += 1;
         }
+    }
+
+    /// What one hand does until nothing goes wrong any more.
+    async fn work(mut self) -> Self {
+        while !self.refused && !self.cluster.lock().healed {
+            self.one().await;
+            let pause = Duration::from_micros(self.cluster.below(self.manners.pause));
+            self.cluster.world.sleep(pause).await;
+        }
+        self
     }
 
     async fn one(&mut self) {
@@ -226,7 +241,10 @@ impl Client {
                 shared.counts.not_executed += 1;
                 shared.judge.not_executed(command)
             }
-            Ended::Lost => shared.judge.lost(command),
+            Ended::Lost => {
+                shared.counts.lost += 1;
+                shared.judge.lost(command)
+            }
             Ended::Replied(reply) => {
                 let count = count(&reply.reply);
                 shared.counts.counted += 1;
@@ -266,7 +284,7 @@ impl Client {
                 shared.judge.registers.answered(begun, count(&reply.reply));
             }
             Ended::NotExecuted => shared.judge.registers.not_executed(begun),
-            Ended::Lost => {}
+            Ended::Lost => shared.counts.lost += 1,
         }
     }
 
@@ -340,6 +358,24 @@ impl Client {
     fn broken(&self, what: &str, error: &CallError) {
         self.cluster.judge(Err(("nothing is lost", format!("{what}: {error}"))));
     }
+}
+
+/// Does all of these at once, to their ends.
+async fn all<T>(works: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut works: Vec<_> = works.into_iter().map(Box::pin).map(Some).collect();
+    let mut ended = Vec::new();
+    poll_fn(|cx| {
+        for place in &mut works {
+            if let Some(Poll::Ready(value)) = place.as_mut().map(|work| Pin::as_mut(work).poll(cx))
+            {
+                ended.push(value);
+                *place = None;
+            }
+        }
+        if works.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    ended
 }
 
 pub(super) fn nothing() -> Encoded {

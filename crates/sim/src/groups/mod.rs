@@ -34,6 +34,8 @@ counts! {
         counted: "commands",
         /// Commands that were proved not to have run.
         not_executed: "proved not executed",
+        /// Commands that are lost with their session, which expired.
+        lost: "lost with their session",
         /// Commands whose outcome had to be asked for.
         asked: "outcomes asked for",
         /// Changes of registers that were answered.

@@ -34,15 +34,20 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     let copies = random.chance(0.5);
     for id in 1..=clients {
         let crashes = random.chance(0.3);
+        let hands = if random.chance(0.5) { 1 } else { 2 + random.below(3) };
         let manners = Manners {
             reads: random.unit() * 0.6,
             registers: random.unit(),
-            pause: 1 + random.below(40_000),
+            pause: hands + hands * random.below(40_000),
             impatient: random.unit() * 0.5,
+            hands,
         };
         let client = Client::new(cluster.clone(), id, manners);
         if copies {
             world.spawn(deafen(client.clone(), random.fork()));
+        }
+        if cluster.habits.expires && random.chance(0.7) {
+            world.spawn(outlast(client.clone(), random.fork()));
         }
         if crashes {
             world.spawn(client.run_and_crash(random.fork()));
@@ -92,6 +97,18 @@ async fn deafen(client: Client, mut random: Random) {
     }
 }
 
+/// Cuts a client off again and again until its session may have expired, with whatever it has under way.
+async fn outlast(client: Client, mut random: Random) {
+    let (world, name) = (client.cluster.world.clone(), Client::host(client.id));
+    let retention = client.cluster.habits.settings.limits.retention;
+    while !client.cluster.is_healed() {
+        world.sleep(millis(500 + random.below(2_500))).await;
+        let silence = world.network().host(&name).cut();
+        world.sleep(retention + millis(random.below(2_000))).await;
+        drop(silence);
+    }
+}
+
 fn habits(random: &mut Random) -> Habits {
     let consensus =
         replication::Settings { keep: random.below(20), ..replication::Settings::default() };
@@ -99,7 +116,7 @@ fn habits(random: &mut Random) -> Habits {
     let steady = random.chance(0.5);
     let expires = random.chance(0.25);
     let retention =
-        if expires { millis(1_000 + random.below(4_000)) } else { Limits::default().retention };
+        if expires { millis(500 + random.below(3_000)) } else { Limits::default().retention };
     let settings = Settings {
         consensus,
         limits: Limits { sessions: 64, slots: 16, retention, ..Limits::default() },
