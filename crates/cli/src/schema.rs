@@ -31,13 +31,26 @@ pub(crate) struct Schema {
 impl Source {
     /// Reads the files, or asks the server to describe this service.
     pub(crate) async fn load(&self, channel: &Channel, service: &str) -> Result<Schema, Error> {
+        self.find(channel, service).await?.ok_or_else(|| {
+            Error::usage(format!("{service} is a Rust trait: it has no .proto file to describe it"))
+                .with_hint("call it from Rust, with the client that the trait has")
+        })
+    }
+
+    /// The same; `None` for a service that no .proto file describes.
+    pub(crate) async fn find(
+        &self,
+        channel: &Channel,
+        service: &str,
+    ) -> Result<Option<Schema>, Error> {
         if let Some(schema) = self.of_files()? {
-            return Ok(schema);
+            return Ok(Some(schema));
         }
         let request = FileDescriptorsRequest { service: service.to_owned() };
         let reply = ReflectionClient::new(channel.clone()).file_descriptors(request).await;
         match reply {
-            Ok(reply) => Schema::decode(&reply.file_descriptor_set).map_err(|error| {
+            Ok(reply) if reply.file_descriptor_set.is_empty() => Ok(None),
+            Ok(reply) => Schema::decode(&reply.file_descriptor_set).map(Some).map_err(|error| {
                 Error::new(Exit::Failed, format!("the server's description of {service}: {error}"))
             }),
             Err(error) if error.status().is_some() => {

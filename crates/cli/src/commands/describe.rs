@@ -44,7 +44,12 @@ async fn describe(args: &Args, link: &Link) -> Result<(String, Value), Error> {
     let Some(name) = &args.what else {
         let (mut text, mut values) = (String::new(), Vec::new());
         for service in services?.iter().filter(|s| !schema::is_of_every_server(s)) {
-            let schema = args.source.load(&channel, service).await?;
+            let Some(schema) = args.source.find(&channel, service).await? else {
+                let _ =
+                    writeln!(text, "service {service};  // a Rust trait: it has no .proto file\n");
+                values.push(json!({ "service": service, "methods": [] }));
+                continue;
+            };
             let service = schema.service(service)?;
             text += &show_service(&schema, &service);
             text.push('\n');
@@ -71,7 +76,7 @@ async fn describe(args: &Args, link: &Link) -> Result<(String, Value), Error> {
     }
     // A message: whichever service knows it.
     for service in &services {
-        let schema = args.source.load(&channel, service).await?;
+        let Some(schema) = args.source.find(&channel, service).await? else { continue };
         if schema.message(name).is_some() {
             return show(&schema, name);
         }
