@@ -70,6 +70,11 @@ fn a_bit_flipped_after_decryption_is_found() {
 }
 
 #[test]
+fn a_message_of_a_stream_that_is_taken_twice_is_found() {
+    assert!(found("repeated-message").contains("messages of streams broken"));
+}
+
+#[test]
 fn a_reused_packet_number_is_found() {
     assert!(found("reused-number").contains("packet numbers broken"));
 }

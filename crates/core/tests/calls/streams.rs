@@ -338,6 +338,24 @@ fn a_deadline_stops_the_handler_though_its_client_is_gone() {
 }
 
 #[test]
+fn a_stream_that_is_stopped_before_its_handler_was_started_is_told_not_executed() {
+    let mut world = World::new(15);
+    world.run(100);
+    // The request and the end of its deadline come in one batch.
+    world.delay = Duration::from_millis(600);
+    let key = world.open_within(&COUNT, Bytes::new(), Some(500));
+    world.settle();
+    world.rules.cut = true;
+    world.run_until(499, |_| false);
+    (world.rules.cut, world.delay) = (false, Duration::from_millis(100));
+    let error = world.end_of(key).expect_err("a deadline");
+    let Outcome::NotExecuted(why) = error.outcome() else { panic!("{error}") };
+    assert_eq!(why.reason, NotExecutedReason::Deadline);
+    assert_eq!((world.handlers.started, world.handlers.stopped), (0, 0));
+    assert_eq!(world.server().executing(), 0);
+}
+
+#[test]
 fn a_stream_whose_client_does_not_come_back_is_stopped() {
     let mut world = World::new(14);
     let _key = world.open(&HOARD, Bytes::new());

@@ -12,11 +12,12 @@ use stubborn_core::random::Random;
 use stubborn_core::service::{
     CallError, CallState, Caller, Code, IncomingReply, Metadata, Outcome, OutgoingCall,
 };
-use stubborn_core::session::{CallId, NotExecutedReason};
+use stubborn_core::session::CallId;
 
 use super::probe::{Errand, Kind, REFUSAL, check_reply};
-use crate::oracle::calls::{Token, Verdict};
-use crate::world::{Memories, SimCaller, World};
+use super::watched::Watched;
+use crate::oracle::calls::Verdict;
+use crate::world::{SimCaller, World};
 
 /// How the calls of one channel are made.
 #[derive(Clone, Debug)]
@@ -43,14 +44,11 @@ pub(crate) struct Worker {
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-/// A call whose end is watched. If it is dropped, nobody waits for the end any more.
-struct Watched {
-    world: World,
+/// A unary call whose end is watched.
+struct Sent {
+    watched: Watched,
     errand: Errand,
     kind: Kind,
-    /// What servers remembered when it began.
-    memories: Memories,
-    told: bool,
 }
 
 impl Worker {
@@ -71,43 +69,38 @@ impl Worker {
             15..19 => Kind::Read,
             _ => Kind::Maybe,
         };
-        let watched = self.begin(kind);
-        let mut call = self.outgoing(kind, &watched.errand);
+        let sent = self.begin(kind);
+        let mut call = self.outgoing(kind, &sent.errand);
         if kind == Kind::Once && self.random.chance(0.2) {
             match self.reserve(&mut call).await {
-                Some(id) => return self.reserved(watched, call, id).await,
+                Some(id) => return self.reserved(sent, call, id).await,
                 None => return, // no number, no call: what was watched is dropped
             }
         }
         let limit = self.patience();
         match within(&self.world, limit, self.caller.call(call)).await {
-            Some(result) => self.judge(watched, result).await,
-            None => drop(watched),
+            Some(result) => self.judge(sent, result).await,
+            None => drop(sent),
         }
     }
 
-    fn begin(&mut self, kind: Kind) -> Watched {
-        let token = {
-            let mut state = self.world.state();
-            let now = state.now;
-            state.calls.begin(now)
-        };
+    fn begin(&mut self, kind: Kind) -> Sent {
+        let watched = Watched::begin(&self.caller, &self.world);
         let takes = match self.random.below(10) {
             0..7 => 0,
             7..9 => self.random.below(20_000),
             _ => self.random.below(1_500_000),
         };
         let errand = Errand {
-            token,
+            token: watched.token(),
             takes: Duration::from_micros(takes),
             reply: self.size() as u32,
             refuse: self.random.chance(0.05),
         };
-        self.world.state().note(token.0, || {
-            format!("{token} begins: {kind:?}, takes {:?}, replies {}", errand.takes, errand.reply)
+        watched.note(|| {
+            format!("begins: {kind:?}, takes {:?}, replies {}", errand.takes, errand.reply)
         });
-        let memories = self.caller.memories();
-        Watched { world: self.world.clone(), errand, kind, memories, told: false }
+        Sent { watched, errand, kind }
     }
 
     fn outgoing(&mut self, kind: Kind, errand: &Errand) -> OutgoingCall {
@@ -147,50 +140,50 @@ impl Worker {
 
     /// The id is known before anything is sent: whatever happens to the call, its outcome can be
     /// asked for.
-    async fn reserved(&mut self, watched: Watched, call: OutgoingCall, id: CallId) {
+    async fn reserved(&mut self, sent: Sent, call: OutgoingCall, id: CallId) {
         if self.random.chance(0.1) {
             self.caller.abandon(id);
-            return watched.tell(Verdict::NotExecuted); // it was never sent
+            return sent.watched.tell(Verdict::NotExecuted); // it was never sent
         }
         let patience = self.patience();
         match within(&self.world, patience, self.caller.call(call)).await {
-            Some(result) => self.judge(watched, result).await,
-            None => self.settle(watched, id).await,
+            Some(result) => self.judge(sent, result).await,
+            None => self.settle(sent, id).await,
         }
     }
 
-    async fn judge(&mut self, watched: Watched, result: Result<IncomingReply, CallError>) {
+    async fn judge(&mut self, sent: Sent, result: Result<IncomingReply, CallError>) {
         let error = match result {
-            Ok(reply) => return watched.replied(&reply),
+            Ok(reply) => return sent.replied(&reply),
             Err(error) => error,
         };
         match error.outcome() {
-            Outcome::Executed(status) => watched.refused(status.code(), self.habits.kept_reply),
-            Outcome::NotExecuted(why) => watched.not_executed(why.reason),
+            Outcome::Executed(status) => sent.refused(status.code(), self.habits.kept_reply),
+            Outcome::NotExecuted(why) => sent.watched.not_executed(why.reason),
             Outcome::Pending(id) => {
                 let id = *id;
-                self.settle(watched, id).await;
+                self.settle(sent, id).await;
             }
-            Outcome::Lost => watched.lost(),
-            Outcome::Unanswered => watched.unanswered(),
+            Outcome::Lost => sent.watched.lost(),
+            Outcome::Unanswered => sent.unanswered(),
         }
     }
 
     /// Asks until the outcome is known.
-    async fn settle(&mut self, watched: Watched, id: CallId) {
+    async fn settle(&mut self, sent: Sent, id: CallId) {
         loop {
             match self.caller.outcome(id).await {
-                Ok(CallState::Replied(reply)) => return watched.replied(&reply),
+                Ok(CallState::Replied(reply)) => return sent.replied(&reply),
                 Ok(CallState::Executed(status)) => {
-                    return watched.refused(status.code(), self.habits.kept_reply);
+                    return sent.refused(status.code(), self.habits.kept_reply);
                 }
                 Ok(CallState::ReplyNotKept) => {
-                    return watched.refused(Code::DataLoss, self.habits.kept_reply);
+                    return sent.refused(Code::DataLoss, self.habits.kept_reply);
                 }
-                Ok(CallState::NotExecuted(why)) => return watched.not_executed(why.reason),
-                Ok(CallState::Lost) => return watched.lost(),
+                Ok(CallState::NotExecuted(why)) => return sent.watched.not_executed(why.reason),
+                Ok(CallState::Lost) => return sent.watched.lost(),
                 // The channel settled it when its future was dropped, and has forgotten it since.
-                Ok(CallState::AlreadySettled) => return drop(watched),
+                Ok(CallState::AlreadySettled) => return drop(sent),
                 Ok(CallState::Executing | CallState::NotArrived) | Err(_) => {}
             }
             let pause = Duration::from_millis(50 + self.random.below(200));
@@ -199,13 +192,13 @@ impl Worker {
     }
 }
 
-impl Watched {
+impl Sent {
     fn replied(self, reply: &IncomingReply) {
         if self.kind == Kind::Maybe {
             return; // it was sent; nobody says more
         }
-        check_reply(&self.world, self.kind, &self.errand, reply);
-        self.tell(Verdict::Executed);
+        check_reply(&self.watched.world, self.kind, &self.errand, reply);
+        self.watched.executed();
     }
 
     /// The call ran, and there is a status instead of a reply.
@@ -222,69 +215,18 @@ impl Watched {
                 "the call {} ({:?}, for {} bytes) ended with {code:?}, which its handler did not say",
                 self.errand.token, self.kind, self.errand.reply
             );
-            let mut state = self.world.state();
-            let now = state.now;
-            state.calls.accuse("outcomes", now, Err(what));
+            self.watched.accuse("outcomes", what);
         }
-        self.tell(Verdict::Executed);
-    }
-
-    fn not_executed(self, reason: NotExecutedReason) {
-        use NotExecutedReason::{Corrupted, FalseRetry, Malformed, UnknownMethod};
-        if matches!(reason, Corrupted | FalseRetry | Malformed | UnknownMethod) {
-            let what = format!("the call {} arrived as another: {reason}", self.token());
-            let mut state = self.world.state();
-            let now = state.now;
-            state.calls.accuse("integrity", now, Err(what));
-        }
-        self.tell(Verdict::NotExecuted);
-    }
-
-    fn tell(mut self, verdict: Verdict) {
-        self.told = true;
-        let mut state = self.world.state();
-        let now = state.now;
-        state.calls.told(self.token(), verdict, now);
-        let token = self.token();
-        state.note(token.0, || format!("{token} {verdict}"));
-    }
-
-    fn lost(mut self) {
-        self.told = true;
-        let mut state = self.world.state();
-        let now = state.now;
-        let destroyed = self.memories.destroyed(&state);
-        state.calls.lost(self.token(), destroyed, now);
+        self.watched.executed();
     }
 
     fn unanswered(self) {
-        let mut state = self.world.state();
-        state.calls.counts.unanswered += 1;
-        if !matches!(self.kind, Kind::Read | Kind::Maybe) {
-            let now = state.now;
-            let what = format!("the call {} has a number and ended unanswered", self.token());
-            state.calls.accuse("outcomes", now, Err(what));
-        }
-    }
-
-    fn token(&self) -> Token {
-        self.errand.token
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if !self.told {
-            let token = self.token();
-            let mut state = self.world.state();
-            state.calls.gone(token);
-            state.note(token.0, || format!("{token} is waited for no more"));
-        }
+        self.watched.unanswered(!matches!(self.kind, Kind::Read | Kind::Maybe));
     }
 }
 
 /// Awaits a future for at most a time; then drops it.
-async fn within<T>(
+pub(super) async fn within<T>(
     world: &World,
     limit: Option<Duration>,
     future: impl Future<Output = T>,

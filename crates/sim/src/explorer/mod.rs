@@ -9,6 +9,8 @@ mod rolling;
 mod scenario;
 mod speed;
 mod spreading;
+mod streaming;
+mod watched;
 
 pub use lossy::{LossyFigures, LossyWork, Resender, measure_lossy};
 pub use speed::{Speed, measure_speed};
@@ -62,7 +64,7 @@ pub struct WorldCounts {
 
 impl Counts for WorldCounts {
     fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.races.named()
+        self.races.named().chain([("message of a stream", self.calls.streamed)])
     }
 }
 

@@ -13,6 +13,7 @@ use super::faults::{Dice, Episode, Fault};
 use super::hostile::Hostile;
 use super::probe::Probe;
 use super::rolling::Rolling;
+use super::streaming::{Mirror, streamers};
 use crate::oracle::BOUND;
 use crate::world::{SimCaller, World, millis, secs};
 
@@ -49,7 +50,8 @@ pub(super) async fn scenario(world: World) {
         let (probe, name) = (world.clone(), server.clone());
         world.host_with(server, move || {
             let mut services = Registry::new();
-            services.add(Arc::new(Probe::new(probe.clone(), &name))).expect("one service");
+            services.add(Arc::new(Probe::new(probe.clone(), &name))).expect("another name");
+            services.add(Arc::new(Mirror::new(probe.clone(), &name))).expect("another name");
             services
         });
     }
@@ -216,6 +218,9 @@ impl Crew {
                 stop: Arc::clone(&self.stop),
             };
             self.world.spawn_on(&plan.name, worker.run());
+        }
+        for streamer in streamers(&self.world, &plan.name, &caller, &plan.habits, &self.stop) {
+            self.world.spawn_on(&plan.name, streamer.run());
         }
     }
 

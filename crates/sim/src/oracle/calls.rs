@@ -8,6 +8,7 @@ use super::at_most_once::AtMostOnce;
 use super::liveness::Liveness;
 use super::one_server::OneServer;
 use super::outcomes::Outcomes;
+use super::streams::Streams;
 use super::{Violation, integrity, lost};
 
 /// Names a call, end to end.
@@ -61,6 +62,8 @@ pub struct CallCounts {
     pub lost: u64,
     /// Reads and `maybe` calls that ended without an answer.
     pub unanswered: u64,
+    /// Messages of streams that came back.
+    pub streamed: u64,
 }
 
 impl std::ops::AddAssign for CallCounts {
@@ -71,6 +74,7 @@ impl std::ops::AddAssign for CallCounts {
         self.not_executed += other.not_executed;
         self.lost += other.lost;
         self.unanswered += other.unanswered;
+        self.streamed += other.streamed;
     }
 }
 
@@ -80,6 +84,7 @@ pub(crate) struct Calls {
     at_most_once: AtMostOnce,
     one_server: OneServer,
     outcomes: Outcomes,
+    streams: Streams,
     pub(crate) liveness: Liveness,
     pub(crate) counts: CallCounts,
     violation: Option<Violation>,
@@ -145,6 +150,25 @@ impl Calls {
     /// A message has arrived.
     pub(crate) fn message(&mut self, token: Token, salt: u64, bytes: &[u8], now: Instant) {
         self.accuse("integrity", now, integrity::check(token, salt, bytes));
+    }
+
+    /// The handler of a stream takes a message, and sends it back.
+    pub(crate) fn took(&mut self, token: Token, index: u64, now: Instant) {
+        let judged = self.streams.took(token, index);
+        self.accuse("messages of streams", now, judged);
+    }
+
+    /// A message of a stream has come back to its client.
+    pub(crate) fn came(&mut self, token: Token, index: u64, now: Instant) {
+        self.counts.streamed += 1;
+        let judged = self.streams.came(token, index);
+        self.accuse("messages of streams", now, judged);
+    }
+
+    /// A client is told how many messages the handler of its stream took.
+    pub(crate) fn stream_ended(&mut self, token: Token, taken: u64, well: bool, now: Instant) {
+        let judged = self.streams.ended(token, taken, well);
+        self.accuse("messages of streams", now, judged);
     }
 
     /// To be asked when calls have had time to resolve.

@@ -11,6 +11,7 @@ mod one_server;
 mod outcomes;
 mod races;
 pub(crate) mod starts;
+mod streams;
 mod wire;
 
 use std::fmt;

@@ -4,7 +4,8 @@
 //! messages were handed to a connection. Its messages stay here until the client has them, also past
 //! that, so that a path may be lost at any time.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 
 use super::{PendingKind, Server, Violation};
 use crate::limits::Limits;
@@ -407,8 +408,12 @@ impl Server {
             return;
         }
         if stream.state == State::Running {
-            cx.events.push_back(Event::Cancelled(stream.request));
-            stream.answer = Some(Answer::Status(why));
+            stream.answer = Some(if withdraw(cx.events, stream.request) {
+                Answer::NotExecuted(not_started(&why))
+            } else {
+                cx.events.push_back(Event::Cancelled(stream.request));
+                Answer::Status(why)
+            });
             stream.state = State::Ending;
         }
         stream.outbox.cut();
@@ -487,6 +492,21 @@ impl Server {
         let client = self.clients.get(client);
         client.is_some_and(|client| client.outgoing.has_room(cx.endpoint, client.handle))
     }
+}
+
+/// Takes a request back that the driver has not heard of yet: its handler never starts.
+fn withdraw(events: &mut VecDeque<Event>, request: RequestKey) -> bool {
+    let is_it = |event: &Event| matches!(event, Event::Request(asked) if asked.key == request);
+    events.iter().position(is_it).is_some_and(|at| events.remove(at).is_some())
+}
+
+fn not_started(why: &Status) -> NotExecuted {
+    let reason = match why.code() {
+        Code::DeadlineExceeded => NotExecutedReason::Deadline,
+        Code::ResourceExhausted => NotExecutedReason::Overloaded,
+        _ => NotExecutedReason::Cancelled,
+    };
+    NotExecuted::because(reason, String::from(why.message()))
 }
 
 impl Stream {

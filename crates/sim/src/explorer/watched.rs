@@ -1,0 +1,92 @@
+//! A call whose end is watched, of whatever kind: what its client is told, the oracles are told.
+
+use stubborn_core::session::NotExecutedReason;
+
+use crate::oracle::calls::{Token, Verdict};
+use crate::world::{Memories, SimCaller, World};
+
+/// If it is dropped, nobody waits for the call's end any more.
+pub(super) struct Watched {
+    pub(super) world: World,
+    token: Token,
+    /// What servers remembered when it began.
+    memories: Memories,
+    told: bool,
+}
+
+impl Watched {
+    pub(super) fn begin(caller: &SimCaller, world: &World) -> Self {
+        let token = {
+            let mut state = world.state();
+            let now = state.now;
+            state.calls.begin(now)
+        };
+        Self { world: world.clone(), token, memories: caller.memories(), told: false }
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.token
+    }
+
+    /// Says something of the call in the trace.
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
+        let token = self.token;
+        self.world.state().note(token.0, || format!("{token} {}", what()));
+    }
+
+    pub(super) fn accuse(&self, promise: &'static str, what: String) {
+        let mut state = self.world.state();
+        let now = state.now;
+        state.calls.accuse(promise, now, Err(what));
+    }
+
+    pub(super) fn executed(self) {
+        self.tell(Verdict::Executed);
+    }
+
+    pub(super) fn not_executed(self, reason: NotExecutedReason) {
+        use NotExecutedReason::{Corrupted, FalseRetry, Malformed, UnknownMethod};
+        if matches!(reason, Corrupted | FalseRetry | Malformed | UnknownMethod) {
+            let what = format!("the call {} arrived as another: {reason}", self.token);
+            self.accuse("integrity", what);
+        }
+        self.tell(Verdict::NotExecuted);
+    }
+
+    pub(super) fn lost(mut self) {
+        self.told = true;
+        let mut state = self.world.state();
+        let now = state.now;
+        let destroyed = self.memories.destroyed(&state);
+        state.calls.lost(self.token, destroyed, now);
+    }
+
+    /// Nobody says what became of it, which is right only if it has no number.
+    pub(super) fn unanswered(self, numbered: bool) {
+        self.world.state().calls.counts.unanswered += 1;
+        if numbered {
+            let what = format!("the call {} has a number and ended unanswered", self.token);
+            self.accuse("outcomes", what);
+        }
+    }
+
+    pub(super) fn tell(mut self, verdict: Verdict) {
+        self.told = true;
+        let token = self.token;
+        let mut state = self.world.state();
+        let now = state.now;
+        state.calls.told(token, verdict, now);
+        state.note(token.0, || format!("{token} {verdict}"));
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.told {
+            let token = self.token;
+            let mut state = self.world.state();
+            state.calls.gone(token);
+            state.note(token.0, || format!("{token} is waited for no more"));
+        }
+    }
+}
