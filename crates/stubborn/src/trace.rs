@@ -1,7 +1,26 @@
 //! Traces that travel: a call made inside a handler carries the trace context of the handler's own.
 //!
-//! It is what W3C Trace Context says (`traceparent`, `tracestate`), in the metadata of calls. Nothing of
-//! it is made here: what came is passed on as it is, unless the call has a context of its own.
+//! It is what W3C Trace Context says (`traceparent`, `tracestate`), in the metadata of calls. What came is
+//! passed on as it is, unless the call has a context of its own.
+//!
+//! With the feature `tracing` calls have spans on both sides, for whatever subscriber the program has:
+//! `rpc.client` and `rpc.server`, at level info, target `stubborn`. Where somebody looks at them, each has
+//! an id of its own and the trace goes on from it, or begins with it; the fields `trace_id`, `span_id` and
+//! `parent_span_id` say so in a log. With the feature `opentelemetry` these are the ids that the layer of
+//! `tracing-opentelemetry` exports, if there is one. Where nobody looks, a span costs next to nothing and
+//! the trace passes through unchanged.
+
+mod arrived;
+#[cfg(feature = "tracing")]
+mod client;
+#[cfg(feature = "tracing")]
+mod ids;
+#[cfg(feature = "opentelemetry")]
+mod otel;
+#[cfg(feature = "tracing")]
+mod server;
+#[cfg(feature = "tracing")]
+mod span;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -9,6 +28,10 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use stubborn_core::service::{CallContext, Metadata};
+
+pub(crate) use arrived::Arrived;
+#[cfg(feature = "tracing")]
+pub(crate) use client::Traced;
 
 /// The metadata key of the trace that a call belongs to, and of the span that made it
 /// (<https://www.w3.org/TR/trace-context/>, section 3.2).
@@ -45,6 +68,16 @@ impl Trace {
         let state = metadata.get_str(TRACESTATE).filter(|state| state.len() <= LONGEST_STATE);
         Some(Arc::new(Self { parent, state: state.map(ToOwned::to_owned) }))
     }
+
+    /// Puts it into the metadata of a call that has none.
+    fn write(&self, metadata: &mut Metadata) {
+        // What is too much together is left out: the call is worth more.
+        if metadata.insert(TRACEPARENT, self.parent.as_str()).is_ok()
+            && let Some(state) = &self.state
+        {
+            let _ = metadata.insert(TRACESTATE, state.as_str());
+        }
+    }
 }
 
 /// Runs a future in the trace of a call: calls made in it carry its context. For tasks that a handler
@@ -78,12 +111,7 @@ pub(crate) fn carry(metadata: &mut Metadata) {
         if metadata.get(TRACEPARENT).is_some() {
             return;
         }
-        // What is too much together is left out: the call is worth more.
-        if metadata.insert(TRACEPARENT, trace.parent.as_str()).is_ok()
-            && let Some(state) = &trace.state
-        {
-            let _ = metadata.insert(TRACESTATE, state.as_str());
-        }
+        trace.write(metadata);
     });
 }
 

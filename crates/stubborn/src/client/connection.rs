@@ -83,7 +83,10 @@ impl Connection {
 
     /// The channel, for stubs.
     pub fn channel(&self) -> Channel {
-        self.0.around.channel(Channel::new(NodeCaller(Arc::clone(&self.0))))
+        let caller = NodeCaller(Arc::clone(&self.0));
+        #[cfg(feature = "tracing")]
+        let caller = crate::trace::Traced(caller);
+        self.0.around.channel(Channel::new(caller))
     }
 
     /// The journal, if the channel keeps one ([`ChannelBuilder::journal`]).

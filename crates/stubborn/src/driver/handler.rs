@@ -15,13 +15,13 @@ use super::clock::NodeClock;
 use crate::deadline;
 use crate::reply::{self, Beside};
 use crate::server::Services;
-use crate::trace::{self, Trace};
+use crate::trace::Arrived;
 
 /// A handler that was started.
 pub(crate) struct Handler {
     handling: Option<Handling>,
     deadline: Option<Instant>,
-    trace: Option<Arc<Trace>>,
+    arrived: Arrived,
     /// What it sends beside its answer.
     beside: Option<Box<Beside>>,
     /// Whether what is early goes with the answer.
@@ -56,28 +56,28 @@ pub(crate) fn start(
 ) -> Result<Handler, Answer> {
     call.set_clock(handle.clone());
     let deadline = call.context().deadline.and_then(|at| clock.to_std(at));
-    let traced = Trace::of(&call.context().metadata);
+    let mut arrived = Arrived::new(services.name(method), call.context());
     let dispatched = deadline::enter(deadline, || {
-        trace::enter(traced.as_ref(), || {
-            catch_unwind(AssertUnwindSafe(|| services.start(method, kind, call, port)))
-        })
+        arrived
+            .enter(|| catch_unwind(AssertUnwindSafe(|| services.start(method, kind, call, port))))
     });
-    let handling = dispatched.map_err(panicked)??;
-    Ok(Handler { handling: Some(handling), deadline, trace: traced, beside: None, early: true })
+    let started = dispatched.map_err(panicked).and_then(|started| started);
+    let handling = started.inspect_err(|answer| arrived.answered(answer))?;
+    Ok(Handler { handling: Some(handling), deadline, arrived, beside: None, early: true })
 }
 
 impl Future for Handler {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Self { handling, deadline, trace, beside, early } = &mut *self;
+        let Self { handling, deadline, arrived, beside, early } = &mut *self;
         let Some(running) = handling else {
             unreachable!("a handler is not polled after its answer");
         };
         let polled = catch_unwind(AssertUnwindSafe(|| {
             deadline::enter(*deadline, || {
                 let poll = || running.as_mut().poll(cx);
-                trace::enter(trace.as_ref(), || reply::enter(beside, poll))
+                arrived.enter(|| reply::enter(beside, poll))
             })
         }));
         let mut answer = match polled {
@@ -88,8 +88,9 @@ impl Future for Handler {
         if let Some(beside) = beside {
             beside.add_to(&mut answer, *early);
         }
+        arrived.answered(&answer);
         // What a handler owns may panic when it is dropped, too; its answer stands.
-        let handling = self.handling.take();
+        let handling = handling.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
         Poll::Ready(answer)
     }

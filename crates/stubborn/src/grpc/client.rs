@@ -39,6 +39,8 @@ pub(crate) async fn connect(builder: ChannelBuilder) -> Result<Channel, ConnectE
     let config = config(choices).map_err(failed)?;
     let caller = GrpcCaller::connect(config).await;
     let caller = caller.map_err(|e| failed(ConnectErrorKind::Refused(e.to_string())))?;
+    #[cfg(feature = "tracing")]
+    let caller = crate::trace::Traced(caller);
     Ok(around.channel(Channel::new(caller)))
 }
 

@@ -90,6 +90,11 @@ impl Services {
         self.registry.method(id)
     }
 
+    /// The name of a method; empty if there is none.
+    pub(crate) fn name(&self, id: MethodId) -> &'static str {
+        self.registry.method(id).map_or("", Method::name)
+    }
+
     /// Starts the handler of a request, or what stands before it.
     ///
     /// # Errors
