@@ -37,6 +37,8 @@ pub mod replica;
 pub mod reply;
 pub mod security;
 pub mod server;
+#[cfg(feature = "tower")]
+pub mod tower;
 pub mod trace;
 
 pub use client::service_config;
@@ -49,7 +51,7 @@ pub use keeper::SessionKeeper;
 pub use metrics::MetricsFor;
 #[cfg(feature = "replica")]
 pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
-pub use security::{Authority, Fingerprint, Identity, KeyLog, SecurityError, Trust};
+pub use security::{Authority, Fingerprint, Identity, IdentityFiles, KeyLog, SecurityError, Trust};
 pub use server::{
     DrainReport, Incoming, Permissions, ServeError, Server, ServerBuilder, ServerHandle,
     WorkerStats,

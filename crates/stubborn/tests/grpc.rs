@@ -574,3 +574,15 @@ async fn who_is_not_let_in_over_grpc_is_told_that_nothing_ran_and_gets_no_kept_r
     assert_eq!(world.ran(), 1);
     assert_eq!(soon(call("bob")).await.unwrap().text, "2", "its id is not ada's");
 }
+
+#[tokio::test]
+async fn the_door_proves_a_renewed_certificate_too() {
+    let world = World::new(Grpc::new()).await;
+    assert!(world.client().await.plain(text("x")).await.is_ok());
+    let renewed = Identity::self_signed(["localhost"]).unwrap();
+    world.server.reload(&renewed).unwrap();
+    let old = soon(KindsClient::connect(&world.address("grpcs"))).await;
+    assert!(old.is_err(), "its key is another one");
+    let world = World { identity: renewed, ..world };
+    assert!(world.client().await.plain(text("x")).await.is_ok());
+}

@@ -1,7 +1,7 @@
 //! A client's configuration.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,7 +15,9 @@ use stubborn_core::transport::crypto::{
 use stubborn_core::transport::{ConnectionId, Side, TransportError};
 
 use crate::session::Session;
-use crate::{ALPN, ConfigError, Environment, Identity, KeyLog, Roots, key_digest, keys};
+use crate::{
+    ALPN, ConfigError, CurrentIdentity, Environment, Identity, KeyLog, Roots, key_digest, keys,
+};
 
 /// Servers whose sessions a client remembers, to resume them.
 const REMEMBERED_SERVERS: usize = 256;
@@ -36,7 +38,10 @@ pub enum ServerTrust {
 /// A client's TLS configuration.
 #[derive(Clone)]
 pub struct TlsClient {
-    config: Arc<ClientConfig>,
+    /// Clones share it, so that they are renewed together.
+    config: Arc<RwLock<Arc<ClientConfig>>>,
+    provider: Arc<CryptoProvider>,
+    resumes: bool,
     initial: Suite,
 }
 
@@ -55,6 +60,31 @@ impl TlsClient {
     pub fn builder(trust: ServerTrust) -> TlsClientBuilder {
         let environment = Environment::default();
         TlsClientBuilder { trust, identity: None, environment, early_data: false, key_log: None }
+    }
+}
+
+impl TlsClient {
+    /// Shows this identity from the next handshake on. What is remembered of sessions is forgotten: a
+    /// session that is resumed shows no certificate, so the server would take it for the old identity's.
+    ///
+    /// # Errors
+    /// When certificate and key do not belong together, or the key cannot be used; the one of before
+    /// stays.
+    pub fn replace_identity(&self, identity: Identity) -> Result<(), ConfigError> {
+        let identity = CurrentIdentity::new(identity, self.provider.clone())?;
+        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut renewed = ClientConfig::clone(&config);
+        renewed.client_auth_cert_resolver = Arc::new(identity);
+        renewed.resumption = resumption(self.resumes);
+        *config = Arc::new(renewed);
+        Ok(())
+    }
+}
+
+fn resumption(resumes: bool) -> Resumption {
+    match resumes {
+        true => Resumption::in_memory_sessions(REMEMBERED_SERVERS),
+        false => Resumption::disabled(),
     }
 }
 
@@ -110,13 +140,11 @@ impl TlsClientBuilder {
             config.key_log = log.to_rustls();
         }
         config.enable_early_data = self.early_data && resumption;
-        config.resumption = if resumption {
-            Resumption::in_memory_sessions(REMEMBERED_SERVERS)
-        } else {
-            Resumption::disabled()
-        };
+        config.resumption = self::resumption(resumption);
         let initial = self.environment.initial_suite()?;
-        Ok(TlsClient { config: Arc::new(config), initial })
+        let config = Arc::new(RwLock::new(Arc::new(config)));
+        let provider = self.environment.provider;
+        Ok(TlsClient { config, provider, resumes: resumption, initial })
     }
 }
 
@@ -147,9 +175,9 @@ impl ClientTls for TlsClient {
                 "{server_name:?} is neither a DNS name nor an IP address"
             ))
         })?;
-        let connection =
-            ClientConnection::new(self.config.clone(), keys::LABELS, name, parameters.to_vec())
-                .map_err(|e| TransportError::internal(e.to_string()))?;
+        let config = Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner));
+        let connection = ClientConnection::new(config, keys::LABELS, name, parameters.to_vec())
+            .map_err(|e| TransportError::internal(e.to_string()))?;
         Ok(Box::new(Session::new(connection.into())))
     }
 }

@@ -9,6 +9,7 @@
 
 mod authority;
 mod client;
+mod current;
 mod environment;
 mod error;
 mod identity;
@@ -26,6 +27,7 @@ mod tcp;
 
 pub use authority::{Authority, Usage};
 pub use client::{ServerTrust, TlsClient, TlsClientBuilder};
+pub use current::CurrentIdentity;
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use identity::{Identity, Roots, key_digest};

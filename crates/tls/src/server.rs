@@ -14,7 +14,7 @@ use stubborn_core::transport::{ConnectionId, Side, TransportError};
 use crate::resumption::RememberedSessions;
 use crate::secret::ServerSecret;
 use crate::session::Session;
-use crate::{ALPN, ConfigError, Environment, Identity, KeyLog, Roots, keys};
+use crate::{ALPN, ConfigError, CurrentIdentity, Environment, Identity, KeyLog, Roots, keys};
 
 /// Tickets that a client gets with each connection. It needs one to resume, and gets another when it
 /// has done so.
@@ -36,6 +36,7 @@ pub enum ClientCertificates {
 #[derive(Clone)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    identity: Arc<CurrentIdentity>,
     initial: Suite,
     secret: Arc<ServerSecret>,
 }
@@ -61,6 +62,13 @@ impl TlsServer {
             secret: None,
             key_log: None,
         }
+    }
+}
+
+impl TlsServer {
+    /// The identity, which may be replaced: clones and connections to come have the new one.
+    pub fn identity(&self) -> &Arc<CurrentIdentity> {
+        &self.identity
     }
 }
 
@@ -108,6 +116,7 @@ impl TlsServerBuilder {
             Some(secret) => ServerSecret::derive(secret),
             None => ServerSecret::derive(self.identity.key.secret_der()),
         };
+        let provider_of_key = provider.clone();
         let builder = ServerConfig::builder_with_details(provider.clone(), time)
             .with_protocol_versions(&[&rustls::version::TLS13])?;
         let builder = match self.clients {
@@ -129,7 +138,8 @@ impl TlsServerBuilder {
                     .map_err(|e| ConfigError::Unusable(e.to_string()))?,
             ),
         };
-        let mut config = builder.with_single_cert(self.identity.chain, self.identity.key)?;
+        let identity = Arc::new(CurrentIdentity::new(self.identity, provider_of_key)?);
+        let mut config = builder.with_cert_resolver(identity.clone());
         config.alpn_protocols = vec![ALPN.to_vec()];
         if let Some(log) = &self.key_log {
             config.key_log = log.to_rustls();
@@ -144,7 +154,7 @@ impl TlsServerBuilder {
             config.send_tls13_tickets = 0;
         }
         let initial = self.environment.initial_suite()?;
-        Ok(TlsServer { config: Arc::new(config), initial, secret: Arc::new(secret) })
+        Ok(TlsServer { config: Arc::new(config), identity, initial, secret: Arc::new(secret) })
     }
 }
 

@@ -8,9 +8,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::client::ByKey;
-use crate::{ClientCertificates, ConfigError, Identity, KeyLog, ServerTrust};
+use crate::{ClientCertificates, ConfigError, CurrentIdentity, Identity, KeyLog, ServerTrust};
 
-/// A server that proves to be `identity` and speaks one of these application protocols (ALPN).
+/// A server that proves to be `identity`, until that is replaced, and speaks one of these application
+/// protocols (ALPN).
 ///
 /// # Errors
 /// As for [`TlsServerBuilder::build`](crate::TlsServerBuilder::build).
@@ -19,7 +20,7 @@ pub fn tcp_server(
     clients: &ClientCertificates,
     protocols: &[&[u8]],
     key_log: Option<&KeyLog>,
-) -> Result<Arc<ServerConfig>, ConfigError> {
+) -> Result<(Arc<ServerConfig>, Arc<CurrentIdentity>), ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?;
@@ -30,7 +31,8 @@ pub fn tcp_server(
             if roots.0.is_empty() {
                 return Err(ConfigError::NoCertificate);
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.0.clone(), provider);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots.0.clone(), provider.clone());
             let verifier = match clients {
                 ClientCertificates::Optional(_) => verifier.allow_unauthenticated(),
                 _ => verifier,
@@ -38,13 +40,13 @@ pub fn tcp_server(
             builder.with_client_cert_verifier(verifier.build().map_err(unusable)?)
         }
     };
-    let Identity { chain, key } = identity.clone();
-    let mut config = builder.with_single_cert(chain, key)?;
+    let identity = Arc::new(CurrentIdentity::new(identity.clone(), provider)?);
+    let mut config = builder.with_cert_resolver(identity.clone());
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     if let Some(log) = key_log {
         config.key_log = log.to_rustls();
     }
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), identity))
 }
 
 /// A client that believes the servers that `trust` says and speaks one of these application

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use stubborn::{Identity, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle, Trust, kv};
+use stubborn::{IdentityFiles, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle, Trust, kv};
 
 use crate::child;
 use crate::cluster::{Admission, EXAMPLE, Folder, NodeConfig};
@@ -77,7 +77,7 @@ pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
         .group(config.group)
         .node(config.node)
         .listen(&config.listen)
-        .identity(Identity::from_pem_files(&config.certificate, &config.key)?)
+        .identity_files(IdentityFiles::new(&config.certificate, &config.key))
         .authority(Trust::pem_file(&config.authority)?)
         .lease_reads(config.lease)
         .key_log(crate::key_log::from_env()?);

@@ -20,7 +20,7 @@ use super::service_config::{
 use crate::driver::ChannelStatus;
 use crate::journal::Opened;
 use crate::naming::{Address, Resolver, at_least_one, follow, look_up_members};
-use crate::security::{Identity, KeyLog, Trust};
+use crate::security::{Identity, IdentityFiles, KeyLog, Trust};
 
 /// The pause before names are looked up again after every address has failed.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
@@ -45,6 +45,7 @@ pub struct ChannelBuilder {
     server_name: Option<String>,
     trust: Option<Trust>,
     identity: Option<Identity>,
+    files: Option<IdentityFiles>,
     key_log: Option<KeyLog>,
     endpoint: Option<ClientEndpoint>,
     journal: Option<PathBuf>,
@@ -76,6 +77,7 @@ impl ChannelBuilder {
             server_name: None,
             trust: None,
             identity: None,
+            files: None,
             key_log: None,
             endpoint: None,
             journal: None,
@@ -117,6 +119,13 @@ impl ChannelBuilder {
     /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
     pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
         self.key_log = log.into();
+        self
+    }
+
+    /// The same from files that are renewed while the channel is open: the new certificate and key are
+    /// shown from the next handshake on ([`Connection::reload`]). Over gRPC they are read once.
+    pub fn identity_files(mut self, files: IdentityFiles) -> Self {
+        self.files = Some(files);
         self
     }
 
@@ -289,7 +298,13 @@ impl ChannelBuilder {
     pub async fn connect(self) -> Result<Channel, ConnectError> {
         #[cfg(feature = "grpc")]
         if crate::grpc::is_grpc(&self.address) {
-            return crate::grpc::connect(self).await;
+            let address = self.address.clone();
+            let failed = |error| ConnectError::new(address, ConnectErrorKind::Security(error));
+            let mut this = self;
+            if let Some(files) = &this.files {
+                this.identity = Some(files.read().map_err(failed)?);
+            }
+            return crate::grpc::connect(this).await;
         }
         Ok(self.open().await?.channel())
     }
@@ -343,8 +358,12 @@ impl ChannelBuilder {
         if self.around.bearer.is_some() && !trust.is_verifying() {
             return Err(failed(ConnectErrorKind::UnverifiedBearer));
         }
+        let identity = match &self.files {
+            Some(files) => Some(files.read().map_err(|e| failed(ConnectErrorKind::Security(e)))?),
+            None => self.identity,
+        };
         let tls = trust
-            .client(self.identity.as_ref(), self.key_log.as_ref())
+            .client(identity.as_ref(), self.key_log.as_ref())
             .map_err(|e| failed(ConnectErrorKind::Security(e)))?;
         let changes = self.resolver.is_some() || address.may_change();
         let mut resolver = match self.resolver {
@@ -380,13 +399,14 @@ impl ChannelBuilder {
                 .map_err(|error| failed(ConnectErrorKind::Socket(error)))?,
         };
         let name = self.server_name.unwrap_or_else(|| address.server_name());
-        let mut config = ChannelConfig { targets, ..ChannelConfig::new(name, tls) };
+        let mut config = ChannelConfig { targets, ..ChannelConfig::new(name, tls.clone()) };
         self.settings.apply(&mut config);
         let shared = std::sync::Arc::downgrade(endpoint.shared());
         let mut open = Connection::open(endpoint, config, journal)
             .map_err(|error| failed(ConnectErrorKind::Socket(error)))?
             .ok_or_else(|| failed(ConnectErrorKind::Closed))?;
         open.around = self.around;
+        open.identified(tls, self.files);
         if changes {
             let task = tokio::spawn(follow(resolver, shared, open.keys(), open.status()));
             open.set_resolver(task.abort_handle());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use stubborn_core::node::{ChannelConfig, ChannelKey, SessionTicket};
 use stubborn_core::service::{CallError, CallState, Channel, IncomingReply};
 use stubborn_core::session::{CallId, SessionId};
+use stubborn_tls::TlsClient;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -20,7 +21,7 @@ use super::service_config::{ChannelCounters, EndpointStats};
 use crate::driver::{ChannelState, ChannelStatus, Shared};
 use crate::journal::{Handle, Job, Journal, Opened};
 use crate::metrics::SnapshotReply;
-use crate::security::Fingerprint;
+use crate::security::{Fingerprint, Identity, IdentityFiles, SecurityError};
 
 pub use stubborn_core::transport::connection::{EcnState, Stats as ConnectionStats};
 
@@ -41,6 +42,10 @@ pub(crate) struct Open {
     /// Channels for the calls of earlier sessions of the journal.
     earlier: Vec<(SessionId, Arc<Open>)>,
     pub(crate) around: Around,
+    /// Who this client is, as long as it is that of the channel.
+    tls: Option<Arc<TlsClient>>,
+    /// Looks for renewed certificates.
+    watching: Option<AbortHandle>,
 }
 
 impl Connection {
@@ -152,6 +157,18 @@ impl Connection {
             .flatten()
     }
 
+    /// Shows this certificate from the next handshake on. The connection that is there stays as it is.
+    ///
+    /// A session belongs to the SPIFFE id of the certificate that opened it, or without one to its key: a
+    /// certificate that is renewed for the same id, or with the same key, keeps it. With another one the
+    /// next connection is refused the session, and what is not settled of it is lost.
+    ///
+    /// # Errors
+    /// If certificate and key do not belong together, or cannot be used: the one of before stays.
+    pub fn reload(&self, identity: &Identity) -> Result<(), SecurityError> {
+        self.0.tls.as_ref().map_or(Ok(()), |tls| renew(tls, identity))
+    }
+
     /// Asks what became of a call of the session that the ticket belongs to. From elsewhere than
     /// the call's own session the answer only reads: it fences nothing.
     ///
@@ -183,7 +200,18 @@ impl Open {
         let endpoint = endpoint.clone();
         let (resolver, journal, earlier) = (None, None, Vec::new());
         let around = Around::default();
-        Some(Self { endpoint, key, deadline, status, resolver, journal, earlier, around })
+        Some(Self {
+            endpoint,
+            key,
+            deadline,
+            status,
+            resolver,
+            journal,
+            earlier,
+            around,
+            tls: None,
+            watching: None,
+        })
     }
 
     /// The channel that has a session of the journal: this one, unless it is an earlier session.
@@ -196,6 +224,17 @@ impl Open {
     pub(super) fn keys(&self) -> Vec<ChannelKey> {
         let earlier = self.earlier.iter().map(|(_, open)| open.key);
         earlier.chain([self.key]).collect()
+    }
+
+    /// By what its handshakes are made, which files may renew.
+    pub(super) fn identified(&mut self, tls: Arc<TlsClient>, files: Option<IdentityFiles>) {
+        let renewed = Arc::clone(&tls);
+        let watch = |files: IdentityFiles| {
+            let replace = move |identity: &Identity| renew(&renewed, identity);
+            tokio::spawn(files.watch(replace)).abort_handle()
+        };
+        self.watching = files.map(watch);
+        self.tls = Some(tls);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -214,8 +253,8 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if let Some(resolver) = &self.resolver {
-            resolver.abort();
+        for task in self.resolver.iter().chain(&self.watching) {
+            task.abort();
         }
         let key = self.key;
         self.endpoint.shared().change(|state, now| {
@@ -223,6 +262,10 @@ impl Drop for Open {
             state.node.close_channel(now, key);
         });
     }
+}
+
+fn renew(tls: &TlsClient, identity: &Identity) -> Result<(), SecurityError> {
+    Ok(tls.replace_identity(identity.tls.clone())?)
 }
 
 impl fmt::Debug for Connection {

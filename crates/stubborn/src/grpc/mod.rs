@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use stubborn_grpc::door::{ALPN, Door, DoorConfig, Security};
-use stubborn_tls::tcp_server;
+use stubborn_tls::{CurrentIdentity, tcp_server};
 use tokio::net::TcpListener;
 
 pub use crate::health::Health;
@@ -115,6 +115,8 @@ impl fmt::Debug for Grpc {
 
 /// A door of a running server.
 pub(crate) struct OpenDoor {
+    /// None without TLS.
+    identity: Option<Arc<CurrentIdentity>>,
     door: Door,
 }
 
@@ -122,6 +124,10 @@ impl OpenDoor {
     /// No new calls: those that are there end.
     pub(crate) async fn drain(&self) {
         self.door.drain().await;
+    }
+
+    pub(crate) fn identity(&self) -> Option<&Arc<CurrentIdentity>> {
+        self.identity.as_ref()
     }
 
     pub(crate) fn executing(&self) -> usize {
@@ -135,7 +141,7 @@ impl OpenDoor {
 
 /// Starts a server with its door.
 pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHandle, ServeError> {
-    let security = security(&server, grpc.plain)?;
+    let (security, identity) = security(&server, grpc.plain)?;
     let limits = server.limits_now().clone();
     let mut registry = server.registry()?;
     if server.has_reflection() {
@@ -168,19 +174,26 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
     let handlers = Arc::new(DoorHandlers::new(services, source));
     let config = DoorConfig { security, limits, keys: grpc.keys };
     let door = Door::open(listener, handlers, config).map_err(|e| ServeError::Bind(name, e))?;
-    handle.set_door(OpenDoor { door });
+    handle.set_door(OpenDoor { identity, door });
     Ok(handle)
 }
 
-fn security(server: &ServerBuilder, plain: Plain) -> Result<Security, ServeError> {
+fn security(
+    server: &ServerBuilder,
+    plain: Plain,
+) -> Result<(Security, Option<Arc<CurrentIdentity>>), ServeError> {
     let (identity, clients) = server.security()?;
     let tls = || {
         let config = tcp_server(&identity.tls, &clients, &[ALPN], server.keys_logged());
         config.map_err(|error| ServeError::from(SecurityError::from(error)))
     };
-    Ok(match plain {
-        Plain::Never => Security::Tls(tls()?),
-        Plain::Also => Security::Either(tls()?),
-        Plain::Only => Security::Plain,
-    })
+    if plain == Plain::Only {
+        return Ok((Security::Plain, None));
+    }
+    let (config, identity) = tls()?;
+    let security = match plain {
+        Plain::Also => Security::Either(config),
+        _ => Security::Tls(config),
+    };
+    Ok((security, Some(identity)))
 }

@@ -11,7 +11,7 @@ use stubborn_core::service::{Machine, Machines, Registry, ServiceDescriptor};
 use stubborn_group::replica::Seat;
 use stubborn_group::replication::{Durable, Members, NodeId};
 use stubborn_store::{Error, Folder, Options, Store};
-use stubborn_tls::{ClientCertificates, TlsServer};
+use stubborn_tls::{ClientCertificates, TlsClient, TlsServer};
 
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
@@ -19,7 +19,7 @@ use super::{driver, handle, join};
 use crate::health::{Health, ReplicaHealth};
 use crate::metrics::{MetricsFor, MetricsServer};
 use crate::naming::Address;
-use crate::security::{Fingerprint, Identity, KeyLog, Trust};
+use crate::security::{Fingerprint, Identity, IdentityFiles, KeyLog, Trust};
 use crate::server::ServeError;
 
 /// How long the name of a member is looked up again until it is found.
@@ -61,6 +61,7 @@ impl Replica {
             node: None,
             listen: None,
             identity: None,
+            files: None,
             authority: None,
             anybody: false,
             key_log: None,
@@ -86,6 +87,7 @@ pub struct ReplicaBuilder {
     node: Option<u64>,
     listen: Option<String>,
     identity: Option<Identity>,
+    files: Option<IdentityFiles>,
     authority: Option<Trust>,
     anybody: bool,
     key_log: Option<KeyLog>,
@@ -118,9 +120,9 @@ pub(super) struct Plan {
     pub(super) node: NodeId,
     pub(super) listen: SocketAddr,
     pub(super) identity: Identity,
-    pub(super) authority: Trust,
+    /// By which it calls the others.
+    pub(super) client: Arc<TlsClient>,
     pub(super) tls: TlsServer,
-    pub(super) key_log: Option<KeyLog>,
     pub(super) lease: bool,
     pub(super) peers: Vec<Peer>,
     /// With whom a new group begins.
@@ -156,6 +158,14 @@ impl ReplicaBuilder {
     /// The node's certificate and key. Required.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// The same from files that are renewed while the node runs: the new certificate is used from the
+    /// next handshake on, and connections stay. The others know the node by its key, so that a
+    /// certificate with another key is not used.
+    pub fn identity_files(mut self, files: IdentityFiles) -> Self {
+        self.files = Some(files);
         self
     }
 
@@ -270,6 +280,9 @@ impl ReplicaBuilder {
         if let Some(refused) = self.refused.take() {
             return Err(refused);
         }
+        if let Some(files) = &self.files {
+            self.identity = Some(files.read().map_err(ServeError::from)?);
+        }
         let (group, node) = self.who()?;
         if self.machines.descriptors().next().is_none() {
             return Err(missing("a state machine: .machine(BankReplica::new(ledger))"));
@@ -298,14 +311,16 @@ impl ReplicaBuilder {
             None => None,
         };
         let registry = self.registry(&control)?;
+        let identity = self.identity.ok_or(ServeError::NoIdentity)?;
+        let authority = self.authority.ok_or(ServeError::ClientTrust)?;
+        let client = authority.client(Some(&identity), self.key_log.as_ref());
         let plan = Plan {
             group,
             node,
             listen,
-            identity: self.identity.ok_or(ServeError::NoIdentity)?,
-            authority: self.authority.ok_or(ServeError::ClientTrust)?,
+            client: client.map_err(ServeError::from)?,
+            identity,
             tls,
-            key_log: self.key_log,
             lease: self.lease,
             peers,
             roster,
@@ -315,8 +330,9 @@ impl ReplicaBuilder {
             registry,
             control,
         };
+        let handle = driver::start(plan).await?;
         #[cfg_attr(not(feature = "prometheus"), allow(unused_mut))]
-        let mut handle = driver::start(plan).await?;
+        let mut handle = handle.watching(self.files);
         #[cfg(feature = "prometheus")]
         handle.set_exporter(exporter);
         Ok(handle)

@@ -24,14 +24,13 @@ use super::builder::{self, Plan};
 use super::deferral::Deferral;
 use super::disk::{Disk, Progress};
 use super::error::ReplicaError;
-use super::handle::{Control, ReplicaHandle};
+use super::handle::{Control, Renewal, ReplicaHandle};
 use crate::datagram::{ReceiveBuffers, Socket, bind_group};
 use crate::driver::{
     GLANCE, LONGEST_FOR_COMMITS, NodeClock, Outgoing, Patience, Timer, yield_to_others,
 };
 use crate::group::{BackupReply, BackupRequest, Role as ToldRole, StatusReply};
 use crate::metrics::{self, Ending, Gathering, MOST_LINKS, Meters, SnapshotReply};
-use crate::security::Trust;
 use crate::server::ServeError;
 
 /// Receives per system call.
@@ -54,6 +53,7 @@ pub(super) fn member_name(node: u64) -> String {
 /// Starts a replica's thread, and waits until it listens.
 pub(super) async fn start(plan: Plan) -> Result<ReplicaHandle, ReplicaError> {
     let control = Arc::clone(&plan.control);
+    let renewal = Renewal::of(&plan)?;
     let (report, ready) = oneshot::channel();
     let (end, ended) = watch::channel(false);
     let told = Arc::clone(&control);
@@ -66,7 +66,7 @@ pub(super) async fn start(plan: Plan) -> Result<ReplicaHandle, ReplicaError> {
         })
         .map_err(ServeError::Worker)?;
     let local = ready.await.map_err(|_| ReplicaError::Stopped("its thread panicked".into()))??;
-    Ok(ReplicaHandle::new(control, local, ended))
+    Ok(ReplicaHandle::new(control, local, ended, renewal))
 }
 
 struct End(watch::Sender<bool>, Arc<Control>);
@@ -147,7 +147,7 @@ struct Describes {
 impl Driver {
     /// Must be called in the runtime that is to drive the socket.
     fn new(plan: Plan) -> Result<Self, ReplicaError> {
-        let Plan { group, node: id, listen, identity, tls, peers, machines, .. } = plan;
+        let Plan { group, node: id, listen, tls, peers, machines, .. } = plan;
         let taken = |error| ServeError::Bind(listen.to_string(), error);
         let mut bound = bind_group(listen, 1, false).map_err(taken)?;
         let socket = bound.sockets.pop().expect("a group has a socket");
@@ -177,7 +177,7 @@ impl Driver {
             name_of: |node| member_name(node.get()),
             node: NodeConfig { endpoint },
             server: Arc::new(tls),
-            client: Trust::client(&plan.authority, Some(&identity), plan.key_log.as_ref())?,
+            client: plan.client,
             settings: Settings { lease: plan.lease, ..Settings::default() },
         };
         let mut seed = [0; 32];

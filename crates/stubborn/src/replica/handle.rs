@@ -7,15 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use stubborn_core::time::Instant;
+use stubborn_tls::{ConfigError, CurrentIdentity, TlsClient};
 use tokio::sync::{oneshot, watch};
+use tokio::task::AbortHandle;
 
 use super::backup::{Backup, given_up};
+use super::builder::Plan;
 use super::error::ReplicaError;
 use crate::generated::stubborn::group::v1::{
     BackupReply, BackupRequest, ChangeMembersRequest, Group, MembersReply, MembersRequest,
     StatusReply, StatusRequest,
 };
 use crate::metrics::{Metrics, MetricsFor, SnapshotReply, SnapshotRequest, links_of};
+use crate::security::{Fingerprint, Identity, IdentityFiles, SecurityError};
+use crate::server::ServeError;
 use crate::{Call, Status};
 
 /// A replica that runs, on a thread of its own. Dropping it stops the replica: what it has promised
@@ -25,6 +30,9 @@ pub struct ReplicaHandle {
     local: SocketAddr,
     /// Set when the thread has ended: nothing of the replica is left then.
     ended: watch::Receiver<bool>,
+    renewal: Renewal,
+    /// Looks for renewed certificates.
+    watching: Option<AbortHandle>,
     /// Where Prometheus is answered.
     #[cfg(feature = "prometheus")]
     exporter: Option<crate::metrics::Exporter>,
@@ -52,16 +60,66 @@ struct State {
     now: Instant,
 }
 
+/// By what the identity of a replica is renewed, as a server and as a client of the others.
+#[derive(Clone)]
+pub(super) struct Renewal {
+    server: Arc<CurrentIdentity>,
+    client: Arc<TlsClient>,
+    /// By which the others know it.
+    key: Fingerprint,
+}
+
+impl Renewal {
+    pub(super) fn of(plan: &Plan) -> Result<Self, ReplicaError> {
+        let key = plan.identity.fingerprint().map_err(ServeError::from)?;
+        let (server, client) = (plan.tls.identity().clone(), plan.client.clone());
+        Ok(Self { server, client, key })
+    }
+
+    fn replace(&self, identity: &Identity) -> Result<(), SecurityError> {
+        if identity.fingerprint()? != self.key {
+            let why = "the other members know this node by the key of its first certificate: \
+                       renew the certificate for the same key";
+            return Err(ConfigError::Unusable(why.into()).into());
+        }
+        self.server.replace(identity.tls.clone())?;
+        Ok(self.client.replace_identity(identity.tls.clone())?)
+    }
+}
+
 impl ReplicaHandle {
+    /// Proves to be this from the next handshake on; connections stay. It is a renewed certificate for
+    /// the key of before, by which the other members know the node.
+    ///
+    /// # Errors
+    /// If it is one for another key, or cannot be used: the one of before stays.
+    pub fn reload(&self, identity: &Identity) -> Result<(), SecurityError> {
+        self.renewal.replace(identity)
+    }
+
+    /// The same replica, whose certificate is looked for in these files.
+    pub(super) fn watching(mut self, files: Option<IdentityFiles>) -> Self {
+        let renewal = self.renewal.clone();
+        let watch = |files: IdentityFiles| {
+            let replace = move |identity: &Identity| renewal.replace(identity);
+            tokio::spawn(files.watch(replace)).abort_handle()
+        };
+        self.watching = files.map(watch);
+        self
+    }
+
     pub(super) fn new(
         control: Arc<Control>,
         local: SocketAddr,
         ended: watch::Receiver<bool>,
+        renewal: Renewal,
     ) -> Self {
         Self {
             control,
             local,
             ended,
+            renewal,
+            watching: None,
             #[cfg(feature = "prometheus")]
             exporter: None,
         }
@@ -146,6 +204,9 @@ impl ReplicaHandle {
 
 impl Drop for ReplicaHandle {
     fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
         self.control.stop();
     }
 }

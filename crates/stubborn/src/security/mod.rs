@@ -1,6 +1,7 @@
 //! Who one is and whom one trusts. There are no unencrypted connections.
 
 mod authority;
+mod files;
 mod identity;
 mod trust;
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use stubborn_tls::ConfigError;
 
 pub use authority::Authority;
+pub use files::IdentityFiles;
 pub use identity::Identity;
 pub use stubborn_tls::{KEY_LOG_VARIABLE, KeyLog};
 pub use trust::{Fingerprint, ParseFingerprintError, Trust};

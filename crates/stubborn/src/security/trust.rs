@@ -5,7 +5,6 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, Once};
 
-use stubborn_core::transport::crypto::ClientTls;
 use stubborn_tls::rustls::RootCertStore;
 use stubborn_tls::{KeyLog, Roots, ServerTrust, TlsClient};
 
@@ -78,7 +77,7 @@ impl Trust {
         &self,
         identity: Option<&Identity>,
         key_log: Option<&KeyLog>,
-    ) -> Result<Arc<dyn ClientTls>, SecurityError> {
+    ) -> Result<Arc<TlsClient>, SecurityError> {
         let mut builder = TlsClient::builder(self.servers()?).key_log(key_log.cloned());
         if let Some(identity) = identity {
             builder = builder.identity(identity.tls.clone());

@@ -27,7 +27,7 @@ use crate::keeper::SessionKeeper;
 #[cfg(feature = "prometheus")]
 use crate::metrics::{Bound, USUAL_LINKS, prometheus_text};
 use crate::metrics::{MetricsFor, Source};
-use crate::security::{Identity, KeyLog, Trust};
+use crate::security::{Identity, IdentityFiles, KeyLog, Trust};
 
 /// How long a drain waits by default.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -56,6 +56,7 @@ impl Server {
         ServerBuilder {
             address: address.to_string(),
             identity: None,
+            files: None,
             clients: None,
             key_log: None,
             anonymous: false,
@@ -85,6 +86,7 @@ impl Server {
 pub struct ServerBuilder {
     address: String,
     identity: Option<Identity>,
+    files: Option<IdentityFiles>,
     clients: Option<Trust>,
     key_log: Option<KeyLog>,
     /// Whether clients without a certificate are let in beside those.
@@ -113,6 +115,14 @@ impl ServerBuilder {
     /// connections.
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// The same from files that are renewed while the server runs: the new certificate and key are used
+    /// from the next handshake on, over datagrams and gRPC, and connections stay. What cannot be used
+    /// leaves the identity of before, and is told.
+    pub fn identity_files(mut self, files: IdentityFiles) -> Self {
+        self.files = Some(files);
         self
     }
 
@@ -201,6 +211,21 @@ impl ServerBuilder {
         R: Future<Output = Answer> + Send + 'static,
     {
         self.middleware.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// The same as a layer of `tower`, around the handlers of all services: see [`tower`](crate::tower).
+    /// Layers that see one another's readiness, as one that sheds load does, are given as one stack.
+    #[cfg(feature = "tower")]
+    pub fn layer<L>(mut self, layer: L) -> Self
+    where
+        L: tower_layer::Layer<crate::tower::Handlers>,
+        L::Service: tower_service::Service<Incoming, Response = Answer> + Clone + Send + 'static,
+        <L::Service as tower_service::Service<Incoming>>::Future: Send,
+        <L::Service as tower_service::Service<Incoming>>::Error:
+            Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.middleware.interceptors.push(Arc::new(crate::tower::Layered::new(&layer)));
         self
     }
 
@@ -332,8 +357,10 @@ impl ServerBuilder {
         self.start_services().await
     }
 
-    #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
     async fn start_services(mut self) -> Result<ServerHandle, ServeError> {
+        if let Some(files) = &self.files {
+            self.identity = Some(files.read()?);
+        }
         #[cfg(feature = "grpc")]
         if let Some(door) = self.grpc.take() {
             return crate::grpc::start(self, door).await;
@@ -352,6 +379,7 @@ impl ServerBuilder {
         before: Arc<Before>,
     ) -> Result<ServerHandle, ServeError> {
         let tls = Arc::new(self.tls()?);
+        let (current, files) = (tls.identity().clone(), self.files.clone());
         let mut incarnation = [0; 8];
         getrandom::fill(&mut incarnation)
             .map_err(|error| ServeError::Entropy(io::Error::other(error)))?;
@@ -377,7 +405,8 @@ impl ServerBuilder {
             let (shared, task) =
                 driver::start(socket, self.limits, Some(serving)).map_err(ServeError::Entropy)?;
             shared.set_busy_poll(self.busy_poll);
-            return Ok(ServerHandle::one(shared, task, source, self.drain).with_health(health));
+            let handle = ServerHandle::one(shared, task, source, self.drain);
+            return Ok(handle.with_health(health).identified(&current, files));
         }
         let limits = share(&self.limits, sockets.len());
         let (group, workers) =
@@ -385,7 +414,8 @@ impl ServerBuilder {
         for worker in &workers {
             worker.shared.set_busy_poll(self.busy_poll);
         }
-        Ok(ServerHandle::several(group, workers, steered, source, self.drain).with_health(health))
+        let handle = ServerHandle::several(group, workers, steered, source, self.drain);
+        Ok(handle.with_health(health).identified(&current, files))
     }
 
     /// Runs the server until `shutdown` is ready, then drains it: it refuses new sessions, lets

@@ -3,18 +3,20 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use stubborn_core::node::Load;
+use stubborn_tls::CurrentIdentity;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::error::ServeError;
 use crate::driver::{Group, Shared, Stage, Worker};
 use crate::health::Health;
 use crate::metrics::{SnapshotReply, Source};
+use crate::security::{Identity, IdentityFiles, SecurityError};
 
 /// A server that runs. Dropping it stops the server at once: clients are told, handlers that have
 /// not ended are dropped. [`drain`](Self::drain) is the orderly way.
@@ -27,6 +29,10 @@ pub struct ServerHandle {
     /// How its services are.
     health: Health,
     drain_timeout: Duration,
+    /// Who the server is now, wherever it listens.
+    identities: Arc<Identities>,
+    /// Looks for renewed certificates.
+    watching: Option<AbortHandle>,
     /// Where gRPC is answered.
     #[cfg(feature = "grpc")]
     door: Option<crate::grpc::OpenDoor>,
@@ -87,6 +93,8 @@ impl ServerHandle {
             source,
             health: Health::new(),
             drain_timeout,
+            identities: Arc::default(),
+            watching: None,
             #[cfg(feature = "grpc")]
             door: None,
             #[cfg(feature = "prometheus")]
@@ -115,6 +123,8 @@ impl ServerHandle {
             source,
             health: Health::new(),
             drain_timeout,
+            identities: Arc::default(),
+            watching: None,
             #[cfg(feature = "grpc")]
             door: None,
             #[cfg(feature = "prometheus")]
@@ -124,6 +134,9 @@ impl ServerHandle {
 
     #[cfg(feature = "grpc")]
     pub(crate) fn set_door(&mut self, door: crate::grpc::OpenDoor) {
+        if let Some(current) = door.identity() {
+            self.identities.add(current);
+        }
         self.door = Some(door);
     }
 
@@ -147,6 +160,30 @@ impl ServerHandle {
     /// [`ServerBuilder::health`](crate::ServerBuilder::health).
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// The same server, known by this, which files may renew.
+    pub(super) fn identified(
+        mut self,
+        current: &Arc<CurrentIdentity>,
+        files: Option<IdentityFiles>,
+    ) -> Self {
+        self.identities.add(current);
+        let identities = Arc::clone(&self.identities);
+        let watch = |files: IdentityFiles| {
+            tokio::spawn(files.watch(move |identity| identities.replace(identity))).abort_handle()
+        };
+        self.watching = files.map(watch);
+        self
+    }
+
+    /// Proves to be this from the next handshake on, over datagrams and gRPC. Connections that are there
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// If certificate and key do not belong together, or cannot be used: the identity of before stays.
+    pub fn reload(&self, identity: &Identity) -> Result<(), SecurityError> {
+        self.identities.replace(identity)
     }
 
     /// The address that the server listens on, with the port that the system chose.
@@ -290,8 +327,30 @@ impl ServerHandle {
     }
 }
 
+/// Who a server is now: over datagrams, and at its door.
+#[derive(Default)]
+struct Identities(Mutex<Vec<Arc<CurrentIdentity>>>);
+
+impl Identities {
+    fn add(&self, current: &Arc<CurrentIdentity>) {
+        self.all().push(Arc::clone(current));
+    }
+
+    /// What one of them refuses all do, so that none is left behind.
+    fn replace(&self, identity: &Identity) -> Result<(), SecurityError> {
+        self.all().iter().try_for_each(|current| Ok(current.replace(identity.tls.clone())?))
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Arc<CurrentIdentity>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Drop for ServerHandle {
     fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
         self.advance(Stage::Leaving);
     }
 }
@@ -305,7 +364,7 @@ impl fmt::Debug for ServerHandle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Identity, Server};
+    use crate::Server;
 
     async fn start(workers: usize) -> ServerHandle {
         let identity = Identity::self_signed(["localhost"]).unwrap();

@@ -22,6 +22,9 @@ pub struct Incoming {
     services: Arc<Services>,
     /// Interceptors that have it behind them.
     passed: usize,
+    /// Told when it goes on to the handler.
+    #[cfg(feature = "tower")]
+    begun: Option<Arc<std::sync::atomic::AtomicBool>>,
 }
 
 /// An interceptor as a server keeps it.
@@ -48,7 +51,23 @@ impl Incoming {
         port: Option<Arc<dyn Port>>,
     ) -> Self {
         let (request, context) = call.into_parts();
-        Self { method, kind, request, context, port, services: Arc::clone(services), passed: 0 }
+        Self {
+            method,
+            kind,
+            request,
+            context,
+            port,
+            services: Arc::clone(services),
+            passed: 0,
+            #[cfg(feature = "tower")]
+            begun: None,
+        }
+    }
+
+    /// Sets this when it is handed on.
+    #[cfg(feature = "tower")]
+    pub(crate) fn tell_when_begun(&mut self, begun: &Arc<std::sync::atomic::AtomicBool>) {
+        self.begun = Some(Arc::clone(begun));
     }
 
     /// The method that is called.
@@ -74,6 +93,10 @@ impl Incoming {
     /// Hands the call on: to the next interceptor, at last to the handler. An interceptor that does not
     /// answers itself; [`Answer::NotExecuted`] says that the handler never ran, and is true then.
     pub fn run(mut self) -> Handling {
+        #[cfg(feature = "tower")]
+        if let Some(begun) = self.begun.take() {
+            begun.store(true, std::sync::atomic::Ordering::Release);
+        }
         let services = Arc::clone(&self.services);
         match services.interceptor(self.passed) {
             Some(interceptor) => {

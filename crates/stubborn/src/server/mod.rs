@@ -19,5 +19,7 @@ pub use error::ServeError;
 pub(crate) use gate::AUTHORIZATION;
 pub use handle::{DrainReport, ServerHandle, WorkerStats};
 pub use intercept::Incoming;
+#[cfg(feature = "tower")]
+pub(crate) use intercept::Interceptor;
 pub use permissions::Permissions;
 pub(crate) use services::Services;
