@@ -96,7 +96,8 @@ async fn a_server_tells_its_services_unless_that_is_turned_off() {
     let client = ReflectionClient::new(site.channel(&server).await);
     let list = soon(client.list_services(ListServicesRequest {}).into_future()).await.unwrap();
     let own = "stubborn.metrics.v1.Metrics";
-    assert_eq!(list.services, ["lab.v1.Lab", own, "stubborn.v1.Reflection"]);
+    let health = "grpc.health.v1.Health";
+    assert_eq!(list.services, [health, "lab.v1.Lab", own, "stubborn.v1.Reflection"]);
     let unknown = FileDescriptorsRequest { service: "no.Such".into() };
     let error = soon(client.file_descriptors(unknown).into_future()).await.unwrap_err();
     assert_eq!(error.status().unwrap().code(), stubborn::Code::NotFound);
