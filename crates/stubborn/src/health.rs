@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 pub use crate::generated::grpc::health::v1::health_check_response::ServingStatus;
 pub use crate::generated::grpc::health::v1::{
-    HEALTH_DESCRIPTOR, HealthCheckRequest, HealthCheckResponse, HealthClient, HealthListRequest,
-    HealthListResponse,
+    HEALTH_DESCRIPTOR, HealthCalls, HealthCheckRequest, HealthCheckResponse, HealthClient,
+    HealthListRequest, HealthListResponse,
 };
 use crate::generated::grpc::health::v1::{Health as Questions, HealthServer};
 

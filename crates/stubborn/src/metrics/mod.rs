@@ -2,7 +2,7 @@
 //!
 //! Every server, channel and replica counts, always: two numbers and a class of a histogram for each
 //! call, with clock readings that are made anyway. [`ServerHandle::metrics`], [`Connection::metrics`] and
-//! [`ReplicaHandle::metrics`] tell it; so does the service `stubborn.metrics.v1.Metrics` of every server
+//! `ReplicaHandle::metrics` tell it; so does the service `stubborn.metrics.v1.Metrics` of every server
 //! to those that [`MetricsFor`] lets ask, which is where `stubborn top` has it from.
 //!
 //! Methods are bounded by the server's services, at a client by 1,024; links are told one by one up to a
@@ -11,8 +11,6 @@
 //!
 //! [`ServerHandle::metrics`]: crate::ServerHandle::metrics
 //! [`Connection::metrics`]: crate::Connection::metrics
-#![cfg_attr(feature = "replica", doc = "[`ReplicaHandle::metrics`]: crate::ReplicaHandle::metrics")]
-#![cfg_attr(not(feature = "replica"), doc = "[`ReplicaHandle::metrics`]: crate::replica")]
 
 mod histogram;
 #[cfg(feature = "prometheus")]
