@@ -192,3 +192,18 @@ fn top_says_why_no_server_tells_anything() {
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["error"]["kind"], "connect", "{told}");
 }
+
+#[test]
+fn a_server_that_is_asked_for_too_much_still_does_something_in_time_and_says_what_it_refused() {
+    let out = Command::new(env!("CARGO_BIN_EXE_stubborn"))
+        .args(["bench", "overload", "--json", "--seconds", "0.4", "--warmup", "0.4"])
+        .args(["--places", "4", "--takes", "5000", "--deadline", "200", "--connections", "2"])
+        .output()
+        .unwrap();
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(out.status.code(), Some(0), "{report}");
+    assert!(report["goodput_per_s"].as_f64().unwrap() > 0.0, "{report}");
+    let not_run = ["refused", "never_sent"].map(|key| report[key].as_u64().unwrap());
+    assert!(not_run.iter().sum::<u64>() > 0, "{report}");
+    assert!(report["shed"]["standing"].is_u64() && report["limit"].is_u64(), "{report}");
+}

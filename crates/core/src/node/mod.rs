@@ -429,7 +429,11 @@ impl Node {
 
     /// How often the server half met races, since it started.
     pub fn races(&self) -> Races {
-        self.server.as_ref().map(|server| server.sessions().races()).unwrap_or_default()
+        let races = |server: &Server| Races {
+            refusals: server.load().shed.total(),
+            ..server.sessions().races()
+        };
+        self.server.as_ref().map(races).unwrap_or_default()
     }
 
     /// Carries what the endpoint reports to the half that owns the connection.

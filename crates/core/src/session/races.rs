@@ -16,6 +16,8 @@ pub struct Races {
     pub slots_returned: u64,
     /// Sessions attached to by a connection while another one had them.
     pub takeovers: u64,
+    /// Calls that were refused before their handlers began, for want of room.
+    pub refusals: u64,
 }
 
 impl core::ops::AddAssign for Races {
@@ -26,5 +28,6 @@ impl core::ops::AddAssign for Races {
         self.kept_replies += other.kept_replies;
         self.slots_returned += other.slots_returned;
         self.takeovers += other.takeovers;
+        self.refusals += other.refusals;
     }
 }

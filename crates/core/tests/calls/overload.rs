@@ -1,6 +1,6 @@
 //! More calls than a server can run: what it begins ends in time, what it does not begin never runs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use stubborn_core::limits::{Concurrency, Limits};
@@ -20,6 +20,9 @@ struct Busy {
     at_work: VecDeque<(Instant, RequestKey)>,
     inside: VecDeque<RequestKey>,
     began: BTreeMap<CallKey, (Instant, Bytes)>,
+    high: BTreeSet<CallKey>,
+    high_good: usize,
+    high_errors: Vec<String>,
     made: u32,
     good: Vec<Duration>,
     late: usize,
@@ -41,6 +44,9 @@ impl Busy {
             at_work: VecDeque::new(),
             inside: VecDeque::new(),
             began: BTreeMap::new(),
+            high: BTreeSet::new(),
+            high_good: 0,
+            high_errors: Vec::new(),
             made: 0,
             good: Vec::new(),
             late: 0,
@@ -59,6 +65,9 @@ impl Busy {
         let (now, channel) = (self.world.now, self.world.channel);
         let key = self.world.client().call(now, channel, call);
         self.began.insert(key, (now, body));
+        if priority == Priority::High {
+            self.high.insert(key);
+        }
         key
     }
 
@@ -82,6 +91,11 @@ impl Busy {
         for (key, result) in std::mem::take(&mut self.world.results) {
             let Some((began, body)) = self.began.remove(&key) else { continue };
             let took = now.since(began);
+            if self.high.remove(&key) {
+                self.high_good += usize::from(result.is_ok() && took <= DEADLINE);
+                let error = result.as_ref().err().map(ToString::to_string);
+                self.high_errors.extend(error.or((took > DEADLINE).then(|| format!("{took:?}"))));
+            }
             match result {
                 Ok(_) if took <= DEADLINE => self.good.push(took),
                 Ok(_) => self.late += 1,
@@ -166,6 +180,26 @@ fn calls_that_matter_more_are_run_while_others_are_refused() {
     let shed = busy.load().shed;
     assert!(shed.high == 0 && shed.low > 100, "{shed:?}");
     assert!(open <= 5, "{open} wait");
+}
+
+#[test]
+fn what_matters_more_does_not_wait_for_slots_behind_what_matters_less() {
+    let mut busy = Busy::new(4, Limits::default());
+    busy.offer(4, 1_000, normal); // Slots are taken back.
+    let mut high = 0;
+    busy.forget();
+    for round in 0..1_000 {
+        for _ in 0..4 {
+            busy.call(Some(DEADLINE), Priority::Normal);
+        }
+        if round % 5 == 0 {
+            high += 1;
+            busy.call(Some(DEADLINE), Priority::High);
+        }
+        busy.tick();
+    }
+    busy.offer(0, 300, normal);
+    assert_eq!(busy.high_good, high, "{:?}", busy.high_errors);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stubborn_core::random::Random;
 use stubborn_core::service::{
-    CallError, CallState, Caller, Code, IncomingReply, Metadata, Outcome, OutgoingCall,
+    CallError, CallState, Caller, Code, IncomingReply, Outcome, OutgoingCall,
 };
 use stubborn_core::session::CallId;
 
@@ -110,7 +110,7 @@ impl Worker {
         OutgoingCall {
             method: kind.method().clone(),
             request: errand.encode(kind, size as usize),
-            metadata: Metadata::new(),
+            metadata: super::overload::metadata(errand.token),
             deadline: deadline.then(|| Duration::from_micros(self.random.below(3_000_000))),
             wait_for_ready: Some(self.random.chance(0.8)),
             reserved: None,

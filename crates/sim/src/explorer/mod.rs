@@ -4,6 +4,7 @@ mod client;
 mod faults;
 mod hostile;
 mod lossy;
+mod overload;
 mod probe;
 mod rolling;
 mod scenario;

@@ -114,7 +114,9 @@ impl Plan {
     }
 
     fn configure(&self, world: &World, random: &mut Random) {
+        let seed = world.seed();
         world.configure(|endpoint| {
+            super::overload::draw(seed, &mut endpoint.limits);
             endpoint.limits.kept_reply = self.kept_reply;
             endpoint.always_retry = random.chance(0.2);
             endpoint.ecn = random.chance(0.8);

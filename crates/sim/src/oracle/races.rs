@@ -21,6 +21,7 @@ impl RaceCounts {
             kept_replies,
             slots_returned,
             takeovers,
+            refusals,
         } = self.servers;
         [
             ("fence before start", fences_first),
@@ -29,6 +30,7 @@ impl RaceCounts {
             ("answer from a kept reply", kept_replies),
             ("slot shrink", slots_returned),
             ("attach from two connections", takeovers),
+            ("refusal for want of room", refusals),
             ("restart mid-call", self.restarts_mid_call),
         ]
         .into_iter()

@@ -73,6 +73,10 @@ const MOST_SHARE: usize = 16;
 const MOST_SMALL_SHARE: usize = 64;
 const SMALL_SHARE_BYTES: usize = 24 << 10;
 
+/// Batches that are taken in at once while calls wait, or after handlers had the thread for so long.
+const CATCH_UP: usize = 32;
+const LONG: Duration = Duration::from_millis(1);
+
 /// Rounds of receiving and sending before other tasks get their turn.
 const ROUNDS: usize = 16;
 
@@ -120,6 +124,10 @@ struct Driver {
     requests: Vec<IncomingRequest>,
     /// Requests wait for those that were answered just now.
     backlog: bool,
+    /// When the node was fed last.
+    fed: Instant,
+    /// Handlers have had this thread for long since then.
+    took_long: bool,
     cancelled: Vec<RequestKey>,
     answers: Vec<(RequestKey, Answer)>,
     /// Handlers that were not ready and have no task of their own, as the others have elsewhere;
@@ -185,6 +193,10 @@ impl Future for Driver {
                 if this.has_taken_leave(leave_by) {
                     return this.poll_leave(cx);
                 }
+            }
+            if this.took_long && (received || more_handlers || this.backlog) {
+                // Nothing is known of the socket before the runtime has looked at it.
+                return yield_to_others(cx);
             }
             if received || more_handlers || this.backlog {
                 continue;
@@ -278,6 +290,8 @@ impl Driver {
             flush_due: false,
             requests: Vec::new(),
             backlog: false,
+            fed: Instant::ZERO,
+            took_long: false,
             cancelled: Vec::new(),
             answers: Vec::new(),
             tasks: one_thread.then(Tasks::new),
@@ -353,8 +367,9 @@ impl Driver {
     }
 
     /// Lets the node work: input, timers, events, handlers. True if callers were woken.
-    fn digest(&mut self, cx: &Context<'_>) -> bool {
+    fn digest(&mut self, cx: &mut Context<'_>) -> bool {
         let (mut woke_callers, mut served) = (false, false);
+        self.catch_up(cx);
         loop {
             // What came of one share is sent before the next one is digested.
             self.feed(cx.waker(), if served { 0 } else { self.share });
@@ -380,6 +395,21 @@ impl Driver {
         }
     }
 
+    /// While calls wait, or handlers take long, takes in all that has come before further ones are begun:
+    /// what is left in the socket ages without anybody seeing it, and may matter more.
+    fn catch_up(&mut self, cx: &mut Context<'_>) {
+        if !self.backlog && !self.took_long {
+            return;
+        }
+        self.took_long = false;
+        for _ in 0..CATCH_UP {
+            self.feed(cx.waker(), usize::MAX);
+            if !self.receive(cx) {
+                return;
+            }
+        }
+    }
+
     fn feed(&mut self, waker: &Waker, share: usize) {
         self.backlog = false;
         let mut state = self.shared.lock();
@@ -387,6 +417,7 @@ impl Driver {
         assert!(!state.panics, "a panic that a test asked for");
         state.register(waker);
         let now = self.shared.clock.now();
+        self.fed = now;
         let share = share.min(self.received.len());
         for datagram in self.received.drain(..share) {
             state.node.handle(now, datagram);
@@ -555,6 +586,7 @@ impl Driver {
             state.streams.forget(StreamKey::Request(key));
         }
         self.backlog = state.node.has_waiting();
+        self.took_long = now.since(self.fed) >= LONG;
     }
 
     /// Drops the handlers of requests that nobody waits for.

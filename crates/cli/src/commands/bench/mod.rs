@@ -1,5 +1,6 @@
 //! `stubborn bench`: measures small or large calls between two processes, encrypted, through
-//! generated stubs; what connections cost that do nothing; how fast a disk makes writes durable.
+//! generated stubs; what connections cost that do nothing; how fast a disk makes writes durable;
+//! what a server does that is asked for too much.
 
 mod cpu;
 mod disk;
@@ -9,6 +10,7 @@ mod kv;
 mod live;
 mod measure;
 mod memory;
+mod overload;
 mod run;
 mod serve;
 
@@ -39,6 +41,7 @@ enum Command {
     Idle(idle::Args),
     Kv(kv::Args),
     Disk(disk::Args),
+    Overload(overload::Args),
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -48,5 +51,6 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         Command::Idle(args) => idle::run(args, out),
         Command::Kv(args) => kv::run(args, out),
         Command::Disk(args) => disk::run(args, out),
+        Command::Overload(args) => overload::run(args, out),
     }
 }

@@ -34,6 +34,10 @@ const STALL: Duration = Duration::from_secs(1);
 const TIMED: u32 = 16;
 const FIRST: u32 = 256;
 
+/// What a call has to have left beside its own time while the queue stands, in nanoseconds; a quarter of
+/// what it has if that is less.
+const MARGIN: u64 = 2_000_000;
+
 /// Methods whose times are known; a further one takes the place of another.
 const METHODS: usize = 1_024;
 
@@ -264,7 +268,7 @@ impl Admission {
         self.limit.reached(now);
         let ahead = u32::try_from(self.queue.ahead(now, priority)).unwrap_or(u32::MAX);
         let wait = self.limit.interval().saturating_mul(ahead);
-        if self.is_hopeless(now + wait, method, deadline) {
+        if self.is_hopeless(now, wait, method, deadline) {
             self.count(now, priority, Why::Hopeless);
             return Vec::from([(entry.key(), Why::Hopeless)]);
         }
@@ -299,20 +303,30 @@ impl Admission {
         let waiting = self.queue.pop(now)?;
         // Where there is much room, what is believed of times is put to the test instead.
         let busy = self.running >= self.limit.now() / 2;
-        if busy && self.is_hopeless(now, waiting.method, waiting.deadline) {
+        if busy && self.is_hopeless(now, Duration::ZERO, waiting.method, waiting.deadline) {
             self.count(now, waiting.priority, Why::Hopeless);
             return Some(Err((waiting.entry.key(), Why::Hopeless)));
         }
         Some(Ok(waiting.entry))
     }
 
-    /// Whether what begins at `start` would end after its deadline. A time that is believed too long
+    /// Whether what begins after this wait would end after its deadline. A time that is believed too long
     /// would keep calls away that could prove it wrong, so that it fades with each of them.
-    fn is_hopeless(&mut self, start: Instant, method: MethodId, deadline: Option<Instant>) -> bool {
+    fn is_hopeless(
+        &mut self,
+        now: Instant,
+        wait: Duration,
+        method: MethodId,
+        deadline: Option<Instant>,
+    ) -> bool {
         let Some(deadline) = deadline else { return false };
+        let stands = self.queue.stands(now);
         let mut none = 0;
         let time = self.times.get_mut(&method).unwrap_or(&mut none);
-        let hopeless = start + Duration::from_nanos(*time) > deadline;
+        // The time is a mean, and a busy server sees calls later than their callers' clocks began to run.
+        let left = deadline.as_nanos().saturating_sub(now.as_nanos());
+        let margin = if stands { (*time / 2).max(MARGIN.min(left / 4)) } else { 0 };
+        let hopeless = now + wait + Duration::from_nanos(*time + margin) > deadline;
         if hopeless {
             *time -= *time / 32;
         }
