@@ -284,6 +284,19 @@ fn a_status_that_is_not_fatal_brings_the_next_copy_at_once_and_a_fatal_one_ends_
 }
 
 #[test]
+fn a_hedged_read_that_one_server_executed_is_not_said_to_be_refused_by_the_others() {
+    let mut world = hedging(26, 3, 50);
+    (world.lying, world.refusing) = (vec![SERVER], vec![SPARE, THIRD]);
+    for _ in 0..6 {
+        world.ran_at.clear();
+        let error = ends(&mut world, &READ, 5_000).unwrap_err();
+        assert!(world.ran_at.contains(&SERVER), "all of them were tried");
+        let status = error.status().map(|status| status.code());
+        assert_eq!(status, Some(Code::Unavailable), "{error}");
+    }
+}
+
+#[test]
 fn a_hedged_read_outlives_the_connection_of_one_of_its_copies() {
     for killed in SERVERS {
         let mut world = hedging(25, 2, 20);

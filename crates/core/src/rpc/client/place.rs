@@ -76,14 +76,16 @@ impl Client {
 
     /// The same at the queue's front, for calls that were placed before.
     pub(super) fn enqueue_again(&mut self, key: CallKey) {
+        if let Some(call) = self.calls.get_mut(key.0)
+            && matches!(call.work, Work::Read(_))
+        {
+            call.earlier = Earlier::MayHaveRun;
+        }
         if self.adopt_copy(key) {
             return;
         }
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Waiting;
-        if matches!(call.work, Work::Read(_)) {
-            call.earlier = Earlier::MayHaveRun;
-        }
         self.channels[call.channel.0 as usize].waiting.push_front(key, &call.work);
     }
 

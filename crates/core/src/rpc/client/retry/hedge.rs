@@ -5,7 +5,7 @@
 
 use super::{Copies, Retry, note_attempts};
 use crate::rpc::client::Client;
-use crate::rpc::client::call::{State, Work};
+use crate::rpc::client::call::{Earlier, State, Work};
 use crate::rpc::client::link::Link;
 use crate::rpc::context::Context;
 use crate::rpc::event::CallKey;
@@ -139,6 +139,16 @@ impl Client {
             return false;
         }
         self.count_failure(channel);
+        if matches!(outcome, Outcome::Executed(_))
+            && let Some(call) = self.calls.get_mut(key.0)
+        {
+            // Whatever becomes of the other copies, that is known.
+            let last = call.error(outcome.clone());
+            call.earlier = Earlier::MayHaveRun;
+            if let Some(retry) = self.retries.calls.get_mut(&key.0) {
+                retry.last = Some(last);
+            }
+        }
         if super::PushBack::of(outcome, false) == super::PushBack::Never {
             self.retries.set_due(key, None);
             return self.adopt_copy(key);
