@@ -222,7 +222,7 @@ async fn offer(
             // Those of high priority come over all connections, too.
             let index = (number + number / HIGH_OF) as usize % clients.len();
             let deadline = args.deadline();
-            let high = number % HIGH_OF == 0;
+            let high = number.is_multiple_of(HIGH_OF);
             calls.spawn_local(async move {
                 let began = Instant::now();
                 let mut call = clients[index].echo(Payload::default()).deadline(deadline);

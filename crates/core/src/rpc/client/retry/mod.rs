@@ -112,8 +112,9 @@ impl Client {
             _ => drawn(cx, policy.pause(since)),
         };
         let at = cx.now + pause;
-        let deadline = self.calls.get(key.0).and_then(|call| call.deadline);
-        if deadline.is_some_and(|deadline| deadline <= at) {
+        let Some(call) = self.calls.get(key.0) else { return false };
+        let refused = matches!(outcome, Outcome::NotExecuted(why) if why.retry_after().is_some());
+        if call.deadline.is_some_and(|deadline| deadline <= at || refused && is_late(call, at)) {
             return false;
         }
         let state = &mut self.channels[channel.0 as usize];
@@ -322,6 +323,13 @@ fn drawn(cx: &mut Context<'_>, pause: Duration) -> Duration {
     let nanos = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX) / 5;
     let least = Duration::from_nanos(nanos.saturating_mul(4));
     least + Duration::from_nanos(cx.random.below(nanos.saturating_mul(2).max(1)))
+}
+
+/// Whether a call that begins anew then has spent more than three quarters of its time: a server that is
+/// overloaded would only do its work for nothing.
+fn is_late(call: &ClientCall, at: Instant) -> bool {
+    let spent = at.since(call.began);
+    call.deadline.is_some_and(|deadline| spent > deadline.since(at) * 3)
 }
 
 /// Whether a server that did not execute a call for this reason may do so later, or another one now.
