@@ -15,6 +15,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub use stubborn_rope::ahead;
+
 pub mod datagram;
 pub mod identity;
 pub mod limits;

@@ -1,13 +1,15 @@
 //! Bytes in pieces, so that a message is encoded without a copy of its large fields.
 //!
 //! A crate of its own for one reason: prost writes into a [`bytes::BufMut`], which cannot be
-//! implemented without `unsafe`, and core forbids it.
+//! implemented without `unsafe`, and core forbids it. So [`ahead`] is here too: what else core needs
+//! that takes `unsafe`.
 #![no_std]
 
 extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod ahead;
 mod encode;
 
 use alloc::sync::Arc;

@@ -5,12 +5,16 @@ use std::sync::OnceLock;
 use aws_lc_rs::aead::quic::HeaderProtectionKey;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::quic::{self, Version};
+use stubborn_core::ahead::{read_ahead, read_ahead_behind};
 use stubborn_core::transport::crypto::{
     DirectionalKeys, HeaderKey, Keys, OpenError, PacketKey, RETRY_TAG_LENGTH,
 };
 use stubborn_core::transport::{ConnectionId, Side};
 
 use crate::material::{IV_LENGTH, Material};
+
+/// Bytes of an AES-GCM context of aws-lc that packets use: round keys and the powers of the hash key.
+const CIPHER: usize = 640;
 
 /// Our versions use the salts and labels of QUIC version 1 (docs/protocol.md section 1).
 pub(crate) const LABELS: Version = Version::V1;
@@ -134,6 +138,12 @@ impl PacketKey for Packet {
     fn rest(&mut self) {
         self.cipher.take();
     }
+
+    fn read_ahead(&self) {
+        if let Some(cipher) = self.cipher.get() {
+            read_ahead_behind(cipher, CIPHER);
+        }
+    }
 }
 
 /// The same for headers.
@@ -188,5 +198,11 @@ impl HeaderKey for Header {
 
     fn rest(&mut self) {
         self.cipher.take();
+    }
+
+    fn read_ahead(&self) {
+        if let Some(cipher) = self.cipher.get() {
+            read_ahead(&**cipher);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a call costs: a client node and a server node in one process, no sockets, virtual time, the
 //! TLS that ships. 64 bytes, or `--body` of them in datagrams of at most `--datagram` bytes, are echoed
-//! with a fixed number of calls in flight.
+//! with a fixed number of calls in flight, over one connection or over `--connections` in turn, of
+//! whose datagrams each side takes all at once or `--batch`.
 //!
 //! ```text
 //! cargo run --release -p stubborn-core --example per_call                    time and allocations
@@ -33,6 +34,8 @@ fn main() {
         in_flight,
         body: number("--body").unwrap_or(64),
         datagram: number("--datagram").unwrap_or(1_472),
+        connections: number("--connections").unwrap_or(1),
+        batch: number("--batch").unwrap_or(usize::MAX),
     };
     if let Some(calls) = number("--calls") {
         let in_flight = number("--only").expect("--calls goes with --only");

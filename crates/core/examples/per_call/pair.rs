@@ -29,6 +29,10 @@ pub(crate) struct Load {
     pub(crate) body: usize,
     /// Bytes of the largest datagram that is tried.
     pub(crate) datagram: usize,
+    /// Channels, each with a connection of its own, that take turns.
+    pub(crate) connections: usize,
+    /// Datagrams that a side takes at once.
+    pub(crate) batch: usize,
 }
 
 /// The parts of a call's way that are counted apart.
@@ -66,13 +70,17 @@ pub(crate) struct Pair {
     now: Instant,
     client: Node,
     server: Node,
-    channel: ChannelKey,
-    ready: bool,
+    channels: Vec<ChannelKey>,
+    /// Channels that have a session.
+    ready: usize,
+    /// The channel whose turn it is.
+    turn: usize,
     /// From here on callgrind counts: it watches functions of their own.
     warm: bool,
     /// Calls to begin in the next round.
     idle: usize,
     in_flight: usize,
+    batch: usize,
     body: Bytes,
     resolved: usize,
     requests: Vec<IncomingRequest>,
@@ -96,18 +104,20 @@ impl Pair {
         let client_tls = TlsClient::builder(trust).build().expect("a client configuration");
         let server_tls = TlsServer::builder(made.identity).build().expect("a server configuration");
         let server = ServerConfig { tls: Arc::new(server_tls), incarnation: 256, group: false };
-        let mut client = Node::new(config(), None, [1; 32]);
+        let client = Node::new(config(), None, [1; 32]);
         let mut channel = ChannelConfig::new("server.test", Arc::new(client_tls));
         channel.targets = vec![address(2)];
         let mut pair = Self {
             now: Instant::ZERO,
-            channel: client.open_channel(Instant::ZERO, channel),
+            channels: Vec::new(),
             client,
             server: Node::new(config(), Some(server), [2; 32]),
-            ready: false,
+            ready: 0,
+            turn: 0,
             warm: false,
             idle: 0,
             in_flight: load.in_flight,
+            batch: load.batch,
             body: vec![7; load.body].into(),
             resolved: 0,
             requests: Vec::new(),
@@ -119,11 +129,20 @@ impl Pair {
             packets: 0,
             spent: [Spent::default(); 4],
         };
+        for _ in 0..load.connections {
+            pair.connect(&channel);
+        }
+        pair.idle = load.in_flight;
+        pair
+    }
+
+    /// Opens a channel and waits for its session.
+    fn connect(&mut self, channel: &ChannelConfig) {
+        self.channels.push(self.client.open_channel(self.now, channel.clone()));
         for _ in 0..10_000 {
-            pair.round();
-            if pair.ready {
-                pair.idle = load.in_flight;
-                return pair;
+            self.round();
+            if self.ready == self.channels.len() {
+                return;
             }
         }
         panic!("no session after ten thousand rounds");
@@ -165,7 +184,8 @@ impl Pair {
         deliver(&mut self.sent, &mut self.packets, 2, &mut self.to_client);
         self.now += DELAY;
         self.measured(Phase::ClientReceive, Self::client_receive, Self::counted_client_receive);
-        if resolved == self.resolved && packets == self.packets {
+        let waiting = self.to_server.len() + self.to_client.len();
+        if resolved == self.resolved && packets == self.packets && waiting == 0 {
             let next = earliest(self.client.poll_timeout(), self.server.poll_timeout());
             self.now = self.now.max(next.expect("a timer runs while nothing moves"));
         }
@@ -213,7 +233,8 @@ impl Pair {
     #[inline(always)]
     fn client_send(&mut self) {
         for call in self.calls.drain(..) {
-            self.client.call(self.now, self.channel, call);
+            self.client.call(self.now, self.channels[self.turn], call);
+            self.turn = if self.turn + 1 == self.channels.len() { 0 } else { self.turn + 1 };
         }
         transmit(&mut self.client, self.now, &mut self.sent);
     }
@@ -225,7 +246,7 @@ impl Pair {
 
     #[inline(always)]
     fn server_receive(&mut self) {
-        receive(&mut self.server, self.now, &mut self.to_server);
+        receive(&mut self.server, self.now, &mut self.to_server, self.batch);
         while let Some(event) = self.server.poll_event(self.now) {
             match event {
                 Event::Request(request) => self.requests.push(request),
@@ -254,7 +275,7 @@ impl Pair {
 
     #[inline(always)]
     fn client_receive(&mut self) {
-        receive(&mut self.client, self.now, &mut self.to_client);
+        receive(&mut self.client, self.now, &mut self.to_client, self.batch);
         while let Some(event) = self.client.poll_event(self.now) {
             match event {
                 Event::Resolved(_, result) => {
@@ -262,7 +283,7 @@ impl Pair {
                     self.idle += 1;
                     self.resolved += 1;
                 }
-                Event::Channel(_, ChannelEvent::Ready { .. }) => self.ready = true,
+                Event::Channel(_, ChannelEvent::Ready { .. }) => self.ready += 1,
                 other => panic!("unexpected at the client: {other:?}"),
             }
         }
@@ -289,10 +310,9 @@ fn transmit(node: &mut Node, now: Instant, sent: &mut Vec<u8>) {
     node.poll_timeout();
 }
 
-fn receive(node: &mut Node, now: Instant, datagrams: &mut Vec<Received>) {
-    for datagram in datagrams.drain(..) {
-        node.handle(now, datagram);
-    }
+fn receive(node: &mut Node, now: Instant, datagrams: &mut Vec<Received>, most: usize) {
+    let batch = most.min(datagrams.len());
+    node.handle_batch(now, datagrams.drain(..batch));
     if node.poll_timeout().is_some_and(|at| at <= now) {
         node.handle_timeout(now);
     }

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use stubborn_rope::ahead::read_ahead;
+
 /// A growable table. Keys are 64 bits: the index below, the generation above.
 ///
 /// Iteration is by index, so it is the same for the same history.
@@ -32,6 +34,13 @@ impl<T> Arena<T> {
         debug_assert!(entry.1.is_none());
         entry.1 = Some(value);
         key(index, entry.0)
+    }
+
+    /// Begins to read a value, which may be gone.
+    pub(crate) fn read_ahead(&self, key: u64) {
+        if let Some(entry) = self.entries.get(index(key)) {
+            read_ahead(entry);
+        }
     }
 
     pub(crate) fn get(&self, key: u64) -> Option<&T> {

@@ -153,6 +153,21 @@ impl Server {
         }
     }
 
+    /// Begins to read what a message on this connection will need.
+    pub(crate) fn read_ahead(&self, handle: ConnectionHandle) {
+        if let Some(&client) = self.by_handle.get(&handle) {
+            self.clients.read_ahead(client);
+        }
+    }
+
+    /// Begins to read what lies behind that, its session.
+    pub(crate) fn read_further_ahead(&self, handle: ConnectionHandle) {
+        let client = self.by_handle.get(&handle).and_then(|client| self.clients.get(*client));
+        if let Some(Client { attachment: Some(attachment), .. }) = client {
+            self.desk.sessions.read_ahead(attachment);
+        }
+    }
+
     /// A message has come, or will not come.
     pub(crate) fn progress(
         &mut self,

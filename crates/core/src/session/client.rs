@@ -9,6 +9,8 @@ mod tests;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use stubborn_rope::ahead::read_ahead;
+
 pub use self::attach::Reconciled;
 pub use self::journal::JournalSlot;
 use self::slots::{Entry, Fence, Fences, InFlight, State};
@@ -115,6 +117,12 @@ pub enum Fate {
 }
 
 impl ClientSession {
+    /// Begins to read its slots.
+    pub fn read_ahead(&self) {
+        read_ahead(&self.slots[..]);
+        read_ahead(&self.free[..]);
+    }
+
     /// The session that the server opened. `max_slots` bounds how many slots it may hold
     /// ([`crate::limits::Limits::slots`]), `max_fences` the fences under way at once
     /// ([`crate::limits::Limits::background_fences`]).

@@ -13,6 +13,8 @@ mod tests;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use stubborn_rope::ahead::read_ahead;
+
 use self::account::{Account, NonceKey};
 pub use self::account::{OpenRequest, account_name};
 use self::held::Held;
@@ -93,6 +95,14 @@ struct Session<R, C> {
 }
 
 impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
+    /// Begins to read the session of an attachment.
+    pub fn read_ahead(&self, attachment: &Attachment) {
+        if let Some(Some(session)) = self.table.get(attachment.index as usize) {
+            read_ahead(session);
+            read_ahead(&session.slots.entries[..]);
+        }
+    }
+
     /// No sessions yet. `incarnation` must be new each time a server's memory is.
     pub fn new(incarnation: u64, limits: &Limits) -> Self {
         Self {

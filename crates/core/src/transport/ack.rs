@@ -64,6 +64,12 @@ pub struct AckSent {
 }
 
 impl ReceivedPackets {
+    /// Begins to read what the next packet needs.
+    pub fn read_ahead(&self) {
+        self.seen.read_ahead();
+        self.unreported.read_ahead();
+    }
+
     /// Gives back room that nothing is in.
     pub fn shrink(&mut self) {
         self.seen.shrink();

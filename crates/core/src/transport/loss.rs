@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
+use stubborn_rope::ahead::read_ahead;
+
 use super::ecn::{EcnCounts, EcnReport, EcnReports};
 use super::ranges::RangeSet;
 use super::rtt::RttEstimator;
@@ -231,6 +233,8 @@ pub struct SentPackets<T> {
     next_number: u64,
     skip_at: u64,
     skipped: RangeSet,
+    /// The highest of `skipped`, most often below whatever is acknowledged.
+    last_skipped: u64,
     largest_acked: Option<u64>,
     bytes_in_flight: u64,
     eliciting: usize,
@@ -260,6 +264,7 @@ impl<T> SentPackets<T> {
             next_number: 0,
             skip_at: 0,
             skipped: RangeSet::new(),
+            last_skipped: 0,
             largest_acked: None,
             bytes_in_flight: 0,
             eliciting: 0,
@@ -283,6 +288,21 @@ impl<T> SentPackets<T> {
         self.skipped.shrink();
     }
 
+    /// Begins to read the packets that the next acknowledgement is likely to name.
+    pub fn read_ahead(&self) {
+        if let Some(entry) = self.entries.get(self.unsettled) {
+            read_ahead(entry);
+        }
+    }
+
+    /// What the oldest packet carried of which neither is known, if it is one of those.
+    pub fn oldest_contents(&self) -> Option<&T> {
+        match &self.entries.get(self.unsettled)?.state {
+            State::Outstanding(packet) => Some(&packet.contents),
+            State::Lost { .. } | State::Acked => None,
+        }
+    }
+
     /// Takes the number for the next packet. Now and then one is skipped, so that a peer which
     /// acknowledges what it has not received gives itself away (RFC 9000 §21.4): on average once
     /// in 64 packets at first, later more rarely.
@@ -290,6 +310,7 @@ impl<T> SentPackets<T> {
         if self.next_number >= self.skip_at {
             if self.skip_at > 0 {
                 self.skipped.insert_one(self.next_number);
+                self.last_skipped = self.next_number;
                 self.skipped.keep_highest(MAX_SKIPPED);
                 self.next_number += 1;
             }
@@ -387,7 +408,8 @@ impl<T> SentPackets<T> {
         out.clear();
         let mut largest = None;
         for range in ranges.clone() {
-            if range.end > self.next_number || self.skipped.overlaps(range.clone()) {
+            let skipped = range.start <= self.last_skipped && self.skipped.overlaps(range.clone());
+            if range.end > self.next_number || skipped {
                 return Err(NeverSent);
             }
             largest = largest.max(range.end.checked_sub(1).filter(|_| !range.is_empty()));

@@ -4,6 +4,8 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use stubborn_rope::ahead::read_ahead;
+
 /// A set of `u64`, held as disjoint ranges in ascending order that never touch one another.
 ///
 /// The ranges live in a sorted `Vec`: these sets hold few ranges, most changes are at the end, and
@@ -18,6 +20,11 @@ pub struct RangeSet {
 }
 
 impl RangeSet {
+    /// Begins to read it.
+    pub fn read_ahead(&self) {
+        read_ahead(&self.ranges[..]);
+    }
+
     /// Gives back room that no range is in.
     pub fn shrink(&mut self) {
         self.ranges.shrink_to_fit();

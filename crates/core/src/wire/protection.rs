@@ -49,6 +49,9 @@ pub trait PacketKey: Send + Sync {
     /// Gives back memory that is made anew when the key is used next: the connection rests.
     fn rest(&mut self) {}
 
+    /// Begins to read what this key points to: it will be used soon.
+    fn read_ahead(&self) {}
+
     /// Bytes of the tag.
     fn tag_len(&self) -> usize;
 
@@ -76,6 +79,9 @@ pub trait HeaderKey: Send + Sync {
 
     /// As [`PacketKey::rest`].
     fn rest(&mut self) {}
+
+    /// As [`PacketKey::read_ahead`].
+    fn read_ahead(&self) {}
 
     /// Bytes of ciphertext that the mask is made from.
     fn sample_len(&self) -> usize;

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
+use stubborn_core::ahead::read_ahead_at;
 use stubborn_core::limits::{Limits, MAX_DATAGRAM};
 use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
@@ -76,6 +77,9 @@ const SMALL_SHARE_BYTES: usize = 24 << 10;
 /// Batches that are taken in at once while calls wait, or after handlers had the thread for so long.
 const CATCH_UP: usize = 32;
 const LONG: Duration = Duration::from_millis(1);
+
+/// Bytes of a task that is about to run: where it begins.
+const TASK: usize = 512;
 
 /// Rounds of receiving and sending before other tasks get their turn.
 const ROUNDS: usize = 16;
@@ -419,9 +423,7 @@ impl Driver {
         let now = self.shared.clock.now();
         self.fed = now;
         let share = share.min(self.received.len());
-        for datagram in self.received.drain(..share) {
-            state.node.handle(now, datagram);
-        }
+        state.node.handle_batch(now, self.received.drain(..share));
         if state.node.poll_timeout().is_some_and(|at| at <= now) {
             state.node.handle_timeout(now);
         }
@@ -489,6 +491,10 @@ impl Driver {
                     None
                 }
             };
+            if let Some(waker) = &woken {
+                // A task: who waits, and the future that is polled soon.
+                read_ahead_at(waker.data().cast(), TASK);
+            }
             self.woken.extend(woken);
         }
         // Outcomes are in the database: clients learn them at another server.

@@ -34,6 +34,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use stubborn_rope::ahead::read_ahead;
+
 use self::call::{ClientCall, Earlier, Request, State, Work};
 use self::channel::Channel;
 use self::link::Link;
@@ -279,6 +281,26 @@ impl Client {
 
     pub(crate) fn owns(&self, handle: ConnectionHandle) -> bool {
         self.by_handle.contains_key(&handle)
+    }
+
+    /// Begins to read what a message on this connection will need.
+    pub(crate) fn read_ahead(&self, handle: ConnectionHandle) {
+        if let Some(&key) = self.by_handle.get(&handle) {
+            self.links.read_ahead(key);
+        }
+    }
+
+    /// Begins to read what lies behind that.
+    pub(crate) fn read_further_ahead(&self, handle: ConnectionHandle) {
+        let link = self.by_handle.get(&handle).and_then(|key| self.links.get(*key));
+        let Some(link) = link else { return };
+        if let Some(channel) = self.channels.get(link.channel.0 as usize) {
+            read_ahead(channel);
+        }
+        if let Some(session) = &link.session {
+            session.slots.read_ahead();
+            read_ahead(&session.occupants[..]);
+        }
     }
 
     /// The peer holds all of a message: a goodbye has arrived, so the connection may close.

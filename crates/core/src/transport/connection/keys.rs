@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 
+use stubborn_rope::ahead::read_ahead;
+
 use super::super::crypto::{HeaderKey, Keys, PacketKey, TlsSession};
 use super::super::error::{Code, TransportError};
 use crate::time::Instant;
@@ -38,6 +40,9 @@ pub(super) struct DataKeys {
     /// The key phase bit of `current`.
     phase: bool,
     sealed: u64,
+    /// What `current` seals at most, and the bytes that it adds: asked for with each packet.
+    most_sealed: u64,
+    tag_len: usize,
     /// The first packet number sealed in this phase.
     first_sent: Option<u64>,
     /// The lowest packet number opened in this phase.
@@ -61,6 +66,8 @@ pub(super) enum Opened {
 impl DataKeys {
     pub(super) fn new(keys: Keys) -> Self {
         Self {
+            most_sealed: keys.local.packet.confidentiality_limit(),
+            tag_len: keys.local.packet.tag_len(),
             local_header: keys.local.header,
             remote_header: keys.remote.header,
             current: Phase { local: keys.local.packet, remote: keys.remote.packet },
@@ -87,7 +94,7 @@ impl DataKeys {
 
     /// Bytes that sealing adds.
     pub(super) fn tag_len(&self) -> usize {
-        self.current.local.tag_len()
+        self.tag_len
     }
 
     /// Packets that may fail to open before the connection must end (RFC 9001 §6.6).
@@ -108,12 +115,12 @@ impl DataKeys {
 
     /// True if the key may seal no packet any more: the connection must end silently.
     pub(super) fn is_used_up(&self) -> bool {
-        self.sealed >= self.current.local.confidentiality_limit()
+        self.sealed >= self.most_sealed
     }
 
     /// True if it is time to update after `limit` packets.
     pub(super) fn wants_update(&self, limit: u64) -> bool {
-        let hard = self.current.local.confidentiality_limit().saturating_sub(MARGIN);
+        let hard = self.most_sealed.saturating_sub(MARGIN);
         self.sealed >= limit.min(hard)
     }
 
@@ -126,6 +133,8 @@ impl DataKeys {
     /// Goes over to the next phase.
     pub(super) fn update(&mut self, tls: &mut dyn TlsSession) {
         let next = self.next.take().unwrap_or_else(|| next_phase(tls));
+        self.most_sealed = next.local.confidentiality_limit();
+        self.tag_len = next.local.tag_len();
         let old = core::mem::replace(&mut self.current, next);
         self.previous = Some(Previous { remote: old.remote, discard_at: None });
         self.phase = !self.phase;
@@ -203,6 +212,22 @@ impl DataKeys {
             self.confirmed = true;
         }
         Ok(())
+    }
+
+    /// Begins to read the keys of the present phase.
+    pub(super) fn read_ahead(&self) {
+        read_ahead(&*self.local_header);
+        read_ahead(&*self.remote_header);
+        read_ahead(&*self.current.local);
+        read_ahead(&*self.current.remote);
+    }
+
+    /// Begins to read their ciphers.
+    pub(super) fn read_further_ahead(&self) {
+        self.local_header.read_ahead();
+        self.remote_header.read_ahead();
+        self.current.local.read_ahead();
+        self.current.remote.read_ahead();
     }
 
     /// Gives back the memory of ciphers until they are used again.

@@ -11,6 +11,7 @@
 //! | `copy` | copies of what is under way on a lossy path |
 //! | `recover` | acknowledgements, losses, probe timeouts, timers |
 //! | `keys` | key phases and AEAD limits |
+//! | `ahead` | telling the processor what the next packet needs |
 //! | `rest` | giving memory back while nothing happens |
 //! | `path`, `migrate` | addresses: their proof, changes, estimates |
 //! | `ids` | connection ids of both sides |
@@ -49,6 +50,7 @@ use keys::DataKeys;
 use path::Path;
 use space::{PacketSpace, Spaces};
 
+mod ahead;
 mod close;
 mod copy;
 mod crypto_stream;
@@ -68,6 +70,7 @@ mod write;
 
 pub(super) use handshake::{RoleSetup, Setup};
 pub(super) use process::Origin;
+pub(super) use recover::Scratch;
 
 /// A change of the ids by which the endpoint finds this connection.
 #[derive(Clone, Copy, Debug)]

@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
+use stubborn_rope::ahead::read_ahead;
+
 use super::super::congestion::{Controller, Cubic};
 use super::super::copies::LossHistory;
 use super::super::ecn::EcnValidation;
@@ -57,6 +59,11 @@ impl Path {
             losses: LossHistory::new(),
             usage: Usage::default(),
         }
+    }
+
+    /// Begins to read what it points to.
+    pub(super) fn read_ahead(&self) {
+        read_ahead(&*self.congestion);
     }
 
     /// Takes over what was learnt on another path that leads the same way.

@@ -22,9 +22,8 @@ pub(super) struct Recovery {
     pub(super) probe: ProbeTimeout,
     /// The space that the probes due go out in.
     pub(super) probe_space: Space,
-    /// Empty between uses; kept for its memory.
-    settled: Option<Box<Settled<Contents>>>,
-    spare_records: Vec<Vec<SentFrame>>,
+    /// The endpoint's, while it lets this connection work.
+    scratch: Option<Box<Scratch>>,
     /// Nothing came since the last ack-eliciting packet: sending one more does not postpone the idle
     /// timeout (RFC 9000 §10.1).
     pub(super) sent_since_received: bool,
@@ -47,8 +46,7 @@ impl Recovery {
         Self {
             probe: ProbeTimeout::new(),
             probe_space: Space::Initial,
-            settled: None,
-            spare_records: Vec::new(),
+            scratch: None,
             sent_since_received: false,
             key_update_wanted: false,
             last_sent: now,
@@ -59,27 +57,54 @@ impl Recovery {
         }
     }
 
-    /// Gives back the memory that is only kept to be used again.
-    pub(super) fn shrink(&mut self) {
-        self.settled = None;
-        self.spare_records = Vec::new();
-    }
-
     /// An empty record for what a packet carries.
     pub(super) fn record(&mut self) -> Vec<SentFrame> {
-        self.spare_records.pop().unwrap_or_default()
+        self.scratch.as_mut().and_then(|scratch| scratch.records.pop()).unwrap_or_default()
     }
 
     /// Takes a record back.
     pub(super) fn reuse(&mut self, mut record: Vec<SentFrame>) {
-        if record.capacity() > 0 && self.spare_records.len() < SPARE_RECORDS {
+        if let Some(scratch) = &mut self.scratch
+            && record.capacity() > 0
+            && scratch.records.len() < SPARE_RECORDS
+        {
             record.clear();
-            self.spare_records.push(record);
+            scratch.records.push(record);
+        }
+    }
+
+    fn take_settled(&mut self) -> Box<Settled<Contents>> {
+        self.scratch.as_mut().and_then(|scratch| scratch.settled.take()).unwrap_or_default()
+    }
+
+    fn put_settled(&mut self, settled: Box<Settled<Contents>>) {
+        if let Some(scratch) = &mut self.scratch {
+            scratch.settled = Some(settled);
         }
     }
 }
 
+/// Memory that connections work with and leave empty. The endpoint lends it to the one that works, so
+/// that all use the same, which is in the caches; without it a connection takes and frees its own.
+#[derive(Default)]
+pub(in super::super) struct Scratch {
+    settled: Option<Box<Settled<Contents>>>,
+    records: Vec<Vec<SentFrame>>,
+}
+
 impl Connection {
+    /// Lends it memory to work with, until it is [taken back](Self::take_back).
+    #[inline]
+    pub(in super::super) fn lend(&mut self, scratch: &mut Option<Box<Scratch>>) {
+        self.recovery.scratch = scratch.take();
+    }
+
+    /// Takes the memory back that was lent.
+    #[inline]
+    pub(in super::super) fn take_back(&mut self, scratch: &mut Option<Box<Scratch>>) {
+        *scratch = self.recovery.scratch.take();
+    }
+
     /// Takes in an ACK frame of a packet that opened `with` a key phase.
     pub(super) fn on_ack(
         &mut self,
@@ -101,7 +126,7 @@ impl Connection {
             (Space::Initial, _) => Some(Duration::ZERO),
             (_, delay) => Some(delay),
         };
-        let mut settled = self.recovery.settled.take().unwrap_or_default();
+        let mut settled = self.recovery.take_settled();
         let taken = self.spaces[space.index()].sent.on_ack(
             now,
             ack.ranges(),
@@ -129,7 +154,7 @@ impl Connection {
             self.recovery.probe.on_acked();
         }
         self.settle(now, space, &mut settled, congested);
-        self.recovery.settled = Some(settled);
+        self.recovery.put_settled(settled);
         self.set_recovery_timer();
         Ok(())
     }
@@ -276,10 +301,10 @@ impl Connection {
             .into_iter()
             .find(|space| self.spaces[space.index()].sent.loss_time().is_some_and(|at| at <= now));
         if let Some(space) = overdue {
-            let mut settled = self.recovery.settled.take().unwrap_or_default();
+            let mut settled = self.recovery.take_settled();
             self.spaces[space.index()].sent.detect_lost(now, &self.path.rtt, &mut settled);
             self.settle(now, space, &mut settled, false);
-            self.recovery.settled = Some(settled);
+            self.recovery.put_settled(settled);
         } else if let Some((at, space)) = self.probe_deadline()
             && at <= now
         {

@@ -4,6 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut, Range};
 
+use stubborn_rope::ahead::read_ahead;
+
 use super::super::ack::{AckSent, ReceivedPackets};
 use super::super::crypto::Keys;
 use super::super::loss::SentPackets;
@@ -128,6 +130,19 @@ impl Spaces {
     pub(super) fn is_full(&self) -> bool {
         self.data.sent.is_full()
             || self.handshake.as_ref().is_some_and(|both| both.iter().any(|s| s.sent.is_full()))
+    }
+
+    /// Begins to read what packets of Data point to.
+    pub(super) fn read_ahead(&self) {
+        self.data.sent.read_ahead();
+        self.data.received.read_ahead();
+    }
+
+    /// Begins to read what lies behind that.
+    pub(super) fn read_further_ahead(&self) {
+        if let Some(contents) = self.data.sent.oldest_contents() {
+            read_ahead(&contents.messages[..]);
+        }
     }
 
     /// Those that take memory.

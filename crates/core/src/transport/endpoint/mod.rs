@@ -12,7 +12,7 @@ use bytes::BytesMut;
 
 use super::ConnectionId;
 use super::connection::{
-    Connection, ConnectionEvent, Origin, RoleSetup, Setup, Traffic, TransportError,
+    Connection, ConnectionEvent, Origin, RoleSetup, Scratch, Setup, Traffic, TransportError,
 };
 use super::crypto::{ClientTls, ServerTls};
 use crate::random::Random;
@@ -22,9 +22,11 @@ use crate::wire::packet;
 pub use super::ecn::Ecn;
 pub use config::EndpointConfig;
 
+use ahead::Ahead;
 use table::Table;
 
 mod accept;
+mod ahead;
 mod config;
 mod reset;
 mod table;
@@ -111,6 +113,9 @@ pub struct Endpoint {
     /// At the bound on connections: none gives way to another one before this.
     no_room_before: Instant,
     replies: VecDeque<(Transmit, Vec<u8>)>,
+    ahead: Ahead,
+    /// Lent to the connection that works.
+    scratch: Option<Box<Scratch>>,
 }
 
 struct Server {
@@ -143,6 +148,8 @@ impl Endpoint {
             handshaking: Vec::new(),
             no_room_before: Instant::ZERO,
             replies: VecDeque::new(),
+            ahead: Ahead::default(),
+            scratch: Some(Box::default()),
         }
     }
 
@@ -200,7 +207,9 @@ impl Endpoint {
 
     fn hand_to(&mut self, now: Instant, slot: u32, origin: Origin, data: BytesMut) {
         if let Some(connection) = self.table.get_mut(slot) {
+            connection.lend(&mut self.scratch);
             connection.on_datagram(now, origin, data);
+            connection.take_back(&mut self.scratch);
             self.table.apply_id_changes(slot);
             self.table.touch(slot);
         }
@@ -210,7 +219,9 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(slot) = self.table.pop_due(now) {
             if let Some(connection) = self.table.get_mut(slot) {
+                connection.lend(&mut self.scratch);
                 connection.on_timeout(now);
+                connection.take_back(&mut self.scratch);
                 self.table.touch(slot);
             }
         }
@@ -239,7 +250,10 @@ impl Endpoint {
                 self.table.sent_all();
                 continue;
             };
-            if let Some(transmit) = connection.poll_transmit(now, buf) {
+            connection.lend(&mut self.scratch);
+            let transmit = connection.poll_transmit(now, buf);
+            connection.take_back(&mut self.scratch);
+            if let Some(transmit) = transmit {
                 if connection.has_sent_all() {
                     self.table.touch(slot);
                     self.table.sent_all();

@@ -3,6 +3,8 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use core::ops::Range;
 
+use stubborn_rope::ahead::read_queue_ahead;
+
 /// Values under ids that are given out in order and taken back in nearly that order.
 ///
 /// Recent ids live in a window indexed by their distance from its front, so that a short message
@@ -24,6 +26,11 @@ const SHORT: usize = 64;
 impl<T> MessageTable<T> {
     pub(crate) const fn new() -> Self {
         Self { base: 0, recent: VecDeque::new(), recent_live: 0, old: BTreeMap::new() }
+    }
+
+    /// Begins to read the oldest of the recent values.
+    pub(crate) fn read_ahead(&self) {
+        read_queue_ahead(&self.recent);
     }
 
     /// The id that the next pushed value gets.

@@ -10,6 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use stubborn_rope::ahead::read_queue_ahead;
 
 use self::assembly::Held;
 use self::incoming::{Incoming, Stage};
@@ -92,6 +93,12 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// Begins to read what the next message needs.
+    pub(super) fn read_ahead(&self) {
+        self.messages.read_ahead();
+        read_queue_ahead(&self.whole);
+    }
+
     /// An inbox that lets the peer send what `limits` allow.
     pub fn new(limits: &Limits) -> Self {
         let receive_window = limits.receive_window.clamp(1, varint::MAX / 4);

@@ -115,6 +115,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// Begins to read what the next message needs.
+    pub(super) fn read_ahead(&self) {
+        self.messages.read_ahead();
+        self.frames.read_ahead();
+        self.turns.read_ahead();
+    }
+
     /// An outbox of a connection that knows nothing of its peer yet.
     pub fn new(limits: &Limits) -> Self {
         Self {

@@ -11,6 +11,7 @@ use core::ops::Range;
 
 use bytes::Bytes;
 use stubborn_rope::Rope;
+use stubborn_rope::ahead::read_ahead_at;
 
 use super::outgoing::Outgoing;
 use crate::transport::ranges::RangeSet;
@@ -169,6 +170,12 @@ pub(super) struct Frames {
 }
 
 impl Frames {
+    /// Begins to read where the next frame goes.
+    pub(super) fn read_ahead(&self) {
+        read_ahead_at(self.bytes.as_ptr(), 256);
+        self.ended.read_ahead();
+    }
+
     /// Writes the frame of a message of at most 65,535 bytes.
     #[inline]
     pub(super) fn push(&mut self, id: u64, head: &[u8], body: &[u8]) -> Short {

@@ -3,6 +3,8 @@
 use alloc::collections::{BTreeSet, VecDeque};
 use core::ops::Range;
 
+use stubborn_rope::ahead::read_queue_ahead;
+
 use super::outgoing::Outgoing;
 use super::short::Message;
 use crate::transport::message::table::MessageTable;
@@ -59,6 +61,11 @@ pub(super) struct Turns {
 }
 
 impl Turns {
+    /// Begins to read what the next message needs.
+    pub(super) fn read_ahead(&self) {
+        read_queue_ahead(&self.short);
+    }
+
     /// Sizes the reserve by the credit that the peer starts with.
     pub(super) fn set_window(&mut self, credit: u64) {
         self.reserve = credit / 2;
