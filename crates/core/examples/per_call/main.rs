@@ -36,6 +36,7 @@ fn main() {
         datagram: number("--datagram").unwrap_or(1_472),
         connections: number("--connections").unwrap_or(1),
         batch: number("--batch").unwrap_or(usize::MAX),
+        one_by_one: arguments.iter().any(|argument| argument == "--one-by-one"),
     };
     if let Some(calls) = number("--calls") {
         let in_flight = number("--only").expect("--calls goes with --only");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration as RealDuration;
+use std::vec;
 
 use bytes::{Bytes, BytesMut};
 use stubborn_core::node::{
@@ -33,6 +34,8 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Datagrams that a side takes at once.
     pub(crate) batch: usize,
+    /// They are handed to the node one by one, so that nothing is read ahead.
+    pub(crate) one_by_one: bool,
 }
 
 /// The parts of a call's way that are counted apart.
@@ -81,6 +84,7 @@ pub(crate) struct Pair {
     idle: usize,
     in_flight: usize,
     batch: usize,
+    one_by_one: bool,
     body: Bytes,
     resolved: usize,
     requests: Vec<IncomingRequest>,
@@ -118,6 +122,7 @@ impl Pair {
             idle: 0,
             in_flight: load.in_flight,
             batch: load.batch,
+            one_by_one: load.one_by_one,
             body: vec![7; load.body].into(),
             resolved: 0,
             requests: Vec::new(),
@@ -246,7 +251,8 @@ impl Pair {
 
     #[inline(always)]
     fn server_receive(&mut self) {
-        receive(&mut self.server, self.now, &mut self.to_server, self.batch);
+        let batch = self.batch.min(self.to_server.len());
+        receive(&mut self.server, self.now, self.to_server.drain(..batch), self.one_by_one);
         while let Some(event) = self.server.poll_event(self.now) {
             match event {
                 Event::Request(request) => self.requests.push(request),
@@ -275,7 +281,8 @@ impl Pair {
 
     #[inline(always)]
     fn client_receive(&mut self) {
-        receive(&mut self.client, self.now, &mut self.to_client, self.batch);
+        let batch = self.batch.min(self.to_client.len());
+        receive(&mut self.client, self.now, self.to_client.drain(..batch), self.one_by_one);
         while let Some(event) = self.client.poll_event(self.now) {
             match event {
                 Event::Resolved(_, result) => {
@@ -310,9 +317,12 @@ fn transmit(node: &mut Node, now: Instant, sent: &mut Vec<u8>) {
     node.poll_timeout();
 }
 
-fn receive(node: &mut Node, now: Instant, datagrams: &mut Vec<Received>, most: usize) {
-    let batch = most.min(datagrams.len());
-    node.handle_batch(now, datagrams.drain(..batch));
+fn receive(node: &mut Node, now: Instant, datagrams: vec::Drain<'_, Received>, one_by_one: bool) {
+    if one_by_one {
+        datagrams.for_each(|datagram| node.handle(now, datagram));
+    } else {
+        node.handle_batch(now, datagrams);
+    }
     if node.poll_timeout().is_some_and(|at| at <= now) {
         node.handle_timeout(now);
     }

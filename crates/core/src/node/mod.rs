@@ -104,6 +104,10 @@ impl Node {
     /// so that several that came together are read at once.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
         self.endpoint.handle(now, datagram);
+        self.count_handled(now);
+    }
+
+    fn count_handled(&mut self, now: Instant) {
         self.unread += 1;
         if self.unread == READ_AT_ONCE {
             self.pass_on(now);
@@ -125,7 +129,11 @@ impl Node {
                 half_way.inspect(|handle| self.client.read_ahead(*handle));
                 near.inspect(|handle| self.client.read_further_ahead(*handle));
             }
-            self.handle(now, datagram);
+            match ahead {
+                true => self.endpoint.handle_ahead(now, place, datagram),
+                false => self.endpoint.handle(now, datagram),
+            }
+            self.count_handled(now);
         }
     }
 

@@ -33,7 +33,7 @@ use crate::session::{
     Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions, Succession,
 };
 use crate::time::{Instant, earliest};
-use crate::transport::endpoint::ConnectionHandle;
+use crate::transport::endpoint::{ByHandle, ConnectionHandle};
 
 use self::drain::Drain;
 use self::group::Group;
@@ -47,7 +47,7 @@ pub(crate) struct Server {
     /// At a replica, which keeps no sessions of its own.
     group: Option<Group>,
     clients: Arena<Client>,
-    by_handle: BTreeMap<ConnectionHandle, u64>,
+    by_handle: ByHandle<u64>,
     requests: Arena<Pending>,
     admission: Admission,
     streams: Streams,
@@ -106,7 +106,7 @@ impl Server {
             desk: Desk { sessions: Sessions::new(incarnation, limits) },
             group: None,
             clients: Arena::default(),
-            by_handle: BTreeMap::new(),
+            by_handle: ByHandle::default(),
             requests: Arena::default(),
             admission: Admission::new(limits),
             streams: Streams::default(),

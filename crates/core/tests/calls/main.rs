@@ -7,6 +7,7 @@ mod failures;
 mod group;
 mod handlers;
 mod journal;
+mod many;
 mod outcomes;
 mod overload;
 mod replicas;

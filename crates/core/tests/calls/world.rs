@@ -514,15 +514,19 @@ impl World {
 
     fn tick(&mut self) {
         let now = self.now;
+        let mut arrived = [const { Vec::new() }; 4];
         while let Some(entry) = self.wire.first_entry() {
             if entry.key().0 > now {
                 break;
             }
             let (to, from, data) = entry.remove();
-            if let Some(node) = &mut self.nodes[to] {
-                let data = BytesMut::from(&data[..]);
-                let local = Some(address(to).ip());
-                node.handle(now, Received { from, local, ecn: Default::default(), data });
+            let data = BytesMut::from(&data[..]);
+            let local = Some(address(to).ip());
+            arrived[to].push(Received { from, local, ecn: Default::default(), data });
+        }
+        for (node, mut batch) in self.nodes.iter_mut().zip(arrived) {
+            if let Some(node) = node {
+                node.handle_batch(now, batch.drain(..));
             }
         }
         self.apply_log();

@@ -53,7 +53,7 @@ use crate::service::{
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
 use crate::transport::connection::{MessageId, Stats};
-use crate::transport::endpoint::ConnectionHandle;
+use crate::transport::endpoint::{ByHandle, ConnectionHandle};
 
 /// How long a connection stays to say goodbye.
 const LINGER: Duration = Duration::from_millis(500);
@@ -64,7 +64,7 @@ pub(crate) struct Client {
     channels: Vec<Channel>,
     links: Arena<Link>,
     calls: Arena<ClientCall>,
-    by_handle: BTreeMap<ConnectionHandle, u64>,
+    by_handle: ByHandle<u64>,
     timers: Timers,
     /// Links of which messages of the present batch may have freed slots.
     answered: Vec<u64>,

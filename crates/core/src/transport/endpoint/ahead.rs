@@ -10,8 +10,7 @@ use alloc::vec::Vec;
 use stubborn_rope::ahead::read_ahead;
 
 use super::{ConnectionHandle, Endpoint, Received};
-use crate::transport::ConnectionId;
-use crate::wire::packet;
+use crate::time::Instant;
 
 /// With fewer connections than this, what their packets need stays in the caches of itself.
 const MANY: usize = 64;
@@ -25,6 +24,8 @@ const NEAR: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     slots: Vec<Option<u32>>,
+    /// [`Table::ids_removed`](super::table::Table::ids_removed) when they were found.
+    ids_removed: u64,
 }
 
 impl Endpoint {
@@ -35,14 +36,8 @@ impl Endpoint {
         if self.table.len() < MANY || batch.len() < 2 {
             return false;
         }
-        let mut before = None;
-        for datagram in batch {
-            let destination = packet::destination(&datagram.data).and_then(ConnectionId::new);
-            let slot = destination.and_then(|id| self.table.find(&id));
-            // Several for one connection in a row: the first is enough.
-            self.ahead.slots.push(slot.filter(|_| slot != before));
-            before = slot;
-        }
+        self.ahead.ids_removed = self.table.ids_removed();
+        self.ahead.slots.extend(batch.iter().map(|datagram| self.table.find_for(&datagram.data)));
         for place in 0..FAR {
             self.read_connection(place);
             if place >= FAR - HALF_WAY {
@@ -69,8 +64,22 @@ impl Endpoint {
         [HALF_WAY, NEAR].map(|ahead| Some(self.table.handle_of(self.slot_ahead(place + ahead)?)))
     }
 
+    /// Takes in the datagram at this place of the batch.
+    pub(crate) fn handle_ahead(&mut self, now: Instant, place: usize, datagram: Received) {
+        match self.ahead.slots[place] {
+            Some(slot) if self.ahead.ids_removed == self.table.ids_removed() => {
+                self.hand_over(now, slot, datagram);
+            }
+            _ => self.handle(now, datagram),
+        }
+    }
+
+    /// The slot of the connection of a datagram. Of several in a row for one connection that of the
+    /// first, since with it everything is read.
     fn slot_ahead(&self, place: usize) -> Option<u32> {
-        *self.ahead.slots.get(place)?
+        let slot = (*self.ahead.slots.get(place)?)?;
+        let before = place.checked_sub(1).and_then(|before| self.ahead.slots[before]);
+        (before != Some(slot)).then_some(slot)
     }
 
     fn read_connection(&self, place: usize) {

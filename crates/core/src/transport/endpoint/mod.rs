@@ -17,9 +17,9 @@ use super::connection::{
 use super::crypto::{ClientTls, ServerTls};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
-use crate::wire::packet;
 
 pub use super::ecn::Ecn;
+pub(crate) use by_handle::ByHandle;
 pub use config::EndpointConfig;
 
 use ahead::Ahead;
@@ -27,6 +27,7 @@ use table::Table;
 
 mod accept;
 mod ahead;
+mod by_handle;
 mod config;
 mod reset;
 mod table;
@@ -196,13 +197,18 @@ impl Endpoint {
 
     /// Takes in a datagram.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
-        let Received { from, local, ecn, data } = datagram;
-        let origin = Origin { from, local, ecn, size: data.len() };
-        let destination = packet::destination(&data).and_then(ConnectionId::new);
-        match destination.and_then(|id| self.table.find(&id)) {
-            Some(slot) => self.hand_to(now, slot, origin, data),
-            None => self.handle_unknown(now, origin, data),
+        match self.table.find_for(&datagram.data) {
+            Some(slot) => self.hand_over(now, slot, datagram),
+            None => {
+                let (origin, data) = split(datagram);
+                self.handle_unknown(now, origin, data);
+            }
         }
+    }
+
+    fn hand_over(&mut self, now: Instant, slot: u32, datagram: Received) {
+        let (origin, data) = split(datagram);
+        self.hand_to(now, slot, origin, data);
     }
 
     fn hand_to(&mut self, now: Instant, slot: u32, origin: Origin, data: BytesMut) {
@@ -341,6 +347,11 @@ impl Endpoint {
             self.replies.push_back((transmit, bytes));
         }
     }
+}
+
+fn split(datagram: Received) -> (Origin, BytesMut) {
+    let Received { from, local, ecn, data } = datagram;
+    (Origin { from, local, ecn, size: data.len() }, data)
 }
 
 impl core::fmt::Debug for Endpoint {

@@ -11,6 +11,7 @@ use super::super::connection::{Connection, IdChange, Traffic};
 use super::ConnectionHandle;
 use super::timeouts::Timeouts;
 use crate::time::Instant;
+use crate::wire::packet;
 
 /// Reset tokens compared with one datagram at most, one for each connection to its sender. Further
 /// connections to that address notice the loss of their peer's state by their idle timeout only.
@@ -33,6 +34,8 @@ pub(super) struct Table {
     /// Ids of another length than ours: what a client made up for its first packet.
     by_foreign_id: BTreeMap<ConnectionId, u32>,
     by_token: BTreeMap<SocketAddr, Vec<([u8; 16], u32)>>,
+    /// Counts what was removed from the indices by id: a slot found before may be wrong after.
+    ids_removed: u64,
     timeouts: Timeouts,
     to_send: VecDeque<u32>,
     to_tell: VecDeque<u32>,
@@ -56,6 +59,16 @@ impl Table {
             Some(key) => self.by_id.get(&key).copied(),
             None => self.by_foreign_id.get(destination).copied(),
         }
+    }
+
+    /// The slot of a datagram.
+    pub(super) fn find_for(&self, datagram: &[u8]) -> Option<u32> {
+        packet::destination(datagram).and_then(ConnectionId::new).and_then(|id| self.find(&id))
+    }
+
+    /// What [`find`](Self::find) has found stays right until this changes.
+    pub(super) fn ids_removed(&self) -> u64 {
+        self.ids_removed
     }
 
     /// The connection to `from` that expects this stateless reset token.
@@ -217,6 +230,7 @@ impl Table {
                     };
                 }
                 IdChange::Remove(id) => {
+                    self.ids_removed += 1;
                     match key(&id) {
                         Some(key) => self.by_id.remove(&key),
                         None => self.by_foreign_id.remove(&id),
