@@ -121,13 +121,14 @@ impl Node {
         for (place, datagram) in batch.enumerate() {
             if ahead {
                 self.endpoint.read_ahead(place);
-                let [half_way, near] = self.endpoint.connections_ahead(place);
+                let [half_way, near, next] = self.endpoint.connections_ahead(place);
                 if let Some(server) = &self.server {
                     half_way.inspect(|handle| server.read_ahead(*handle));
                     near.inspect(|handle| server.read_further_ahead(*handle));
                 }
                 half_way.inspect(|handle| self.client.read_ahead(*handle));
                 near.inspect(|handle| self.client.read_further_ahead(*handle));
+                next.inspect(|handle| self.client.read_links_ahead(*handle));
             }
             match ahead {
                 true => self.endpoint.handle_ahead(now, place, datagram),

@@ -11,6 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use stubborn_rope::ahead::read_ahead;
 
 use super::admission::{Admission, Ended, Ticket};
 use super::arena::Arena;
@@ -163,7 +164,8 @@ impl Server {
     /// Begins to read what lies behind that, its session.
     pub(crate) fn read_further_ahead(&self, handle: ConnectionHandle) {
         let client = self.by_handle.get(&handle).and_then(|client| self.clients.get(*client));
-        if let Some(Client { attachment: Some(attachment), .. }) = client {
+        if let Some(Client { attachment: Some(attachment), peer, .. }) = client {
+            read_ahead(&**peer);
             self.desk.sessions.read_ahead(attachment);
         }
     }

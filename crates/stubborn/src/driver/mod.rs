@@ -71,7 +71,7 @@ const BATCH: usize = 32;
 /// so.
 const LEAST_SHARE: usize = 2;
 const MOST_SHARE: usize = 16;
-const MOST_SMALL_SHARE: usize = 64;
+const MOST_SMALL_SHARE: usize = 32;
 const SMALL_SHARE_BYTES: usize = 24 << 10;
 
 /// Batches that are taken in at once while calls wait, or after handlers had the thread for so long.
@@ -79,7 +79,7 @@ const CATCH_UP: usize = 32;
 const LONG: Duration = Duration::from_millis(1);
 
 /// Bytes of a task that is about to run: where it begins.
-const TASK: usize = 512;
+const TASK: usize = 768;
 
 /// Rounds of receiving and sending before other tasks get their turn.
 const ROUNDS: usize = 16;

@@ -303,6 +303,14 @@ impl Client {
         }
     }
 
+    /// Begins to read which links the channel has, where its next call looks first.
+    pub(crate) fn read_links_ahead(&self, handle: ConnectionHandle) {
+        let link = self.by_handle.get(&handle).and_then(|key| self.links.get(*key));
+        if let Some(channel) = link.and_then(|link| self.channels.get(link.channel.0 as usize)) {
+            read_ahead(&channel.links[..]);
+        }
+    }
+
     /// The peer holds all of a message: a goodbye has arrived, so the connection may close.
     pub(crate) fn acked(
         &mut self,

@@ -19,6 +19,7 @@ const MANY: usize = 64;
 const FAR: usize = 9;
 const HALF_WAY: usize = 6;
 const NEAR: usize = 3;
+const NEXT: usize = 1;
 
 /// A batch of datagrams that are about to be handled, as the slots of their connections.
 #[derive(Debug, Default)]
@@ -58,10 +59,11 @@ impl Endpoint {
         }
     }
 
-    /// The connections of later datagrams, of which what others know is to be read ahead, and then what
-    /// that points to.
-    pub(crate) fn connections_ahead(&self, place: usize) -> [Option<ConnectionHandle>; 2] {
-        [HALF_WAY, NEAR].map(|ahead| Some(self.table.handle_of(self.slot_ahead(place + ahead)?)))
+    /// The connections of later datagrams, of which what others know is to be read ahead, then what that
+    /// points to, then what that points to.
+    pub(crate) fn connections_ahead(&self, place: usize) -> [Option<ConnectionHandle>; 3] {
+        [HALF_WAY, NEAR, NEXT]
+            .map(|ahead| Some(self.table.handle_of(self.slot_ahead(place + ahead)?)))
     }
 
     /// Takes in the datagram at this place of the batch.
