@@ -10,9 +10,6 @@ use crate::time::{Duration, Instant};
 /// given back takes a few microseconds to make again.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// A connection that is in use is looked at again after this time only: to look costs as much as a packet.
-const BUSY: Duration = Duration::from_millis(200);
-
 impl Connection {
     /// A packet came.
     pub(super) fn note_activity(&mut self, now: Instant) {
@@ -25,8 +22,7 @@ impl Connection {
     pub(super) fn on_rest_timer(&mut self, now: Instant) {
         let quiet_at = self.recovery.last_received + QUIET + 2 * self.path.rtt.smoothed();
         if now < quiet_at {
-            let in_use = now.since(self.recovery.last_received) < QUIET / 2;
-            self.timers.set(Timer::Rest, if in_use { now + BUSY } else { quiet_at });
+            self.timers.set(Timer::Rest, quiet_at);
         } else {
             self.shrink();
         }
