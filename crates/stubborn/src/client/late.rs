@@ -39,8 +39,14 @@ impl LatePort {
         let task = tokio::spawn(async move {
             let opened = opening.await;
             let mut state = lock(&shared);
-            if let (Ok(port), true) = (&opened, state.ended) {
-                port.end();
+            if let Ok(port) = &opened {
+                // What was said before it was there.
+                if state.ended {
+                    port.end();
+                }
+                if state.cancelled {
+                    port.cancel();
+                }
             }
             state.opened = Some(opened);
             let woken = [state.taker.take(), state.sender.take(), state.waiter.take()];
