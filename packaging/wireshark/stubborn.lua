@@ -24,7 +24,7 @@ local KINDS = {
   [0x01] = "OPEN", [0x02] = "ATTACH", [0x03] = "REQUEST", [0x04] = "FENCE", [0x05] = "RELEASE",
   [0x06] = "RETURN_SLOTS", [0x07] = "QUERY", [0x08] = "READ", [0x09] = "CANCEL_READ",
   [0x0a] = "MAYBE", [0x0b] = "CLOSE_SESSION", [0x0c] = "STALE_READ", [0x0d] = "STREAM",
-  [0x0e] = "CANCEL_STREAM", [0x0f] = "WATCH", [0x20] = "STREAM_MESSAGE", [0x21] = "STREAM_END",
+  [0x0e] = "CANCEL_STREAM", [0x0f] = "WATCH", [0x10] = "LEFT", [0x20] = "STREAM_MESSAGE", [0x21] = "STREAM_END",
   [0x22] = "STREAM_CREDIT", [0x41] = "OPENED", [0x42] = "ATTACHED", [0x43] = "REFUSED",
   [0x44] = "REPLY", [0x45] = "WORKING", [0x46] = "NOT_EXECUTED", [0x47] = "NOT_KEPT",
   [0x48] = "FALSE_RETRY", [0x49] = "STALE", [0x4a] = "SLOTS", [0x4b] = "OUTCOME",

@@ -15,6 +15,7 @@ mod key_log;
 mod output;
 mod pins;
 mod private;
+mod qlog;
 mod remote;
 mod schema;
 mod stubs;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Trust};
+use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Limits, Trust};
 
 use crate::cluster::{self, Credentials, DEFAULT_FOLDER, Folder};
 use crate::error::Error;
@@ -144,7 +144,7 @@ impl Access {
         addr: &str,
         settings: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
     ) -> Result<Link, Error> {
-        let endpoint = ClientEndpoint::new()
+        let endpoint = ClientEndpoint::with_qlog(Limits::default(), crate::qlog::from_env()?)
             .map_err(|error| Error::internal(format!("no UDP socket: {error}")))?;
         let connection = settings(self.builder(addr)?.endpoint(&endpoint)).open().await?;
         Ok(Link { endpoint, connection })

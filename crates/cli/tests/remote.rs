@@ -130,6 +130,23 @@ fn keys_are_logged_where_the_environment_says() {
     assert_eq!(Ran::from(command.output().unwrap()).code, 2);
 }
 
+#[test]
+fn connections_are_logged_where_the_environment_says() {
+    let world = World::new();
+    let folder = world.home.path().join("qlog");
+    let mut command = world.command();
+    command.env("QLOGDIR", &folder).arg("call").arg(&world.address).arg("bank.v1.Bank/Balance");
+    assert_eq!(Ran::from(command.output().unwrap()).code, 0);
+    let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap()).collect();
+    assert_eq!(files.len(), 1);
+    assert!(files[0].file_name().to_str().unwrap().ends_with("_client.sqlog"));
+    let text = std::fs::read_to_string(files[0].path()).unwrap();
+    for entry in text.strip_prefix('\u{1e}').unwrap().split("\n\u{1e}") {
+        serde_json::from_str::<Value>(entry).expect(entry);
+    }
+    assert!(text.contains("transport:packet_sent") && text.contains("connection_closed"), "{text}");
+}
+
 #[derive(Debug)]
 struct Ran {
     code: i32,

@@ -304,6 +304,31 @@ fn a_live_capture_of_the_loopback_is_opened() {
     assert!(list.contains("REQUEST 0-1") && list.contains("REPLY 0-1"), "{list}");
 }
 
+#[test]
+fn the_dissector_knows_every_message_and_frame_of_the_protocol() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let protocol = std::fs::read_to_string(repository.join("docs/protocol.md")).unwrap();
+    let script = repository.join("packaging/wireshark/stubborn.lua");
+    let script = std::fs::read_to_string(script).unwrap();
+    let mut rows = 0;
+    for row in protocol.lines() {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        // Of frames, of messages: a number, a name in capitals.
+        let &[_, number, name, ..] = &cells[..] else { continue };
+        let word = name.split(' ').next().unwrap_or_default();
+        let is_name = word.len() > 1 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        if let Some(first) = number.split([',', '.']).next().filter(|_| is_name)
+            && first.starts_with("0x")
+        {
+            rows += 1;
+            // MESSAGE is written there as a range.
+            let entry = format!("[{first}] = \"{word}\"");
+            assert!(script.contains(&entry) || word == "MESSAGE", "no {entry} in the dissector");
+        }
+    }
+    assert!(rows > 50, "the tables have another form now: {rows} rows were read");
+}
+
 /// tshark that listens; none if it is not allowed to.
 fn listen(address: SocketAddr, capture: &Path) -> Option<Child> {
     let mut command = Command::new("tshark");

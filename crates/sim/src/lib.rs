@@ -82,9 +82,12 @@ mod replicas;
 mod world;
 
 pub use batch::{Batch, Counts};
+/// Records the connections of a world in a folder, for [`simulate_recorded`].
+pub use stubborn_qlog::Folder as QlogFolder;
+
 pub use explorer::{
     LossyFigures, LossyWork, Resender, Speed, WorldCounts, explore, explore_seeds, measure_lossy,
-    measure_speed, simulate,
+    measure_speed, simulate, simulate_recorded,
 };
 pub use groups::{
     CalmCounts, Cut, CutCounts, DeathCounts, NodeCounts, explore_cuts, explore_node_seeds,

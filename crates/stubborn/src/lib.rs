@@ -31,6 +31,7 @@ pub mod kv;
 mod macros;
 pub mod metrics;
 pub mod naming;
+pub mod qlog;
 pub mod reflection;
 #[cfg(feature = "replica")]
 pub mod replica;

@@ -80,7 +80,8 @@ pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
         .identity_files(IdentityFiles::new(&config.certificate, &config.key))
         .authority(Trust::pem_file(&config.authority)?)
         .lease_reads(config.lease)
-        .key_log(crate::key_log::from_env()?);
+        .key_log(crate::key_log::from_env()?)
+        .qlog(crate::qlog::from_env()?);
     for member in &config.members {
         builder = builder.member(member.number, member.address.as_str(), member.key);
     }

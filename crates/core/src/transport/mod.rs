@@ -16,6 +16,7 @@ pub mod pacing;
 pub mod probe;
 pub mod ranges;
 pub mod receive;
+pub mod record;
 pub mod rtt;
 pub mod send;
 pub mod timers;

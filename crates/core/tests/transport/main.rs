@@ -8,5 +8,6 @@ mod messages;
 mod operations;
 mod pair;
 mod paths;
+mod recording;
 mod recovery;
 mod tls;

@@ -23,6 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stubborn_core::time::Instant;
+use stubborn_core::transport::record::Recording;
 
 use crate::batch::{Batch, Counts, explore_batch};
 use crate::oracle::{CallCounts, RaceCounts, Violation};
@@ -34,7 +35,20 @@ use crate::world::{Failure, Report, Settings, World, run};
 /// # Errors
 /// If a promise was broken, a panic among them.
 pub fn simulate(seed: u64, trace: Option<Box<dyn Write + Send>>) -> Result<Report, Failure> {
-    let settings = Settings { trace, ..Settings::new(seed) };
+    simulate_recorded(seed, trace, Recording::default())
+}
+
+/// The same, and records the connections of all hosts: nothing goes otherwise for it.
+///
+/// # Errors
+/// As of [`simulate`].
+pub fn simulate_recorded(
+    seed: u64,
+    trace: Option<Box<dyn Write + Send>>,
+    recording: Recording,
+) -> Result<Report, Failure> {
+    let mut settings = Settings { trace, ..Settings::new(seed) };
+    settings.endpoint.recording = recording;
     caught(seed, || run(settings, scenario::scenario))
 }
 

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use stubborn_core::limits::Limits;
+use stubborn_core::transport::record::Recording;
 use tokio::runtime::{Handle, Id};
 
 use crate::datagram::Socket;
 use crate::driver::{self, Shared, Stage};
 use crate::metrics::{SnapshotReply, Source};
+use crate::qlog;
 
 /// A client's socket and the task that drives it. Channels made with clones of it share both; each
 /// channel still has its own connection and session. It ends when the last clone and the last
@@ -62,6 +64,19 @@ impl ClientEndpoint {
         Self::start(Socket::bind(local)?, limits)
     }
 
+    /// The same as [`with_limits`](Self::with_limits), and records each connection in a file of this
+    /// folder, as qlog.
+    ///
+    /// # Errors
+    /// If the system gives no socket or no entropy.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn with_qlog(limits: Limits, folder: impl Into<Option<qlog::Folder>>) -> io::Result<Self> {
+        let recording = folder.into().map(|folder| folder.recording()).unwrap_or_default();
+        Self::start_recorded(Socket::bind_any()?, limits, recording)
+    }
+
     /// From now on looks for datagrams for this long before it sleeps; zero, as at the beginning, for
     /// only as long as that pays (at most 50 microseconds). That spares the time that the system takes
     /// to wake a thread, and costs processor time: other tasks of the runtime's thread wait meanwhile.
@@ -109,7 +124,11 @@ impl ClientEndpoint {
     }
 
     fn start(socket: Socket, limits: Limits) -> io::Result<Self> {
-        let (shared, _task) = driver::start(socket, limits, None)?;
+        Self::start_recorded(socket, limits, Recording::default())
+    }
+
+    fn start_recorded(socket: Socket, limits: Limits, recording: Recording) -> io::Result<Self> {
+        let (shared, _task) = driver::start(socket, limits, None, recording)?;
         let source = Source::new();
         source.set_nodes([Arc::downgrade(&shared)]);
         Ok(Self(Arc::new(Guard(shared, source))))

@@ -36,6 +36,7 @@ use stubborn_core::node::{
 use stubborn_core::service::{Answer, Clock, Port};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
+use stubborn_core::transport::record::Recording;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -104,8 +105,9 @@ pub(crate) fn start(
     socket: Socket,
     limits: Limits,
     server: Option<Serving>,
+    recording: Recording,
 ) -> io::Result<(Arc<Shared>, JoinHandle<()>)> {
-    let driver = Driver::new(socket, limits, server, NodeClock::start(), None)?;
+    let driver = Driver::new(socket, limits, server, NodeClock::start(), None, recording)?;
     let shared = Arc::clone(&driver.shared);
     Ok((shared, tokio::spawn(driver)))
 }
@@ -252,6 +254,7 @@ impl Driver {
         server: Option<Serving>,
         clock: NodeClock,
         member: Option<Member>,
+        recording: Recording,
     ) -> io::Result<Self> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(io::Error::other)?;
@@ -261,6 +264,7 @@ impl Driver {
             max_segments: socket.max_segments(),
             max_udp_payload: socket.max_udp_payload(),
             max_probe: MAX_DATAGRAM,
+            recording,
             ..EndpointConfig::default()
         };
         let one_thread = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;

@@ -9,6 +9,7 @@ use stubborn_core::limits::Limits;
 use stubborn_core::node::{Finding, IncomingQuery, ServerConfig};
 use stubborn_core::session::worker_incarnation;
 use stubborn_core::transport::endpoint::Received;
+use stubborn_core::transport::record::Recording;
 use stubborn_core::wire::packet::steering_byte;
 use tokio::sync::oneshot;
 
@@ -48,6 +49,7 @@ struct Plan {
     server: Serving,
     clock: NodeClock,
     member: Member,
+    recording: Recording,
 }
 
 /// Starts a worker on each socket. `limits` are those of one worker; the incarnation in `server` is
@@ -56,6 +58,7 @@ pub(crate) async fn start_workers(
     sockets: Vec<UdpSocket>,
     limits: Limits,
     server: Serving,
+    recording: Recording,
 ) -> io::Result<(Arc<Group>, Vec<Worker>)> {
     let group = Arc::new(Group::new(sockets.len()));
     // One clock, so that a token that one of them has issued means the same to all.
@@ -75,6 +78,7 @@ pub(crate) async fn start_workers(
             server: Serving { config, ..server.clone() },
             clock,
             member: Member::new(Arc::clone(&group), index),
+            recording: recording.clone(),
         };
         let (report, ready) = oneshot::channel();
         let (start, begin) = oneshot::channel();
@@ -125,7 +129,14 @@ fn run(
 impl Plan {
     fn driver(self) -> io::Result<Driver> {
         let socket = Socket::from_std(self.socket)?;
-        Driver::new(socket, self.limits, Some(self.server), self.clock, Some(self.member))
+        Driver::new(
+            socket,
+            self.limits,
+            Some(self.server),
+            self.clock,
+            Some(self.member),
+            self.recording,
+        )
     }
 }
 
@@ -212,7 +223,8 @@ mod tests {
         let tls = Arc::new(TlsServer::builder(identity).build().unwrap());
         let config = ServerConfig { tls, incarnation: 1, group: false };
         let server = Serving { config, services: Arc::default(), keeper: None };
-        let (group, workers) = start_workers(sockets, Limits::default(), server).await.unwrap();
+        let (group, workers) =
+            start_workers(sockets, Limits::default(), server, Recording::default()).await.unwrap();
         let member = Member::new(group, 0);
         member.ended(Stage::Leaving);
         assert!(workers.iter().all(|worker| *worker.shared.stage.borrow() == Stage::Running));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stubborn_core::service::{Machine, Machines, Registry, ServiceDescriptor};
+use stubborn_core::transport::record::Recording;
 use stubborn_group::replica::Seat;
 use stubborn_group::replication::{Durable, Members, NodeId};
 use stubborn_store::{Error, Folder, Options, Store};
@@ -19,6 +20,7 @@ use super::{driver, handle, join};
 use crate::health::{Health, ReplicaHealth};
 use crate::metrics::{MetricsFor, MetricsServer};
 use crate::naming::Address;
+use crate::qlog;
 use crate::security::{Fingerprint, Identity, IdentityFiles, KeyLog, Trust};
 use crate::server::ServeError;
 
@@ -65,6 +67,7 @@ impl Replica {
             authority: None,
             anybody: false,
             key_log: None,
+            recording: Recording::default(),
             lease: false,
             metrics: MetricsFor::default(),
             #[cfg(feature = "prometheus")]
@@ -91,6 +94,7 @@ pub struct ReplicaBuilder {
     authority: Option<Trust>,
     anybody: bool,
     key_log: Option<KeyLog>,
+    recording: Recording,
     lease: bool,
     metrics: MetricsFor,
     #[cfg(feature = "prometheus")]
@@ -123,6 +127,7 @@ pub(super) struct Plan {
     /// By which it calls the others.
     pub(super) client: Arc<TlsClient>,
     pub(super) tls: TlsServer,
+    pub(super) recording: Recording,
     pub(super) lease: bool,
     pub(super) peers: Vec<Peer>,
     /// With whom a new group begins.
@@ -186,6 +191,14 @@ impl ReplicaBuilder {
     /// [`KeyLog::from_env`] honours `SSLKEYLOGFILE`.
     pub fn key_log(mut self, log: impl Into<Option<KeyLog>>) -> Self {
         self.key_log = log.into();
+        self
+    }
+
+    /// Records each connection in a file of this folder, as qlog. Off by default; no environment
+    /// variable turns it on by itself, but [`qlog::Folder::from_env`](crate::qlog::Folder::from_env)
+    /// honours `QLOGDIR`.
+    pub fn qlog(mut self, folder: impl Into<Option<qlog::Folder>>) -> Self {
+        self.recording = crate::server::recording(folder.into());
         self
     }
 
@@ -321,6 +334,7 @@ impl ReplicaBuilder {
             client: client.map_err(ServeError::from)?,
             identity,
             tls,
+            recording: self.recording,
             lease: self.lease,
             peers,
             roster,

@@ -156,6 +156,7 @@ impl Driver {
             max_segments: socket.max_segments(),
             max_udp_payload: socket.max_udp_payload(),
             max_probe: MAX_DATAGRAM,
+            recording: plan.recording.clone(),
             ..EndpointConfig::default()
         };
         let describes = Describes {

@@ -12,6 +12,7 @@ use stubborn_core::limits::Limits;
 use stubborn_core::node::ServerConfig;
 use stubborn_core::service::{Answer, Registry, Service};
 use stubborn_core::session::KeyLimits;
+use stubborn_core::transport::record::Recording;
 use stubborn_tls::{ClientCertificates, TlsServer};
 
 use super::error::ServeError;
@@ -27,6 +28,7 @@ use crate::keeper::SessionKeeper;
 #[cfg(feature = "prometheus")]
 use crate::metrics::{Bound, USUAL_LINKS, prometheus_text};
 use crate::metrics::{MetricsFor, Source};
+use crate::qlog;
 use crate::security::{Identity, IdentityFiles, KeyLog, Trust};
 
 /// How long a drain waits by default.
@@ -62,6 +64,7 @@ impl Server {
             anonymous: false,
             middleware: Middleware::default(),
             keys: KeyLimits::default(),
+            recording: Recording::default(),
             services: Vec::new(),
             keeper: None,
             limits: Limits::default(),
@@ -93,6 +96,7 @@ pub struct ServerBuilder {
     anonymous: bool,
     middleware: Middleware,
     keys: KeyLimits,
+    recording: Recording,
     services: Vec<Arc<dyn Service>>,
     keeper: Option<Arc<dyn SessionKeeper>>,
     limits: Limits,
@@ -226,6 +230,14 @@ impl ServerBuilder {
             Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.middleware.interceptors.push(Arc::new(crate::tower::Layered::new(&layer)));
+        self
+    }
+
+    /// Records each connection in a file of this folder, as qlog. Off by default; no environment
+    /// variable turns it on by itself, but [`qlog::Folder::from_env`](crate::qlog::Folder::from_env)
+    /// honours `QLOGDIR`.
+    pub fn qlog(mut self, folder: impl Into<Option<qlog::Folder>>) -> Self {
+        self.recording = recording(folder.into());
         self
     }
 
@@ -391,6 +403,7 @@ impl ServerBuilder {
         if let Some(keeper) = &self.keeper {
             keeper.set_limits(&self.limits);
         }
+        let recording = self.recording.clone();
         let services = Services::new(registry, before);
         let serving = Serving { config, services, keeper: self.keeper.clone() };
         let source = Arc::clone(&self.source);
@@ -402,15 +415,16 @@ impl ServerBuilder {
         if sockets.len() == 1 {
             let socket = sockets.pop().expect("a group has a socket");
             let socket = Socket::from_std(socket).map_err(taken)?;
-            let (shared, task) =
-                driver::start(socket, self.limits, Some(serving)).map_err(ServeError::Entropy)?;
+            let (shared, task) = driver::start(socket, self.limits, Some(serving), recording)
+                .map_err(ServeError::Entropy)?;
             shared.set_busy_poll(self.busy_poll);
             let handle = ServerHandle::one(shared, task, source, self.drain);
             return Ok(handle.with_health(health).identified(&current, files));
         }
         let limits = share(&self.limits, sockets.len());
-        let (group, workers) =
-            driver::start_workers(sockets, limits, serving).await.map_err(ServeError::Worker)?;
+        let (group, workers) = driver::start_workers(sockets, limits, serving, recording)
+            .await
+            .map_err(ServeError::Worker)?;
         for worker in &workers {
             worker.shared.set_busy_poll(self.busy_poll);
         }
@@ -519,6 +533,10 @@ impl ServerBuilder {
             .key_log(self.key_log.clone());
         Ok(builder.build().map_err(crate::security::SecurityError::from)?)
     }
+}
+
+pub(crate) fn recording(folder: Option<qlog::Folder>) -> Recording {
+    folder.map(|folder| folder.recording()).unwrap_or_default()
 }
 
 pub(crate) async fn resolve(address: &str) -> Result<SocketAddr, ServeError> {

@@ -11,9 +11,9 @@ mod services;
 mod share;
 mod subjects;
 
-#[cfg(any(feature = "grpc", feature = "replica"))]
-pub(crate) use builder::resolve;
 pub use builder::{Server, ServerBuilder};
+#[cfg(any(feature = "grpc", feature = "replica"))]
+pub(crate) use builder::{recording, resolve};
 pub use error::ServeError;
 
 pub(crate) use gate::AUTHORIZATION;

@@ -71,7 +71,8 @@ async fn measure(args: &Args, out: &Output) -> Result<(), Error> {
 
 async fn open(args: &Args) -> Result<Vec<EchoClient>, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::new(Exit::Connect, e.to_string());
-    let endpoint = ClientEndpoint::with_limits(Limits::default()).map_err(|e| failed(&e))?;
+    let endpoint = ClientEndpoint::with_qlog(Limits::default(), crate::qlog::from_env()?)
+        .map_err(|e| failed(&e))?;
     let mut clients = Vec::new();
     let mut left = args.connections as usize;
     while left > 0 {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use stubborn::client::{ClientEndpoint, ConnectErrorKind};
-use stubborn::{CallError, ChannelBuilder, Connection, Outcome, Trust};
+use stubborn::{CallError, ChannelBuilder, Connection, Limits, Outcome, Trust};
 use tokio::task::LocalSet;
 
 use super::live::{self, Live};
@@ -111,7 +111,7 @@ pub(super) async fn connect(
     busy_poll: Duration,
     journal: Option<PathBuf>,
 ) -> Result<(EchoClient, Connection), Error> {
-    let endpoint = ClientEndpoint::new()
+    let endpoint = ClientEndpoint::with_qlog(Limits::default(), crate::qlog::from_env()?)
         .map_err(|e| Error::new(Exit::Connect, format!("no UDP socket: {e}")))?;
     endpoint.busy_poll(busy_poll);
     let mut builder =

@@ -44,6 +44,7 @@ pub(super) fn run(args: Args, out: &Output) -> Result<(), Error> {
         let server = Server::bind(args.address)
             .identity(identity)
             .key_log(crate::key_log::from_env()?)
+            .qlog(crate::qlog::from_env()?)
             .service(EchoServer::new(Echoes { yields: args.yields }))
             .busy_poll(Duration::from_micros(args.busy_poll.into()))
             .limits(limits())

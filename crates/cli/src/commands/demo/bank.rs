@@ -37,6 +37,7 @@ pub(super) async fn run(args: Args) -> Result<(), Error> {
     let server = Server::bind(args.listen)
         .identity(identity)
         .key_log(crate::key_log::from_env()?)
+        .qlog(crate::qlog::from_env()?)
         .service(BankServer::new(bank))
         .start()
         .await

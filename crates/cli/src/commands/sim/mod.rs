@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Writes what happened in the run, a line for each event
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
+    /// Writes the connections of the run as qlog, a file for each side of one in this folder
+    #[arg(long, value_name = "DIR", requires = "seed", conflicts_with_all = ["replicas", "groups"])]
+    qlog: Option<PathBuf>,
     /// Runs so many seeds
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "bench")]
     runs: u64,
@@ -73,14 +76,20 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         return replicas::run(Kind::Groups, &args, out);
     }
     match args.seed {
-        Some(seed) => replay(seed, args.trace.as_deref(), out),
+        Some(seed) => replay(seed, args.trace.as_deref(), args.qlog.as_deref(), out),
         None => explore(&args, out),
     }
 }
 
-fn replay(seed: u64, trace: Option<&Path>, out: &Output) -> Result<(), Error> {
+fn replay(seed: u64, trace: Option<&Path>, qlog: Option<&Path>, out: &Output) -> Result<(), Error> {
     let writer = trace.map(create).transpose()?;
-    let report = stubborn_sim::simulate(seed, writer).map_err(|failure| broken(&failure, ""))?;
+    let made = |path: &Path| {
+        let folder = stubborn_sim::QlogFolder::of_simulation(path);
+        folder.map_err(|error| Error::io("make", path, &error))
+    };
+    let recording = qlog.map(made).transpose()?.map(|folder| folder.recording());
+    let report = stubborn_sim::simulate_recorded(seed, writer, recording.unwrap_or_default())
+        .map_err(|failure| broken(&failure, ""))?;
     out.json(&to_json(&report));
     out.line(format_args!(
         "seed {seed}: every promise was kept in {} of simulated time; trace hash {:016x}",

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::super::error::{Code, TransportError};
+use super::super::record::Event;
 use super::super::timers::Timers;
 use super::{Connection, ConnectionError, ConnectionEvent};
 use crate::time::{Duration, Instant};
@@ -105,7 +106,7 @@ impl Connection {
         }
         let until = now + self.closing_time();
         self.state = State::Closing(Closing { reason, due: true, came: 0, next_answer: 1, until });
-        self.over(error);
+        self.over(now, error);
     }
 
     /// The peer broke the protocol, or something here failed.
@@ -124,7 +125,7 @@ impl Connection {
             None => now + self.closing_time(),
         };
         if self.state.is_open() {
-            self.over(error);
+            self.over(now, error);
         }
         if !matches!(self.state, State::Drained) {
             self.state = State::Draining { until };
@@ -132,15 +133,18 @@ impl Connection {
     }
 
     /// Ends without a word and at once.
-    pub(super) fn vanish(&mut self, error: ConnectionError) {
+    pub(super) fn vanish(&mut self, now: Instant, error: ConnectionError) {
         if self.state.is_open() {
-            self.over(error);
+            self.over(now, error);
         }
         self.state = State::Drained;
     }
 
-    fn over(&mut self, error: ConnectionError) {
+    fn over(&mut self, now: Instant, error: ConnectionError) {
         self.timers = Timers::new();
+        if let Some(record) = &mut self.record {
+            record.take(now, Event::Closed(&error));
+        }
         self.events.push_back(ConnectionEvent::Lost(error));
     }
 

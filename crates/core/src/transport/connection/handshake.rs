@@ -13,6 +13,7 @@ use super::super::crypto::{ClientTls, InitialCrypto, KeyChange, ServerTls};
 use super::super::endpoint::EndpointConfig;
 use super::super::error::{Code, TransportError};
 use super::super::receive::Inbox;
+use super::super::record::{Beginning, Event};
 use super::super::send::Outbox;
 use super::super::timers::{Timer, Timers};
 use super::close::State;
@@ -266,6 +267,9 @@ impl Connection {
         id_changes.extend(route.map(IdChange::Add));
         handshake.initial_route = route;
         let path = Path::new(now, &config, remote, local, remembered, proof);
+        let beginning = Beginning { side, version, remote, local, original };
+        let record =
+            config.recording.0.as_ref().and_then(|recorder| recorder.begin(now, &beginning));
         let mut timers = Timers::new();
         timers.set(Timer::Handshake, now + HANDSHAKE_TIMEOUT);
         let mut connection = Self {
@@ -299,6 +303,7 @@ impl Connection {
             early: Vec::new(),
             open_failures: 0,
             counters: Counters::default(),
+            record,
             config,
         };
         connection.write_tls(now)?;
@@ -410,6 +415,9 @@ impl Connection {
             messages: peer.initial_max_messages,
         });
         self.handshake.peer = Some(Declared::of(&peer));
+        if let Some(record) = &mut self.record {
+            record.take(now, Event::Established(&peer));
+        }
         self.state = State::Established;
         self.timers.stop(Timer::Handshake);
         self.reset_idle(now);
@@ -522,11 +530,11 @@ impl Connection {
         }
         let offered: Vec<u32> = offer.versions().take(crate::limits::MAX_VERSIONS).collect();
         let Some(version) = best_version(&self.config.versions, &offered) else {
-            self.vanish(ConnectionError::VersionNegotiation(offered));
+            self.vanish(now, ConnectionError::VersionNegotiation(offered));
             return;
         };
         if let Err(error) = self.begin_anew(now, version) {
-            self.vanish(ConnectionError::Transport(error));
+            self.vanish(now, ConnectionError::Transport(error));
         }
     }
 

@@ -180,7 +180,7 @@ impl Connection {
                     }
                     self.announce_tokens();
                 }
-                None => return self.vanish(ConnectionError::IdleTimeout),
+                None => return self.vanish(now, ConnectionError::IdleTimeout),
             }
         }
         self.set_path_timer();

@@ -29,6 +29,7 @@ use stubborn_rope::Rope;
 use super::crypto::TlsSession;
 use super::endpoint::EndpointConfig;
 use super::receive::Inbox;
+use super::record;
 use super::send::{Outbox, OutboxEvent};
 use super::timers::Timers;
 use super::{ConnectionId, Side, Space};
@@ -121,6 +122,7 @@ pub struct Connection {
     early: Vec<process::EarlyPacket>,
     open_failures: u64,
     counters: Counters,
+    record: Option<Box<dyn record::Record>>,
 }
 
 impl Connection {
@@ -397,8 +399,8 @@ impl Connection {
     }
 
     /// Ends at once and without a word, as if the idle timeout had passed.
-    pub(super) fn make_room(&mut self) {
-        self.vanish(ConnectionError::IdleTimeout);
+    pub(super) fn make_room(&mut self, now: Instant) {
+        self.vanish(now, ConnectionError::IdleTimeout);
     }
 
     pub(super) fn is_handshaking(&self) -> bool {

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::super::cid;
 use super::super::ecn::Ecn;
 use super::super::error::{Code, TransportError};
+use super::super::record::{Event, Packet as PacketRecord};
 use super::close::State;
 use super::ids::RemoteId;
 use super::keys::Opened;
@@ -89,10 +90,10 @@ impl Connection {
             return;
         }
         let reset_token = packet.reset_token();
-        let space = packet.packet_type().space();
+        let (space, size) = (packet.packet_type().space(), packet.size());
         match self.open(packet) {
             Ok((packet, with)) => {
-                if let Err(error) = self.on_opened(now, origin, space, &packet, with) {
+                if let Err(error) = self.on_opened(now, origin, (space, size), &packet, with) {
                     self.fail(now, error);
                 }
             }
@@ -179,7 +180,7 @@ impl Connection {
         &mut self,
         now: Instant,
         origin: Origin,
-        space: Space,
+        (space, size): (Space, usize),
         packet: &OpenedPacket,
         with: Opened,
     ) -> Result<(), TransportError> {
@@ -191,6 +192,11 @@ impl Connection {
             return Ok(());
         }
         self.counters.packets_received += 1;
+        if let Some(record) = &mut self.record {
+            let OpenedPacket { packet_type, number, payload: frames, .. } = packet;
+            let (packet_type, number) = (*packet_type, *number);
+            record.take(now, Event::Received(PacketRecord { packet_type, number, size, frames }));
+        }
         self.counters.ecn_ce_received += u64::from(origin.ecn == Ecn::Ce);
         if space == Space::Data
             && let Some(keys) = &mut self.data_keys

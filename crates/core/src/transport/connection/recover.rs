@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::super::loss::Settled;
 use super::super::message::SentFrame;
 use super::super::probe::ProbeTimeout;
+use super::super::record::{Event, Metrics};
 use super::super::rtt::MAX_ACK_DELAY_CREDIT;
 use super::super::timers::Timer;
 use super::keys::Opened;
@@ -156,7 +157,24 @@ impl Connection {
         self.settle(now, space, &mut settled, congested);
         self.recovery.put_settled(settled);
         self.set_recovery_timer();
+        self.record_metrics(now);
         Ok(())
+    }
+
+    /// Tells who records the connection how the path is.
+    fn record_metrics(&mut self, now: Instant) {
+        let Some(record) = &mut self.record else { return };
+        let rtt = &self.path.rtt;
+        let metrics = Metrics {
+            min_rtt: rtt.min(),
+            smoothed_rtt: rtt.smoothed(),
+            latest_rtt: rtt.latest(),
+            rtt_variance: rtt.variance(),
+            window: self.path.congestion.window(),
+            in_flight: self.spaces.bytes_in_flight(),
+            probe_timeouts: self.recovery.probe.backoff(),
+        };
+        record.take(now, Event::Metrics(metrics));
     }
 
     /// Acts on what was acknowledged and lost.
@@ -179,6 +197,10 @@ impl Connection {
         for (number, packet) in settled.lost.drain(..) {
             self.counters.packets_lost += u64::from(!packet.mtu_probe);
             marked_lost += u64::from(packet.marked);
+            if let Some(record) = &mut self.record {
+                let mtu_probe = packet.mtu_probe;
+                record.take(now, Event::Lost { space, number, mtu_probe });
+            }
             if space == Space::Data {
                 self.path.on_size_lost(now, number, &packet);
             }
@@ -314,6 +336,7 @@ impl Connection {
             self.begin_probes(space);
         }
         self.set_recovery_timer();
+        self.record_metrics(now);
     }
 
     /// Probes carry again what has waited longest for its acknowledgement (RFC 9002 §6.2.4).
@@ -390,7 +413,7 @@ impl Connection {
             match timer {
                 Timer::LossDetection => self.on_recovery_timer(now),
                 Timer::Pacing => {}
-                Timer::Handshake | Timer::Idle => self.vanish(ConnectionError::IdleTimeout),
+                Timer::Handshake | Timer::Idle => self.vanish(now, ConnectionError::IdleTimeout),
                 Timer::KeepAlive => {
                     self.space(Space::Data).ping = true;
                     if self.awaits_answer && self.answer_probe == ANSWER_PROBE_MAX {

@@ -67,7 +67,7 @@ impl Connection {
         if self.data_keys.as_ref().is_some_and(|keys| keys.is_used_up()) {
             // RFC 9001 §6.6: not even a close may be sealed any more.
             let error = TransportError::new(Code::AEAD_LIMIT_REACHED, "keys are used up");
-            self.vanish(ConnectionError::Transport(error));
+            self.vanish(now, ConnectionError::Transport(error));
             return None;
         }
         self.transmit_path_answer(now, buf)

@@ -6,12 +6,14 @@ use bytes::Bytes;
 
 use super::super::ecn::Ecn;
 use super::super::loss::SentPacket;
+use super::super::record::{Event, Packet};
 use super::close::CloseReason;
 use super::space::{Contents, Control};
 use super::transmit::Permit;
 use super::{Connection, Space};
 use crate::limits::MIN_DATAGRAM;
 use crate::time::Instant;
+use crate::wire::PacketType;
 use crate::wire::frame::{
     DatagramHeader, Frame, NewConnectionId, crypto_header, crypto_room, encode_ack,
 };
@@ -416,11 +418,23 @@ impl Connection {
 
     /// Encrypts the packet and remembers it.
     fn seal_packet(&mut self, now: Instant, draft: Draft, buf: &mut Vec<u8>, flags: Flags) {
-        let Draft { writer, space, contents, ack_eliciting, end, .. } = draft;
+        let Draft { writer, space, tag_len, contents, ack_eliciting, end } = draft;
         let end = end.as_deref().unwrap_or_default();
         let s = &mut self.spaces[space.index()];
         let planted = cfg!(feature = "planted-reused-number");
         let number = if planted { s.sent.next_number() - 1 } else { writer.number() };
+        if let Some(record) = &mut self.record {
+            let packet_type = match space {
+                Space::Initial => PacketType::Initial,
+                Space::Handshake => PacketType::Handshake,
+                Space::Data => PacketType::OneRtt,
+            };
+            let size = buf.len() - writer.start() + tag_len;
+            let mut frames = writer.payload(buf).to_vec();
+            let from = frames.len() - end.len();
+            frames[from..].copy_from_slice(end);
+            record.take(now, Event::Sent(Packet { packet_type, number, size, frames: &frames }));
+        }
         let size = match (&mut self.data_keys, &s.keys) {
             (Some(keys), _) if space == Space::Data => {
                 let (header_key, packet_key) = keys.local();

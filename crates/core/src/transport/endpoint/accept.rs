@@ -143,7 +143,7 @@ impl Endpoint {
             return false;
         }
         if let Some(connection) = self.table.get_mut(slot) {
-            connection.make_room();
+            connection.make_room(now);
             self.table.touch(slot);
         }
         true

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::super::record::Recording;
 use crate::limits::{Limits, MAX_DATAGRAM};
 use crate::time::Duration;
 use crate::wire::VERSION;
@@ -36,6 +37,8 @@ pub struct EndpointConfig {
     /// Packets sealed with one key before it is updated, at most; the AEAD's own limit still holds
     /// (RFC 9001 §6.6).
     pub key_update_after: u64,
+    /// Who records what happens in connections; nobody by default.
+    pub recording: Recording,
 }
 
 impl Default for EndpointConfig {
@@ -53,6 +56,7 @@ impl Default for EndpointConfig {
             always_retry: false,
             ecn: true,
             key_update_after: u64::MAX,
+            recording: Recording::default(),
         }
     }
 }

@@ -143,6 +143,11 @@ impl PacketWriter {
         out.len() - self.payload_at
     }
 
+    /// The frames written so far.
+    pub fn payload<'a>(&self, out: &'a [u8]) -> &'a [u8] {
+        &out[self.payload_at..]
+    }
+
     /// Bytes of frames that still fit if the finished packet may have `size` bytes, tag included.
     pub fn room(&self, size: usize, tag_len: usize, out: &[u8]) -> usize {
         size.saturating_sub(out.len() - self.start + tag_len)
