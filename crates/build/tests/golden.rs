@@ -61,6 +61,7 @@ fn the_services_in_the_runtime_crate_are_fresh() {
         "stubborn/kv",
         "stubborn/group",
         "stubborn/metrics",
+        "stubborn/trace",
         "grpc/health/v1/health",
     ];
     let files = files.map(|name| format!("proto/{name}.proto"));

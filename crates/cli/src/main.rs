@@ -12,6 +12,7 @@ mod docs;
 mod error;
 mod folders;
 mod key_log;
+mod notes;
 mod output;
 mod pins;
 mod private;

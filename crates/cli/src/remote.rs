@@ -179,6 +179,11 @@ impl Access {
         variable("STUBBORN_DATA").filter(|_| !otherwise).map(|data| Folder::at(Path::new(&data)))
     }
 
+    /// The folder of the cluster that is at this address, as far as it is known.
+    pub(crate) fn cluster_of(&self, addr: &str) -> Option<Folder> {
+        self.folder().or_else(|| self.left_folder(addr))
+    }
+
     /// The folder that a node of this user on this machine has left a note of. Whatever was chosen comes
     /// first, and a folder that is gone says nothing.
     fn left_folder(&self, addr: &str) -> Option<Folder> {

@@ -79,6 +79,38 @@ impl Drop for Cluster {
 }
 
 #[test]
+fn a_call_to_a_group_is_drawn_through_all_its_replicas() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("cluster");
+    let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0"]);
+    let follower = (1..=3).find(|node| *node != cluster.leader()).unwrap();
+    let put = r#"{"key":"a","value":"MQ=="}"#;
+    let address = cluster.address(follower).to_owned();
+    let made = cluster.succeed("call", &[&address, "stubborn.kv.v1.Kv/Put", put, "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let id = made["call_id"].as_str().unwrap();
+    // The last replica may not have applied it yet.
+    let told = loop {
+        let told = cluster.succeed("trace", &[&address, id, "--json"]);
+        let told: Value = serde_json::from_str(&told).unwrap();
+        if told.to_string().matches("applied, entry").count() == 3 {
+            break told;
+        }
+    };
+    let steps = told["steps"].as_array().unwrap();
+    let hop = |what: &str| steps.iter().find(|step| step["what"] == what);
+    let came = hop("request").expect("a request");
+    let follower = format!("node {follower}");
+    assert_eq!((&came["from"], &came["to"]), (&"client".into(), &follower.as_str().into()));
+    let forwarded = hop("forwarded").expect("a hop to the leader");
+    let leader = format!("node {} (leads)", cluster.leader());
+    let ends = (&forwarded["from"], &forwarded["to"]);
+    assert_eq!(ends, (&follower.as_str().into(), &leader.as_str().into()), "{told}");
+    assert!(hop("reply").is_some() && told["columns"].as_array().unwrap().len() == 4, "{told}");
+    cluster.stop();
+}
+
+#[test]
 fn values_outlive_the_leader_and_then_all_nodes_at_once() {
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join("cluster");

@@ -147,6 +147,51 @@ fn connections_are_logged_where_the_environment_says() {
     assert!(text.contains("transport:packet_sent") && text.contains("connection_closed"), "{text}");
 }
 
+#[test]
+fn a_call_is_drawn_in_time_with_its_request_and_reply() {
+    let world = World::new();
+    let made = world.run("call", &[TRANSFER, r#"{"cents":"5"}"#, "--id"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let id =
+        made.err.lines().find_map(|line| line.strip_prefix("call ")).expect("an id").to_owned();
+    // The last call, and the same by its id.
+    let mut last = world.command();
+    let last = Ran::from(last.args(["trace", "--color", "never"]).output().unwrap());
+    assert_eq!(last.code, 0, "{last:?}");
+    let (code, told) = world.json("trace", &[&id]);
+    assert_eq!((code, &told["call_id"]), (0, &Value::from(id.as_str())), "{told}");
+    let steps: Vec<&str> =
+        told["steps"].as_array().unwrap().iter().map(|s| s["what"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["call made", "request", "reply", "replied"], "{told}");
+    for word in ["call made", "request", "▶", "◀", "replied", "half the round trip"] {
+        assert!(last.out.contains(word), "no {word} in {}", last.out);
+    }
+    let svg = world.home.path().join("call.svg");
+    assert_eq!(world.run("trace", &[&id, "--svg", svg.to_str().unwrap()]).code, 0);
+    let drawn = std::fs::read_to_string(svg).unwrap();
+    assert!(
+        drawn.starts_with("<svg") && drawn.contains(">request<") && drawn.ends_with("</svg>\n")
+    );
+}
+
+#[test]
+fn a_call_that_still_runs_is_drawn_as_that_and_one_that_nobody_knows_is_not() {
+    let world = World::new();
+    let arguments = [TRANSFER, r#"{"cents":"13"}"#, "--deadline", "100ms", "--id"];
+    let made = world.run("call", &arguments);
+    assert_eq!(made.code, 4, "{made:?}");
+    let id =
+        made.err.lines().find_map(|line| line.strip_prefix("call ")).expect("an id").to_owned();
+    let (code, told) = world.json("trace", &[&id]);
+    assert_eq!(code, 0, "{told}");
+    let text = told["steps"].to_string();
+    assert!(text.contains("executing") && text.contains("given up: pending"), "{told}");
+    world.gate.add_permits(1);
+    let unknown = format!("{}9", id);
+    let (code, told) = world.json("trace", &[&unknown]);
+    assert_eq!((code, &told["error"]["kind"]), (1, &"failed".into()), "{told}");
+}
+
 #[derive(Debug)]
 struct Ran {
     code: i32,

@@ -112,6 +112,9 @@ pub struct Limits {
     /// Bytes of kept replies over all sessions; past it, new replies are kept for their connection
     /// only.
     pub kept_replies: u64,
+    /// Steps of calls that are kept for who asks what happened to one, of all calls together; 0 for
+    /// none. Each takes 72 bytes.
+    pub call_steps: usize,
     /// Bytes of replies kept for their connections only, over all sessions; past it, a further one is
     /// not kept at all.
     pub held_replies: u64,
@@ -159,6 +162,7 @@ impl Default for Limits {
             stream_patience: Duration::from_secs(120),
             kept_reply: 64 << 10,
             kept_replies: 256 << 20,
+            call_steps: 8_192,
             held_replies: 1 << 30,
             retention: Duration::from_secs(3_600),
             concurrency: Concurrency::ADAPTIVE,

@@ -38,6 +38,7 @@ pub mod replica;
 pub mod reply;
 pub mod security;
 pub mod server;
+pub mod steps;
 #[cfg(feature = "tower")]
 pub mod tower;
 pub mod trace;

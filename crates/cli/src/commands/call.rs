@@ -14,6 +14,7 @@ use stubborn::{
 };
 
 use crate::error::{Error, Exit};
+use crate::notes::{self, Note};
 use crate::output::Output;
 use crate::remote::{Link, Remote, duration};
 use crate::schema::{self, Source};
@@ -53,6 +54,10 @@ pub(crate) struct Args {
     /// sending it again.
     #[arg(long, requires = "journal")]
     fence: bool,
+
+    /// Print the call's id on standard error, for `stubborn trace` and `stubborn outcome`.
+    #[arg(long)]
+    id: bool,
 
     #[command(flatten)]
     source: Source,
@@ -131,10 +136,22 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
         true => Some(unary.id().await?),
         false => None,
     };
+    let sent = notes::now();
     let result = tokio::select! {
         result = unary.raw() => result,
         _ = tokio::signal::ctrl_c() => Err(interrupted(&method, reserved)),
     };
+    if let Some(call) = reserved {
+        let outcome = match &result {
+            Ok(_) => notes::REPLIED.to_owned(),
+            Err(error) => outcome_of(error).to_owned(),
+        };
+        let (address, method) = (args.remote.addr.clone(), method.name().to_owned());
+        notes::keep(&Note { call, address, method, sent, ended: notes::now(), outcome });
+        if args.id {
+            eprintln!("call {call}");
+        }
+    }
     match result {
         Ok(reply) => {
             written(&link).await;
@@ -142,6 +159,16 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
             print(&descriptor, &method, reserved, reply, out)
         }
         Err(error) => Err(not_replied(args, link, &method, error).await),
+    }
+}
+
+/// How a call without a reply ended, in few words.
+fn outcome_of(error: &CallError) -> &'static str {
+    match error.outcome() {
+        Outcome::Executed(_) => "executed, with an error",
+        Outcome::NotExecuted(_) => "not executed",
+        Outcome::Pending(_) => "given up: pending",
+        _ => "no answer",
     }
 }
 

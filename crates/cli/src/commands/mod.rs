@@ -21,6 +21,7 @@ mod restore;
 mod sim;
 mod status;
 mod top;
+mod trace;
 mod udp;
 mod up;
 mod verify;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Describe(describe::Args),
     Call(call::Args),
     Outcome(outcome::Args),
+    Trace(trace::Args),
     Ping(ping::Args),
     Health(health::Args),
     Udp(udp::Args),
@@ -70,6 +72,7 @@ impl Command {
             Self::Describe(args) => describe::run(args, out),
             Self::Call(args) => call::run(args, out),
             Self::Outcome(args) => outcome::run(args, out),
+            Self::Trace(args) => trace::run(args, out),
             Self::Ping(args) => ping::run(args, out),
             Self::Health(args) => health::run(args, out),
             Self::Udp(args) => udp::run(args, out),

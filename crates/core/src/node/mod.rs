@@ -27,13 +27,14 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    Again, Ask, Asked, Balancing, Batch, CallKey, ChannelConfig, ChannelCounters, ChannelEvent,
-    ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState, EndpointStats, Event,
-    FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery, IncomingRequest, JournalCall,
-    JournalEntry, JournalRequest, JournalStart, Load, Malformed, MethodConfig, MethodName,
-    OutlierDetection, QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig,
-    SessionCommand, SessionTable, SessionTicket, Shed, Staleness, StreamKey, StreamRead,
-    StreamRefusal, SuccessRateEjection, TableReader, Told, Watch, record_of,
+    Again, Ask, Asked, Balancing, Batch, CallKey, CallLog, CallStep, ChannelConfig,
+    ChannelCounters, ChannelEvent, ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState,
+    EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery,
+    IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load, Malformed,
+    MethodConfig, MethodName, OutlierDetection, QueryKey, RING_KEY, RequestKey, RetryPolicy,
+    RetryThrottling, ServiceConfig, SessionCommand, SessionTable, SessionTicket, Shed, Staleness,
+    StepKind, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader, Told, Watch,
+    record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -448,6 +449,12 @@ impl Node {
     /// Sessions that the server half remembers.
     pub fn sessions(&self) -> usize {
         self.server.as_ref().map_or(0, |server| server.sessions().len())
+    }
+
+    /// What happened lately to a call that came to the server half, in the order of time; and whether
+    /// that is kept at all (`limits.call_steps`).
+    pub fn call_steps(&self, call: CallId) -> (bool, Vec<CallStep>) {
+        self.server.as_ref().map(|server| server.call_steps(call)).unwrap_or_default()
     }
 
     /// What the node holds now, to be compared with what `limits` allow.

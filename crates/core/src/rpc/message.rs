@@ -519,6 +519,12 @@ fn position(message: &[u8], kind: u8) -> Option<(u32, u64, &[u8])> {
     Some((u32::try_from(slot).ok()?, sequence, rest))
 }
 
+/// Which number of a slot a REQUEST or FENCE is about, and whether it is a FENCE.
+pub(crate) fn about(message: &[u8]) -> Option<(u32, u64, bool)> {
+    let request = position(message, REQUEST).map(|(slot, sequence, _)| (slot, sequence, false));
+    request.or_else(|| position(message, FENCE).map(|(slot, sequence, _)| (slot, sequence, true)))
+}
+
 impl PayloadRef<'_> {
     /// The REQUEST message.
     pub(crate) fn encode_request(

@@ -21,6 +21,7 @@ mod server;
 mod spares;
 mod stored;
 mod stream;
+mod trace;
 mod watch;
 
 pub use admission::{Load, Shed};
@@ -41,6 +42,7 @@ pub use policy::{
 pub use group::{ClientMessage, SessionCommand, SessionTable, TableReader, Told};
 pub use server::{Finding, IncomingQuery, QueryKey};
 pub use stored::{Ask, Asked, record_of};
+pub use trace::{CallLog, CallStep, StepKind};
 pub use watch::{Batch, Watch};
 
 pub(crate) use assembly::{Assembly, Progress};

@@ -9,6 +9,7 @@ mod stream;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes};
 use stubborn_rope::ahead::read_ahead;
@@ -24,6 +25,7 @@ use super::message::{
     Parts, PlainRequest, ReplyPayload, RequestPayload, Staleness, ToClient, ToServer, as_of,
     session_reference,
 };
+use super::trace::{CallLog, CallStep, StepKind};
 use super::watch::Watch;
 use crate::limits::Limits;
 use crate::service::{
@@ -54,6 +56,7 @@ pub(crate) struct Server {
     streams: Streams,
     /// Since it is asked to leave.
     drain: Option<Drain>,
+    log: CallLog,
 }
 
 /// One accepted connection.
@@ -75,6 +78,7 @@ struct Pending {
     ticket: Ticket,
     method: MethodId,
     deadline: Option<Instant>,
+    came: Instant,
 }
 
 #[derive(Debug)]
@@ -112,6 +116,7 @@ impl Server {
             admission: Admission::new(limits),
             streams: Streams::default(),
             drain: None,
+            log: CallLog::new(limits.call_steps),
         }
     }
 
@@ -122,6 +127,27 @@ impl Server {
     /// How many streams there are, and the bytes that they hold.
     pub(crate) fn streams(&self) -> (usize, u64) {
         (self.streams.len(), self.streams.held())
+    }
+
+    /// What happened lately to a call, and whether that is kept.
+    pub(crate) fn call_steps(&self, call: CallId) -> (bool, Vec<CallStep>) {
+        let mut steps = self.log.steps(call);
+        let running = self.requests.iter().find(|(_, pending)| match &pending.kind {
+            PendingKind::Numbered { attachment, slot, sequence } => {
+                call == CallId { session: attachment.session(), slot: *slot, sequence: *sequence }
+            }
+            PendingKind::Stream { place: (session, slot), sequence, .. } => {
+                call == CallId { session: *session, slot: *slot, sequence: *sequence }
+            }
+            PendingKind::Read { .. } | PendingKind::Maybe => false,
+        });
+        if let Some((_, pending)) = running.filter(|_| self.log.is_on()) {
+            let at = pending.came;
+            steps.push(CallStep { at, kind: StepKind::Came });
+            steps.push(CallStep { at, kind: StepKind::Executing });
+            steps.sort_by_key(|step| step.at);
+        }
+        (self.log.is_on(), steps)
     }
 
     /// Requests whose handlers have not answered.
@@ -266,10 +292,12 @@ impl Server {
             return self.answer_stream(cx, place, sequence, answer);
         }
         let Some(pending) = self.requests.remove(key.0) else { return };
-        let Pending { ticket, method, deadline, .. } = pending;
+        let Pending { ticket, method, deadline, came, .. } = pending;
         self.admission.end(cx.now, Ended { ticket, method, deadline });
         match pending.kind {
             PendingKind::Numbered { attachment, slot, sequence } => {
+                let call = CallId { session: attachment.session(), slot, sequence };
+                self.log.done(cx.now, call, came);
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
             PendingKind::Read { client, read } => self.answer_read(cx, client, read, answer),
@@ -429,7 +457,11 @@ impl Server {
                 let kind = PendingKind::Numbered { attachment, slot, sequence };
                 self.start(cx, client, kind, Some(id), payload);
             }
-            verdict => self.say(cx, client, verdict),
+            verdict => {
+                let call = CallId { session: attachment.session(), slot, sequence };
+                self.log.push(cx.now, call, StepKind::CameAgain);
+                self.say(cx, client, verdict);
+            }
         }
         Ok(())
     }
@@ -468,7 +500,9 @@ impl Server {
         let counted = self.group.is_none() && !matches!(kind, PendingKind::Stream { .. });
         let ticket = if counted { self.admission.begin(cx.now) } else { Ticket::UNCOUNTED };
         let method = payload.method;
-        let key = RequestKey(self.requests.insert(Pending { kind, ticket, method, deadline }));
+        let came = cx.now;
+        let key =
+            RequestKey(self.requests.insert(Pending { kind, ticket, method, deadline, came }));
         if let Some(read) = read {
             state.reads.insert(read, key);
         }
@@ -500,6 +534,8 @@ impl Server {
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
         let verdict = self.desk.fence(&attachment, slot, sequence)?;
+        let call = CallId { session: attachment.session(), slot, sequence };
+        self.log.push(cx.now, call, StepKind::FenceCame);
         self.say(cx, client, verdict);
         Ok(())
     }

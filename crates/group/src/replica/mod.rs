@@ -30,10 +30,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use bytes::Bytes;
-use stubborn_core::node::{Finding, IncomingQuery, SessionCommand, Staleness, Told};
+use stubborn_core::node::{
+    CallStep, Finding, IncomingQuery, SessionCommand, Staleness, StepKind, Told,
+};
 use stubborn_core::random::Random;
 use stubborn_core::service::{Answer, Encoded, Image, Machines, MethodId};
-use stubborn_core::session::SessionId;
+use stubborn_core::session::{CallId, SessionId};
 use stubborn_core::time::{Duration, Instant};
 
 use self::clock::LogClock;
@@ -327,10 +329,19 @@ impl Replica {
         now: Instant,
         command: SessionCommand,
     ) -> Result<(), Box<SessionCommand>> {
+        if let Some((call, fence)) = command.call() {
+            let kind = if fence { StepKind::FenceCame } else { StepKind::Came };
+            self.state.log().push(now, call, kind);
+        }
         match self.pending.add(now, Wanted::Command(command)).map_err(|wanted| *wanted) {
             Err(Wanted::Command(command)) => Err(Box::new(command)),
             Ok(()) | Err(Wanted::Renewal(_)) => Ok(()),
         }
+    }
+
+    /// What happened to a call here lately, in the order of time.
+    pub fn call_steps(&self, call: CallId) -> Vec<CallStep> {
+        self.state.call_steps(call)
     }
 
     /// Says that the clients of these sessions are there still. To be said every
@@ -589,7 +600,7 @@ impl Replica {
             return Ok(());
         }
         let Some(record) = Record::decode(&entry.data) else { return Ok(()) };
-        let told = self.state.apply(entry.at.index, &record)?;
+        let told = self.state.apply(now, entry.at.index, &record)?;
         for (origin, method, ending) in self.state.take_ran() {
             if let Some(came) = self.pending.came(origin) {
                 self.served.note(method, ending, now.since(came));

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
-use stubborn_core::node::{SessionCommand, SessionTable, Told};
+use stubborn_core::node::{CallLog, CallStep, SessionCommand, SessionTable, StepKind, Told};
 use stubborn_core::service::{Answer, Applied, Call, Encoded, Image, Machines, MethodId};
+use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
@@ -30,6 +31,8 @@ pub(super) struct State {
     /// Commands that ran since the last look, and how they ended.
     ran: Vec<(Origin, MethodId, Ending)>,
     planted: Planted,
+    /// What happened to calls lately; no part of the state.
+    log: CallLog,
 }
 
 /// What a bug that is planted for the simulator to find needs; nothing, unless one is.
@@ -45,7 +48,8 @@ impl State {
         let table = SessionTable::new(group, limits);
         let (roster, planted) = (Roster::default(), Planted::default());
         let ran = Vec::new();
-        Self { table, machines, roster, founded: false, versioned: false, ran, planted }
+        let log = CallLog::new(limits.call_steps);
+        Self { table, machines, roster, founded: false, versioned: false, ran, planted, log }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -60,12 +64,31 @@ impl State {
 
     /// Does what an entry says, and returns what clients are to be told. What panics is caught, so
     /// that the replica can stop in order; the state is not used any more then.
-    pub(super) fn apply(&mut self, index: u64, record: &Record) -> Result<Vec<Told>, Fault> {
-        let applied = catch_unwind(AssertUnwindSafe(|| self.apply_record(index, record)));
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        index: u64,
+        record: &Record,
+    ) -> Result<Vec<Told>, Fault> {
+        let applied = catch_unwind(AssertUnwindSafe(|| self.apply_record(now, index, record)));
         applied.map_err(|panic| Fault::Panicked { index, what: panic_text(&*panic) })?
     }
 
-    fn apply_record(&mut self, index: u64, record: &Record) -> Result<Vec<Told>, Fault> {
+    /// What happened to calls lately.
+    pub(super) fn log(&mut self) -> &mut CallLog {
+        &mut self.log
+    }
+
+    pub(super) fn call_steps(&self, call: CallId) -> Vec<CallStep> {
+        self.log.steps(call)
+    }
+
+    fn apply_record(
+        &mut self,
+        now: Instant,
+        index: u64,
+        record: &Record,
+    ) -> Result<Vec<Told>, Fault> {
         if cfg!(feature = "planted-late-records") {
             self.planted.before = Some(self.table.clone());
         }
@@ -89,6 +112,9 @@ impl State {
                         answer
                     };
                     self.table.apply(time, origin.life, &command, run, &mut told);
+                    if let Some((call, fence)) = command.call() {
+                        self.log.push(now, call, StepKind::Applied { entry: index, fence });
+                    }
                 }
                 What::Renewal(sessions) => {
                     let time = self.table.time();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use stubborn_core::node::SessionCommand;
+use stubborn_core::node::{CallLog, SessionCommand, StepKind};
 use stubborn_core::time::Instant;
 use stubborn_core::wire::varint;
 
@@ -65,12 +65,15 @@ fn size(item: &Item) -> usize {
 }
 
 /// Another replica's command is taken at this time of the log. None for what is no command.
-fn take(item: Item, time: Instant) -> Option<Item> {
+fn take(log: &mut CallLog, now: Instant, item: Item, time: Instant) -> Option<Item> {
     let Item { origin, what } = item;
     let what = match what {
         What::Command(bytes) => {
             let mut command = SessionCommand::decode(bytes).ok()?;
             command.taken_at(time);
+            if let Some((call, _)) = command.call() {
+                log.push(now, call, StepKind::Taken);
+            }
             let mut bytes = Vec::new();
             command.encode(&mut bytes);
             What::Command(bytes.into())
@@ -131,7 +134,8 @@ impl Replica {
             if items.is_empty() {
                 break;
             }
-            let taken = items.into_iter().filter_map(|item| take(item, time)).collect();
+            let log = self.state.log();
+            let taken = items.into_iter().filter_map(|item| take(log, now, item, time)).collect();
             if let Err(items) = self.propose(time, taken) {
                 return self.gathered.put_back(items);
             }

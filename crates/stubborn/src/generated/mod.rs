@@ -35,6 +35,13 @@ pub mod stubborn {
             include!("stubborn.metrics.v1.rs");
         }
     }
+    /// Package `stubborn.trace`.
+    pub mod trace {
+        /// Package `stubborn.trace.v1`.
+        pub mod v1 {
+            include!("stubborn.trace.v1.rs");
+        }
+    }
     /// Package `stubborn.v1`.
     pub mod v1 {
         include!("stubborn.v1.rs");

@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
-use stubborn_core::node::Node;
+use stubborn_core::node::{CallStep, Node};
+use stubborn_core::session::CallId;
+use stubborn_core::time::Instant as CoreInstant;
 
 use super::meter::{Meters, Sum};
 use super::{Count, Held, Meter, MethodCalls, Side, SnapshotReply, Traffic, held, links};
@@ -44,6 +46,20 @@ impl Source {
 
     pub(crate) fn door(&self) -> MutexGuard<'_, Meter> {
         self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happened to a call at the server's workers, whose clock is one: what it shows now, whether
+    /// steps are kept, and these.
+    pub(crate) fn call_steps(&self, call: CallId) -> (CoreInstant, bool, Vec<CallStep>) {
+        let (mut now, mut kept, mut steps) = (CoreInstant::ZERO, false, Vec::new());
+        for node in self.nodes.get().into_iter().flatten().filter_map(Weak::upgrade) {
+            let Some((on, more)) = node.look(|state| state.node.call_steps(call)) else { continue };
+            now = now.max(node.clock.now());
+            kept |= on;
+            steps.extend(more);
+        }
+        steps.sort_by_key(|step| step.at);
+        (now, kept, steps)
     }
 
     /// What was counted, with so many links one by one at most. Takes the lock of each node in turn: not

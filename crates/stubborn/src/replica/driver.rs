@@ -9,7 +9,7 @@ use std::thread;
 
 use stubborn_core::limits::MAX_DATAGRAM;
 use stubborn_core::node::{Event, IncomingRequest, NodeConfig};
-use stubborn_core::service::{Answer, Call, Clock, Encoded, MethodId, Registry, Status};
+use stubborn_core::service::{Answer, Call, Clock, Encoded, Metadata, MethodId, Registry, Status};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_group::Served;
@@ -30,8 +30,12 @@ use crate::driver::{
     GLANCE, LONGEST_FOR_COMMITS, NodeClock, Outgoing, Patience, Timer, yield_to_others,
 };
 use crate::group::{BackupReply, BackupRequest, Role as ToldRole, StatusReply};
-use crate::metrics::{self, Ending, Gathering, MOST_LINKS, Meters, SnapshotReply};
+use crate::metrics::{self, Ending, Gathering, MOST_LINKS, Meters, MetricsFor, SnapshotReply};
 use crate::server::ServeError;
+use crate::steps::{self, CallRequest};
+
+/// What is asked of a node about one call.
+const TRACE: &str = "stubborn.trace.v1.Trace/Call";
 
 /// Receives per system call.
 const BATCH: usize = 32;
@@ -426,6 +430,11 @@ impl Driver {
             if method == MethodId::of(metrics::METHOD) {
                 self.control.counted(self.counted());
             }
+            if method == MethodId::of(TRACE) {
+                let answer = self.trace(now, &call);
+                self.node.answer(now, key, answer);
+                continue;
+            }
             let (message, mut context) = call.into_parts();
             context.clock = Clock::standing(now);
             let call = crate::Call::new(message, context);
@@ -459,6 +468,25 @@ impl Driver {
         let mut all = Gathering::new(MOST_LINKS);
         all.add(self.node.node(), &self.meters);
         all.tell(Duration::from_nanos(self.clock.now().as_nanos()))
+    }
+
+    /// What happened to a call here.
+    fn trace(&self, now: Instant, call: &Call<Encoded>) -> Answer {
+        let told = || {
+            MetricsFor::Known.admit(&call.context().peer)?;
+            let method = MethodId::of(TRACE);
+            let request = call.message().decode::<CallRequest>(method);
+            let request = request.map_err(|_| Status::invalid_argument("malformed"))?;
+            let steps = self.node.replica().call_steps(steps::id_of(&request)?);
+            let mut reply = steps::reply(now, true, &steps);
+            reply.node = self.describes.node;
+            reply.leader = self.node.replica().leader().map_or(0, NodeId::get);
+            Ok::<_, Status>(Encoded::new(method, &reply))
+        };
+        match told() {
+            Ok(reply) => Answer::Reply(reply, Metadata::new()),
+            Err(status) => Answer::Status(status),
+        }
     }
 
     fn standing(&self) -> StatusReply {

@@ -18,6 +18,7 @@ pub(super) fn share(limits: &Limits, workers: usize) -> Limits {
         sessions_per_address: count(limits.sessions_per_address),
         slots_in_all: bytes(limits.slots_in_all, 1),
         kept_replies: bytes(limits.kept_replies, limits.kept_reply as u64),
+        call_steps: limits.call_steps / workers,
         held_replies: bytes(limits.held_replies, limits.message),
         concurrency: limits.concurrency.share(u32::try_from(workers).unwrap_or(u32::MAX)),
         queued_calls: count(limits.queued_calls),

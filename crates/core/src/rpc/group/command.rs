@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::message::{ClientMessage, Content};
 use crate::rpc::codec::{Malformed, MessageBuffer, Reader, Writer};
-use crate::rpc::message::{ToClient, ToServer, session_reference};
+use crate::rpc::message::{ToClient, ToServer, about, session_reference};
 use crate::service::Peer;
-use crate::session::{SessionId, SessionSecret};
+use crate::session::{CallId, SessionId, SessionSecret};
 use crate::time::{Duration, Instant};
 
 /// The form of an encoded command.
@@ -66,6 +66,14 @@ impl SessionCommand {
     /// earlier life of the replica has it.
     pub fn client(&self) -> u64 {
         self.client
+    }
+
+    /// The call that the message makes or fences, and whether it fences it; `None` for another message.
+    pub fn call(&self) -> Option<(CallId, bool)> {
+        let session = self.attached?.session;
+        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
+        let (slot, sequence, fence) = about(bytes)?;
+        Some((CallId { session, slot, sequence }, fence))
     }
 
     /// Bytes of the message, which are most of the encoded command.

@@ -1,0 +1,97 @@
+//! Which calls `stubborn call` has made lately, so that `stubborn trace` can tell of them: when, to
+//! whom, and how they ended. Nothing of what they carried.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use stubborn::CallId;
+
+use crate::private;
+
+/// Notes are removed after this time.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// What was noted of a call.
+pub(crate) struct Note {
+    pub(crate) call: CallId,
+    /// As `stubborn call` was told it.
+    pub(crate) address: String,
+    pub(crate) method: String,
+    /// In nanoseconds since 1970, by this machine's clock.
+    pub(crate) sent: u64,
+    pub(crate) ended: u64,
+    pub(crate) outcome: String,
+}
+
+/// How a call is noted that was answered.
+pub(crate) const REPLIED: &str = "replied";
+
+impl Note {
+    /// Whether the call was answered.
+    pub(crate) fn replied(&self) -> bool {
+        self.outcome == REPLIED
+    }
+}
+
+/// Notes a call. One that cannot be written is missed by nobody else.
+pub(crate) fn keep(note: &Note) {
+    let Some(directory) = directory() else { return };
+    if private::make_directory(&directory).is_err() {
+        return;
+    }
+    remove_old(&directory);
+    let text = json!({
+        "address": note.address, "method": note.method, "sent": note.sent, "ended": note.ended,
+        "outcome": note.outcome,
+    });
+    let _ = private::write(&directory.join(note.call.to_string()), &text.to_string());
+}
+
+/// What was noted of this call.
+pub(crate) fn find(call: CallId) -> Option<Note> {
+    let text = fs::read_to_string(directory()?.join(call.to_string())).ok()?;
+    let value: Value = serde_json::from_str(&text).ok()?;
+    let text = |key: &str| value[key].as_str().map(str::to_owned);
+    Some(Note {
+        call,
+        address: text("address")?,
+        method: text("method")?,
+        sent: value["sent"].as_u64()?,
+        ended: value["ended"].as_u64()?,
+        outcome: text("outcome")?,
+    })
+}
+
+/// The call that was noted last.
+pub(crate) fn last() -> Option<Note> {
+    let calls = fs::read_dir(directory()?).ok()?.flatten();
+    let calls = calls.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    calls.filter_map(find).max_by_key(|note| note.sent)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn directory() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let state = variable("XDG_STATE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
+        .or_else(|| variable("LOCALAPPDATA"))?;
+    Some(state.join("stubborn/made"))
+}
+
+fn remove_old(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let modified = entry.metadata().and_then(|m| m.modified());
+        let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        if age.is_some_and(|age| age > KEPT) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
