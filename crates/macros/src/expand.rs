@@ -118,7 +118,12 @@ fn emit(
             attributes.push(parse_quote!(#[allow(clippy::all, clippy::pedantic, dead_code)]));
         }
     }
-    Ok(quote!(#(#items)*))
+    // What the trait calls `Status` has to be ours, and its import is used.
+    let (runtime, statuses) = (options.runtime(), methods.iter().map(|read| &read.status));
+    Ok(quote! {
+        #(#items)*
+        #(const _: fn(#statuses) -> #runtime::Status = |status| status;)*
+    })
 }
 
 fn attributes(item: &mut Item) -> Option<&mut Vec<syn::Attribute>> {

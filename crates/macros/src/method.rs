@@ -19,6 +19,8 @@ pub(crate) struct Read {
     reply: TokenStream,
     comment: Vec<String>,
     arguments: Vec<Argument>,
+    /// The type of its failures, as it is named here.
+    pub(crate) status: TokenStream,
     span: Span,
 }
 
@@ -37,7 +39,7 @@ impl Read {
             FnArg::Receiver(_) => None,
         });
         let arguments = arguments.collect::<Result<Vec<_>>>()?;
-        let returned = returned(&signature.output, name.span())?;
+        let (returned, status) = returned(&signature.output, name.span())?;
         let streams = Streams::of(&arguments, &returned)?;
         let semantics = match &attributes.semantics {
             None => Semantics::AtMostOnce,
@@ -68,6 +70,7 @@ impl Read {
             reply: streams.reply,
             comment: attributes.comment,
             arguments: arguments.into_iter().map(|(argument, _)| argument).collect(),
+            status: status.to_token_stream(),
             span: name.span(),
         })
     }
@@ -224,8 +227,8 @@ fn read_argument(argument: &PatType) -> Result<(Argument, Option<Type>)> {
     }
 }
 
-/// `Receipt` of `-> Result<Receipt, Status>`.
-fn returned(output: &ReturnType, method: Span) -> Result<Type> {
+/// `Receipt` and `Status` of `-> Result<Receipt, Status>`.
+fn returned(output: &ReturnType, method: Span) -> Result<(Type, Type)> {
     let ReturnType::Type(_, output) = output else {
         return Err(Error::new(
             method,
@@ -241,7 +244,7 @@ fn returned(output: &ReturnType, method: Span) -> Result<Type> {
                 reply,
                 "a reply is sent, so it is owned and its type is known",
             )),
-            reply => Ok(reply.clone()),
+            reply => Ok((reply.clone(), error.clone())),
         };
     }
     Err(Error::new(
