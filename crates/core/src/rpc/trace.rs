@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use crate::session::CallId;
+use crate::session::{CallId, SessionId};
 use crate::time::Instant;
 
 /// A step of a call at one node.
@@ -47,18 +47,36 @@ pub struct CallLog {
     most: usize,
 }
 
+/// As small as it can be: one is written for each call.
 #[derive(Clone, Copy, Debug)]
 struct Logged {
-    call: CallId,
+    session: SessionId,
+    sequence: u64,
     at: Instant,
+    /// Of [`What::Done`] when it came, in nanoseconds; of an applied one its entry.
+    number: u64,
+    slot: u32,
     what: What,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    Step(StepKind),
-    /// Came then, and was answered: as one, since nearly all calls do just that.
-    Done(Instant),
+    Came,
+    CameAgain,
+    FenceCame,
+    Executing,
+    Answered,
+    Taken,
+    Applied,
+    FenceApplied,
+    /// It came, and was answered: as one, since nearly all calls do just that.
+    Done,
+}
+
+impl Logged {
+    fn is_of(&self, call: CallId) -> bool {
+        self.session == call.session && self.slot == call.slot && self.sequence == call.sequence
+    }
 }
 
 impl CallLog {
@@ -75,34 +93,55 @@ impl CallLog {
     /// A call came at `came` and was answered now.
     #[inline]
     pub(crate) fn done(&mut self, now: Instant, call: CallId, came: Instant) {
-        self.put(Logged { call, at: now, what: What::Done(came) });
+        self.put(now, call, What::Done, came.as_nanos());
     }
 
     /// Something happened to a call.
     pub fn push(&mut self, now: Instant, call: CallId, kind: StepKind) {
-        self.put(Logged { call, at: now, what: What::Step(kind) });
+        let (what, number) = match kind {
+            StepKind::Came => (What::Came, 0),
+            StepKind::CameAgain => (What::CameAgain, 0),
+            StepKind::FenceCame => (What::FenceCame, 0),
+            StepKind::Executing => (What::Executing, 0),
+            StepKind::Answered => (What::Answered, 0),
+            StepKind::Taken => (What::Taken, 0),
+            StepKind::Applied { entry, fence: false } => (What::Applied, entry),
+            StepKind::Applied { entry, fence: true } => (What::FenceApplied, entry),
+        };
+        self.put(now, call, what, number);
     }
 
     /// What is known of a call, in the order of time.
     pub fn steps(&self, call: CallId) -> Vec<CallStep> {
         let (newer, older) = self.steps.split_at(self.next.min(self.steps.len()));
         let mut steps = Vec::new();
-        for logged in older.iter().chain(newer).filter(|logged| logged.call == call) {
-            let at = logged.at;
-            match logged.what {
-                What::Step(kind) => steps.push(CallStep { at, kind }),
-                What::Done(came) => {
-                    steps.push(CallStep { at: came, kind: StepKind::Came });
+        for logged in older.iter().chain(newer).filter(|logged| logged.is_of(call)) {
+            let (mut at, entry) = (logged.at, logged.number);
+            let kind = match logged.what {
+                What::Came => StepKind::Came,
+                What::CameAgain => StepKind::CameAgain,
+                What::FenceCame => StepKind::FenceCame,
+                What::Executing => StepKind::Executing,
+                What::Answered => StepKind::Answered,
+                What::Taken => StepKind::Taken,
+                What::Applied => StepKind::Applied { entry, fence: false },
+                What::FenceApplied => StepKind::Applied { entry, fence: true },
+                What::Done => {
                     steps.push(CallStep { at, kind: StepKind::Answered });
+                    at = Instant::from_nanos(logged.number);
+                    StepKind::Came
                 }
-            }
+            };
+            steps.push(CallStep { at, kind });
         }
-        steps.sort_by_key(|step| step.at);
+        steps.sort_by_key(|step| (step.at, step.kind == StepKind::Answered));
         steps
     }
 
     #[inline]
-    fn put(&mut self, logged: Logged) {
+    fn put(&mut self, at: Instant, call: CallId, what: What, number: u64) {
+        let CallId { session, slot, sequence } = call;
+        let logged = Logged { session, sequence, at, number, slot, what };
         match self.steps.get_mut(self.next) {
             Some(oldest) => *oldest = logged,
             None => return self.grow(logged),
@@ -127,7 +166,6 @@ impl CallLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::SessionId;
     use crate::time::Duration;
 
     fn call(sequence: u64) -> CallId {
