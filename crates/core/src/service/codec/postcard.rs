@@ -6,6 +6,8 @@
 //! a method can get further arguments.
 
 mod read;
+#[cfg(test)]
+mod tests;
 
 use alloc::string::{String, ToString};
 use core::fmt;
