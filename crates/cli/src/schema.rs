@@ -76,7 +76,12 @@ impl Source {
 
 /// Whether servers have this service by themselves, for the command line.
 pub(crate) fn is_of_every_server(service: &str) -> bool {
-    let known = ["stubborn.v1.Reflection", "stubborn.metrics.v1.Metrics", "grpc.health.v1.Health"];
+    let known = [
+        "stubborn.v1.Reflection",
+        "stubborn.metrics.v1.Metrics",
+        "stubborn.trace.v1.Trace",
+        "grpc.health.v1.Health",
+    ];
     known.contains(&service)
 }
 

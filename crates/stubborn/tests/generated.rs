@@ -95,9 +95,14 @@ async fn a_server_tells_its_services_unless_that_is_turned_off() {
     let server = site.start().await;
     let client = ReflectionClient::new(site.channel(&server).await);
     let list = soon(client.list_services(ListServicesRequest {}).into_future()).await.unwrap();
-    let own = "stubborn.metrics.v1.Metrics";
-    let health = "grpc.health.v1.Health";
-    assert_eq!(list.services, [health, "lab.v1.Lab", own, "stubborn.v1.Reflection"]);
+    let expected = [
+        "grpc.health.v1.Health",
+        "lab.v1.Lab",
+        "stubborn.metrics.v1.Metrics",
+        "stubborn.trace.v1.Trace",
+        "stubborn.v1.Reflection",
+    ];
+    assert_eq!(list.services, expected);
     let unknown = FileDescriptorsRequest { service: "no.Such".into() };
     let error = soon(client.file_descriptors(unknown).into_future()).await.unwrap_err();
     assert_eq!(error.status().unwrap().code(), stubborn::Code::NotFound);

@@ -143,7 +143,10 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
         self.assembly.handle_timeout(now);
-        self.with_client(now, |client, cx| client.handle_timeout(cx));
+        self.with_client(now, |client, cx| {
+            client.handle_timeout(cx);
+            client.after_answers(cx);
+        });
         self.with_server(now, Server::handle_timeout);
         self.end_stalled(now);
         self.pass_on(now);
@@ -217,7 +220,10 @@ impl Node {
     /// Nobody waits for this call, reservation or question any more: no event will come of it. A
     /// read is cancelled; a call is fenced in the background if it has not started.
     pub fn abandon(&mut self, now: Instant, call: CallKey) {
-        self.with_client(now, |client, cx| client.abandon(cx, call));
+        self.with_client(now, |client, cx| {
+            client.abandon(cx, call);
+            client.after_answers(cx);
+        });
     }
 
     /// A reserved number will not be used: it is fenced.

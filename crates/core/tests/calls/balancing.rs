@@ -9,7 +9,8 @@ use stubborn_core::session::NotExecutedReason;
 use stubborn_core::time::Duration;
 
 use crate::world::{
-    ECHO, FAULT, HANG, READ, Rules, SERVER, SERVERS, SPARE, THIRD, World, address, outgoing,
+    ECHO, FAULT, HANG, READ, Rules, SERVER, SERVERS, SLOW_READ, SPARE, THIRD, World, address,
+    outgoing,
 };
 
 fn balanced(seed: u8, balancing: Balancing) -> World {
@@ -265,6 +266,29 @@ fn a_server_that_hangs_is_asked_no_more_than_the_circuit_breaker_lets_pass() {
         world.run(100);
     }
     assert_eq!(world.ran_at.len(), 9, "what waited was sent as soon as there was room");
+}
+
+#[test]
+fn what_waits_for_the_circuit_breaker_is_sent_when_a_read_before_it_has_ended_by_its_deadline() {
+    let service = ServiceConfig {
+        breaker: Some(CircuitBreaker { max_outstanding: 1, max_pending: 8 }),
+        ..ServiceConfig::default()
+    };
+    for given_up in [false, true] {
+        let mut world = World::new(22);
+        world.open_channel_to(&[SERVER], service.clone());
+        world.run(500);
+        let read = world.call(&SLOW_READ, b"x", Some(100));
+        let waits = world.call(&ECHO, b"waits", None);
+        world.run(50);
+        assert!(!world.results.contains_key(&waits));
+        if given_up {
+            let now = world.now;
+            world.client().abandon(now, read);
+        }
+        assert!(world.run_until(300, |world| world.results.contains_key(&waits)), "{given_up}");
+        world.result(waits).unwrap();
+    }
 }
 
 #[test]

@@ -460,10 +460,12 @@ impl Client {
                 self.leave_numbered(cx, key, link, id, sending, exposed)
             }
             State::Reading { link, read } => {
+                self.after_answer(link);
                 self.cancel_read(cx, link, read);
                 Some(Outcome::Unanswered)
             }
             State::Asking { link, query } => {
+                self.after_answer(link);
                 if let Some(live) = self.links.get_mut(link).and_then(|link| link.live.as_mut()) {
                     live.queries.remove(&query);
                 }
@@ -483,6 +485,7 @@ impl Client {
         sending: Option<Sending>,
         exposed: bool,
     ) -> Option<crate::service::Outcome> {
+        self.after_answer(link_key);
         self.note_sent(cx, link_key, id, sending);
         if let Some(call) = self.calls.get(key.0).filter(|call| call.may_have_run()) {
             self.channels[call.channel.0 as usize].memory.doubt(id);

@@ -450,14 +450,15 @@ impl Client {
         }
     }
 
-    /// Notes that something may have freed a slot: see [`Self::after_answers`].
+    /// Notes that something may have left room for what waits: see [`Self::after_answers`].
     pub(super) fn after_answer(&mut self, key: u64) {
         if !self.answered.contains(&key) {
             self.answered.push(key);
         }
     }
 
-    /// To be called after the messages of a batch: where slots were freed, the next calls take them.
+    /// To be called after the messages of a batch, after timers, and after calls were given up: where
+    /// slots were freed, or the circuit breaker lets more pass, the next calls are sent.
     /// Once for all of them, as it looks at the whole link.
     pub(crate) fn after_answers(&mut self, cx: &mut Context<'_>) {
         while let Some(key) = self.answered.pop() {
