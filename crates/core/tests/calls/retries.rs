@@ -5,7 +5,7 @@ use stubborn_core::node::{
     Again, Balancing, CallKey, ChannelCounters, Codes, HedgingPolicy, MethodConfig, MethodName,
     RetryPolicy, RetryThrottling, ServiceConfig,
 };
-use stubborn_core::service::{CallError, Code, Method, Outcome};
+use stubborn_core::service::{CallError, CallState, Code, Method, Outcome};
 use stubborn_core::time::Duration;
 
 use crate::world::{AGAIN, ECHO, FAULT, HANG, READ, Rules, SERVER, SERVERS, SPARE, THIRD, World};
@@ -72,6 +72,24 @@ fn an_idempotent_call_runs_again_at_the_server_that_executed_it_and_nowhere_else
     ends(&mut world, &AGAIN, 5_000).unwrap_err();
     assert_eq!(world.ran_at.len(), 4);
     assert!(world.ran_at.iter().all(|host| *host == world.ran_at[0]), "{:?}", world.ran_at);
+}
+
+#[test]
+fn a_retry_that_never_arrives_leaves_the_outcome_of_the_attempt_before_it() {
+    let mut world = retrying(23, 4);
+    world.lying = SERVERS.to_vec();
+    let call = world.call(&AGAIN, b"x", Some(5_000));
+    // The answer arrives, and what follows it does not.
+    assert!(world.run_until(1_000, |world| counters(world).retries == 1));
+    world.rules.cut = true;
+    world.run(8_000);
+    let error = world.result(call).unwrap_err();
+    let Outcome::Pending(id) = *error.outcome() else { panic!("{error}") };
+    world.rules.cut = false;
+    world.run(5_000);
+    let state = world.outcome(id);
+    assert!(matches!(&state, CallState::Executed(status) if status.code() == Code::Unavailable));
+    assert_eq!(world.ran.len(), 1);
 }
 
 #[test]

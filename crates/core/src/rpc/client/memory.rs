@@ -2,7 +2,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use crate::service::{CallState, IncomingReply};
+use crate::service::{CallState, IncomingReply, Status};
 use crate::session::{CallId, SessionId};
 
 /// The outcomes kept at most; the oldest goes first. Bodies of replies are not kept past
@@ -22,18 +22,19 @@ pub(super) struct Memory {
     order: VecDeque<CallId>,
     /// Sessions whose servers have no memory of them any more, the latest last.
     lost: VecDeque<SessionId>,
-    /// Numbers of calls of which an earlier copy, under another number, may have run; the latest
-    /// last.
-    doubtful: VecDeque<CallId>,
+    /// Numbers of calls of which an earlier copy, under another number, may have run, and what the
+    /// last one ended with that has; the latest last.
+    doubtful: VecDeque<(CallId, Option<Status>)>,
 }
 
 impl Memory {
-    /// The call of this number may have run under another one.
-    pub(super) fn doubt(&mut self, id: CallId) {
+    /// The call of this number may have run under another one; it has, if `status` is what it ended
+    /// with.
+    pub(super) fn doubt(&mut self, id: CallId, status: Option<Status>) {
         if self.doubtful.len() == MAX_OUTCOMES {
             self.doubtful.pop_front();
         }
-        self.doubtful.push_back(id);
+        self.doubtful.push_back((id, status));
     }
 
     /// What is to be said of the call when `state` is what is known of its number.
@@ -42,8 +43,13 @@ impl Memory {
         id: CallId,
         state: CallState<IncomingReply>,
     ) -> CallState<IncomingReply> {
+        let earlier = || self.doubtful.iter().rev().find(|(doubtful, _)| *doubtful == id);
         match state {
-            CallState::NotExecuted(_) if self.doubtful.contains(&id) => CallState::Lost,
+            CallState::NotExecuted(_) => match earlier() {
+                Some((_, Some(status))) => CallState::Executed(status.clone()),
+                Some((_, None)) => CallState::Lost,
+                None => state,
+            },
             other => other,
         }
     }

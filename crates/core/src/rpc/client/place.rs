@@ -488,7 +488,8 @@ impl Client {
         self.after_answer(link_key);
         self.note_sent(cx, link_key, id, sending);
         if let Some(call) = self.calls.get(key.0).filter(|call| call.may_have_run()) {
-            self.channels[call.channel.0 as usize].memory.doubt(id);
+            let status = self.retries.last_status(key);
+            self.channels[call.channel.0 as usize].memory.doubt(id, status);
         }
         let link = self.links.get_mut(link_key)?;
         if let Some(live) = link.live.as_mut() {

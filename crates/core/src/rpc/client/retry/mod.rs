@@ -72,6 +72,11 @@ impl Retries {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// What the last attempt of a call ended with that was executed.
+    pub(super) fn last_status(&self, key: CallKey) -> Option<Status> {
+        self.calls.get(&key.0)?.last.as_ref()?.status().cloned()
+    }
+
     fn set_due(&mut self, key: CallKey, at: Option<Instant>) {
         let Some(retry) = self.calls.get_mut(&key.0) else { return };
         if let Some(before) = core::mem::replace(&mut retry.at, at) {
