@@ -5,16 +5,13 @@
 //! pointers: each of those would be waited for (about 100 ns), one after the other.
 
 use alloc::collections::VecDeque;
-use core::mem::{MaybeUninit, size_of_val};
+use core::mem::size_of_val;
 
 /// Bytes that a processor reads at once.
 const LINE: usize = 64;
 
 /// Larger values are read ahead no further than this: they would only push out others.
 const MOST: usize = 4 << 10;
-
-/// Nothing lies below this address; to look for it there is slow.
-const LOWEST: usize = 64 << 10;
 
 /// Begins to read a value, without what it points to.
 #[inline]
@@ -42,27 +39,9 @@ pub fn read_queue_ahead<T>(queue: &VecDeque<T>) {
     read_ahead_at(front.as_ptr().cast(), size_of_val(front).clamp(1, 2 * LINE));
 }
 
-/// Begins to read up to so many bytes behind every pointer in a value of a type whose fields are not
-/// ours to see. What is no pointer is taken for one too, which costs time only: for small types.
-#[inline]
-pub fn read_ahead_behind<T>(value: &T, bytes: usize) {
-    let words = size_of::<T>() / size_of::<usize>();
-    let at = core::ptr::from_ref(value).cast::<MaybeUninit<usize>>();
-    for word in 0..words {
-        #[allow(unsafe_code, reason = "a type that is not ours is looked at as words")]
-        // SAFETY: the word lies within `value`, which is borrowed; nothing is assumed of its bytes, which
-        // need not be initialized; `read_unaligned` asks for no alignment.
-        let address = machine::bits(unsafe { at.add(word).read_unaligned() });
-        if address >= LOWEST {
-            read_ahead_at(core::ptr::without_provenance(address), bytes);
-        }
-    }
-}
-
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod machine {
     use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    use core::mem::MaybeUninit;
 
     #[inline]
     #[allow(unsafe_code, reason = "the instruction has no safe face")]
@@ -72,40 +51,16 @@ mod machine {
         // processor has it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
-
-    /// A word as whatever bits it happens to hold.
-    #[inline]
-    #[allow(unsafe_code, reason = "only the machine has bits for what is not initialized")]
-    pub(super) fn bits(word: MaybeUninit<usize>) -> usize {
-        let bits;
-        // SAFETY: it copies a register.
-        unsafe {
-            core::arch::asm!(
-                "mov {bits}, {word}",
-                word = in(reg) word,
-                bits = lateout(reg) bits,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-        }
-        bits
-    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 mod machine {
-    use core::mem::MaybeUninit;
-
     pub(super) fn hint(_address: *const u8) {}
-
-    pub(super) fn bits(_word: MaybeUninit<usize>) -> usize {
-        0
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::boxed::Box;
 
     #[test]
     fn any_address_may_be_read_ahead() {
@@ -114,11 +69,5 @@ mod tests {
         read_ahead_at(core::ptr::null(), 1);
         read_ahead_at(usize::MAX as *const u8, usize::MAX);
         read_ahead_at(0xdead_beef_dead_beef_usize as *const u8, 500);
-    }
-
-    #[test]
-    fn a_value_with_bytes_that_are_not_initialized_may_be_looked_behind() {
-        read_ahead_behind(&(Box::new(1u64), 3u8, None::<Box<u64>>), 256);
-        read_ahead_behind(&MaybeUninit::<[u8; 40]>::uninit(), 64);
     }
 }

@@ -5,16 +5,13 @@ use std::sync::OnceLock;
 use aws_lc_rs::aead::quic::HeaderProtectionKey;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::quic::{self, Version};
-use stubborn_core::ahead::{read_ahead, read_ahead_behind};
+use stubborn_core::ahead::read_ahead;
 use stubborn_core::transport::crypto::{
     DirectionalKeys, HeaderKey, Keys, OpenError, PacketKey, RETRY_TAG_LENGTH,
 };
 use stubborn_core::transport::{ConnectionId, Side};
 
 use crate::material::{IV_LENGTH, Material};
-
-/// Bytes of an AES-GCM context of aws-lc that packets use: round keys and the powers of the hash key.
-const CIPHER: usize = 640;
 
 /// Our versions use the salts and labels of QUIC version 1 (docs/protocol.md section 1).
 pub(crate) const LABELS: Version = Version::V1;
@@ -141,7 +138,7 @@ impl PacketKey for Packet {
 
     fn read_ahead(&self) {
         if let Some(cipher) = self.cipher.get() {
-            read_ahead_behind(cipher, CIPHER);
+            read_ahead(cipher);
         }
     }
 }
