@@ -63,6 +63,21 @@ impl Bank for Ledger {
 }
 
 /// A server in a runtime of its own, and a home for the program's files.
+/// A service without a `.proto` file.
+#[stubborn::service(package = "time.v1")]
+trait Clock {
+    /// Hours since midnight.
+    async fn hour(&self) -> Result<u8, Status>;
+}
+
+struct Noon;
+
+impl Clock for Noon {
+    async fn hour(&self) -> Result<u8, Status> {
+        Ok(12)
+    }
+}
+
 struct World {
     runtime: tokio::runtime::Runtime,
     server: ServerHandle,
@@ -86,7 +101,8 @@ impl World {
         std::fs::write(home.path().join("ca.pem"), identity.certificate_pem()).unwrap();
         let server = runtime.block_on(async {
             let server = Server::bind("127.0.0.1:0").identity(identity.clone());
-            server.service(BankServer::new(ledger)).start().await.unwrap()
+            let server = server.service(BankServer::new(ledger)).service(ClockServer::new(Noon));
+            server.start().await.unwrap()
         });
         let address = server.local_addr().to_string();
         let pin = identity.fingerprint().unwrap().to_string();
@@ -229,13 +245,13 @@ fn a_note_that_a_killed_node_left_for_the_address_does_not_outrank_what_is_chose
     let mut ls = world.command();
     let ran =
         Ran::from(ls.env("XDG_RUNTIME_DIR", &place).args(["ls", &world.address]).output().unwrap());
-    assert_eq!(ran.out, "bank.v1.Bank\n", "{ran:?}");
+    assert_eq!(ran.out, "bank.v1.Bank\ntime.v1.Clock\n", "{ran:?}");
 }
 
 #[test]
 fn a_server_is_listed_described_called_and_pinged() {
     let world = World::new();
-    assert_eq!(world.run("ls", &[]).out, "bank.v1.Bank\n");
+    assert_eq!(world.run("ls", &[]).out, "bank.v1.Bank\ntime.v1.Clock\n");
     assert!(world.run("ls", &["--all"]).out.contains("stubborn.v1.Reflection"));
     let described = world.run("describe", &["bank.v1.Bank"]).out;
     let line = "rpc Transfer(bank.v1.TransferRequest) returns (bank.v1.TransferReply);  // exactly \
@@ -283,6 +299,20 @@ fn the_health_of_a_server_is_told_by_a_word_and_an_exit_code() {
     runtime.block_on(server.drain());
     assert_eq!(lines.next().unwrap().unwrap(), "not serving");
     assert_eq!(watch.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_service_that_is_a_trait_is_listed_and_said_to_have_no_proto_file() {
+    let world = World::new();
+    assert!(world.run("ls", &[]).out.contains("time.v1.Clock\n"));
+    let all = world.run("describe", &[]);
+    assert!(all.out.contains("service time.v1.Clock;  // a Rust trait"), "{all:?}");
+    assert!(all.out.contains("rpc Transfer"), "{all:?}");
+    for (command, name) in [("describe", "time.v1.Clock"), ("call", "time.v1.Clock/Hour")] {
+        let ran = world.run(command, &[name]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains("time.v1.Clock is a Rust trait"), "{ran:?}");
+    }
 }
 
 #[test]

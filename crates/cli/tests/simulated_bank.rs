@@ -122,3 +122,38 @@ fn no_transfer_is_lost_or_doubled() {
         assert!(lost <= 1, "one call is in flight when the bank is killed, and {lost} were lost");
     });
 }
+
+/// A bank without a `.proto` file: what it was told to add, each under its reference.
+#[stubborn::service(package = "vault.v1")]
+trait Vault {
+    async fn add(&self, reference: u64, cents: u64) -> Result<u64, Status>;
+}
+
+impl Vault for Effects {
+    async fn add(&self, reference: u64, cents: u64) -> Result<u64, Status> {
+        *self.lock().unwrap().entry(reference).or_default() += 1;
+        Ok(cents + 1)
+    }
+}
+
+#[test]
+fn calls_of_a_service_that_is_a_trait_end_as_their_outcomes_say() {
+    explore(5, |world| async move {
+        let effects = Effects::default();
+        let vault = effects.clone();
+        world.host("vault", move || VaultServer::new(vault.clone()));
+        let client = VaultClient::new(world.channel("teller", "vault"));
+        let _loss = world.network().lose(0.2);
+        world.after(secs(1)).kill("vault").for_(secs(1));
+        for reference in 1..=100 {
+            let call = client.add(reference, reference).deadline(secs(2)).wait_for_ready(true);
+            let outcome = call.await.map_err(|error| error.into_outcome());
+            let happened = effects.lock().unwrap().get(&reference).copied().unwrap_or(0);
+            match outcome {
+                Ok(reply) => assert_eq!((reply, happened), (reference + 1, 1)),
+                Err(Outcome::NotExecuted(_)) => assert_eq!(happened, 0, "call {reference}"),
+                Err(_) => assert!(happened <= 1, "call {reference}"),
+            }
+        }
+    });
+}

@@ -75,6 +75,37 @@ pub use stubborn_core::session::{
     CallId, KeyLimits, NotExecutedReason, ParseIdError, SessionId, SessionSecret,
 };
 
+/// ```
+/// use stubborn::{Identity, Server, Status};
+///
+/// #[stubborn::service(package = "greeting.v1")]
+/// pub trait Greeting {
+///     /// Greets somebody by name.
+///     async fn greet(&self, name: String, loudly: bool) -> Result<String, Status>;
+/// }
+///
+/// struct Polite;
+///
+/// impl Greeting for Polite {
+///     async fn greet(&self, name: String, loudly: bool) -> Result<String, Status> {
+///         Ok(format!("Hello, {name}{}", if loudly { "!" } else { "." }))
+///     }
+/// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let identity = Identity::self_signed(["localhost"])?;
+/// let pin = identity.fingerprint()?;
+/// let server = Server::bind("127.0.0.1:0").identity(identity);
+/// let server = server.service(GreetingServer::new(Polite)).start().await?;
+///
+/// let address = format!("stubborn://{}?pin={pin}", server.local_addr());
+/// let client = GreetingClient::connect(&address).await?;
+/// assert_eq!(client.greet("you".into(), true).await?, "Hello, you!");
+/// # Ok(())
+/// # }
+/// ```
+///
 #[cfg(feature = "traits")]
 pub use stubborn_macros::service;
 
