@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::backend::Backend;
 use crate::{Result, names, pipeline};
 
 /// How to generate. [`Config::new`] is what [`compile`](crate::compile) uses.
@@ -31,6 +32,7 @@ pub struct Config {
     pub(crate) client: bool,
     pub(crate) server: bool,
     pub(crate) connect: bool,
+    pub(crate) backend: Backend,
 }
 
 /// An attribute, what kind of item it is for, and the path of the items.
@@ -94,6 +96,7 @@ impl Config {
             client: true,
             server: true,
             connect: true,
+            backend: Backend::Prost,
         }
     }
 
@@ -220,6 +223,14 @@ impl Config {
         self
     }
 
+    /// Whose messages stubs carry; those of `prost` by default. For another backend, paths of types and
+    /// fields are full names, packages or `.`, and not a name's end.
+    #[must_use]
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
     /// Generates and writes. In a build script it also tells Cargo which files to watch.
     ///
     /// # Errors
@@ -265,6 +276,6 @@ fn paths<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Vec<PathBuf> {
 }
 
 /// With the dot in front that stands for the root.
-fn full_path(path: &str) -> String {
+pub(crate) fn full_path(path: &str) -> String {
     if path.starts_with('.') { path.to_owned() } else { format!(".{path}") }
 }

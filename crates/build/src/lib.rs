@@ -59,11 +59,17 @@
 //!
 //! `google.protobuf.Empty` is `()`; the other well-known types are those of `prost-types`.
 //!
+//! # Other messages
+//! With the feature `buffa`, [`Config::backend`] takes `Backend::Buffa`: the same stubs, whose messages
+//! are those of the crate `buffa`. Services without a `.proto` file are written as Rust traits, with the
+//! attribute `stubborn::service`.
+//!
 //! # Which syntax is read
 //! proto2 and proto3. Editions are refused with an explanation, as the compiler underneath
 //! (`protox`) does not read them yet. Extensions of proto2 messages are accepted but have no Rust
 //! form; groups become nested messages.
 
+mod backend;
 mod comments;
 mod compiled;
 mod config;
@@ -79,6 +85,7 @@ mod sources;
 mod stubs;
 mod tree;
 
+pub use backend::Backend;
 pub use config::{Config, Generated};
 pub use error::Error;
 

@@ -31,31 +31,55 @@ impl prost_build::ServiceGenerator for StubGenerator {
         let service =
             self.services.remove(&full_name).expect("only services that were read are shown");
         assert_eq!(service.methods.len(), ast.methods.len(), "both come from the same file");
-        let methods = service.methods.iter().zip(&ast.methods);
-        let methods = methods.enumerate().map(|(index, (method, ast))| StubMethod {
-            index,
-            method,
-            request: tokens(&ast.input_type),
-            reply: tokens(&ast.output_type),
+        let methods = ast.methods.iter().map(|ast| MethodTypes {
+            request: ast.input_type.clone(),
+            reply: ast.output_type.clone(),
             comment: comments::tidy(&comments::lines(&ast.comments)),
-            arguments: None,
-            span: Span::call_site(),
         });
-        let stub = Stub {
-            service: &service,
-            methods: methods.collect(),
-            comment: comments::tidy(&comments::lines(&ast.comments)),
-            runtime: tokens(self.config.runtime.trim_end_matches("::")),
-            names: ServiceNames::of(&service.rust_name),
-            codec: None,
-            visibility: quote!(pub),
-            span: Span::call_site(),
-        };
-        let Config { client, server, connect, .. } = self.config;
-        let options = Options { client, server, connect };
-        out.push_str(&stubborn_stubs::emit(&stub, &options).to_string());
-        out.push('\n');
+        let comment = comments::tidy(&comments::lines(&ast.comments));
+        out.push_str(&write(&self.config, &service, comment, methods.collect(), None));
     }
+}
+
+/// What a backend says of a method: the Rust types of its messages, and its comment.
+pub(crate) struct MethodTypes {
+    pub(crate) request: String,
+    pub(crate) reply: String,
+    pub(crate) comment: Vec<String>,
+}
+
+/// The items of a service, whose messages `codec` writes: the name of one of the runtime's.
+pub(crate) fn write(
+    config: &Config,
+    service: &Service,
+    comment: Vec<String>,
+    types: Vec<MethodTypes>,
+    codec: Option<&str>,
+) -> String {
+    let runtime = tokens(config.runtime.trim_end_matches("::"));
+    let methods = service.methods.iter().zip(types).enumerate();
+    let methods = methods.map(|(index, (method, types))| StubMethod {
+        index,
+        method,
+        request: tokens(&types.request),
+        reply: tokens(&types.reply),
+        comment: types.comment,
+        arguments: None,
+        span: Span::call_site(),
+    });
+    let stub = Stub {
+        service,
+        methods: methods.collect(),
+        comment,
+        names: ServiceNames::of(&service.rust_name),
+        codec: codec.map(tokens).map(|codec| quote!(#runtime::codec::#codec)),
+        visibility: quote!(pub),
+        span: Span::call_site(),
+        runtime,
+    };
+    let Config { client, server, connect, .. } = *config;
+    let options = Options { client, server, connect };
+    stubborn_stubs::emit(&stub, &options).to_string() + "\n"
 }
 
 fn tokens(path: &str) -> TokenStream {

@@ -1,6 +1,6 @@
 //! The inputs of which the output is committed.
 
-use stubborn_build::Config;
+use stubborn_build::{Backend, Config};
 
 /// A case: its name, which is its directory's, the files, and how they are generated.
 pub(crate) type Case = (&'static str, &'static [&'static str], fn(Config) -> Config);
@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("deprecated", &["tests/proto/deprecated.proto"], same),
     ("nopackage", &["tests/proto/nopackage.proto"], same),
     ("twins", &["tests/proto/twins/a.proto", "tests/proto/twins/b.proto"], same),
+    ("buffa", &["../../examples/bank/bank.proto"], |c| c.backend(Backend::Buffa)),
     ("imports", &["tests/proto/imports/shop/v1/shop.proto"], |c| c.include("tests/proto/imports")),
 ];
 

@@ -414,3 +414,62 @@ fn methods_named_like_what_a_machine_does_by_itself_stand_beside_it() {
     let snapshot = shelf.snapshot().to_bytes().unwrap();
     assert!(shelf.restore(Piece::only(&snapshot)).is_ok());
 }
+
+mod buffa_bank {
+    //! The same bank, with messages of another backend.
+
+    use buffa_types::google::protobuf::Empty;
+    use stubborn_core::service::{Call, Code, ReplySender, Status};
+
+    use super::{channel, now};
+    use crate::buffa::bank::v1::*;
+
+    /// Knows one account.
+    struct Till;
+
+    impl Bank for Till {
+        async fn transfer(&self, call: Call<TransferRequest>) -> Result<TransferReply, Status> {
+            match call.from.as_str() {
+                "alice" => Ok(TransferReply { from_cents: -call.cents, ..Default::default() }),
+                other => Err(Status::not_found(other.to_owned())),
+            }
+        }
+
+        async fn balance(&self, _: Call<BalanceRequest>) -> Result<BalanceReply, Status> {
+            Err(Status::unimplemented("nobody asks"))
+        }
+
+        async fn history(
+            &self,
+            _: Call<HistoryRequest>,
+            _: ReplySender<Entry>,
+        ) -> Result<(), Status> {
+            Err(Status::unimplemented("nobody asks"))
+        }
+
+        async fn beat(&self, _: Call<Heartbeat>) -> Result<Empty, Status> {
+            Ok(Empty::default())
+        }
+    }
+
+    #[test]
+    fn stubs_carry_messages_of_buffa() {
+        let bank = BankClient::new(channel(BankServer::new(Till)));
+        let request = TransferRequest { from: "alice".into(), cents: 7, ..Default::default() };
+        assert_eq!(now(bank.transfer(request)).unwrap().from_cents, -7);
+        let error = now(bank.transfer(TransferRequest::default())).unwrap_err();
+        assert_eq!(error.status().unwrap().code(), Code::NotFound);
+        now(bank.beat(Heartbeat::default())).unwrap();
+    }
+
+    #[test]
+    fn a_client_with_messages_of_prost_calls_a_server_with_messages_of_buffa() {
+        use crate::bank::bank::v1 as prost;
+
+        let bank = prost::BankClient::new(channel(BankServer::new(Till)));
+        let request =
+            prost::TransferRequest { from: "alice".into(), cents: 7, ..Default::default() };
+        assert_eq!(now(bank.transfer(request)).unwrap().from_cents, -7);
+        assert_eq!(BANK_DESCRIPTOR.methods, prost::BANK_DESCRIPTOR.methods);
+    }
+}

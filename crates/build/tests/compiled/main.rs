@@ -32,4 +32,10 @@ macro_rules! goldens {
     )* };
 }
 
+/// The bank with messages of `buffa`, which documents less than we do.
+#[allow(missing_docs)]
+pub mod buffa {
+    include!("../golden/buffa/mod.rs");
+}
+
 goldens! { bank semantics keywords helpers shapes legacy deprecated nopackage twins imports }

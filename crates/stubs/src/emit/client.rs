@@ -131,7 +131,7 @@ fn outcome_of(
     let rpc = method.method.rust_name.trim_start_matches("r#");
     let docs = format!(" Asks what became of a call of [`{rpc}`](Self::{rpc}).");
     let deprecated = method.deprecated();
-    let asked = stub.of_channel("outcome", quote!(&#descriptor.methods[#index], id));
+    let asked = stub.of_channel_at_end("outcome", method, quote!(&#descriptor.methods[#index], id));
     quote! {
         #[doc = #docs]
         #[doc = ""]

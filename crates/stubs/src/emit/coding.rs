@@ -3,7 +3,7 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 
-use super::{Stub, ident};
+use super::{Stub, StubMethod, ident};
 
 impl Stub<'_> {
     /// A call of a channel's function, such as `unary`, without the channel.
@@ -26,10 +26,24 @@ impl Stub<'_> {
         }
     }
 
+    /// The same of one that names no message but the end of a call of this method.
+    pub(super) fn of_channel_at_end(
+        &self,
+        function: &str,
+        method: &StubMethod<'_>,
+        arguments: TokenStream,
+    ) -> TokenStream {
+        let Some(codec) = self.codec_of_end(method) else {
+            return self.of_channel(function, arguments);
+        };
+        let function = format_ident!("{function}_with");
+        quote!(#function(#codec, #arguments))
+    }
+
     /// The answer with a handler's reply.
-    pub(super) fn answered(&self) -> TokenStream {
+    pub(super) fn answered(&self, method: &StubMethod<'_>) -> TokenStream {
         let runtime = &self.runtime;
-        match &self.codec {
+        match self.codec_of_end(method) {
             None => quote! {
                 #runtime::Answer::Reply(
                     #runtime::Encoded::new(id, &reply),
@@ -62,6 +76,14 @@ impl Stub<'_> {
             None => quote!(#runtime::#of::new(#port)),
             Some(codec) => quote!(#runtime::#of::with(#codec, #port)),
         }
+    }
+
+    /// Of the codec's messages, unless the server streams them: then a call ends with nothing, which
+    /// each codec would write as no bytes and not all have a type for.
+    fn codec_of_end(&self, method: &StubMethod<'_>) -> Option<TokenStream> {
+        let (runtime, codec) = (&self.runtime, self.codec.as_ref()?);
+        let streams = method.server_streams();
+        Some(if streams { quote!(#runtime::codec::Prost) } else { codec.clone() })
     }
 
     /// The function that takes a codec, and the codec as its first argument.

@@ -180,7 +180,7 @@ fn arm(
     let name = machine_trait::name(method);
     let decoded = stub.decoded(quote!(request), "decode", request);
     let (pattern, passed) = method.unpacked();
-    let answered = stub.answered();
+    let answered = stub.answered(method);
     quote! {
         #index => {
             let id = #descriptor.methods[#index].id();

@@ -138,7 +138,7 @@ fn stream_arm(
             };
         }
     };
-    let answered = stub.answered();
+    let answered = stub.answered(method);
     quote! {
         #index => {
             let handler = ::std::sync::Arc::clone(&self.handler);
@@ -162,7 +162,7 @@ fn arm(stub: &Stub<'_>, method: &StubMethod<'_>, handler: &Ident, generic: &Iden
     let (runtime, descriptor, name) = (&stub.runtime, stub.descriptor(), method.ident());
     let decoded = stub.decoded(quote!(encoded), "into_message", request);
     let Handed { bound, value, unused, passed, .. } = method.handed(stub);
-    let answered = stub.answered();
+    let answered = stub.answered(method);
     quote! {
         #index => {
             let id = #descriptor.methods[#index].id();

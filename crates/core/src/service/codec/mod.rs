@@ -1,6 +1,8 @@
 //! How messages become bytes and come back. Stubs name a [`Codec`]; the types of calls do not, so that
 //! code that makes calls looks the same whatever its messages are made with.
 
+#[cfg(feature = "buffa")]
+mod buffa;
 #[cfg(feature = "postcard")]
 mod postcard;
 
@@ -11,6 +13,8 @@ use bytes::Bytes;
 use prost::Message;
 pub use stubborn_rope::Rope;
 
+#[cfg(feature = "buffa")]
+pub use self::buffa::Buffa;
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
 use super::encoded::{DecodeError, Encoded};
