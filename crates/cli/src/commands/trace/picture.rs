@@ -76,7 +76,8 @@ impl Picture {
             }
             seen.append(&mut steps);
         }
-        seen.sort_by_key(|seen| seen.time);
+        agree_with_each_other(&mut seen, &columns);
+        seen.sort_by_key(|seen| (seen.time, !seen.kind.comes()));
         let rows = rows(&seen, note);
         let method = note.map(|note| note.method.clone());
         Self { call, method, columns, rows }
@@ -182,6 +183,23 @@ fn agree(steps: &mut [Seen], note: &Note, uncertain: u64) {
     steps.iter_mut().for_each(|step| step.time = (step.time + later).saturating_sub(earlier));
 }
 
+/// Nor does a leader take a call from a replica that does not have it yet.
+fn agree_with_each_other(seen: &mut [Seen], columns: &[Column]) {
+    let uncertain = |column: usize| columns[column].uncertain.unwrap_or_default();
+    let Some(came) = seen.iter().filter(|step| step.kind.comes()).min_by_key(|step| step.time)
+    else {
+        return;
+    };
+    let (gateway, came) = (came.column, came.time);
+    for column in (0..columns.len()).filter(|column| *column != gateway) {
+        let taken = |step: &&Seen| step.column == column && step.kind == Kind::Taken;
+        let Some(taken) = seen.iter().find(taken).map(|step| step.time) else { continue };
+        let most = (uncertain(column) + uncertain(gateway)).as_nanos();
+        let later = came.saturating_sub(taken).min(u64::try_from(most).unwrap_or(u64::MAX));
+        seen.iter_mut().filter(|step| step.column == column).for_each(|step| step.time += later);
+    }
+}
+
 fn place(said: &Said, column: usize, step: &Step) -> Seen {
     let ago = said.reply.now_ns.saturating_sub(step.at_ns);
     let time = said.middle.saturating_sub(ago);
@@ -237,6 +255,17 @@ fn rows(seen: &[Seen], note: Option<&Note>) -> Vec<Row> {
     rows
 }
 
+trait Comes {
+    /// Whether it comes from the client.
+    fn comes(self) -> bool;
+}
+
+impl Comes for Kind {
+    fn comes(self) -> bool {
+        matches!(self, Self::Came | Self::CameAgain | Self::FenceCame)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,6 +278,23 @@ mod tests {
         let reply = CallReply { now_ns: 9_000_000, steps, kept: true, node, leader };
         let said = Said { reply, middle: 1_000_000_000, uncertain: Duration::from_micros(50) };
         Witness { address: address.into(), said: Ok(said) }
+    }
+
+    #[test]
+    fn a_leader_whose_clock_seems_to_be_behind_still_takes_the_call_from_the_replica_that_has_it() {
+        let call: CallId = "1.2-0-4".parse().unwrap();
+        let leader = [(940_000, Kind::Taken, 0), (3_000_000, Kind::Applied, 7)];
+        let follower = [(1_000_000, Kind::Came, 0)];
+        let witnesses = [witness("a:1", 1, 1, &leader), witness("b:2", 2, 1, &follower)];
+        let picture = Picture::new(call, None, &witnesses);
+        let told: Vec<_> =
+            picture.rows.iter().map(|row| (row.what.as_str(), row.arrow, row.time)).collect();
+        let expected = [
+            ("request", Some((0, 2)), 0),
+            ("forwarded", Some((2, 1)), 0),
+            ("applied, entry 7", None, 2_060_000),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]
