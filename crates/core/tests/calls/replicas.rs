@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::CallKey;
-use stubborn_core::service::{CallState, Outcome};
+use stubborn_core::service::{CallState, Outcome, OutgoingCall};
 use stubborn_core::time::Duration;
 
 use crate::group::REPLICAS;
-use crate::world::{ECHO, FAIL, READ, SERVER, SPARE, THIRD, World};
+use crate::world::{ECHO, FAIL, READ, SERVER, SPARE, THIRD, World, outgoing};
 
 /// The replica that the client's session is attached at.
 fn home(world: &mut World) -> usize {
@@ -281,6 +281,36 @@ fn a_session_that_the_group_has_forgotten_is_lost() {
     world.the_group().commit = Duration::from_millis(2);
     let error = world.result_within(call, 30_000).unwrap_err();
     assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+}
+
+#[test]
+fn a_client_whose_session_was_forgotten_opens_one_new_session_and_no_second() {
+    for seed in 0..40 {
+        let limits =
+            Limits { retention: Duration::from_secs(5), slots: 1, ..Limits::default() };
+        let mut world = World::with_limits(seed, limits);
+        world.make_group();
+        world.set_targets(&REPLICAS);
+        let first = world.call(&ECHO, b"first", None);
+        world.result(first).unwrap();
+        world.run(500);
+        world.rules.cut = true;
+        let lost = world.call(&ECHO, b"lost", None);
+        let patient = OutgoingCall { wait_for_ready: Some(true), ..outgoing(&ECHO, body(1)) };
+        let (now, channel) = (world.now, world.channel);
+        let waits = world.client().call(now, channel, patient);
+        world.run(1_500);
+        let later = world.now + Duration::from_secs(6);
+        assert_eq!(world.the_group().table.advance(later), 1);
+        // While one replica finds that out, others get ready.
+        world.the_group().commit = Duration::from_millis(400);
+        world.rules.cut = false;
+        let error = world.result_within(lost, 30_000).unwrap_err();
+        assert_eq!(*error.outcome(), Outcome::Lost, "{seed}: {error}");
+        assert_eq!(world.result_within(waits, 30_000).unwrap(), body(1));
+        world.run(2_000);
+        assert_eq!(world.the_group().table.len(), 1, "{seed}");
+    }
 }
 
 #[test]

@@ -193,7 +193,8 @@ impl Client {
                 }
                 self.session_lost(cx, key, "the server has forgotten the session");
                 if on_attempt {
-                    self.open(cx, key, handle);
+                    // Another replica may have been asked for the group's next session by now.
+                    self.connected(cx, handle);
                 } else {
                     self.reconnect(cx, key);
                 }
