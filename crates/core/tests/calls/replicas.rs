@@ -286,8 +286,7 @@ fn a_session_that_the_group_has_forgotten_is_lost() {
 #[test]
 fn a_client_whose_session_was_forgotten_opens_one_new_session_and_no_second() {
     for seed in 0..40 {
-        let limits =
-            Limits { retention: Duration::from_secs(5), slots: 1, ..Limits::default() };
+        let limits = Limits { retention: Duration::from_secs(5), slots: 1, ..Limits::default() };
         let mut world = World::with_limits(seed, limits);
         world.make_group();
         world.set_targets(&REPLICAS);
