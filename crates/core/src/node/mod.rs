@@ -167,6 +167,16 @@ impl Node {
         self.endpoint.poll_transmit(now, buf)
     }
 
+    /// Holds acknowledgements back: see [`Endpoint::hold_acks`].
+    pub fn hold_acks(&mut self) {
+        self.endpoint.hold_acks();
+    }
+
+    /// Holds them back no longer.
+    pub fn release_acks(&mut self) {
+        self.endpoint.release_acks();
+    }
+
     /// The next thing to tell the driver.
     pub fn poll_event(&mut self, now: Instant) -> Option<Event> {
         if self.events.is_empty() {

@@ -1,7 +1,8 @@
 //! Which packets arrived and which of them are still to be acknowledged (RFC 9000 §13.2).
 //!
 //! `max_ack_delay` is zero in this protocol: whoever receives acknowledges at the end of its poll,
-//! so there is no ack timer.
+//! so there is no ack timer. Who knows that something else follows at once may hold an
+//! acknowledgement back for it ([`Endpoint::hold_acks`](super::endpoint::Endpoint::hold_acks)).
 
 use alloc::collections::VecDeque;
 use core::ops::Range;
@@ -20,6 +21,9 @@ pub const MAX_ACK_RANGES: usize = 64;
 
 /// Late arrivals remembered until an ACK frame that lists them is acknowledged.
 const MAX_LATE: usize = 64;
+
+/// Packets that may wait for one acknowledgement: a sender's window opens by it.
+const MOST_HELD: u8 = 4;
 
 /// ACK frames sent without one of them being acknowledged, after which an ack is asked for.
 const ACKS_BEFORE_PING: u32 = 32;
@@ -41,6 +45,10 @@ pub struct ReceivedPackets {
     late: VecDeque<(u64, u64)>,
     largest_at: Instant,
     pending: bool,
+    /// Something came that the sender must hear of at once (RFC 9000 §13.2.1).
+    urgent: bool,
+    /// Ack-eliciting packets since the last ACK frame.
+    unanswered: u8,
     counts: EcnCounts,
     acks_unconfirmed: u32,
 }
@@ -87,6 +95,8 @@ impl ReceivedPackets {
             late: VecDeque::new(),
             largest_at: Instant::ZERO,
             pending: false,
+            urgent: false,
+            unanswered: 0,
             counts: EcnCounts::NONE,
             acks_unconfirmed: 0,
         }
@@ -116,6 +126,8 @@ impl ReceivedPackets {
             return false;
         }
         let largest_before = self.largest();
+        let in_order = largest_before.is_none_or(|largest| number == largest + 1);
+        self.urgent |= !in_order || mark == Ecn::Ce;
         self.seen.insert_one(number);
         if self.seen.len() > MAX_SEEN_RANGES {
             // A quarter at once, so that a fragmented set is not shifted for every packet.
@@ -137,7 +149,14 @@ impl ReceivedPackets {
         }
         mark.count(&mut self.counts);
         self.pending |= ack_eliciting;
+        self.unanswered = self.unanswered.saturating_add(u8::from(ack_eliciting));
         true
+    }
+
+    /// True if an acknowledgement is pending that may wait for something to ride on: all came in
+    /// order, nothing was marked, and it is not much.
+    pub fn ack_may_wait(&self) -> bool {
+        self.pending && !self.urgent && self.unanswered <= MOST_HELD
     }
 
     /// True if an ack-eliciting packet has not been acknowledged: an ACK frame goes out at the end
@@ -167,6 +186,8 @@ impl ReceivedPackets {
     /// An ACK frame was put into a packet; what is returned is to be kept with that packet.
     pub fn on_ack_sent(&mut self) -> AckSent {
         self.pending = false;
+        self.urgent = false;
+        self.unanswered = 0;
         self.acks_unconfirmed = self.acks_unconfirmed.saturating_add(1);
         AckSent { largest: self.unreported.max().unwrap_or(0), arrivals: self.arrivals }
     }
@@ -249,6 +270,23 @@ mod tests {
         assert!(space.ack_pending());
         space.on_ack_sent();
         assert!(!space.ack_pending());
+    }
+
+    #[test]
+    fn an_acknowledgement_of_little_that_came_in_order_may_wait() {
+        let mut space = ReceivedPackets::new();
+        assert!(!space.ack_may_wait(), "there is none");
+        for n in 0..4 {
+            assert!(receive(&mut space, n) && space.ack_may_wait());
+        }
+        assert!(receive(&mut space, 4) && !space.ack_may_wait(), "much");
+        space.on_ack_sent();
+        assert!(receive(&mut space, 6) && !space.ack_may_wait(), "one is missing");
+        space.on_ack_sent();
+        assert!(receive(&mut space, 5) && !space.ack_may_wait(), "a late one");
+        space.on_ack_sent();
+        assert!(receive(&mut space, 7) && space.ack_may_wait());
+        assert!(space.on_received(8, at(8), Ecn::Ce, true) && !space.ack_may_wait(), "marked");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stubborn_core::transport::connection::{Chunk, ConnectionEvent, EcnState, MessageId};
-use stubborn_core::transport::endpoint::EndpointConfig;
+use stubborn_core::transport::endpoint::{ConnectionHandle, EndpointConfig};
 
 use crate::pair::{CLIENT, Pair, Rules, SERVER, config, pattern};
 
@@ -469,4 +469,77 @@ fn a_silence_is_probed_and_counted_however_long_the_round_trip_was_before() {
     assert!(pair.run_until(3 * SECOND, |p| p.hosts[SERVER].whole.len() == 1));
     pair.run_for(SECOND);
     assert_eq!(pair.client(client).stats().probe_timeouts_in_a_row, 0);
+}
+
+/// A settled pair whose server holds acknowledgements back; what is sent from now on is recorded.
+fn holding() -> (Pair, ConnectionHandle, ConnectionHandle) {
+    let mut pair = Pair::new(4);
+    let (client, server) = pair.established();
+    settled(&mut pair);
+    pair.record = true;
+    pair.hosts[SERVER].endpoint.hold_acks();
+    (pair, client, server)
+}
+
+/// Until what was sent is there, and what that led to has been sent; no timer of the sender's is due.
+const ONE_WAY: Duration = Duration::from_millis(11);
+
+#[test]
+fn an_acknowledgement_that_is_held_back_leaves_with_what_is_sent_next() {
+    let (mut pair, client, server) = holding();
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.run_for(ONE_WAY);
+    assert_eq!((pair.hosts[CLIENT].sent.len(), pair.hosts[SERVER].sent.len()), (1, 0));
+    pair.server(server).send(Bytes::new(), pattern(100, 2)).unwrap();
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!(pair.hosts[SERVER].sent.len(), 1);
+    assert_eq!(
+        pair.hosts[CLIENT].sent.len(),
+        2,
+        "the message, and an acknowledgement; nothing again"
+    );
+}
+
+#[test]
+fn acknowledgements_that_were_held_back_are_sent_once_they_are_released() {
+    let (mut pair, client, _) = holding();
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.run_for(ONE_WAY);
+    assert!(pair.hosts[SERVER].sent.is_empty());
+    pair.hosts[SERVER].endpoint.release_acks();
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!((pair.hosts[CLIENT].sent.len(), pair.hosts[SERVER].sent.len()), (1, 1));
+}
+
+#[test]
+fn who_misses_a_packet_says_so_at_once() {
+    let (mut pair, client, _) = holding();
+    pair.rules[CLIENT].cut = true;
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.flush();
+    pair.rules[CLIENT].cut = false;
+    pair.client(client).send(Bytes::new(), pattern(100, 2)).unwrap();
+    pair.run_for(ONE_WAY);
+    assert_eq!(pair.hosts[SERVER].sent.len(), 1);
+}
+
+#[test]
+fn a_large_message_is_acknowledged_while_it_comes() {
+    let (mut pair, client, _) = holding();
+    pair.client(client).send(Bytes::new(), pattern(300_000, 1)).unwrap();
+    assert!(pair.run_until(Duration::from_secs(5), |p| p.hosts[SERVER].whole.len() == 1));
+    assert!(pair.hosts[SERVER].sent.len() > 10, "{}", pair.hosts[SERVER].sent.len());
+}
+
+#[test]
+fn a_connection_that_ends_while_it_holds_one_back_is_forgotten() {
+    let (mut pair, client, _) = holding();
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.run_for(ONE_WAY);
+    let now = pair.now;
+    pair.client(client).close(now, 0, Bytes::new());
+    pair.run_for(Duration::from_secs(60));
+    pair.hosts[SERVER].endpoint.release_acks();
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(pair.hosts[SERVER].endpoint.connections().count(), 0);
 }

@@ -19,6 +19,7 @@ mod config;
 mod overlay;
 mod peers;
 mod pieces;
+mod receipts;
 mod relay;
 mod roster;
 mod watches;
@@ -37,8 +38,9 @@ use stubborn_core::service::{
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{Received, Transmit};
 
-use self::peers::{BEAT, Heard, Peers, TELL};
+use self::peers::{BEAT, Ended, Heard, Peers, TELL};
 use self::pieces::Arrived;
+use self::receipts::Receipts;
 use self::relay::node_at;
 use self::roster::Followed;
 use self::watches::{Found, Watches, Watching};
@@ -68,6 +70,7 @@ pub struct GroupNode {
     node: Node,
     replica: Replica,
     peers: Peers,
+    receipts: Receipts,
     followed: Followed,
     /// Reads that wait for their place in the log.
     reads: BTreeMap<u64, Read>,
@@ -121,6 +124,7 @@ impl GroupNode {
             renews_at: now + replica.renew_every(),
             replica,
             peers,
+            receipts: Receipts::default(),
             followed: Followed::default(),
             reads: BTreeMap::new(),
             read_of: BTreeMap::new(),
@@ -199,6 +203,18 @@ impl GroupNode {
             }
             buf.truncate(start);
         }
+    }
+
+    /// From now on what only says that something arrived waits for something that it can leave with,
+    /// until [`release_receipts`](Self::release_receipts): for a driver that comes back soon, and
+    /// releases them before it sleeps.
+    pub fn hold_receipts(&mut self) {
+        self.receipts.hold(&mut self.node);
+    }
+
+    /// What was held back is among the next transmits.
+    pub fn release_receipts(&mut self, now: Instant) {
+        self.receipts.release(now, &mut self.node);
     }
 
     /// Answers a request that came out as [`GroupEvent::Node`].
@@ -329,7 +345,7 @@ impl GroupNode {
             self.answer_read(now, read);
         }
         while let Some(packet) = self.replica.poll_packet() {
-            self.peers.send(now, &mut self.node, packet);
+            self.peers.send(now, &mut self.node, &mut self.receipts, packet);
         }
     }
 
@@ -356,12 +372,13 @@ impl GroupNode {
             },
             Event::Resolved(key, result) => {
                 let left = result.as_ref().err().is_some_and(roster::says_left);
-                if self.peers.ended(now, &mut self.node, key, result.is_ok()) {
-                    if left {
-                        self.replica.expel();
+                match self.peers.ended(now, &mut self.node, key, result.as_ref().ok()) {
+                    Ended::NoPeers => {
+                        self.events.push_back(GroupEvent::Node(Event::Resolved(key, result)));
                     }
-                } else {
-                    self.events.push_back(GroupEvent::Node(Event::Resolved(key, result)));
+                    Ended::Over if left => self.replica.expel(),
+                    Ended::Over => {}
+                    Ended::Told(from, packet) => self.arrived(now, from, Arrived::Packet(packet)),
                 }
             }
             event => self.events.push_back(GroupEvent::Node(event)),
@@ -502,6 +519,9 @@ impl GroupNode {
                 match self.peers.heard(now, &mut self.node, from, directly, &body) {
                     Some(Heard::Packet(packet)) => {
                         self.arrived(now, from, Arrived::Packet(packet));
+                        if method == TELL.id() {
+                            return self.receipts.owe(now, &mut self.node, from, key);
+                        }
                     }
                     Some(Heard::Pieces(arrived)) => {
                         arrived.into_iter().for_each(|arrived| self.arrived(now, from, arrived));

@@ -7,13 +7,16 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use stubborn_core::limits::{MIN_DATAGRAM, RELAYED_AT_ONCE};
 use stubborn_core::node::{CallKey, ChannelConfig, ChannelKey, Node};
-use stubborn_core::service::{Encoded, Metadata, Method, OutgoingCall, Semantics, Shape};
+use stubborn_core::service::{
+    Encoded, IncomingReply, Metadata, Method, OutgoingCall, Semantics, Shape,
+};
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::transport::endpoint::{Ecn, Received};
 
 use super::config::{GroupConfig, Peer};
 use super::overlay::{MOST_RELAYS, Overlay};
 use super::pieces::{Arrival, Arrived, Departure, Piece};
+use super::receipts::{self, Receipts};
 use super::relay::{AROUND, Allowance, Relayed, made_up};
 use crate::replica::{Packet, PacketKind, Seat};
 use crate::replication::NodeId;
@@ -103,6 +106,17 @@ enum What {
     Piece(u64, u64),
     Knock,
     Relayed,
+}
+
+/// What the end of a call means.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was none to a peer.
+    NoPeers,
+    /// Nothing more.
+    Over,
+    /// The peer had something to tell in turn: a packet for the replica.
+    Told(NodeId, Bytes),
 }
 
 /// What a peer has told.
@@ -283,7 +297,14 @@ impl Peers {
         }
     }
 
-    pub(super) fn send(&mut self, now: Instant, node: &mut Node, packet: Packet) {
+    /// Sends a packet: with a receipt that its receiver waits for, if there is one.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        node: &mut Node,
+        receipts: &mut Receipts,
+        packet: Packet,
+    ) {
         let Packet { to, bytes, kind, state } = packet;
         let size = self.config.settings.piece_bytes;
         if state.is_some() || bytes.len() > size {
@@ -308,6 +329,8 @@ impl Peers {
         let connected = node.channel_connection(lane.channel).is_some();
         if kind == PacketKind::Beat && bytes.len() <= BEAT_BYTES && connected {
             tell_once(now, node, lane.channel, body);
+        } else if let Some(key) = receipts.take(to) {
+            receipts::answer(now, node, key, body.into());
         } else if lane.under_way < UNDER_WAY {
             lane.under_way += 1;
             let key = node.call(now, lane.channel, call(&TELL, body));
@@ -381,19 +404,20 @@ impl Peers {
         }
     }
 
-    /// A call has ended. Returns whether it was one to a peer.
+    /// A call has ended; if it was one to a peer, and arrived, with what it was answered.
     pub(super) fn ended(
         &mut self,
         now: Instant,
         node: &mut Node,
         key: CallKey,
-        arrived: bool,
-    ) -> bool {
-        let Some(Sent { to, by, what }) = self.calls.remove(&key) else { return false };
+        answer: Option<&IncomingReply>,
+    ) -> Ended {
+        let Some(Sent { to, by, what }) = self.calls.remove(&key) else { return Ended::NoPeers };
+        let arrived = answer.is_some();
         if arrived && by == Way::Direct {
             self.overlay.heard(now, to);
         }
-        let Some(link) = self.links.get_mut(&to) else { return true };
+        let Some(link) = self.links.get_mut(&to) else { return Ended::Over };
         match (what, &mut link.departure) {
             (What::Packet, _) => match (by, &mut link.relayed) {
                 (Way::Relayed, Some(lane)) => lane.under_way -= 1,
@@ -410,7 +434,21 @@ impl Peers {
             }
             (What::Piece(..), _) => {}
         }
-        true
+        let told = answer.and_then(|answer| self.told(node, to, by, answer));
+        told.map_or(Ended::Over, |packet| Ended::Told(to, packet))
+    }
+
+    /// The packet in what a peer has answered, if there is one and the peer is who it is to be.
+    fn told(&self, node: &Node, from: NodeId, by: Way, answer: &IncomingReply) -> Option<Bytes> {
+        let body = answer.reply.verified(TELL.id()).ok()?;
+        let packet = body.first().is_some_and(|first| *first == WHOLE).then(|| body.slice(1..))?;
+        let link = self.links.get(&from)?;
+        let lane = match by {
+            Way::Direct => &link.direct,
+            Way::Relayed => link.relayed.as_ref()?,
+        };
+        let proved = identity_at(node, lane)?;
+        link.peer.identity.is_none_or(|known| known == proved).then_some(packet)
     }
 
     /// What a peer has told, directly or through others. None if it is not for the replica, and for

@@ -31,6 +31,8 @@ pub(super) struct Process {
     node: GroupNode,
     buffer: Vec<u8>,
     applied: u64,
+    /// Until when receipts wait.
+    receipts_by: Option<Instant>,
 }
 
 /// What wakes the process.
@@ -41,6 +43,9 @@ enum Wake {
 }
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How long every second node holds receipts back, as drivers do that stay awake.
+const RECEIPTS_WAIT: Duration = Duration::from_micros(300);
 
 /// Between two states of a replica that are compared with those of others: so many entries.
 const COMPARED_EVERY: u64 = 5;
@@ -63,8 +68,16 @@ impl Process {
         let node = GroupNode::new(now, config, durable, machines, seed)
             .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
         let storage = Storage::new(cluster.clone(), disk, store);
-        let mut process =
-            Self { cluster, id, storage, socket, node, buffer: Vec::new(), applied: 0 };
+        let mut process = Self {
+            cluster,
+            id,
+            storage,
+            socket,
+            node,
+            buffer: Vec::new(),
+            applied: 0,
+            receipts_by: None,
+        };
         // When the process fails, its host is killed, and this task with it.
         if let Err(error) = process.live().await {
             process.cluster.disk_failed(id, &error);
@@ -93,6 +106,7 @@ impl Process {
 
     async fn wait(&mut self) -> Wake {
         let due = self.node.poll_timeout().expect("a replica ticks");
+        let due = self.receipts_by.map_or(due, |by| by.min(due));
         // Clocks are changed under a timer's feet, so none is trusted for long.
         let until = self.cluster.world.time_until(&host(self.id), due);
         let mut timer: Sleep =
@@ -120,6 +134,9 @@ impl Process {
                 self.storage.rest(false)?;
             }
             Wake::Came(first) => {
+                if self.id.get().is_multiple_of(2) {
+                    self.receipts_by.get_or_insert(now + RECEIPTS_WAIT);
+                }
                 let mut next = Some(first);
                 while let Some(Datagram { from, data }) = next {
                     let data = BytesMut::from(&data[..]);
@@ -190,6 +207,13 @@ impl Process {
     }
 
     fn transmit(&mut self, now: Instant) {
+        match self.receipts_by.is_some_and(|by| now < by) {
+            true => self.node.hold_receipts(),
+            false => {
+                self.receipts_by = None;
+                self.node.release_receipts(now);
+            }
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut cx = Context::from_waker(Waker::noop());
         loop {

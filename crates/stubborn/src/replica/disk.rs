@@ -104,6 +104,11 @@ impl Disk {
             && lock(&self.report).progress.written >= self.handed
     }
 
+    /// What was handed over was not all written when `written` was.
+    pub(super) fn is_writing(&self, written: u64) -> bool {
+        written < self.handed
+    }
+
     /// Writes on this thread, and returns whether that was done: not if the other thread is at it.
     pub(super) fn write_here(&mut self, writes: &mut Vec<(u64, Write)>) -> bool {
         let Ok(mut writer) = self.writer.try_lock() else { return false };

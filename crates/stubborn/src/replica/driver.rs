@@ -46,6 +46,10 @@ const ROUNDS: usize = 16;
 /// How old what `status` tells may be.
 const FRESH: Duration = Duration::from_millis(20);
 
+/// How long what only says that something arrived waits for something that it can leave with: about as
+/// long as a commit takes on a good disk.
+const RECEIPTS_WAIT: Duration = LONGEST_FOR_COMMITS;
+
 /// The name that the certificates of all members bear, by which they are called.
 pub(super) const SHARED_NAME: &str = "node.stubborn";
 
@@ -122,6 +126,8 @@ struct Driver {
     /// Until when they may wait, of a leader.
     deferral: Deferral,
     write_by: Option<Instant>,
+    /// Until when receipts may wait.
+    receipts_by: Option<Instant>,
     id: NodeId,
     /// What is durable, as far as the node knows.
     progress: Progress,
@@ -208,6 +214,7 @@ impl Driver {
             writes_wait: false,
             deferral: Deferral::default(),
             write_by: None,
+            receipts_by: None,
             id,
             progress: Progress::default(),
             registry: plan.registry,
@@ -255,7 +262,12 @@ impl Future for Driver {
                 let _ = yield_to_others(cx);
                 return Poll::Pending;
             }
-            let at = earliest(this.node.poll_timeout(), this.write_by);
+            // What its disk is at is told soon, and takes them along.
+            if !this.is_writing() && this.receipts_by.is_some_and(|by| by > Instant::ZERO) {
+                this.receipts_by = Some(Instant::ZERO);
+                continue;
+            }
+            let at = earliest(this.node.poll_timeout(), earliest(this.write_by, this.receipts_by));
             // With a full socket, timers that want to send more have to wait.
             if flushed.is_pending() && at.is_some_and(|at| at <= this.clock.now()) {
                 return Poll::Pending;
@@ -334,6 +346,11 @@ impl Driver {
         false
     }
 
+    /// The disk's thread has something to do.
+    fn is_writing(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.is_writing(self.progress.written))
+    }
+
     /// Tells the node what is durable.
     fn note_written(&mut self, waker: &Waker) -> Result<(), ReplicaError> {
         let Some(disk) = &self.disk else { return Ok(()) };
@@ -351,6 +368,9 @@ impl Driver {
     /// Lets the node work: input, timers, events, writes.
     fn digest(&mut self) -> Result<(), ReplicaError> {
         let now = self.clock.now();
+        if !self.received.is_empty() {
+            self.receipts_by.get_or_insert(now + RECEIPTS_WAIT);
+        }
         for datagram in self.received.drain(..) {
             self.node.handle(now, datagram);
         }
@@ -521,8 +541,17 @@ impl Driver {
         }
     }
 
-    /// Sends all that the node has to send. Pending if the socket is full.
+    /// Sends all that the node has to send, receipts when they have waited long enough. Pending if the
+    /// socket is full.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.clock.now();
+        match self.receipts_by.is_some_and(|by| now < by) {
+            true => self.node.hold_receipts(),
+            false => {
+                self.receipts_by = None;
+                self.node.release_receipts(now);
+            }
+        }
         let Self { outgoing, clock, node, socket, .. } = self;
         outgoing.poll_flush(cx, socket, |outgoing| {
             let now = clock.now();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::ecn::Ecn;
 use super::super::loss::SentPacket;
 use super::super::record::{Event, Packet};
-use super::close::CloseReason;
+use super::close::{CloseReason, State};
 use super::space::{Contents, Control};
 use super::transmit::Permit;
 use super::{Connection, Space};
@@ -142,6 +142,19 @@ impl Connection {
         Space::ALL
             .into_iter()
             .any(|space| self.has_keys(space) && self.wants_to_send(space, Permit::All))
+    }
+
+    /// True if all that there is to send is an acknowledgement, and that may wait.
+    pub(in super::super) fn owes_only_an_ack(&self) -> bool {
+        let data = &self.spaces[Space::Data.index()];
+        matches!(self.state, State::Established)
+            && self.spaces.is_data_only()
+            && data.received.ack_may_wait()
+            && !data.ping
+            && self.recovery.probe.due() == 0
+            && !self.data_wants_to_send()
+            && self.migration.answers.is_empty()
+            && !self.path.proof.challenge_due()
     }
 
     fn wants_to_send(&self, space: Space, permit: Permit) -> bool {

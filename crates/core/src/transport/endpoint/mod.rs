@@ -114,6 +114,7 @@ pub struct Endpoint {
     /// At the bound on connections: none gives way to another one before this.
     no_room_before: Instant,
     replies: VecDeque<(Transmit, Vec<u8>)>,
+    holds_acks: bool,
     ahead: Ahead,
     /// Lent to the connection that works.
     scratch: Option<Box<Scratch>>,
@@ -149,6 +150,7 @@ impl Endpoint {
             handshaking: Vec::new(),
             no_room_before: Instant::ZERO,
             replies: VecDeque::new(),
+            holds_acks: false,
             ahead: Ahead::default(),
             scratch: Some(Box::default()),
         }
@@ -244,6 +246,19 @@ impl Endpoint {
         !self.replies.is_empty() || self.table.has_to_send()
     }
 
+    /// From now on an acknowledgement that may wait is held back until something else is sent to its
+    /// peer, or until [`release_acks`](Self::release_acks): for a driver that knows that an answer
+    /// follows soon, and that comes back in time. Peers reckon with what it takes (`ack_delay`).
+    pub fn hold_acks(&mut self) {
+        self.holds_acks = true;
+    }
+
+    /// Acknowledgements are held back no longer: they are among the next transmits.
+    pub fn release_acks(&mut self) {
+        self.holds_acks = false;
+        self.table.release();
+    }
+
     /// Appends the next datagrams to `buf` and says where they go. Connections take turns, batch by
     /// batch.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
@@ -256,6 +271,10 @@ impl Endpoint {
                 self.table.sent_all();
                 continue;
             };
+            if self.holds_acks && connection.owes_only_an_ack() {
+                self.table.hold();
+                continue;
+            }
             connection.lend(&mut self.scratch);
             let transmit = connection.poll_transmit(now, buf);
             connection.take_back(&mut self.scratch);

@@ -22,6 +22,7 @@ struct Slot {
     connection: Option<Box<Connection>>,
     in_to_send: bool,
     in_to_tell: bool,
+    in_held: bool,
 }
 
 /// The connections, by slot; indices by connection id, by reset token and by timeout; and two
@@ -39,6 +40,8 @@ pub(super) struct Table {
     timeouts: Timeouts,
     to_send: VecDeque<u32>,
     to_tell: VecDeque<u32>,
+    /// Those that owe an acknowledgement, which waits for something to ride on.
+    held: Vec<u32>,
     /// Of connections that are forgotten.
     past: Traffic,
 }
@@ -91,6 +94,7 @@ impl Table {
                 connection: None,
                 in_to_send: false,
                 in_to_tell: false,
+                in_held: false,
             });
             self.slots.len() as u32 - 1
         });
@@ -166,6 +170,24 @@ impl Table {
         self.index_timeout(slot);
     }
 
+    /// It owes an acknowledgement only, which waits until it is touched, or [`release`](Self::release).
+    pub(super) fn hold(&mut self) {
+        if let Some(slot) = self.next_to_send()
+            && !core::mem::replace(&mut self.slots[slot as usize].in_held, true)
+        {
+            self.held.push(slot);
+        }
+        self.sent_all();
+    }
+
+    /// What was held back is to be sent.
+    pub(super) fn release(&mut self) {
+        for slot in core::mem::take(&mut self.held) {
+            self.slots[slot as usize].in_held = false;
+            self.touch(slot);
+        }
+    }
+
     fn index_timeout(&mut self, slot: u32) {
         let connection = self.slots[slot as usize].connection.as_ref();
         self.timeouts.set(slot, connection.and_then(|c| c.poll_timeout()));
@@ -199,6 +221,9 @@ impl Table {
         self.timeouts.set(slot, None);
         if core::mem::take(&mut s.in_to_send) {
             self.to_send.retain(|queued| *queued != slot);
+        }
+        if core::mem::take(&mut self.slots[slot as usize].in_held) {
+            self.held.retain(|held| *held != slot);
         }
         self.free.push(slot);
     }
