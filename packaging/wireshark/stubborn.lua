@@ -99,6 +99,10 @@ code("frame_type", "Frame that caused it")
 text("reason_text", "Reason")
 
 code("kind", "Kind", KINDS)
+code("begins", "Kind of the message that begins here", KINDS)
+number("parts", "Frames that it came in")
+number("message_length", "Length of the message")
+f.whole_in = ProtoField.framenum("stubborn.whole_in", "Whole in", base.NONE)
 bytes("nonce", "Nonce")
 number("slots_wanted", "Slots wanted")
 number("slots_granted", "Slots granted")
@@ -153,13 +157,15 @@ local e_short = ProtoExpert.new("stubborn.cut_short", "Cut short, or not of this
   expert.group.MALFORMED, expert.severity.WARN)
 local e_unknown = ProtoExpert.new("stubborn.unknown", "Unknown type",
   expert.group.UNDECODED, expert.severity.WARN)
+local e_more = ProtoExpert.new("stubborn.not_shown", "What follows is not shown: the message is too long",
+  expert.group.UNDECODED, expert.severity.NOTE)
 local e_again = ProtoExpert.new("stubborn.request_again", "The request was sent before",
   expert.group.SEQUENCE, expert.severity.NOTE)
 
 local fields = {}
 for _, field in pairs(f) do fields[#fields + 1] = field end
 stubborn.fields = fields
-stubborn.experts = { e_short, e_unknown, e_again }
+stubborn.experts = { e_short, e_unknown, e_again, e_more }
 
 -- Reads fields from bytes that anybody may have sent. What is not there ends the dissection of the part
 -- (`part` below); nothing else may be raised.
@@ -243,10 +249,11 @@ local function shown(value)
   return string.format("%.0f", value)
 end
 
--- Requests by connection, slot and number, to find what answers them.
-local asked, answered
+-- Requests by connection, slot and number, to find what answers them; and by sender and message id where
+-- a message is whole that came in several frames.
+local asked, answered, completed
 
-function stubborn.init() asked, answered = {}, {} end
+function stubborn.init() asked, answered, completed = {}, {}, {} end
 
 local function tie(tree, pinfo, key, answers)
   if not asked then stubborn.init() end
@@ -276,6 +283,10 @@ local function pair(pinfo, client_sends)
   local to = tostring(pinfo.dst) .. " " .. pinfo.dst_port
   if client_sends then return from .. " " .. to end
   return to .. " " .. from
+end
+
+local function message_key(pinfo, id)
+  return pair(pinfo, true) .. " message " .. shown(id)
 end
 
 -- Messages: docs/protocol.md section 4.
@@ -347,6 +358,16 @@ end
 
 local function read_id(r, tree) return " " .. shown(r:number(tree, f.read)) end
 
+-- What begins with the id of a call or of a read, and has numbers, and mostly something behind them.
+local function made_of(id, numbers, last)
+  return function(r, tree)
+    local told = id(r, tree)
+    for _, field in ipairs(numbers) do r:number(tree, field) end
+    if last then last(r, tree) end
+    return told
+  end
+end
+
 local message
 
 local READERS = {
@@ -390,13 +411,7 @@ local READERS = {
   end,
   CANCEL_READ = read_id, READ_TOO_STALE = read_id,
   MAYBE = request,
-  STALE_READ = function(r, tree)
-    local told = read_id(r, tree)
-    r:number(tree, f.entry)
-    r:number(tree, f.age)
-    request(r, tree)
-    return told
-  end,
+  STALE_READ = made_of(read_id, { f.entry, f.age }, request),
   STREAM = function(r, tree)
     local told = call(r, tree)
     r:byte(tree, f.sides)
@@ -409,16 +424,7 @@ local READERS = {
     r:byte(tree, f.why)
     return told
   end,
-  WATCH = function(r, tree)
-    local told = read_id(r, tree)
-    r:number(tree, f.entry)
-    r:number(tree, f.age)
-    r:number(tree, f.position)
-    r:number(tree, f.room)
-    r:number(tree, f.hold)
-    request(r, tree)
-    return told
-  end,
+  WATCH = made_of(read_id, { f.entry, f.age, f.position, f.room, f.hold }, request),
   STREAM_MESSAGE = function(r, tree)
     local told = call(r, tree)
     r:number(tree, f.index)
@@ -426,18 +432,8 @@ local READERS = {
     rest(r, tree)
     return told
   end,
-  STREAM_END = function(r, tree)
-    local told = call(r, tree)
-    r:number(tree, f.count)
-    return told
-  end,
-  STREAM_CREDIT = function(r, tree)
-    local told = call(r, tree)
-    r:number(tree, f.received)
-    r:number(tree, f.taken)
-    r:number(tree, f.limit)
-    return told
-  end,
+  STREAM_END = made_of(call, { f.count }),
+  STREAM_CREDIT = made_of(call, { f.received, f.taken, f.limit }),
   OPENED = function(r, tree)
     r:bytes(tree, f.nonce, 16)
     session(r, tree)
@@ -493,11 +489,7 @@ local READERS = {
     local told = read_id(r, tree)
     return told .. not_executed(r, tree)
   end,
-  BUSY = function(r, tree)
-    local told = call(r, tree)
-    r:number(tree, f.pause)
-    return told
-  end,
+  BUSY = made_of(call, { f.pause }),
   SESSION_BUSY = function(r, tree)
     r:bytes(tree, f.session, 16)
     r:number(tree, f.pause)
@@ -562,10 +554,19 @@ local function message_frame(ty)
     whole:set_generated()
     local from = r.at
     r.at = from + length
-    if offset > 0 or length == 0 then
+    -- Of several frames: shown where it is whole.
+    if offset > 0 or ty % 2 == 0 then
+      local found = completed and completed[message_key(pinfo, id)]
+      if found then tree:add(f.whole_in, found):set_generated() end
       if length > 0 then tree:add(f.data, r.tvb(from, length)) end
-      return "message " .. shown(id) .. " from " .. shown(offset)
+      if offset > 0 or length == 0 then
+        return "message " .. shown(id) .. " from " .. shown(offset)
+      end
+      local kind = r.tvb(from, 1)
+      tree:add(f.begins, kind)
+      return (KINDS[kind:uint()] or "message") .. " begins in message " .. shown(id)
     end
+    if length == 0 then return "message " .. shown(id) .. " from 0" end
     return message(reader(r.tvb, from, from + length), tree, pinfo, 0)
   end
 end
@@ -753,8 +754,27 @@ end
 
 -- What `stubborn pcap` writes for each datagram: for each of its packets a state (0: as captured, 1:
 -- opened), who sent it, the key phase, a byte of zero, the packet number in 8 bytes, the length of the
--- header in 2, and the length of what follows in 4: header and frames.
+-- header in 2, and the length of what follows in 4: header and frames. Behind them the messages that it
+-- completes, each with a state of 2, its id in the place of the packet number, and then the number of its
+-- frames in 4 bytes, its length in 8, and as much of it as is shown.
 local RECORD = 18
+local MESSAGE_HEAD = 12
+
+local function whole_message(head, r, root, pinfo, said)
+  local item = root:add(stubborn, r.tvb(r.at, r:left()), "Message put together")
+  local parts, length = r:range(4), r:range(8)
+  item:add(f.sender, head(1, 1)):set_generated()
+  item:add(f.message, head(4, 8)):set_generated()
+  item:add(f.parts, parts, parts:uint64()):set_generated()
+  item:add(f.message_length, length):set_generated()
+  if not completed then stubborn.init() end
+  if not pinfo.visited then
+    completed[message_key(pinfo, head(4, 8):uint64():tonumber())] = pinfo.number
+  end
+  if length:uint64():tonumber() > r:left() then item:add_proto_expert_info(e_more) end
+  if r:left() == 0 then return end
+  said[#said + 1] = message(r, item, pinfo, 0) .. " whole, of " .. parts:uint() .. " frames"
+end
 
 function opened.dissector(tvb, pinfo, root)
   if tvb:len() == 0 then return 0 end
@@ -769,7 +789,10 @@ function opened.dissector(tvb, pinfo, root)
       local from, to = r.at, r.at + length
       local packet = reader(tvb, from, to)
       r.at = to
-      if head(0, 1):uint() == 0 then
+      local state = head(0, 1):uint()
+      if state == 2 and length >= MESSAGE_HEAD then
+        whole_message(head, packet, tree, pinfo, said)
+      elseif state == 0 then
         while packet:left() > 0 do captured(packet, tree, said) end
       else
         local split = from + head(12, 2):uint()

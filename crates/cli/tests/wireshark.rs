@@ -1,7 +1,7 @@
 //! `stubborn pcap` and the dissector of `packaging/wireshark`, with tshark. Without it these tests do
 //! nothing, unless STUBBORN_NEEDS_TSHARK is set.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -99,6 +99,16 @@ impl World {
         let mut command = self.stubborn();
         command.args(["call", &address, "bank.v1.Bank/Balance"]);
         assert_eq!(command.output().unwrap().status.code(), Some(1));
+    }
+
+    /// Makes a call whose request takes several packets.
+    fn call_with_much(&self, address: SocketAddr) {
+        let transfer = format!(r#"{{"from":"{}","to":"the end"}}"#, "long ".repeat(2_000));
+        let mut command = self.stubborn();
+        command.args(["call", &address.to_string(), "bank.v1.Bank/Transfer", "-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(transfer.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
     }
 
     /// Opens a capture.
@@ -230,10 +240,43 @@ fn tshark_shows_the_calls_of_a_capture_with_session_slot_and_number() {
 }
 
 #[test]
+fn a_message_in_several_packets_is_shown_whole_in_the_one_that_completes_it() {
+    let Some(world) = World::new() else { return };
+    let relay = Relay::to(world.address);
+    world.call_with_much(relay.address);
+    let capture = world.file("capture.pcap");
+    relay.write(&capture);
+    let (opened, told) = world.open(&capture);
+    assert!(told["messages"].as_u64() >= Some(1), "{told}");
+
+    let list = world.shark(&opened, &[]);
+    assert!(list.contains("REQUEST begins in message"), "{list}");
+    assert!(list.contains("REQUEST 0-1 whole, of "), "{list}");
+    let requests = ["-Y", "stubborn.kind == 0x03", "-T", "fields", "-e", "stubborn.body"];
+    let requests = world.shark(&opened, &requests);
+    let [body] = requests.lines().collect::<Vec<_>>()[..] else {
+        panic!("it is shown once, whole:\n{requests}")
+    };
+    let end: String = b"the end".iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(body.len() > 2 * 10_000 && body.contains(&end), "{body}");
+    // Its parts lead to it, and its reply is tied to it.
+    let parts = world.shark(&opened, &["-2", "-R", "stubborn.whole_in && stubborn.begins == 0x03"]);
+    assert_eq!(parts.lines().count(), 1, "{parts}");
+    let tied = world.shark(&opened, &["-Y", "stubborn.reply_to && stubborn.kind == 0x44"]);
+    assert_eq!(tied.lines().count(), 1, "{tied}");
+    let details = world.shark(&opened, &["-V"]);
+    assert!(
+        details.contains("Message put together") && !details.contains("Cut short"),
+        "{details}"
+    );
+}
+
+#[test]
 fn no_bytes_break_the_dissector() {
     let Some(world) = World::new() else { return };
     let relay = Relay::to(world.address);
     world.call(relay.address);
+    world.call_with_much(relay.address);
     let capture = world.file("capture.pcap");
     relay.write(&capture);
     let (opened, _) = world.open(&capture);

@@ -28,7 +28,7 @@ pub enum Ending {
     Replied,
     /// The machine said this.
     Status(Code),
-    /// The machine was not asked.
+    /// The machine was not asked: its deadline had passed, or the session's table refused it.
     NotExecuted(NotExecutedReason),
 }
 

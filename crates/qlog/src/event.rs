@@ -39,7 +39,7 @@ pub(super) fn started(line: &mut String, beginning: &Beginning) {
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let local = local.unwrap_or(unknown);
-    let version = if remote.is_ipv4() { "ipv4" } else { "ipv6" };
+    let version = if remote.is_ipv4() { "v4" } else { "v6" };
     // Our own port is the driver's to know.
     let (from, to) = match side {
         Side::Client => ((local, 0), (remote.ip(), remote.port())),
@@ -114,7 +114,7 @@ fn metrics(line: &mut String, metrics: &Metrics) {
         Milliseconds(metrics.rtt_variance),
         metrics.window,
         metrics.in_flight,
-        metrics.probe_timeouts,
+        metrics.probe_timeouts.min(u16::MAX.into()),
     );
 }
 
@@ -125,16 +125,17 @@ fn parameters(line: &mut String, theirs: &TransportParameters) {
         line,
         "\"owner\":\"remote\",\"max_idle_timeout\":{},\"max_udp_payload_size\":{},\
          \"active_connection_id_limit\":{},\"initial_max_data\":{},\
-         \"initial_max_stream_data_uni\":{},\"initial_max_streams_uni\":{},\
-         \"max_datagram_frame_size\":{}",
+         \"initial_max_stream_data_uni\":{},\"initial_max_streams_uni\":{}}}",
         theirs.max_idle_timeout,
-        theirs.max_udp_payload_size,
-        theirs.active_connection_id_limit,
+        short(theirs.max_udp_payload_size),
+        short(theirs.active_connection_id_limit),
         theirs.initial_max_data,
         theirs.initial_max_message_data,
         theirs.initial_max_messages,
-        theirs.max_datagram_frame_size,
     );
+    // What the schema has no field for may stand beside `data`, not in it.
+    let datagrams = theirs.max_datagram_frame_size;
+    let _ = write!(line, ",\"stubborn\":{{\"max_datagram_frame_size\":{datagrams}");
     if let Some(server) = &theirs.server {
         let _ = write!(line, ",\"incarnation\":\"{:016x}\"", server.incarnation);
     }
@@ -154,16 +155,21 @@ fn closed(line: &mut String, why: &ConnectionError) {
     match why {
         ConnectionError::Transport(TransportError { code, .. })
         | ConnectionError::PeerTransport(TransportError { code, .. }) => {
-            let _ = write!(line, ",\"connection_code\":{}", code.0);
+            let _ = write!(line, ",\"connection_code\":{}", short(code.0));
         }
         ConnectionError::PeerClosed { code, .. } => {
-            let _ = write!(line, ",\"application_code\":{code}");
+            let _ = write!(line, ",\"application_code\":{}", short(*code));
         }
         _ => {}
     }
     line.push_str(",\"reason\":");
     text(line, &why.to_string());
     line.push('}');
+}
+
+/// A number for which the schema has 32 bits: what is larger says nothing of use.
+pub(super) fn short(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// qlog counts in milliseconds.

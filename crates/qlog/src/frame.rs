@@ -8,7 +8,7 @@ use stubborn_core::transport::Side;
 use stubborn_core::transport::record::Packet;
 use stubborn_core::wire::frame::{Ack, Frame, Frames};
 
-use super::event::{Milliseconds, hex, hex_bytes, text};
+use super::event::{Milliseconds, hex, hex_bytes, short, text};
 
 /// The frames of a packet, with commas between them.
 pub(super) fn frames(line: &mut String, sender: Side, packet: &Packet<'_>) {
@@ -25,16 +25,20 @@ fn write_frame(line: &mut String, sender: Side, frame: &Frame<'_>) {
     let ours = |id: u64| id * 4 + if sender.is_client() { 2 } else { 3 };
     let theirs = |id: u64| id * 4 + if sender.is_client() { 3 } else { 2 };
     let _ = match *frame {
-        Frame::Padding(length) => write!(line, "\"padding\",\"length\":{length}"),
+        Frame::Padding(length) => {
+            write!(line, "\"padding\",\"length\":{length},\"payload_length\":{length}")
+        }
         Frame::Ping => write!(line, "\"ping\""),
         Frame::Ack(ack) => write_ack(line, &ack),
         Frame::ResetMessage { id, code, final_size } => write!(
             line,
-            "\"reset_stream\",\"stream_id\":{},\"error_code\":{code},\"final_size\":{final_size}",
-            ours(id)
+            "\"reset_stream\",\"stream_id\":{},\"error_code\":{},\"final_size\":{final_size}",
+            ours(id),
+            short(code)
         ),
         Frame::StopMessage { id, code } => {
-            write!(line, "\"stop_sending\",\"stream_id\":{},\"error_code\":{code}", theirs(id))
+            let (id, code) = (theirs(id), short(code));
+            write!(line, "\"stop_sending\",\"stream_id\":{id},\"error_code\":{code}")
         }
         Frame::Crypto { offset, data } => {
             write!(line, "\"crypto\",\"offset\":{offset},\"length\":{}", data.len())
@@ -63,14 +67,15 @@ fn write_frame(line: &mut String, sender: Side, frame: &Frame<'_>) {
                 line,
                 "\"new_connection_id\",\"sequence_number\":{},\"retire_prior_to\":{},\
                  \"connection_id_length\":{},\"connection_id\":\"",
-                new.sequence,
-                new.retire_prior_to,
+                short(new.sequence),
+                short(new.retire_prior_to),
                 new.id.len()
             );
             hex(line, &new.id);
             write!(line, "\"")
         }
         Frame::RetireConnectionId(sequence) => {
+            let sequence = short(sequence);
             write!(line, "\"retire_connection_id\",\"sequence_number\":{sequence}")
         }
         Frame::PathChallenge(data) => challenge(line, "path_challenge", data),
@@ -103,6 +108,7 @@ fn challenge(line: &mut String, name: &str, data: [u8; 8]) -> std::fmt::Result {
 }
 
 fn close(line: &mut String, space: &str, code: u64, reason: &[u8]) -> std::fmt::Result {
+    let code = short(code);
     write!(
         line,
         "\"connection_close\",\"error_space\":\"{space}\",\"error_code\":{code},\"reason\":"

@@ -1,37 +1,16 @@
 //! The service through which a server tells what happened to a call lately, and its client; generated
 //! from `stubborn/trace.proto`. `stubborn trace` draws what several of them say.
 //!
-//! It tells who is let ask for metrics ([`MetricsFor`]), and nothing of what a call carried. How many
+//! It tells who is let ask for metrics ([`MetricsFor`](crate::MetricsFor)), and nothing of what a call carried. How many
 //! steps are kept is `limits.call_steps`; with 0 none are.
 
-use std::sync::Arc;
-
 use stubborn_core::node::{CallStep, StepKind};
-use stubborn_core::service::{RegisterError, Registry, Status};
+use stubborn_core::service::Status;
 use stubborn_core::session::CallId;
 use stubborn_core::time::Instant;
 
 pub use crate::generated::stubborn::trace::v1::*;
-use crate::metrics::{MetricsFor, Source};
-
-/// What answers for a server.
-struct Board {
-    source: Arc<Source>,
-    who: MetricsFor,
-}
-
-/// Adds the service, if somebody may ask.
-pub(crate) fn add(
-    registry: &mut Registry,
-    source: &Arc<Source>,
-    who: MetricsFor,
-) -> Result<(), RegisterError> {
-    if who == MetricsFor::Nobody {
-        return Ok(());
-    }
-    let board = Board { source: Arc::clone(source), who };
-    registry.add(Arc::new(TraceServer::new(board)))
-}
+use crate::metrics::Board;
 
 impl Trace for Board {
     async fn call(&self, call: crate::Call<CallRequest>) -> Result<CallReply, Status> {

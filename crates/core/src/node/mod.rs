@@ -33,8 +33,8 @@ pub use crate::rpc::{
     IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load, Malformed,
     MethodConfig, MethodName, OutlierDetection, QueryKey, RING_KEY, RequestKey, RetryPolicy,
     RetryThrottling, ServiceConfig, SessionCommand, SessionTable, SessionTicket, Shed, Staleness,
-    StepKind, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader, Told, Watch,
-    record_of,
+    StepKind, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader, Told, Unrun,
+    Watch, record_of,
 };
 
 pub use crate::service::RequestKind;

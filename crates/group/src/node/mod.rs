@@ -257,6 +257,15 @@ impl GroupNode {
         self.replica.standing()
     }
 
+    /// The methods of calls of this node's clients that are under way, reads among them. Looks at all.
+    pub fn in_flight(&self) -> Vec<MethodId> {
+        let reads = self.reads.values().filter_map(|read| match read {
+            Read::Call { method, .. } => Some(*method),
+            Read::Watch(_) | Read::Question(_) => None,
+        });
+        reads.chain(self.replica.in_flight()).collect()
+    }
+
     /// From now on tells of the calls that it answers, with [`poll_served`](Self::poll_served), which is
     /// to be called until it gives `None`.
     pub fn count_served(&mut self) {

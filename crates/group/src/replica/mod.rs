@@ -339,6 +339,11 @@ impl Replica {
         }
     }
 
+    /// The methods of calls that came here and were not applied yet. Looks at all of them.
+    pub fn in_flight(&self) -> Vec<MethodId> {
+        self.pending.calls().into_values().collect()
+    }
+
     /// What happened to a call here lately, in the order of time.
     pub fn call_steps(&self, call: CallId) -> Vec<CallStep> {
         self.state.call_steps(call)
@@ -601,7 +606,7 @@ impl Replica {
         }
         let Some(record) = Record::decode(&entry.data) else { return Ok(()) };
         let told = self.state.apply(now, entry.at.index, &record)?;
-        for (origin, method, ending) in self.state.take_ran() {
+        for (origin, method, ending) in self.state.take_ended() {
             if let Some(came) = self.pending.came(origin) {
                 self.served.note(method, ending, now.since(came));
             }

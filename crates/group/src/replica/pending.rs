@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use stubborn_core::node::SessionCommand;
+use stubborn_core::service::MethodId;
+use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
 
 use super::entry::{ITEM_OVERHEAD, Item, Origin, What};
@@ -102,6 +104,15 @@ impl Pending {
     pub(super) fn came(&self, origin: Origin) -> Option<Instant> {
         let own = origin.life == self.life;
         self.items.get(&origin.serial).filter(|_| own).map(|waiting| waiting.came)
+    }
+
+    /// The calls that wait here, each once, with their methods.
+    pub(super) fn calls(&self) -> BTreeMap<CallId, MethodId> {
+        let commands = self.items.values().filter_map(|waiting| match &waiting.wanted {
+            Wanted::Command(command) => Some(command),
+            Wanted::Renewal(_) => None,
+        });
+        commands.filter_map(|command| Some((command.call()?.0, command.method()?))).collect()
     }
 
     /// An entry with this was applied.

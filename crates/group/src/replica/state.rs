@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
-use stubborn_core::node::{CallLog, CallStep, SessionCommand, SessionTable, StepKind, Told};
+use stubborn_core::node::{CallLog, CallStep, SessionCommand, SessionTable, StepKind, Told, Unrun};
 use stubborn_core::service::{Answer, Applied, Call, Encoded, Image, Machines, MethodId};
 use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
@@ -28,8 +28,8 @@ pub(super) struct State {
     founded: bool,
     /// The log has said which versions of commands are active.
     versioned: bool,
-    /// Commands that ran since the last look, and how they ended.
-    ran: Vec<(Origin, MethodId, Ending)>,
+    /// Calls that ended since the last look, and how.
+    ended: Vec<(Origin, MethodId, Ending)>,
     planted: Planted,
     /// What happened to calls lately; no part of the state.
     log: CallLog,
@@ -47,9 +47,9 @@ impl State {
     pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
         let table = SessionTable::new(group, limits);
         let (roster, planted) = (Roster::default(), Planted::default());
-        let ran = Vec::new();
+        let ended = Vec::new();
         let log = CallLog::new(limits.call_steps);
-        Self { table, machines, roster, founded: false, versioned: false, ran, planted, log }
+        Self { table, machines, roster, founded: false, versioned: false, ended, planted, log }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -101,17 +101,20 @@ impl State {
                     let Ok(command) = SessionCommand::decode(bytes.clone()) else { continue };
                     let time = self.table.time();
                     let (machines, roster) = (&mut self.machines, &mut self.roster);
-                    let ran = &mut self.ran;
+                    let ended = &mut self.ended;
                     let at = Applied { index, time, ..Applied::default() };
                     let run = |method, call: Call<Encoded>| {
                         if method == roster::CHANGE.id() {
                             return roster.command(index, call.context(), call.message());
                         }
                         let answer = machines.apply(&at, method, call.message());
-                        ran.push((*origin, method, Ending::of(&answer)));
+                        ended.push((*origin, method, Ending::of(&answer)));
                         answer
                     };
-                    self.table.apply(time, origin.life, &command, run, &mut told);
+                    let unrun = self.table.apply(time, origin.life, &command, run, &mut told);
+                    if let Some(Unrun { method, reason }) = unrun {
+                        self.ended.push((*origin, method, Ending::NotExecuted(reason)));
+                    }
                     if let Some((call, fence)) = command.call() {
                         self.log.push(now, call, StepKind::Applied { entry: index, fence });
                     }
@@ -136,9 +139,9 @@ impl State {
         Ok(told)
     }
 
-    /// The commands that ran since the last look.
-    pub(super) fn take_ran(&mut self) -> std::vec::Drain<'_, (Origin, MethodId, Ending)> {
-        self.ran.drain(..)
+    /// The calls that ended since the last look: copies of those that had ended before are none.
+    pub(super) fn take_ended(&mut self) -> std::vec::Drain<'_, (Origin, MethodId, Ending)> {
+        self.ended.drain(..)
     }
 
     /// Whether the log has said which versions of commands are active.

@@ -4,6 +4,7 @@
 //! a connection from its first packet on: of one that was captured from the middle nothing is opened.
 
 mod connection;
+mod messages;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,8 @@ use stubborn_core::wire::{PacketType, Side, VERSION};
 use stubborn_tls::LoggedSecrets;
 
 use connection::Watched;
+use messages::Messages;
+pub use messages::WholeMessage;
 
 /// Bytes of the ids of connections that endpoints issue (docs/protocol.md section 1).
 const ID_LENGTH: usize = 8;
@@ -45,6 +48,8 @@ pub struct OpenedPacket {
     pub header: Bytes,
     /// The frames.
     pub frames: Bytes,
+    /// The messages in several packets of which this one was the last that was missing.
+    pub messages: Vec<WholeMessage>,
 }
 
 /// Follows the connections of a capture.
@@ -53,13 +58,15 @@ pub struct Opener {
     connections: Vec<Watched>,
     /// Which connection an id belongs to, and who sends to it.
     ids: BTreeMap<Vec<u8>, (usize, Side)>,
+    messages: Messages,
 }
 
 impl Opener {
     /// With the text of a key log.
     pub fn new(key_log: &str) -> Self {
         let secrets = LoggedSecrets::parse(key_log);
-        Self { secrets, connections: Vec::new(), ids: BTreeMap::new() }
+        let (connections, ids) = (Vec::new(), BTreeMap::new());
+        Self { secrets, connections, ids, messages: Messages::new() }
     }
 
     /// The connections whose first packet was seen.
@@ -138,9 +145,9 @@ impl Opener {
             }
             None => self.begin(packet, bytes)?,
         };
-        self.take_in(at, sender, &opened);
+        let messages = self.take_in(at, sender, &opened);
         let Opened { number, key_phase, header, frames, .. } = opened;
-        Some(OpenedPacket { sender, number, key_phase, header, frames })
+        Some(OpenedPacket { sender, number, key_phase, header, frames, messages })
     }
 
     /// A packet to somebody who was not heard of: the first one of a connection, or nothing.
@@ -157,8 +164,9 @@ impl Opener {
         Some((at, Side::Client, opened))
     }
 
-    /// Learns ids, and what the keys of the next space follow from.
-    fn take_in(&mut self, at: usize, sender: Side, opened: &Opened) {
+    /// Learns ids, and what the keys of the next space follow from; returns messages that are whole now.
+    fn take_in(&mut self, at: usize, sender: Side, opened: &Opened) -> Vec<WholeMessage> {
+        let mut whole = Vec::new();
         if opened.packet_type.has_long_header() {
             self.ids.insert(opened.source.clone(), (at, sender.peer()));
         }
@@ -170,9 +178,12 @@ impl Opener {
                 Frame::NewConnectionId(new) => {
                     self.ids.insert(new.id.to_vec(), (at, sender.peer()));
                 }
+                Frame::Message(frame) => whole.extend(self.messages.take(at, sender, &frame)),
+                Frame::ResetMessage { id, .. } => self.messages.reset(at, sender, id),
                 _ => {}
             }
         }
+        whole
     }
 }
 

@@ -39,14 +39,6 @@ impl Histogram {
         self.max = self.max.max(nanos);
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
-        for (own, others) in self.classes.iter_mut().zip(&other.classes) {
-            *own += others;
-        }
-        self.sum = self.sum.saturating_add(other.sum);
-        self.max = self.max.max(other.max);
-    }
-
     pub(super) fn tell(&self) -> Latency {
         let filled = self.classes.iter().enumerate().filter(|(_, count)| **count > 0);
         Latency {
@@ -173,10 +165,6 @@ mod tests {
         histogram.record(1_000_000);
         let since = histogram.tell().since(&earlier);
         assert_eq!((since.count, since.sum_ns, since.buckets.len()), (1, 1_000_000, 1));
-        let mut both = Histogram::default();
-        both.merge(&histogram);
-        both.merge(&histogram);
-        assert_eq!(both.tell().count, 4);
         let mut told = earlier;
         told.merge(&since);
         assert_eq!(told, histogram.tell());

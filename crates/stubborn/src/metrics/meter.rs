@@ -119,6 +119,16 @@ impl Meter {
         self.end(begun, Instant::ZERO + took, ending);
     }
 
+    /// These are the methods of the calls that are under way, none of which was begun here.
+    #[cfg(feature = "replica")]
+    pub(crate) fn set_in_flight(&mut self, methods: impl IntoIterator<Item = MethodId>) {
+        self.methods.iter_mut().for_each(|tally| tally.in_flight = 0);
+        for method in methods {
+            let index = self.find(method);
+            self.methods[index as usize].in_flight += 1;
+        }
+    }
+
     /// A call of a method that has a count, or goes with all that have none.
     pub(crate) fn begin(&mut self, method: MethodId, now: Instant) -> Begun {
         let index = match self.last {
@@ -193,8 +203,7 @@ impl Meter {
     pub(crate) fn add_to(&self, side: Side, all: &mut Sum) {
         for tally in &self.methods {
             if !tally.method.is_empty() || tally.is_used() {
-                let key = (tally.method.clone().into_owned(), side.into());
-                all.0.entry(key).or_insert_with(|| Tally::new("".into())).merge(tally);
+                all.add(&tally.tell(side));
             }
         }
     }
@@ -221,13 +230,17 @@ impl Meter {
     }
 }
 
-/// What several meters have counted, by method and side.
+/// What several meters, or several processes, have counted, in the order of methods and sides.
 #[derive(Debug, Default)]
-pub(crate) struct Sum(BTreeMap<(String, i32), Tally>);
+pub(crate) struct Sum(pub(super) Vec<MethodCalls>);
 
 impl Sum {
-    pub(super) fn tell(self) -> Vec<MethodCalls> {
-        self.0.into_iter().map(|((method, side), tally)| tally.tell(method, side)).collect()
+    pub(super) fn add(&mut self, calls: &MethodCalls) {
+        let key = |calls: &MethodCalls| (calls.method.clone(), calls.side);
+        match self.0.binary_search_by_key(&key(calls), key) {
+            Ok(at) => self.0[at].merge(calls),
+            Err(at) => self.0.insert(at, calls.clone()),
+        }
     }
 }
 
@@ -251,25 +264,10 @@ impl Tally {
         self.in_flight > 0 || self.abandoned > 0 || self.latency.is_some()
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.in_flight += other.in_flight;
-        self.replied += other.replied;
-        self.statuses.iter_mut().zip(&other.statuses).for_each(|(own, others)| *own += others);
-        let reasons = self.not_executed.iter_mut().zip(&other.not_executed);
-        reasons.for_each(|(own, others)| *own += others);
-        self.pending += other.pending;
-        self.lost += other.lost;
-        self.unanswered += other.unanswered;
-        self.abandoned += other.abandoned;
-        if let Some(latency) = &other.latency {
-            self.latency.get_or_insert_default().merge(latency);
-        }
-    }
-
-    fn tell(self, method: String, side: i32) -> MethodCalls {
+    fn tell(&self, side: Side) -> MethodCalls {
         MethodCalls {
-            method,
-            side,
+            method: self.method.clone().into_owned(),
+            side: side.into(),
             in_flight: self.in_flight,
             replied: self.replied,
             statuses: counts(&self.statuses, |number| {
@@ -285,7 +283,7 @@ impl Tally {
             lost: self.lost,
             unanswered: self.unanswered,
             abandoned: self.abandoned,
-            latency: Some(self.latency.map(|latency| latency.tell()).unwrap_or_default()),
+            latency: Some(self.latency.as_ref().map(|latency| latency.tell()).unwrap_or_default()),
         }
     }
 }
@@ -340,11 +338,34 @@ impl From<stubborn_group::Ending> for Ending {
 }
 
 impl MethodCalls {
+    fn merge(&mut self, other: &Self) {
+        self.in_flight += other.in_flight;
+        self.replied += other.replied;
+        merge_counts(&mut self.statuses, &other.statuses);
+        merge_counts(&mut self.not_executed, &other.not_executed);
+        self.pending += other.pending;
+        self.lost += other.lost;
+        self.unanswered += other.unanswered;
+        self.abandoned += other.abandoned;
+        if let Some(latency) = &other.latency {
+            self.latency.get_or_insert_default().merge(latency);
+        }
+    }
+
     /// Calls that have ended.
     pub fn ended(&self) -> u64 {
         let counted = self.statuses.iter().chain(&self.not_executed).map(|count| count.count);
         let others = [self.replied, self.pending, self.lost, self.unanswered, self.abandoned];
         counted.sum::<u64>() + others.iter().sum::<u64>()
+    }
+}
+
+fn merge_counts(own: &mut Vec<Count>, others: &[Count]) {
+    for other in others {
+        match own.iter_mut().find(|own| own.name == other.name) {
+            Some(own) => own.count += other.count,
+            None => own.push(other.clone()),
+        }
     }
 }
 
@@ -361,7 +382,7 @@ mod tests {
     fn told(meter: &Meter) -> Vec<MethodCalls> {
         let mut all = Sum::default();
         meter.add_to(Side::Client, &mut all);
-        all.tell()
+        all.0
     }
 
     fn method(number: usize) -> Method {
@@ -416,7 +437,7 @@ mod tests {
         let mut all = Sum::default();
         one.add_to(Side::Server, &mut all);
         other.add_to(Side::Server, &mut all);
-        let [calls] = all.tell().try_into().unwrap();
+        let [calls] = all.0.try_into().unwrap();
         assert_eq!((calls.replied, calls.latency.unwrap().count), (2, 2));
     }
 }

@@ -29,7 +29,7 @@ pub use text::{PROMETHEUS_TYPE, prometheus_text};
 pub(crate) use http::{Bound, Exporter};
 pub(crate) use links::{held, links};
 pub(crate) use meter::{Begun, Ending, Meter, Meters};
-pub(crate) use service::add;
+pub(crate) use service::{Board, add};
 #[cfg(feature = "replica")]
 pub(crate) use service::{METHOD, links_of};
 #[cfg(feature = "replica")]

@@ -1,8 +1,10 @@
-//! The service through which a server tells what it has counted.
+//! The services through which a server tells what it has counted, and what happened to a call.
 
 use std::sync::Arc;
 
 use stubborn_core::service::{Call, Peer, RegisterError, Registry, Status};
+
+use crate::steps::TraceServer;
 
 use super::{
     MOST_LINKS, Metrics, MetricsServer, SnapshotReply, SnapshotRequest, Source, USUAL_LINKS,
@@ -27,12 +29,13 @@ pub enum MetricsFor {
 pub(crate) const METHOD: &str = "stubborn.metrics.v1.Metrics/Snapshot";
 
 /// What answers.
+#[derive(Clone)]
 pub(crate) struct Board {
-    source: Arc<Source>,
-    who: MetricsFor,
+    pub(crate) source: Arc<Source>,
+    pub(crate) who: MetricsFor,
 }
 
-/// Adds the service, if somebody may ask.
+/// Adds the services, if somebody may ask.
 pub(crate) fn add(
     registry: &mut Registry,
     source: &Arc<Source>,
@@ -42,7 +45,8 @@ pub(crate) fn add(
         return Ok(());
     }
     let board = Board { source: Arc::clone(source), who };
-    registry.add(Arc::new(MetricsServer::new(board)))
+    registry.add(Arc::new(MetricsServer::new(board.clone())))?;
+    registry.add(Arc::new(TraceServer::new(board)))
 }
 
 impl MetricsFor {

@@ -9,7 +9,7 @@ use stubborn_core::session::CallId;
 use stubborn_core::time::Instant as CoreInstant;
 
 use super::meter::{Meters, Sum};
-use super::{Count, Held, Meter, MethodCalls, Side, SnapshotReply, Traffic, held, links};
+use super::{Held, Meter, Side, SnapshotReply, Traffic, held, links};
 use crate::driver::Shared;
 
 /// Links that are told one by one if nobody says how many, and at most.
@@ -97,7 +97,7 @@ impl Gathering {
         self.told.links.truncate(self.most_links);
         SnapshotReply {
             uptime_ns: u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX),
-            methods: self.calls.tell(),
+            methods: self.calls.0,
             traffic: Some(self.traffic),
             held: Some(self.held),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -111,13 +111,9 @@ impl SnapshotReply {
     /// are the longer one.
     pub fn merge(&mut self, other: &Self) {
         self.uptime_ns = self.uptime_ns.max(other.uptime_ns);
-        for calls in &other.methods {
-            let key = |calls: &MethodCalls| (calls.method.clone(), calls.side);
-            match self.methods.binary_search_by_key(&key(calls), key) {
-                Ok(at) => self.methods[at].merge(calls),
-                Err(at) => self.methods.insert(at, calls.clone()),
-            }
-        }
+        let mut calls = Sum(std::mem::take(&mut self.methods));
+        other.methods.iter().for_each(|other| calls.add(other));
+        self.methods = calls.0;
         self.links.extend(other.links.iter().cloned());
         self.links.sort_by_key(|link| Reverse(link.datagrams()));
         self.traffic.get_or_insert_default().merge(&other.traffic.unwrap_or_default());
@@ -128,34 +124,10 @@ impl SnapshotReply {
     }
 }
 
-impl MethodCalls {
-    fn merge(&mut self, other: &Self) {
-        self.in_flight += other.in_flight;
-        self.replied += other.replied;
-        merge_counts(&mut self.statuses, &other.statuses);
-        merge_counts(&mut self.not_executed, &other.not_executed);
-        self.pending += other.pending;
-        self.lost += other.lost;
-        self.unanswered += other.unanswered;
-        self.abandoned += other.abandoned;
-        if let Some(latency) = &other.latency {
-            self.latency.get_or_insert_default().merge(latency);
-        }
-    }
-}
-
-fn merge_counts(own: &mut Vec<Count>, others: &[Count]) {
-    for other in others {
-        match own.iter_mut().find(|own| own.name == other.name) {
-            Some(own) => own.count += other.count,
-            None => own.push(other.clone()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Count, MethodCalls};
 
     fn told(method: &str, name: &str) -> SnapshotReply {
         let calls = MethodCalls {

@@ -448,7 +448,8 @@ impl Driver {
                 self.control.hold(Backup::new(now, head, &state));
             }
             if method == MethodId::of(metrics::METHOD) {
-                self.control.counted(self.counted());
+                let counted = self.counted();
+                self.control.counted(counted);
             }
             if method == MethodId::of(TRACE) {
                 let answer = self.trace(now, &call);
@@ -477,14 +478,15 @@ impl Driver {
     }
 
     /// Tells who has asked through the handle.
-    fn tell_counted(&self) {
+    fn tell_counted(&mut self) {
         let counted = self.counted();
         for asked in self.control.take_asked() {
             let _ = asked.send(counted.clone());
         }
     }
 
-    fn counted(&self) -> SnapshotReply {
+    fn counted(&mut self) -> SnapshotReply {
+        self.meters.served.set_in_flight(self.node.in_flight());
         let mut all = Gathering::new(MOST_LINKS);
         all.add(self.node.node(), &self.meters);
         all.tell(Duration::from_nanos(self.clock.now().as_nanos()))

@@ -493,7 +493,6 @@ impl ServerBuilder {
             health.add(&mut registry)?;
         }
         crate::metrics::add(&mut registry, &self.source, self.metrics)?;
-        crate::steps::add(&mut registry, &self.source, self.metrics)?;
         if self.reflection {
             crate::reflection::add(&mut registry, [])?;
         }

@@ -17,49 +17,39 @@ fn parts(method: &str) -> (&str, &str) {
     method.split_once('/').unwrap_or(("", method))
 }
 
+/// A span of a call, with a parent or in the span that is entered where it is made.
+macro_rules! span_of_call {
+    ($name:literal, $kind:literal, $method:expr $(, parent: $parent:expr)?) => {{
+        let (service, name) = parts($method);
+        tracing::info_span!(
+            target: "stubborn",
+            $(parent: $parent,)?
+            $name,
+            otel.name = $method,
+            otel.kind = $kind,
+            otel.status_code = Empty,
+            rpc.system = "stubborn",
+            rpc.service = service,
+            rpc.method = name,
+            rpc.stubborn.outcome = Empty,
+            rpc.stubborn.call_id = Empty,
+            error.type = Empty,
+            network.peer.address = Empty,
+            trace_id = Empty,
+            span_id = Empty,
+            parent_span_id = Empty,
+        )
+    }};
+}
+
 /// A span of a call at the side that answers. Its parent is elsewhere.
 pub(super) fn of_server(method: &str) -> Span {
-    let (service, name) = parts(method);
-    tracing::info_span!(
-        target: "stubborn",
-        parent: None,
-        "rpc.server",
-        otel.name = method,
-        otel.kind = "server",
-        otel.status_code = Empty,
-        rpc.system = "stubborn",
-        rpc.service = service,
-        rpc.method = name,
-        rpc.stubborn.outcome = Empty,
-        rpc.stubborn.call_id = Empty,
-        error.type = Empty,
-        network.peer.address = Empty,
-        trace_id = Empty,
-        span_id = Empty,
-        parent_span_id = Empty,
-    )
+    span_of_call!("rpc.server", "server", method, parent: None)
 }
 
 /// A span of a call at the side that asks, in the span that is entered here.
 pub(super) fn of_client(method: &str) -> Span {
-    let (service, name) = parts(method);
-    tracing::info_span!(
-        target: "stubborn",
-        "rpc.client",
-        otel.name = method,
-        otel.kind = "client",
-        otel.status_code = Empty,
-        rpc.system = "stubborn",
-        rpc.service = service,
-        rpc.method = name,
-        rpc.stubborn.outcome = Empty,
-        rpc.stubborn.call_id = Empty,
-        error.type = Empty,
-        network.peer.address = Empty,
-        trace_id = Empty,
-        span_id = Empty,
-        parent_span_id = Empty,
-    )
+    span_of_call!("rpc.client", "client", method)
 }
 
 /// Whether somebody looks at a span. A thread without a subscriber makes spans, too, where another

@@ -52,6 +52,8 @@ struct Counts {
     others: u64,
     opened: u64,
     sealed: u64,
+    /// Put together of several packets.
+    messages: u64,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -98,7 +100,10 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         for packet in &packets {
             match packet {
                 CapturedPacket::Sealed(_) => counts.sealed += 1,
-                CapturedPacket::Opened(_) => counts.opened += 1,
+                CapturedPacket::Opened(packet) => {
+                    counts.opened += 1;
+                    counts.messages += packet.messages.len() as u64;
+                }
             }
         }
         writer.write(frame.nanos, &datagram, &packets).map_err(failed)?;
@@ -109,10 +114,10 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 }
 
 fn tell(counts: &Counts, connections: usize, output: &Path, out: &Output) {
-    let Counts { datagrams, others, opened, sealed } = *counts;
+    let Counts { datagrams, others, opened, sealed, messages } = *counts;
     out.line(format_args!(
         "{datagrams} datagrams of {connections} connections: {opened} packets opened, {sealed} not; \
-         {others} frames of others left out"
+         {messages} messages put together; {others} frames of others left out"
     ));
     out.line(format_args!("look at them with: wireshark {}", output.display()));
     if sealed > opened {
@@ -123,7 +128,7 @@ fn tell(counts: &Counts, connections: usize, output: &Path, out: &Output) {
     }
     out.json(&json!({
         "datagrams": datagrams, "connections": connections, "opened": opened, "sealed": sealed,
-        "others": others, "output": output.display().to_string(),
+        "messages": messages, "others": others, "output": output.display().to_string(),
     }));
 }
 

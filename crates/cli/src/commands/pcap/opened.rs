@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
-use stubborn::capture::CapturedPacket;
+use stubborn::capture::{CapturedPacket, OpenedPacket, WholeMessage};
 
 use super::network::Datagram;
 
@@ -18,6 +18,10 @@ const IPV6: [u16; 2] = [22, 23];
 const PORT_TYPE: u16 = 24;
 const PORTS: [u16; 2] = [25, 26];
 const UDP: u32 = 3;
+
+/// Bytes of whole messages in one record of the file. Wireshark reads records of up to 256 KiB; the
+/// datagram itself takes up to 64, and more where a kernel was given several as one.
+const MESSAGES: usize = 160 << 10;
 
 pub(super) struct Writer<W> {
     to: W,
@@ -47,6 +51,13 @@ impl<W: Write> Writer<W> {
     ) -> io::Result<()> {
         let mut pdu = tags(datagram.from, datagram.to);
         packets.iter().for_each(|packet| record(packet, &mut pdu));
+        let mut room = MESSAGES;
+        for packet in packets {
+            let CapturedPacket::Opened(packet) = packet else { continue };
+            for message in &packet.messages {
+                whole(packet, message, &mut room, &mut pdu);
+            }
+        }
         let length = pdu.len() as u32;
         let mut packet = vec![0; 4];
         packet.extend(nanos.to_be_bytes());
@@ -92,6 +103,9 @@ fn tag(tags: &mut Vec<u8>, kind: u16, value: &[u8]) {
     tags.resize(tags.len() + length - value.len(), 0);
 }
 
+/// What stands before the bytes of a message: of how many frames it is, and how long.
+const WHOLE: usize = 4 + 8;
+
 /// A packet behind what the dissector cannot see in it.
 fn record(packet: &CapturedPacket, out: &mut Vec<u8>) {
     match packet {
@@ -101,8 +115,7 @@ fn record(packet: &CapturedPacket, out: &mut Vec<u8>) {
             out.extend(bytes);
         }
         CapturedPacket::Opened(packet) => {
-            let sender = if packet.sender.is_client() { 1 } else { 2 };
-            out.extend([1, sender, packet.key_phase.into(), 0]);
+            out.extend([1, sender(packet), packet.key_phase.into(), 0]);
             out.extend(packet.number.to_be_bytes());
             out.extend((packet.header.len() as u16).to_be_bytes());
             out.extend(((packet.header.len() + packet.frames.len()) as u32).to_be_bytes());
@@ -110,4 +123,21 @@ fn record(packet: &CapturedPacket, out: &mut Vec<u8>) {
             out.extend(&packet.frames);
         }
     }
+}
+
+/// A message that was put together, as far as there is room.
+fn whole(packet: &OpenedPacket, message: &WholeMessage, room: &mut usize, out: &mut Vec<u8>) {
+    let shown = &message.bytes[..message.bytes.len().min(*room)];
+    *room -= shown.len();
+    out.extend([2, sender(packet), 0, 0]);
+    out.extend(message.id.to_be_bytes());
+    out.extend([0; 2]);
+    out.extend((WHOLE as u32 + shown.len() as u32).to_be_bytes());
+    out.extend(message.parts.to_be_bytes());
+    out.extend(message.length.to_be_bytes());
+    out.extend(shown);
+}
+
+fn sender(packet: &OpenedPacket) -> u8 {
+    if packet.sender.is_client() { 1 } else { 2 }
 }

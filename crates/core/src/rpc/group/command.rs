@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::message::{ClientMessage, Content};
 use crate::rpc::codec::{Malformed, MessageBuffer, Reader, Writer};
 use crate::rpc::message::{ToClient, ToServer, about, session_reference};
-use crate::service::Peer;
+use crate::service::{MethodId, Peer};
 use crate::session::{CallId, SessionId, SessionSecret};
 use crate::time::{Duration, Instant};
 
@@ -74,6 +74,16 @@ impl SessionCommand {
         let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
         let (slot, sequence, fence) = about(bytes)?;
         Some((CallId { session, slot, sequence }, fence))
+    }
+
+    /// The method of the call that the message makes, for those who count; `None` for another message.
+    /// Reads the whole message.
+    pub fn method(&self) -> Option<MethodId> {
+        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
+        match ToServer::decode(bytes.clone()).ok()? {
+            ToServer::Request { payload, .. } => Some(payload.method),
+            _ => None,
+        }
     }
 
     /// Bytes of the message, which are most of the encoded command.

@@ -9,7 +9,7 @@ mod tests;
 
 pub use command::SessionCommand;
 pub use message::ClientMessage;
-pub use table::{SessionTable, TableReader, Told};
+pub use table::{SessionTable, TableReader, Told, Unrun};
 
 pub(crate) use command::{Attaching, Deadline, Said};
 pub(crate) use message::Content;

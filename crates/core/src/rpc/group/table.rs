@@ -52,6 +52,15 @@ pub struct Told {
     pub message: ClientMessage,
 }
 
+/// A call that the table has ended, or refused, without running it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unrun {
+    /// Its method.
+    pub method: MethodId,
+    /// Why it did not run.
+    pub reason: NotExecutedReason,
+}
+
 /// Reads a table from the pieces of an [image](SessionTable::freeze) as they come.
 #[derive(Debug, Default)]
 pub struct TableReader(ImageReader<Kept, Origin>);
@@ -102,7 +111,7 @@ impl SessionTable {
 
     /// Applies a command that the replica with this number put into the log. `now` is the log's time
     /// at its entry. If it is a call that is to run, `run` runs it at once; `told` gets what is to be
-    /// said to whom.
+    /// said to whom. Returns a call that came for the first time and does not run, for those who count.
     pub fn apply(
         &mut self,
         now: Instant,
@@ -110,12 +119,13 @@ impl SessionTable {
         command: &SessionCommand,
         run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
         told: &mut Vec<Told>,
-    ) {
+    ) -> Option<Unrun> {
         self.advance(now);
         let origin = Origin { replica, client: command.client };
-        if let Err(Violation(reason)) = self.carry_out(origin, command, run, told) {
+        self.carry_out(origin, command, run, told).unwrap_or_else(|Violation(reason)| {
             told.push(origin.told(Content::Close(reason)));
-        }
+            None
+        })
     }
 
     /// The log's time is now `now`: sessions that nothing was heard of for the retention time are
@@ -203,7 +213,7 @@ impl SessionTable {
         command: &SessionCommand,
         run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
         told: &mut Vec<Told>,
-    ) -> Result<(), Violation> {
+    ) -> Result<Option<Unrun>, Violation> {
         let now = self.time();
         let (bytes, limit) = match &command.said {
             Said::Message(bytes) => (bytes, None),
@@ -211,24 +221,34 @@ impl SessionTable {
         };
         let message =
             ToServer::decode(bytes.clone()).map_err(|_| Violation("malformed message"))?;
+        let mut unrun = None;
         let verdict = match message {
             ToServer::Open { nonce, slots } => {
-                return self.open(origin, command, nonce, slots, told);
+                return self.open(origin, command, nonce, slots, told).map(|()| None);
             }
             ToServer::Attach { session, secret, succession } => {
-                return self.attach(origin, command, session, secret, succession, told);
+                let attached = self.attach(origin, command, session, secret, succession, told);
+                return attached.map(|()| None);
             }
             ToServer::Request { slot, sequence, payload } => {
                 let attachment = self.heard(command)?;
+                let method = payload.method;
                 match limit {
-                    Some(limit) => self.desk.too_large(&attachment, slot, sequence, limit)?,
+                    Some(limit) => {
+                        unrun = Some(Unrun { method, reason: NotExecutedReason::TooLarge });
+                        self.desk.too_large(&attachment, slot, sequence, limit)?
+                    }
                     None => {
                         let digest = payload.digest;
                         let verdict = self.desk.request(&attachment, slot, sequence, digest)?;
                         if let Verdict::Execute = verdict {
                             let id = CallId { session: attachment.session(), slot, sequence };
-                            self.execute(&attachment, id, command, payload, run, told);
-                            return Ok(());
+                            let late = !self.execute(&attachment, id, command, payload, run, told);
+                            let reason = NotExecutedReason::Deadline;
+                            return Ok(late.then_some(Unrun { method, reason }));
+                        }
+                        if let Verdict::Say(ToClient::FalseRetry { .. }) = verdict {
+                            unrun = Some(Unrun { method, reason: NotExecutedReason::FalseRetry });
                         }
                         verdict
                     }
@@ -265,7 +285,7 @@ impl SessionTable {
         };
         let parts = verdict.encode(&mut self.buffer);
         told.extend(parts.map(|parts| origin.told(Content::Answer(parts))));
-        Ok(())
+        Ok(unrun)
     }
 
     fn open(
@@ -324,7 +344,8 @@ impl SessionTable {
         }));
     }
 
-    /// Runs a call that has not run, or fences it if it comes too late, and records its end.
+    /// Runs a call that has not run, or fences it if it comes too late, and records its end. Returns
+    /// whether it ran.
     fn execute(
         &mut self,
         attachment: &Attachment,
@@ -333,9 +354,10 @@ impl SessionTable {
         payload: RequestPayload,
         run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
         told: &mut Vec<Told>,
-    ) {
+    ) -> bool {
         let now = self.time();
-        let answer = if command.is_late(now) {
+        let late = command.is_late(now);
+        let answer = if late {
             let why = "its deadline passed before the group came to it";
             Answer::NotExecuted(NotExecuted::because(NotExecutedReason::Deadline, why))
         } else {
@@ -352,6 +374,7 @@ impl SessionTable {
         let (slot, sequence) = (id.slot, id.sequence);
         let ended = self.desk.finish(now, attachment, slot, sequence, answer, &mut self.buffer);
         told.extend(ended.map(|(origin, parts)| origin.told(Content::Answer(parts))));
+        !late
     }
 
     /// The attachment that the command's connection had when it was sent. Its session is alive.

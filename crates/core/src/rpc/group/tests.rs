@@ -259,6 +259,28 @@ fn a_request_that_is_too_large_or_that_the_machine_does_not_start_is_fenced() {
 }
 
 #[test]
+fn calls_that_the_table_ends_without_running_them_are_told_with_their_method_and_reason() {
+    let mut world = World::new();
+    let attached = world.open(1);
+    let mut apply = |command: &SessionCommand| {
+        world.table.apply(at(200), 1, command, run, &mut Vec::new()).map(|unrun| {
+            assert_eq!(Some(unrun.method), command.method());
+            unrun.reason
+        })
+    };
+    let mut late = request(attached, 0, 1, b"late");
+    late.deadline = Deadline::At(at(100));
+    assert_eq!(apply(&late), Some(NotExecutedReason::Deadline));
+    assert_eq!(apply(&late), None, "a copy is told from memory");
+    assert_eq!(apply(&request(attached, 1, 1, b"one")), None, "it ran");
+    assert_eq!(apply(&request(attached, 1, 1, b"two")), Some(NotExecutedReason::FalseRetry));
+    let mut large = request(attached, 2, 1, b"large");
+    let Said::Message(start) = large.said else { unreachable!() };
+    large.said = Said::TooLarge { start, limit: 3 };
+    assert_eq!(apply(&large), Some(NotExecutedReason::TooLarge));
+}
+
+#[test]
 fn a_reply_beyond_the_bounds_is_not_kept_and_its_call_does_not_run_again() {
     let mut world = World::new();
     let at = world.open(1);
