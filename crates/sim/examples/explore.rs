@@ -1,5 +1,6 @@
 //! Explores seeds until one breaks a promise: `explore RUNS [FIRST]`, and `explore groups RUNS [FIRST]`
-//! for groups of whole nodes. Exits with 1 if one did. With the environment variable `TRACE` the first
+//! for groups of whole nodes, `explore operated RUNS [FIRST]` for those of them whose members an operator
+//! changes. Exits with 1 if one did. With the environment variable `TRACE` the first
 //! seed of groups alone is run, and its trace written to that file.
 //!
 //! `stubborn sim` does the same for users; this is for builds with a planted bug.
@@ -10,6 +11,7 @@ use stubborn_sim::{Batch, Counts};
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
+    let operated = words.next_if(|word| word == "operated").is_some();
     let groups = words.next_if(|word| word == "groups").is_some();
     let mut arguments = words.map(|argument| {
         argument.parse::<u64>().unwrap_or_else(|_| panic!("not a number: {argument}"))
@@ -17,7 +19,9 @@ fn main() -> ExitCode {
     let runs = arguments.next().unwrap_or(100);
     let first = arguments.next().unwrap_or(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    if groups && let Some(path) = std::env::var_os("TRACE") {
+    if (groups || operated)
+        && let Some(path) = std::env::var_os("TRACE")
+    {
         let file = std::fs::File::create(path).expect("a file to write to");
         let trace = Box::new(std::io::BufWriter::new(file));
         return match stubborn_sim::simulate_nodes(first, Some(trace)) {
@@ -28,7 +32,9 @@ fn main() -> ExitCode {
             }
         };
     }
-    if groups {
+    if operated {
+        tell(&stubborn_sim::explore_operated_seeds(first, runs, threads, |_| {}))
+    } else if groups {
         tell(&stubborn_sim::explore_node_seeds(first, runs, threads, |_| {}))
     } else {
         tell(&stubborn_sim::explore_seeds(first, runs, threads, |_| {}))

@@ -91,7 +91,7 @@ pub use explorer::{
 };
 pub use groups::{
     CalmCounts, Cut, CutCounts, DeathCounts, NodeCounts, explore_cuts, explore_node_seeds,
-    simulate_calm, simulate_cut, simulate_deaths, simulate_nodes,
+    explore_operated_seeds, simulate_calm, simulate_cut, simulate_deaths, simulate_nodes,
 };
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};

@@ -46,6 +46,30 @@ fn a_copy_of_a_journal_from_before_the_last_call_was_settled_takes_the_session_f
 }
 
 #[test]
+fn who_joins_hears_of_the_leader_that_is_about_to_leave_from_others() {
+    // It was configured with those who stay, and took no word of the leader's.
+    simulate_nodes(4, None).expect("a clean seed");
+}
+
+#[test]
+fn a_group_all_of_whose_members_are_replaced_at_once_is_carried_on_by_those_who_come() {
+    // The leader looked for an heir among those who vote, all of whom were to leave.
+    simulate_nodes(44, None).expect("a clean seed");
+}
+
+#[test]
+fn a_name_that_is_found_after_its_member_has_moved_leads_nobody_back() {
+    // Two nodes went on trying the address that the member had left.
+    simulate_nodes(55, None).expect("a clean seed");
+}
+
+#[test]
+fn members_can_be_changed_with_the_first_command_of_a_group() {
+    // It came before the roster, and was refused.
+    simulate_nodes(63, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

@@ -539,6 +539,8 @@ impl GroupNode {
                     Some(Heard::Hello) if self.peers.is_direct(now, from) => {
                         self.replica.is_heard_by(from);
                     }
+                    Some(Heard::Who) => self.tell_peer_members(now, from),
+                    Some(Heard::Members(hearsay)) => self.heard_of_members(now, hearsay),
                     Some(Heard::Hello) | None => {}
                 }
                 Answer::Reply(Encoded::from_body(method, bytes::Bytes::new()), Metadata::new())
@@ -546,6 +548,7 @@ impl GroupNode {
             (None, _) => {
                 if identity.is_some() {
                     self.peers.meet(now, &mut self.node);
+                    self.ask_for_members(now);
                 }
                 let left = identity.and_then(|key| self.replica.roster().has_left(&key));
                 Answer::Status(match left {

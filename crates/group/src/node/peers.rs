@@ -18,6 +18,7 @@ use super::overlay::{MOST_RELAYS, Overlay};
 use super::pieces::{Arrival, Arrived, Departure, Piece};
 use super::receipts::{self, Receipts};
 use super::relay::{AROUND, Allowance, Relayed, made_up};
+use super::roster::Hearsay;
 use crate::replica::{Packet, PacketKind, Seat};
 use crate::replication::NodeId;
 
@@ -38,12 +39,14 @@ const UNDER_WAY: usize = 256;
 /// How long a packet is under way at most.
 const PATIENCE: Duration = Duration::from_millis(1_000);
 
-/// The first byte of what a peer tells: a whole packet, or a piece of one; whom it hears; or a
-/// datagram that is relayed.
+/// The first byte of what a peer tells: a whole packet, or a piece of one; whom it hears; a datagram
+/// that is relayed; that it asks who the members are; or who they are.
 const WHOLE: u8 = 0;
 const PART: u8 = 4;
 const HELLO: u8 = 2;
 const RELAYED: u8 = 3;
+const WHO: u8 = 5;
+const MEMBERS: u8 = 6;
 
 /// Ticks between two hellos to a node that is heard.
 const HELLO_TICKS: u32 = 2;
@@ -130,6 +133,10 @@ pub(super) enum Heard {
     Hello,
     /// A datagram that another node has sent through this peer.
     Datagram(Received),
+    /// It asks who the members are.
+    Who,
+    /// It says who they are.
+    Members(Hearsay),
 }
 
 impl Peers {
@@ -289,10 +296,8 @@ impl Peers {
                 && link.lanes().all(|lane| {
                     node.channel_connection(lane.channel).is_none() && lane.under_way == 0
                 });
-            if unknown && let Some((by, lane)) = self.lane(now, node, id) {
-                lane.under_way += 1;
-                let key = node.call(now, lane.channel, call(&TELL, Vec::new()));
-                self.calls.insert(key, Sent { to: id, by, what: What::Packet });
+            if unknown {
+                self.tell(now, node, id, Vec::new());
             }
         }
     }
@@ -321,7 +326,7 @@ impl Peers {
             }
             return;
         }
-        let Some((by, lane)) = self.lane(now, node, to) else { return };
+        let Some((_, lane)) = self.lane(now, node, to) else { return };
         let mut body = Vec::with_capacity(bytes.len() + 1);
         body.push(WHOLE);
         body.extend_from_slice(&bytes);
@@ -331,7 +336,34 @@ impl Peers {
             tell_once(now, node, lane.channel, body);
         } else if let Some(key) = receipts.take(to) {
             receipts::answer(now, node, key, body.into());
-        } else if lane.under_way < UNDER_WAY {
+        } else {
+            self.tell(now, node, to, body);
+        }
+    }
+
+    /// Asks everybody who the members are.
+    pub(super) fn ask_for_members(&mut self, now: Instant, node: &mut Node) {
+        let ids: Vec<NodeId> = self.links.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.tell(now, node, id, vec![WHO]));
+    }
+
+    /// Tells a peer who the members are.
+    pub(super) fn tell_members(
+        &mut self,
+        now: Instant,
+        node: &mut Node,
+        to: NodeId,
+        members: &Hearsay,
+    ) {
+        let mut body = vec![MEMBERS];
+        members.encode(&mut body);
+        self.tell(now, node, to, body);
+    }
+
+    /// Tells a peer something so that it arrives if it can, unless too much is under way to it.
+    fn tell(&mut self, now: Instant, node: &mut Node, to: NodeId, body: Vec<u8>) {
+        let Some((by, lane)) = self.lane(now, node, to) else { return };
+        if lane.under_way < UNDER_WAY {
             lane.under_way += 1;
             let key = node.call(now, lane.channel, call(&TELL, body));
             self.calls.insert(key, Sent { to, by, what: What::Packet });
@@ -346,11 +378,11 @@ impl Peers {
     /// Has a datagram for a peer passed on by a neighbour, if there is one that can.
     pub(super) fn pass(&mut self, now: Instant, node: &mut Node, to: NodeId, datagram: &[u8]) {
         let datagram = Bytes::copy_from_slice(datagram);
-        self.pass_on(now, node, Relayed { from: self.id, to, hops: MOST_RELAYS, datagram });
+        self.send_on(now, node, Relayed { from: self.id, to, hops: MOST_RELAYS, datagram });
     }
 
-    fn pass_on(&mut self, now: Instant, node: &mut Node, relayed: Relayed) {
-        let Some(hops) = relayed.hops.checked_sub(1) else { return };
+    /// Sends a datagram to the next node on its way.
+    fn send_on(&mut self, now: Instant, node: &mut Node, relayed: Relayed) {
         let through = match self.overlay.is_direct(now, relayed.to) {
             true => relayed.to,
             false => match self.overlay.relay(now, relayed.to) {
@@ -363,7 +395,7 @@ impl Peers {
         let size = relayed.datagram.len();
         let mut body = Vec::with_capacity(size + AROUND);
         body.push(RELAYED);
-        Relayed { hops, ..relayed }.encode(&mut body);
+        relayed.encode(&mut body);
         // A datagram that does not fit into another one is too large for this path, unless all paths
         // must carry it.
         if size + AROUND <= room(node, channel) {
@@ -474,6 +506,8 @@ impl Peers {
                 self.overlay.greeted(now, self.id, from, &body[1..]);
                 Some(Heard::Hello)
             }
+            WHO => Some(Heard::Who),
+            MEMBERS => Hearsay::decode(&body[1..]).map(Heard::Members),
             RELAYED if directly => self.relayed(now, node, Relayed::decode(&body.slice(1..))?),
             _ => None,
         }
@@ -488,8 +522,10 @@ impl Peers {
                 Heard::Datagram(Received { from, local: None, ecn: Ecn::NotEct, data })
             });
         }
-        if self.allowance.take(now, relayed.datagram.len()) {
-            self.pass_on(now, node, relayed);
+        if let Some(hops) = relayed.hops.checked_sub(1)
+            && self.allowance.take(now, relayed.datagram.len())
+        {
+            self.send_on(now, node, Relayed { hops, ..relayed });
         }
         None
     }

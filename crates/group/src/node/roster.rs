@@ -4,11 +4,18 @@
 use std::net::SocketAddr;
 
 use stubborn_core::service::{CallError, Code, Outcome, Status};
-use stubborn_core::time::Instant;
+use stubborn_core::time::{Duration, Instant};
+use stubborn_core::wire::{Reader, varint};
 
 use super::{GroupEvent, GroupNode};
 use crate::replica::Seat;
 use crate::replication::{Members, NodeId};
+
+/// Between two questions who the members are.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+
+/// Members that a peer may name.
+const MOST: u64 = 64;
 
 /// The roster and the members that this node has followed last.
 #[derive(Debug, Default)]
@@ -16,6 +23,45 @@ pub(super) struct Followed {
     seats: Vec<(NodeId, Seat)>,
     members: Members,
     version: u64,
+    /// What a peer says of a later roster than that of this node.
+    hearsay: Hearsay,
+    /// When peers may be asked again.
+    asks_at: Instant,
+}
+
+/// Who belongs to a group, or is about to leave it, as one of its nodes tells another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hearsay {
+    version: u64,
+    seats: Vec<(NodeId, Seat)>,
+}
+
+impl Hearsay {
+    /// Appends it: the version, how many there are, and for each its number, address and key.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        varint::encode(self.version, out);
+        varint::encode(self.seats.len() as u64, out);
+        for (id, seat) in &self.seats {
+            varint::encode(id.get(), out);
+            for bytes in [seat.address.as_bytes(), &seat.key] {
+                varint::encode(bytes.len() as u64, out);
+                out.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let (version, count) = (reader.varint().ok()?, reader.varint().ok()?);
+        let mut seats = Vec::new();
+        for _ in 0..count.min(MOST) {
+            let id = NodeId::new(reader.varint().ok()?)?;
+            let address = std::str::from_utf8(reader.length_prefixed().ok()?).ok()?.to_owned();
+            let key = reader.length_prefixed().ok()?.to_vec();
+            seats.push((id, Seat { address, key }));
+        }
+        (count <= MOST && reader.is_empty()).then_some(Self { version, seats })
+    }
 }
 
 /// What a node is told that has left the group and does not know.
@@ -29,9 +75,12 @@ pub(super) fn says_left(error: &CallError) -> bool {
 }
 
 impl GroupNode {
-    /// The driver has looked up where a member is.
-    pub fn found(&mut self, now: Instant, id: NodeId, address: SocketAddr) {
-        let seat = self.followed.seats.iter().find(|(other, _)| *other == id);
+    /// The driver has looked up where a member is that is said to be at `name`: it may be somewhere else
+    /// by now.
+    pub fn found(&mut self, now: Instant, id: NodeId, name: &str, address: SocketAddr) {
+        let seats = self.followed.seats.iter().chain(&self.followed.hearsay.seats);
+        let known = seats.into_iter().find(|(other, _)| *other == id);
+        let seat = known.filter(|(_, seat)| seat.address == name);
         if let Some((_, seat)) = seat {
             self.peers.found(now, &mut self.node, id, seat, address);
         }
@@ -48,11 +97,21 @@ impl GroupNode {
         // Who is to leave is spoken to until it has.
         let leaving = members.all().filter(|id| !roster.seats().contains_key(id));
         let ids = roster.seats().keys().copied().chain(leaving);
-        let seats = ids.filter_map(|id| Some((id, roster.seat(id)?.clone()))).collect();
+        let mut seats: Vec<_> = ids.filter_map(|id| Some((id, roster.seat(id)?.clone()))).collect();
         let version = roster.version();
+        let mut hearsay = std::mem::take(&mut self.followed.hearsay);
+        if hearsay.version > version {
+            // Whoever is heard of only is not forgotten while this node catches up.
+            let unknown = |(id, _): &&(NodeId, Seat)| seats.iter().all(|(other, _)| other != id);
+            let others: Vec<_> = hearsay.seats.iter().filter(unknown).cloned().collect();
+            seats.extend(others);
+        } else {
+            hearsay = Hearsay::default();
+        }
         let addresses: Vec<String> =
             roster.seats().values().map(|seat| seat.address.clone()).collect();
-        self.followed = Followed { seats, members: members.clone(), version };
+        let (members, asks_at) = (members.clone(), self.followed.asks_at);
+        self.followed = Followed { seats, members, version, hearsay, asks_at };
         let seats = &self.followed.seats;
         for (id, address) in self.peers.follow(now, &mut self.node, seats, version == 0) {
             self.events.push_back(GroupEvent::LookUp(id, address));
@@ -60,5 +119,68 @@ impl GroupNode {
         if changed {
             self.node.tell_members(now, version, &addresses);
         }
+    }
+
+    /// Somebody with a certificate speaks whom this node does not know. It may be a member of which
+    /// this node has not heard: one that joined while this node was down, or that led the group when
+    /// this one was to take its place. The peers are asked.
+    pub(super) fn ask_for_members(&mut self, now: Instant) {
+        if now >= self.followed.asks_at {
+            self.followed.asks_at = now + ASK_EVERY;
+            self.peers.ask_for_members(now, &mut self.node);
+        }
+    }
+
+    /// Tells a peer who the members are.
+    pub(super) fn tell_peer_members(&mut self, now: Instant, to: NodeId) {
+        let Followed { seats, version, .. } = &self.followed;
+        if !seats.is_empty() {
+            let known = Hearsay { version: *version, seats: seats.clone() };
+            self.peers.tell_members(now, &mut self.node, to, &known);
+        }
+    }
+
+    /// A peer says who the members are. Who is in a later roster than this node's is spoken to, too,
+    /// until this node has that one.
+    pub(super) fn heard_of_members(&mut self, now: Instant, hearsay: Hearsay) {
+        let own = self.replica.roster();
+        let later = own.is_empty() || hearsay.version > own.version();
+        if !later || hearsay.version < self.followed.hearsay.version {
+            return;
+        }
+        for (id, seat) in &hearsay.seats {
+            if self.followed.seats.iter().any(|(other, _)| other == id) {
+                continue;
+            }
+            match seat.address.parse() {
+                Ok(address) => self.peers.found(now, &mut self.node, *id, seat, address),
+                Err(_) => self.events.push_back(GroupEvent::LookUp(*id, seat.address.clone())),
+            }
+        }
+        self.followed.hearsay = hearsay;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_of_the_members_is_read_as_it_was_written_and_nothing_else_is() {
+        let seat = |n: u8| Seat { address: format!("n{n}.example:7400"), key: vec![n; 32] };
+        let seats = (1..4).map(|n| (NodeId::new(n.into()).unwrap(), seat(n))).collect();
+        let hearsay = Hearsay { version: 70, seats };
+        let mut bytes = Vec::new();
+        hearsay.encode(&mut bytes);
+        for end in 0..bytes.len() {
+            assert_eq!(Hearsay::decode(&bytes[..end]), None, "{end}");
+        }
+        assert_eq!(Hearsay::decode(&bytes), Some(hearsay));
+        bytes.push(0);
+        assert_eq!(Hearsay::decode(&bytes), None);
+        let many = Hearsay { version: 1, seats: vec![(NodeId::new(1).unwrap(), seat(1)); 65] };
+        let mut bytes = Vec::new();
+        many.encode(&mut bytes);
+        assert_eq!(Hearsay::decode(&bytes), None);
     }
 }

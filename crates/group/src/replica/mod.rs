@@ -60,7 +60,7 @@ pub use self::entry::refounding;
 pub use self::message::PacketError;
 pub use self::outbox::{Packet, PacketKind};
 pub use self::pending::Full;
-pub use self::roster::{Roster, Seat};
+pub use self::roster::{Roster, RosterChange, Seat};
 pub use self::settings::{Fault, Settings, Standing};
 
 /// One replica of a group. See the [module](self) for how to drive it.

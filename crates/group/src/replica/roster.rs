@@ -39,6 +39,31 @@ pub struct Seat {
     pub key: Vec<u8>,
 }
 
+/// What an operator asks of a group: a call of a client with a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RosterChange {
+    /// Who comes, and who moves to another address: then without a key, or with the one that is known.
+    pub add: Vec<(NodeId, Seat)>,
+    /// Who leaves.
+    pub remove: Vec<NodeId>,
+}
+
+impl RosterChange {
+    /// The method that takes it. It is answered with what [`Roster::of_reply`] reads, or refused.
+    pub const METHOD: Method = CHANGE;
+
+    /// The request.
+    pub fn encode(&self) -> Encoded {
+        let add = self.add.iter().map(|(id, seat)| wire::Member {
+            node: id.get(),
+            address: seat.address.clone(),
+            key: seat.key.clone(),
+        });
+        let remove = self.remove.iter().map(|id| id.get()).collect();
+        Encoded::new(CHANGE.id(), &wire::Change { add: add.collect(), remove })
+    }
+}
+
 /// The members that a group is to have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
@@ -57,6 +82,21 @@ impl Roster {
         let seats: BTreeMap<_, _> = seats.into_iter().collect();
         let founders = seats.keys().copied().collect();
         Self { seats, founders, ..Self::default() }
+    }
+
+    /// What a change was answered with; none if that is no roster. Of those who have left it has the
+    /// numbers alone.
+    pub fn of_reply(reply: &Encoded) -> Option<Self> {
+        let told = reply.decode::<wire::Members>(CHANGE.id()).ok()?;
+        let numbers = |ids: Vec<u64>| ids.into_iter().map(NodeId::new).collect::<Option<Vec<_>>>();
+        let seats = told.members.into_iter().map(|member| {
+            let seat = Seat { address: member.address, key: member.key };
+            Some((NodeId::new(member.node)?, seat))
+        });
+        let nowhere = Seat { address: String::new(), key: Vec::new() };
+        let left = numbers(told.left)?.into_iter().map(|id| (id, nowhere.clone())).collect();
+        let founders = numbers(told.founders)?.into_iter().collect();
+        Some(Self { seats: seats.collect::<Option<_>>()?, left, founders, version: told.version })
     }
 
     /// Whether nobody is in it: the group's members are changed by hand.
@@ -247,13 +287,38 @@ fn next_change(
     if !learning {
         change.remove = gone;
     }
-    let any = !change.voters.is_empty() || !change.remove.is_empty();
-    any.then_some(change)
+    (!change.is_empty()).then_some(change)
+}
+
+/// What a leader does to bring the members in line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Change(MemberChange),
+    /// Lets this one lead, who stays.
+    Transfer(NodeId),
+}
+
+/// The next step of the leader `own`. One that is to leave lets another one lead first; where none of
+/// those who stay has a vote yet, they get theirs before it leaves.
+fn next_step(
+    roster: &Roster,
+    members: &Members,
+    own: NodeId,
+    level: impl Fn(NodeId) -> bool,
+) -> Option<Step> {
+    let mut change = next_change(roster, members, &level)?;
+    if change.remove.contains(&own) {
+        let stays = |id: &NodeId| *id != own && roster.seats.contains_key(id) && level(*id);
+        if let Some(heir) = members.voters.iter().copied().find(stays) {
+            return Some(Step::Transfer(heir));
+        }
+        change.remove.clear();
+    }
+    (!change.is_empty()).then_some(Step::Change(change))
 }
 
 impl Replica {
-    /// Brings the members in line with the roster, if this replica leads. One that is to leave lets
-    /// another one lead first.
+    /// Brings the members in line with the roster, if this replica leads.
     pub(super) fn reconcile(&mut self) {
         let status = self.consensus.status();
         let roster = self.state.roster();
@@ -265,21 +330,12 @@ impl Replica {
             return;
         }
         let level = |id| self.consensus.lag(id).is_some_and(|lag| lag <= LEVEL);
-        let Some(change) = next_change(roster, members, level) else { return };
-        if change.remove.contains(&self.id) {
-            let heir = members
-                .voters
-                .iter()
-                .copied()
-                .find(|id| *id != self.id && roster.seats.contains_key(id) && level(*id));
-            if let Some(heir) = heir {
-                // Refused or lost, it is asked for again with the next tick.
-                let _ = self.transfer(heir);
-            }
-            return;
+        // What is refused now, or lost, is tried again with the next tick.
+        match next_step(roster, members, self.id, level) {
+            Some(Step::Change(change)) => drop(self.consensus.change_members(&change)),
+            Some(Step::Transfer(heir)) => drop(self.transfer(heir)),
+            None => {}
         }
-        // A change that is refused now is proposed again with the next tick.
-        let _ = self.consensus.change_members(&change);
     }
 }
 
@@ -395,5 +451,21 @@ mod tests {
         assert_eq!((swap.voters, swap.remove), ([id(4)].into(), [id(1)].into()));
         let done = Members::of([2, 3, 4].map(id));
         assert_eq!(next_change(&roster, &done, |_| true), None);
+    }
+
+    #[test]
+    fn a_leader_that_leaves_with_all_who_vote_gives_votes_to_those_who_come_and_leads_no_more() {
+        let mut roster = roster();
+        let come = [(4, "d.example:1", 4), (5, "e.example:1", 5)];
+        roster.change(5, &change(&come, &[1, 2, 3])).unwrap();
+        let mut members = Members::of([1, 2, 3].map(id));
+        members.learners = [4, 5].map(id).into();
+        let votes = MemberChange { voters: [4, 5].map(id).into(), ..MemberChange::default() };
+        assert_eq!(next_step(&roster, &members, id(2), |_| true), Some(Step::Change(votes)));
+        let both = Members::of([1, 2, 3, 4, 5].map(id));
+        assert_eq!(next_step(&roster, &both, id(2), |_| true), Some(Step::Transfer(id(4))));
+        let leave = MemberChange { remove: [1, 2, 3].map(id).into(), ..MemberChange::default() };
+        assert_eq!(next_step(&roster, &both, id(4), |_| true), Some(Step::Change(leave)));
+        assert_eq!(next_step(&roster, &Members::of([4, 5].map(id)), id(4), |_| true), None);
     }
 }

@@ -150,26 +150,34 @@ impl Replica {
 
     /// Lets the group begin, if it has not. Returns whether something may be written after it.
     fn found(&mut self, time: Instant) -> bool {
-        let founding = self.state.founding();
-        let begun = founding.is_none() && self.state.roster().is_empty();
-        let roster = Some(&self.beginning).filter(|roster| begun && !roster.is_empty());
-        let (serial, what) = match (founding, roster) {
-            (Some(what), _) => (0, what),
-            (None, _) if !self.state.has_versions() => {
-                // Before any command: those with which the first leader's machines begin.
-                let first: Vec<u32> =
-                    self.state.machines().versions().map(|versions| *versions.start()).collect();
-                (varint::MAX - 1, What::Activate(versions::encode(&first)))
-            }
-            (None, Some(roster)) => {
-                let mut bytes = Vec::new();
-                roster.encode(&mut bytes);
-                (varint::MAX, What::Roster(bytes.into()))
-            }
-            (None, None) => return true,
+        let beginning: Vec<(u64, What)> = match self.state.founding() {
+            Some(what) => vec![(0, what)],
+            None => self.first_versions().into_iter().chain(self.first_roster()).collect(),
         };
-        let origin = Origin { life: self.life, serial };
-        self.proposed.contains(&origin) || self.propose(time, vec![Item { origin, what }]).is_ok()
+        beginning.into_iter().all(|(serial, what)| {
+            let origin = Origin { life: self.life, serial };
+            self.proposed.contains(&origin)
+                || self.propose(time, vec![Item { origin, what }]).is_ok()
+        })
+    }
+
+    /// Before any command: the versions with which the first leader's machines begin.
+    fn first_versions(&self) -> Option<(u64, What)> {
+        let first = || -> Vec<u32> {
+            self.state.machines().versions().map(|versions| *versions.start()).collect()
+        };
+        let begins = !self.state.has_versions();
+        begins.then(|| (varint::MAX - 1, What::Activate(versions::encode(&first()))))
+    }
+
+    /// Before any command, too, as one may change it: with whom the group begins.
+    fn first_roster(&self) -> Option<(u64, What)> {
+        let begins = self.state.roster().is_empty() && !self.beginning.is_empty();
+        begins.then(|| {
+            let mut bytes = Vec::new();
+            self.beginning.encode(&mut bytes);
+            (varint::MAX, What::Roster(bytes.into()))
+        })
     }
 
     /// Writes an entry with those of the items that are not written yet.

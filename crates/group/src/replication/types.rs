@@ -142,6 +142,13 @@ pub struct MemberChange {
     pub remove: BTreeSet<NodeId>,
 }
 
+impl MemberChange {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.voters.is_empty() && self.learners.is_empty() && self.remove.is_empty()
+    }
+}
+
 /// What a node has promised, and what it knows to be committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ballot {

@@ -25,6 +25,8 @@ pub(crate) struct HostTls {
     pub(crate) anonymous: Arc<dyn ClientTls>,
     /// With the host's certificate.
     pub(crate) certified: Arc<dyn ClientTls>,
+    /// The digest of the certificate's key.
+    pub(crate) key: [u8; 32],
 }
 
 impl TlsMaker {
@@ -44,7 +46,9 @@ impl TlsMaker {
             .client_certificates(ClientCertificates::Optional(self.authority.roots()))
             .environment(self.environment.clone());
         let usable = "certificates of the world's authority are usable";
+        let key = identity.key_digest().expect("a certificate just made can be read");
         HostTls {
+            key,
             server: self.nonces.server(Arc::new(server.build().expect(usable))),
             anonymous: self.nonces.client(Arc::new(client.clone().build().expect(usable))),
             certified: self

@@ -82,9 +82,17 @@ pub(super) enum Ended {
 }
 
 impl Client {
-    /// A client that knows the addresses of all nodes.
+    /// A client that knows the addresses of all nodes; of those that an operator has added since, it is
+    /// told.
     pub(super) fn new(cluster: Cluster, id: u64, manners: Manners) -> Self {
-        let addresses = cluster.addresses();
+        Self::with(cluster, id, manners, false)
+    }
+
+    /// The same with a certificate, if it `has_one`.
+    pub(super) fn with(cluster: Cluster, id: u64, manners: Manners, has_one: bool) -> Self {
+        let addresses = cluster.first_addresses();
+        cluster.world.client(&Self::host(id));
+        let certified = has_one.then(|| cluster.world.certified(&Self::host(id)));
         let names: Vec<String> = addresses.iter().map(|(id, _)| host(*id)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut targets: Vec<_> = addresses.into_iter().map(|(_, address)| address).collect();
@@ -92,7 +100,11 @@ impl Client {
         targets.rotate_left(first);
         let caller = cluster.world.caller(&Self::host(id), &names, |config| {
             config.targets = targets;
+            config.tls = certified.unwrap_or_else(|| config.tls.clone());
         });
+        if let Some(operated) = &mut cluster.lock().operated {
+            operated.clients.insert(id, caller.clone());
+        }
         Self { cluster, caller, id, journal: None, manners, seen: 0, value: 0, refused: false }
     }
 
@@ -110,6 +122,11 @@ impl Client {
         }
         // What is begun in a world without faults ends at once.
         self.manners.impatient = 0.0;
+        // Who says nothing is told of no new members.
+        while !self.refused && self.cluster.is_operated() {
+            self.read().await;
+            self.cluster.world.sleep(millis(200)).await;
+        }
         if !self.refused {
             self.add().await;
         }

@@ -18,6 +18,7 @@ use super::client::{Open, OpenPut};
 use super::disk::NodeDisk;
 use super::invariants::Invariants;
 use super::ledger::{Command, Ledger, NEWER};
+use super::operated::Operated;
 use super::process::Process;
 use crate::nodes::{Broken, Met, Nodes, Order, host};
 use crate::world::{World, millis};
@@ -93,23 +94,25 @@ pub(super) struct Shared {
     pub(super) answered: BTreeMap<u64, (Instant, Instant)>,
     /// Nodes that reach some others through others only.
     pub(super) relaying: BTreeSet<NodeId>,
-    addresses: BTreeMap<NodeId, SocketAddr>,
+    pub(super) addresses: BTreeMap<NodeId, SocketAddr>,
     disks: BTreeMap<NodeId, NodeDisk>,
     /// The newest version of commands that the program of each node supports.
     programs: BTreeMap<NodeId, u32>,
     /// Whether the newer version was activated.
     upgraded: bool,
     first: Members,
-    /// Takes the place of the first node whose disk is refused.
+    /// Takes the place of the first node whose disk is refused, where members are changed by hand.
     reserve: Option<NodeId>,
-    /// Its disk was refused: it never starts again.
-    retired: Option<NodeId>,
+    /// Those that never start again: their disks were refused, or they have left the group.
+    pub(super) retired: BTreeSet<NodeId>,
+    /// What is known of a group whose members an operator changes.
+    pub(super) operated: Option<Operated>,
     /// Its disk is to be damaged, once all of it is synced and noted to be.
     pub(super) to_damage: Option<NodeId>,
     /// Its disk is to be damaged before it starts again.
     damage_at_start: Option<NodeId>,
     /// How each node stood when it last worked, and its ledger when all is quiet.
-    standings: BTreeMap<NodeId, (Standing, Option<Ledger>)>,
+    pub(super) standings: BTreeMap<NodeId, (Standing, Option<Ledger>)>,
 }
 
 impl Cluster {
@@ -134,7 +137,8 @@ impl Cluster {
             upgraded: false,
             first: Members::default(),
             reserve: None,
-            retired: None,
+            retired: BTreeSet::new(),
+            operated: None,
             to_damage: None,
             damage_at_start: None,
             standings: BTreeMap::new(),
@@ -163,9 +167,9 @@ impl Cluster {
 
     /// Gives nodes hosts, addresses and disks, and starts them. `reserve` has an address only.
     pub(super) fn start(&self, nodes: &[NodeId], reserve: Option<NodeId>, first: &Members) {
-        for id in nodes.iter().copied().chain(reserve) {
-            let address = self.world.address_at(&host(id));
-            self.lock().addresses.insert(id, address);
+        let operated = self.lock().operated.is_some();
+        if !operated {
+            nodes.iter().copied().chain(reserve).for_each(|id| self.give_address(id));
         }
         {
             let mut shared = self.lock();
@@ -175,8 +179,14 @@ impl Cluster {
         nodes.iter().for_each(|id| self.add(*id));
     }
 
+    /// Gives a node a host, if it has none, and an address that nobody has had.
+    pub(super) fn give_address(&self, id: NodeId) {
+        let address = self.world.address_at(&host(id));
+        self.lock().addresses.insert(id, address);
+    }
+
     /// Gives a node an empty disk and starts it.
-    fn add(&self, id: NodeId) {
+    pub(super) fn add(&self, id: NodeId) {
         let mut shared = self.lock();
         let random = shared.random.fork();
         let new_group = Durable::new_group(shared.first.clone());
@@ -215,11 +225,15 @@ impl Cluster {
         let reserve = {
             let mut shared = self.lock();
             shared.counts.replaced += 1;
-            shared.retired = Some(id);
+            shared.retired.insert(id);
             shared.standings.remove(&id);
-            shared.reserve.expect("one disk is damaged at most")
+            shared.reserve
         };
         self.world.kill(&host(id));
+        if let Some(operated) = &mut self.lock().operated {
+            return operated.lost(id);
+        }
+        let reserve = reserve.expect("one disk is damaged at most");
         self.add(reserve);
         let cluster = self.clone();
         self.world.spawn(async move {
@@ -319,6 +333,14 @@ impl Cluster {
         leads.max_by_key(|(_, (standing, _))| standing.consensus.term).map(|(id, _)| *id)
     }
 
+    /// The nodes that know no leader.
+    pub(super) fn unled(&self) -> Vec<NodeId> {
+        let shared = self.lock();
+        let unled =
+            |(_, (standing, _)): &(&NodeId, &(Standing, _))| standing.consensus.leader.is_none();
+        shared.standings.iter().filter(unled).map(|(id, _)| *id).collect()
+    }
+
     /// The ledger that all members have after an entry, if they all stand there.
     pub(super) fn agreed(&self) -> Option<(u64, Ledger)> {
         let shared = self.lock();
@@ -329,8 +351,10 @@ impl Cluster {
             let other = shared.standings.get(id);
             other.is_some_and(|(other, others)| other.applied == first.applied && others == ledger)
         };
-        let settled =
-            !members.is_changing() && members.voters.iter().chain(&members.learners).all(stands);
+        let wanted = shared.operated.as_ref().is_none_or(|operated| operated.wants(members));
+        let settled = wanted
+            && !members.is_changing()
+            && members.voters.iter().chain(&members.learners).all(stands);
         if settled { ledger.clone().map(|ledger| (first.applied, ledger)) } else { None }
     }
 
@@ -361,7 +385,7 @@ impl Nodes for Cluster {
 
     fn nodes(&self) -> Vec<NodeId> {
         let shared = self.lock();
-        shared.disks.keys().copied().filter(|id| shared.retired != Some(*id)).collect()
+        shared.disks.keys().copied().filter(|id| !shared.retired.contains(id)).collect()
     }
 
     fn is_healed(&self) -> bool {
@@ -390,7 +414,11 @@ impl Nodes for Cluster {
     }
 
     fn order(&self, order: Order) {
-        self.lock().order = Some(order);
+        let mut shared = self.lock();
+        // Where there is an operator, nobody else changes the members.
+        if shared.operated.is_none() || matches!(order, Order::Transfer(_)) {
+            shared.order = Some(order);
+        }
     }
 
     fn count(&self, met: Met) {

@@ -99,6 +99,12 @@ pub(super) async fn cut(world: World, cut: Cut, size: u64) -> CutCounts {
         cluster.judge(Err(("cuts are masked", what)));
     }
     world.sleep(LASTS).await;
+    let dead = (cut == Cut::Constrained).then_some(leader);
+    let unled = cluster.unled().into_iter().filter(|id| Some(*id) != dead).collect::<Vec<_>>();
+    if !late && !unled.is_empty() {
+        let what = format!("{LASTS:?} after it {unled:?} have no leader:{}", cluster.standings());
+        cluster.judge(Err(("cuts are masked", what)));
+    }
     drop((guards, weather));
     if !late {
         world.sleep(DIRECT_AGAIN).await;

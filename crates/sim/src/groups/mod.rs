@@ -10,6 +10,8 @@ mod deaths;
 mod disk;
 mod invariants;
 mod ledger;
+mod operated;
+mod operator;
 mod process;
 mod scenario;
 mod storage;
@@ -88,6 +90,20 @@ counts! {
         installed: "snapshots installed",
         /// Changes of members that were proposed.
         member_changes: "member changes",
+        /// Changes of members that an operator ordered.
+        ordered: "orders of operators",
+        /// Orders that were refused, as they had to be.
+        refused_orders: "orders refused",
+        /// Nodes that were added by an operator.
+        joined: "nodes joined",
+        /// Nodes that stopped because the others said that they had left.
+        left: "nodes that left",
+        /// Nodes that moved to another address.
+        relocated: "nodes moved",
+        /// Groups none of whose members was at an address that its clients began with.
+        all_replaced: "groups at new addresses",
+        /// Names of members that were looked up.
+        looked_up: "names looked up",
         /// Leaders that were asked to be succeeded.
         transfers: "leadership transfers",
     }
@@ -120,6 +136,17 @@ pub fn explore_node_seeds(
     progress: impl Fn(u64) + Sync,
 ) -> Batch<NodeCounts> {
     explore_batch((first, runs), threads, |seed| simulate_nodes(seed, None), progress)
+}
+
+/// The same with so many of the seeds from `first` on in which an operator changes the members.
+pub fn explore_operated_seeds(
+    first: u64,
+    runs: u64,
+    threads: usize,
+    progress: impl Fn(u64) + Sync,
+) -> Batch<NodeCounts> {
+    let seed = |place| scenario::operated_seed(first, place);
+    explore_batch((0, runs), threads, |place| simulate_nodes(seed(place), None), progress)
 }
 
 /// Runs a group of so many nodes that a cut of the OmniPaxos paper hits.

@@ -10,8 +10,8 @@ use stubborn_core::datagram::{Datagram, Datagrams};
 use stubborn_core::node::NodeConfig;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{Ecn, Received};
-use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode, Peer};
-use stubborn_group::replica::{Fault, PacketError, Roster};
+use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode};
+use stubborn_group::replica::{Fault, PacketError};
 use stubborn_group::replication::{NodeId, Refusal};
 use stubborn_store::Error;
 
@@ -33,6 +33,8 @@ pub(super) struct Process {
     applied: u64,
     /// Until when receipts wait.
     receipts_by: Option<Instant>,
+    /// Names of members that are being looked up, and when they are found.
+    looked_up: Vec<(Instant, NodeId, String)>,
 }
 
 /// What wakes the process.
@@ -77,6 +79,7 @@ impl Process {
             buffer: Vec::new(),
             applied: 0,
             receipts_by: None,
+            looked_up: Vec::new(),
         };
         // When the process fails, its host is killed, and this task with it.
         if let Err(error) = process.live().await {
@@ -130,6 +133,7 @@ impl Process {
                 if self.node.poll_timeout().is_some_and(|due| due <= now) {
                     self.node.handle_timeout(now);
                 }
+                self.take_found(now);
                 self.take_order();
                 self.storage.rest(false)?;
             }
@@ -171,6 +175,9 @@ impl Process {
                 GroupEvent::Stopped if matches!(self.node.fault(), Some(Fault::Version(_))) => {
                     self.cluster.upgrade(self.id);
                 }
+                GroupEvent::Stopped if matches!(self.node.fault(), Some(Fault::Left)) => {
+                    self.cluster.has_left(self.id);
+                }
                 GroupEvent::Stopped => {
                     let fault = self.node.fault().map(ToString::to_string).unwrap_or_default();
                     let promise = match self.node.fault() {
@@ -179,7 +186,12 @@ impl Process {
                     };
                     self.cluster.judge(Err((promise, format!("{}: {fault}", self.id))));
                 }
-                GroupEvent::Node(_) | GroupEvent::LookUp(..) => {}
+                GroupEvent::LookUp(id, name) => {
+                    self.cluster.lock().counts.looked_up += 1;
+                    let takes = millis(self.cluster.below(300));
+                    self.looked_up.push((self.cluster.world.now() + takes, id, name));
+                }
+                GroupEvent::Node(_) => {}
             }
         }
         // What a leader sent before it was synced and lost with its power may be acknowledged to its
@@ -226,6 +238,16 @@ impl Process {
             }
         }
         self.buffer = buffer;
+    }
+
+    /// Tells the node what was looked up meanwhile.
+    fn take_found(&mut self, now: Instant) {
+        let world = self.cluster.world.clone();
+        for (_, id, name) in self.looked_up.extract_if(.., |(at, ..)| *at <= world.now()) {
+            if let Some(address) = world.look_up(&name) {
+                self.node.found(now, id, &name, address);
+            }
+        }
     }
 
     fn take_order(&mut self) {
@@ -281,18 +303,13 @@ impl Process {
 }
 
 fn config(cluster: &Cluster, id: NodeId) -> GroupConfig {
-    let peers = cluster.addresses().into_iter().map(|(id, address)| Peer {
-        id,
-        address,
-        name: host(id),
-        identity: None,
-    });
+    let (peers, roster) = cluster.configured(id);
     let (endpoint, server, client) = cluster.world.identity_of(&host(id));
     GroupConfig {
         group: GROUP,
         id,
-        peers: peers.collect(),
-        roster: Roster::default(),
+        peers,
+        roster,
         name_of: host,
         node: NodeConfig { endpoint },
         server,

@@ -11,6 +11,7 @@ use stubborn_group::replication::{self, Members, NodeId};
 use super::NodeCounts;
 use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
+use super::operator::{Operator, Wishes};
 use super::watcher::Watcher;
 use crate::network::Guard;
 use crate::nodes::{Nodes, Trouble, host, rule};
@@ -25,11 +26,19 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     let habits = habits(&mut random);
     let voters = if random.chance(0.6) { 3 } else { 5 };
     let spare = if random.chance(0.4) { 1 + random.below(2) } else { 0 };
+    let operated = has_operator(world.seed());
+    let spare = if operated { 0 } else { spare };
     let nodes: Vec<NodeId> = (1..=voters + spare).filter_map(NodeId::new).collect();
     let first = Members::of(nodes[..voters as usize].iter().copied());
     let cluster = Cluster::new(world.clone(), habits, random.fork());
     let reserve = cluster.habits.damage.then(|| NodeId::new(voters + spare + 1)).flatten();
-    cluster.start(&nodes, reserve, &first);
+    if operated {
+        cluster.operate(&nodes);
+    }
+    cluster.start(&nodes, reserve.filter(|_| !operated), &first);
+    if operated {
+        world.spawn(operator(&cluster, voters + 1, &mut random).run());
+    }
     let clients = 1 + random.below(4);
     let copies = random.chance(0.5);
     for id in 1..=clients {
@@ -78,10 +87,35 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
     world.sleep(length).await;
     drop(weather);
     heal(&cluster);
-    settle(&cluster, clients + watchers).await;
+    settle(&cluster, clients + watchers + u64::from(operated)).await;
     let moved = world.state().moves_mid_call;
     let counts = cluster.lock().counts;
     NodeCounts { moved, ..counts }
+}
+
+/// The seeds, modulo 8, of groups whose members are changed by an operator, with calls, and not by
+/// hand. Seeds are chosen by number so that the others remain what they were.
+const OPERATED: [u64; 3] = [4, 6, 7];
+
+fn has_operator(seed: u64) -> bool {
+    OPERATED.contains(&(seed % 8))
+}
+
+/// The seed at this place among those from `first` on that have an operator.
+pub(super) fn operated_seed(first: u64, place: u64) -> u64 {
+    let place = OPERATED.len() as u64 * (first / 8) + place;
+    place / 3 * 8 + OPERATED[(place % 3) as usize]
+}
+
+fn operator(cluster: &Cluster, next: u64, random: &mut Random) -> Operator {
+    let wipes = !cluster.habits.damage && random.chance(0.3);
+    let manners = Wishes {
+        pause: 100 + random.below(3_000),
+        wipes,
+        least: if wipes || cluster.habits.damage { 3 } else { 1 },
+        replaces_all: random.chance(0.5),
+    };
+    Operator::new(cluster.clone(), next, manners, random.fork())
 }
 
 /// Lets a client again and again hear nothing of the replica that its session is with, which goes on
@@ -157,6 +191,10 @@ pub(super) fn heal(cluster: &Cluster) {
 
 /// Waits until every call has ended and all replicas agree.
 pub(super) async fn settle(cluster: &Cluster, clients: u64) {
+    // What an operator does has bounds of its own.
+    while cluster.is_operated() {
+        cluster.world.sleep(millis(20)).await;
+    }
     let begun = cluster.world.now();
     while cluster.world.now().since(begun) < BOUND {
         let done = waiting(cluster, clients) == 0;

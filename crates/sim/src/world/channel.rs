@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +15,7 @@ use stubborn_core::service::{
 use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Instant;
 
-use super::host::{ChannelPlan, Ending, OpenChannel, Waiting};
+use super::host::{Alive, ChannelPlan, Ending, OpenChannel, Waiting};
 use super::journal::SimJournal;
 use super::stream::SimPort;
 use super::tasks::Home;
@@ -88,6 +89,22 @@ impl SimCaller {
         Memories(memories)
     }
 
+    /// Whether the channel knows one of these servers, also if its host is started again: then it has
+    /// those that it was made with, and those of its journal.
+    pub(crate) fn knows_one_of(&self, servers: &[SocketAddr]) -> bool {
+        let state = self.world.state();
+        let plan = &state.channels[self.index as usize];
+        let known = |of: &[SocketAddr]| of.iter().any(|target| servers.contains(target));
+        let alive = state.host(plan.host).alive.as_ref();
+        let open = alive.and_then(|alive| alive.channels.get(&self.index));
+        if plan.journal.is_none()
+            && let Some(channel) = open
+        {
+            return known(&channel.targets);
+        }
+        known(&state.targets(plan)) && open.is_none_or(|channel| known(&channel.targets))
+    }
+
     /// Asks what became of a call of another session, with that session's ticket.
     pub fn outcome_of(
         &self,
@@ -129,6 +146,22 @@ impl Memories {
 }
 
 impl State {
+    /// The servers that a channel begins with: those that it was made with, and members of a group
+    /// that its journal has.
+    fn targets(&self, plan: &ChannelPlan) -> Vec<SocketAddr> {
+        let mut targets = plan.config.targets.clone();
+        if targets.is_empty() {
+            targets.extend(plan.servers.iter().map(|server| self.host(*server).address));
+        }
+        let members = plan.journal.iter().flat_map(SimJournal::members);
+        for member in members.filter_map(|member| self.look_up(&member)) {
+            if !targets.contains(&member) {
+                targets.push(member);
+            }
+        }
+        targets
+    }
+
     /// Does something with an open channel, opening it if need be. `None`: the host is down.
     fn with_channel<T>(
         &mut self,
@@ -137,9 +170,9 @@ impl State {
     ) -> Option<T> {
         let plan = &self.channels[index as usize];
         let host = plan.host;
-        let servers = plan.servers.iter().map(|server| self.host(*server).address);
-        let chosen = plan.config.targets.clone();
-        let targets = if chosen.is_empty() { servers.collect() } else { chosen };
+        let is_open = |alive: &Alive| alive.channels.contains_key(&index);
+        let opens = self.host(host).alive.as_ref().is_some_and(|alive| !is_open(alive));
+        let targets = if opens { self.targets(plan) } else { Vec::new() };
         let local = {
             let now = self.now;
             self.host_mut(host).clock.now(now)
@@ -148,7 +181,7 @@ impl State {
         let alive = hosts[host.0 as usize].alive.as_mut()?;
         let channel = alive.channels.entry(index).or_insert_with(|| {
             let plan = &channels[index as usize];
-            let mut config = ChannelConfig { targets, ..plan.config.clone() };
+            let mut config = ChannelConfig { targets: targets.clone(), ..plan.config.clone() };
             if let Some(journal) = &plan.journal {
                 let (ticket, start) = journal.begin(random.u64());
                 (config.resume, config.journal) = (ticket, Some(start));
@@ -156,7 +189,7 @@ impl State {
             let key = alive.node.open_channel(local, config);
             let useless = plan.journal.iter().flat_map(SimJournal::to_fence);
             useless.for_each(|id| alive.node.abandon_reserved(local, key, id));
-            OpenChannel { key, ticket: None, attached: BTreeMap::new(), home: None }
+            OpenChannel { key, targets, ticket: None, attached: BTreeMap::new(), home: None }
         });
         let result = act(&mut alive.node, local, channel.key);
         self.touch(host);

@@ -81,6 +81,8 @@ pub(crate) struct ChannelPlan {
 
 pub(crate) struct OpenChannel {
     pub(crate) key: ChannelKey,
+    /// The servers that it knows.
+    pub(crate) targets: Vec<SocketAddr>,
     pub(crate) ticket: Option<SessionTicket>,
     /// To which memory of each server the channel was last attached.
     pub(crate) attached: BTreeMap<HostId, u64>,

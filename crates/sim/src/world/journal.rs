@@ -92,6 +92,16 @@ impl SimJournal {
         })
     }
 
+    /// Where the members of the group were when that was last told.
+    pub(crate) fn members(&self) -> Vec<String> {
+        let pages = self.pages();
+        let last = pages.synced.iter().rev().find_map(|entry| match entry {
+            JournalEntry::Members(members) => Some(members.clone()),
+            _ => None,
+        });
+        last.unwrap_or_default()
+    }
+
     /// Every call that is written down, in the order of the numbers.
     pub(crate) fn calls(&self) -> Vec<Journalled> {
         let mut calls = BTreeMap::new();

@@ -72,6 +72,17 @@ impl World {
         (host.endpoint.clone(), Arc::clone(&tls.server), Arc::clone(&tls.certified))
     }
 
+    /// The digest of the key of a host's certificate.
+    pub(crate) fn key_of(&self, host: &str) -> [u8; 32] {
+        let id = self.id(host);
+        self.state().host(id).tls.key
+    }
+
+    /// The address behind HOST:PORT, of which HOST is that of an address or the name of a host.
+    pub(crate) fn look_up(&self, address: &str) -> Option<SocketAddr> {
+        self.state().look_up(address)
+    }
+
     /// Whether there is a host of this name.
     pub(crate) fn knows(&self, host: &str) -> bool {
         self.state().names.contains_key(host)

@@ -414,7 +414,11 @@ impl State {
         let words = [kind::ENDED, u64::from(id.0), ending_word(&ending)];
         let name = &self.hosts[id.0 as usize].name;
         self.trace.event(self.now, words, &[], || format!("{name} learns {}", brief(&ending)));
-        if let Ending::Call(Err(error)) = &ending {
+        // What replicas run is judged by others.
+        let serves = self.hosts.iter().any(|host| host.factory.is_some());
+        if let Ending::Call(Err(error)) = &ending
+            && serves
+        {
             let judged = self.oracles.starts.reported(error);
             self.accuse(judged.map_err(|what| Violation::new("outcomes", self.now, what)));
         }
@@ -431,7 +435,11 @@ impl State {
         let words = [kind::CHANNEL, u64::from(id.0), channel_word(&event)];
         let name = &self.hosts[id.0 as usize].name;
         self.trace.event(self.now, words, &[], || format!("{name} channel: {event:?}"));
-        let ChannelEvent::Ready { peer, ticket, incarnation } = event else { return };
+        let (peer, ticket, incarnation) = match event {
+            ChannelEvent::Ready { peer, ticket, incarnation } => (peer, ticket, incarnation),
+            ChannelEvent::Members(members) => return self.follow(id, key, &members),
+            ChannelEvent::Unreachable(_) | ChannelEvent::Refused(_) => return,
+        };
         // The datagram that says so may be old: the incarnation tells which memory it is from.
         let server = self.wire.owner(peer).map(|server| (server, incarnation));
         let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
@@ -443,6 +451,28 @@ impl State {
             channel.home = home;
             self.moves_mid_call += u64::from(moved && alive.node.calls() > 0);
         }
+    }
+
+    /// The members of a group become the targets of a channel, as the driver that ships has it.
+    fn follow(&mut self, id: HostId, key: ChannelKey, members: &[String]) {
+        let targets: Vec<SocketAddr> =
+            members.iter().filter_map(|member| self.look_up(member)).collect();
+        let local = self.local_now(id);
+        let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
+        if let Some(channel) = alive.channels.values_mut().find(|channel| channel.key == key) {
+            channel.targets.clone_from(&targets);
+            alive.node.set_targets(local, key, targets);
+        }
+    }
+
+    /// The address behind HOST:PORT, of which HOST is that of an address or the name of a host.
+    pub(crate) fn look_up(&self, address: &str) -> Option<SocketAddr> {
+        if let Ok(address) = address.parse() {
+            return Some(address);
+        }
+        let (name, port) = address.rsplit_once(':')?;
+        let host = self.host(*self.names.get(name)?);
+        Some(SocketAddr::new(host.address.ip(), port.parse().ok()?))
     }
 
     fn drained(&mut self, id: HostId) {

@@ -43,6 +43,9 @@ const BATCH: usize = 32;
 /// Rounds of receiving and sending before other tasks of the thread get their turn.
 const ROUNDS: usize = 16;
 
+/// The pause before a name is looked up again that was not found.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
+
 /// How old what `status` tells may be.
 const FRESH: Duration = Duration::from_millis(20);
 
@@ -144,8 +147,8 @@ struct Driver {
     stale_at: Instant,
 }
 
-/// A member, and where it is.
-type Found = (NodeId, std::net::SocketAddr);
+/// A member, the name that was looked up, and where it is.
+type Found = (NodeId, String, std::net::SocketAddr);
 
 /// What `status` tells that never changes.
 struct Describes {
@@ -407,14 +410,15 @@ impl Driver {
     }
 
     /// Looks a member's name up, aside, until it is found.
-    fn look_up(&self, node: NodeId, address: String) {
+    fn look_up(&self, node: NodeId, name: String) {
         let found = self.found.0.clone();
         tokio::spawn(async move {
             loop {
-                if let Ok(address) = builder::look_up(&address).await {
-                    let _ = found.send((node, address));
+                if let Ok(address) = builder::look_up(&name).await {
+                    let _ = found.send((node, name, address));
                     return;
                 }
+                tokio::time::sleep(LOOK_UP_EVERY).await;
             }
         });
     }
@@ -422,8 +426,8 @@ impl Driver {
     /// Takes what was looked up.
     fn take_found(&mut self, cx: &mut Context<'_>) {
         let now = self.clock.now();
-        while let Poll::Ready(Some((node, address))) = self.found.1.poll_recv(cx) {
-            self.node.found(now, node, address);
+        while let Poll::Ready(Some((node, name, address))) = self.found.1.poll_recv(cx) {
+            self.node.found(now, node, &name, address);
         }
     }
 
