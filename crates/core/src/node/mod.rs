@@ -44,7 +44,7 @@ use crate::random::Random;
 use crate::rpc::{Assembly, Client, Context, MessageBuffer, Progress, Server, close_code};
 use crate::service::{Answer, Encoded, Method, OutgoingCall};
 use crate::session::{CallId, Races, SessionId};
-use crate::time::{Instant, earliest};
+use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::{ConnectionEvent, Stats};
 use crate::transport::endpoint::{ConnectionHandle, Endpoint, Received, Transmit};
 
@@ -167,14 +167,9 @@ impl Node {
         self.endpoint.poll_transmit(now, buf)
     }
 
-    /// Holds acknowledgements back: see [`Endpoint::hold_acks`].
-    pub fn hold_acks(&mut self) {
-        self.endpoint.hold_acks();
-    }
-
-    /// Holds them back no longer.
-    pub fn release_acks(&mut self) {
-        self.endpoint.release_acks();
+    /// How long acknowledgements are held back: see [`Endpoint::hold_acks`].
+    pub fn hold_acks(&mut self, longest: Duration) {
+        self.endpoint.hold_acks(longest);
     }
 
     /// The next thing to tell the driver.

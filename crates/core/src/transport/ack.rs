@@ -154,9 +154,12 @@ impl ReceivedPackets {
     }
 
     /// True if an acknowledgement is pending that may wait for something to ride on: all came in
-    /// order, nothing was marked, and it is not much.
-    pub fn ack_may_wait(&self) -> bool {
-        self.pending && !self.urgent && self.unanswered <= MOST_HELD
+    /// order, nothing was marked, it is not much, and the last of it came less than `longest` ago.
+    pub fn ack_may_wait(&self, now: Instant, longest: Duration) -> bool {
+        self.pending
+            && !self.urgent
+            && self.unanswered <= MOST_HELD
+            && now.since(self.largest_at) < longest
     }
 
     /// True if an ack-eliciting packet has not been acknowledged: an ACK frame goes out at the end
@@ -273,20 +276,23 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_of_little_that_came_in_order_may_wait() {
+    fn an_acknowledgement_of_little_that_came_in_order_may_wait_for_a_while() {
         let mut space = ReceivedPackets::new();
-        assert!(!space.ack_may_wait(), "there is none");
+        let may_wait =
+            |space: &ReceivedPackets| space.ack_may_wait(at(9), Duration::from_micros(9));
+        assert!(!may_wait(&space), "there is none");
         for n in 0..4 {
-            assert!(receive(&mut space, n) && space.ack_may_wait());
+            assert!(receive(&mut space, n) && (n == 0 || may_wait(&space)));
         }
-        assert!(receive(&mut space, 4) && !space.ack_may_wait(), "much");
+        assert!(receive(&mut space, 4) && !may_wait(&space), "much");
         space.on_ack_sent();
-        assert!(receive(&mut space, 6) && !space.ack_may_wait(), "one is missing");
+        assert!(receive(&mut space, 6) && !may_wait(&space), "one is missing");
         space.on_ack_sent();
-        assert!(receive(&mut space, 5) && !space.ack_may_wait(), "a late one");
+        assert!(receive(&mut space, 5) && !may_wait(&space), "a late one");
         space.on_ack_sent();
-        assert!(receive(&mut space, 7) && space.ack_may_wait());
-        assert!(space.on_received(8, at(8), Ecn::Ce, true) && !space.ack_may_wait(), "marked");
+        assert!(receive(&mut space, 7) && may_wait(&space));
+        assert!(!space.ack_may_wait(at(9), Duration::from_micros(2)), "it has waited");
+        assert!(space.on_received(8, at(8), Ecn::Ce, true) && !may_wait(&space), "marked");
     }
 
     #[test]

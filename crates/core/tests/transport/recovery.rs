@@ -477,7 +477,7 @@ fn holding() -> (Pair, ConnectionHandle, ConnectionHandle) {
     let (client, server) = pair.established();
     settled(&mut pair);
     pair.record = true;
-    pair.hosts[SERVER].endpoint.hold_acks();
+    pair.hosts[SERVER].endpoint.hold_acks(8 * MILLI);
     (pair, client, server)
 }
 
@@ -490,9 +490,11 @@ fn an_acknowledgement_that_is_held_back_leaves_with_what_is_sent_next() {
     pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
     pair.run_for(ONE_WAY);
     assert_eq!((pair.hosts[CLIENT].sent.len(), pair.hosts[SERVER].sent.len()), (1, 0));
+    assert!(pair.hosts[SERVER].endpoint.is_holding_acks());
     pair.server(server).send(Bytes::new(), pattern(100, 2)).unwrap();
     pair.run_for(Duration::from_secs(2));
     assert_eq!(pair.hosts[SERVER].sent.len(), 1);
+    assert!(!pair.hosts[SERVER].endpoint.is_holding_acks());
     assert_eq!(
         pair.hosts[CLIENT].sent.len(),
         2,
@@ -501,13 +503,21 @@ fn an_acknowledgement_that_is_held_back_leaves_with_what_is_sent_next() {
 }
 
 #[test]
-fn acknowledgements_that_were_held_back_are_sent_once_they_are_released() {
+fn acknowledgements_are_held_back_no_longer_where_that_ends() {
     let (mut pair, client, _) = holding();
     pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
     pair.run_for(ONE_WAY);
     assert!(pair.hosts[SERVER].sent.is_empty());
-    pair.hosts[SERVER].endpoint.release_acks();
-    pair.run_for(Duration::from_secs(2));
+    pair.hosts[SERVER].endpoint.hold_acks(Duration::ZERO);
+    pair.flush();
+    assert_eq!((pair.hosts[CLIENT].sent.len(), pair.hosts[SERVER].sent.len()), (1, 1));
+}
+
+#[test]
+fn an_acknowledgement_waits_no_longer_than_it_may() {
+    let (mut pair, client, _) = holding();
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.run_for(ONE_WAY + 8 * MILLI);
     assert_eq!((pair.hosts[CLIENT].sent.len(), pair.hosts[SERVER].sent.len()), (1, 1));
 }
 
@@ -539,7 +549,6 @@ fn a_connection_that_ends_while_it_holds_one_back_is_forgotten() {
     let now = pair.now;
     pair.client(client).close(now, 0, Bytes::new());
     pair.run_for(Duration::from_secs(60));
-    pair.hosts[SERVER].endpoint.release_acks();
-    pair.run_for(Duration::from_secs(1));
     assert_eq!(pair.hosts[SERVER].endpoint.connections().count(), 0);
+    assert!(!pair.hosts[SERVER].endpoint.is_holding_acks());
 }

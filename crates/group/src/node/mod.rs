@@ -171,6 +171,7 @@ impl GroupNode {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let replica = Some(self.replica.poll_timeout().min(self.renews_at));
         let others = earliest(self.peers.poll_timeout(), self.watches.poll_timeout());
+        let others = earliest(others, self.receipts.poll_timeout());
         earliest(earliest(self.node.poll_timeout(), others), replica)
     }
 
@@ -194,6 +195,7 @@ impl GroupNode {
 
     /// Appends the next datagrams to `buf` and says where they go.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.receipts.send_due(now, &mut self.node);
         loop {
             let start = buf.len();
             let transmit = self.node.poll_transmit(now, buf)?;
@@ -205,16 +207,15 @@ impl GroupNode {
         }
     }
 
-    /// From now on what only says that something arrived waits for something that it can leave with,
-    /// until [`release_receipts`](Self::release_receipts): for a driver that comes back soon, and
-    /// releases them before it sleeps.
-    pub fn hold_receipts(&mut self) {
-        self.receipts.hold(&mut self.node);
+    /// How long what only says that something arrived waits for something that it can leave with; not at
+    /// all by default. For a driver that comes back soon, and that lets nothing wait while it sleeps.
+    pub fn hold_receipts(&mut self, longest: Duration) {
+        self.receipts.hold(&mut self.node, longest);
     }
 
-    /// What was held back is among the next transmits.
-    pub fn release_receipts(&mut self, now: Instant) {
-        self.receipts.release(now, &mut self.node);
+    /// Whether receipts are held back, once [`poll_transmit`](Self::poll_transmit) has given `None`.
+    pub fn is_holding_receipts(&self) -> bool {
+        self.receipts.is_holding(&self.node)
     }
 
     /// Answers a request that came out as [`GroupEvent::Node`].

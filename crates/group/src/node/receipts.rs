@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use stubborn_core::node::{Node, RequestKey};
 use stubborn_core::service::{Answer, Encoded, Metadata};
-use stubborn_core::time::Instant;
+use stubborn_core::time::{Duration, Instant};
 
 use super::peers::TELL;
 use crate::replication::NodeId;
@@ -17,40 +17,51 @@ const MOST: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Receipts {
-    owed: VecDeque<(NodeId, RequestKey)>,
-    holds: bool,
+    /// Who waits for one, and since when.
+    owed: VecDeque<(Instant, NodeId, RequestKey)>,
+    /// How long they wait.
+    longest: Duration,
 }
 
 impl Receipts {
-    /// From now on they wait, and so do acknowledgements.
-    pub(super) fn hold(&mut self, node: &mut Node) {
-        self.holds = true;
-        node.hold_acks();
+    /// How long they wait, and acknowledgements as well.
+    pub(super) fn hold(&mut self, node: &mut Node, longest: Duration) {
+        self.longest = longest;
+        node.hold_acks(longest);
     }
 
-    /// All are sent, and none waits any longer.
-    pub(super) fn release(&mut self, now: Instant, node: &mut Node) {
-        self.holds = false;
-        self.send_all(now, node);
-        node.release_acks();
+    /// Whether anything waits.
+    pub(super) fn is_holding(&self, node: &Node) -> bool {
+        !self.owed.is_empty() || node.endpoint().is_holding_acks()
+    }
+
+    /// Until when they wait at the latest.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.owed.front().map(|(since, ..)| *since + self.longest)
+    }
+
+    /// Sends those that have waited long enough.
+    pub(super) fn send_due(&mut self, now: Instant, node: &mut Node) {
+        let longest = self.longest;
+        let mut due = || self.owed.pop_front_if(|(since, ..)| *since + longest <= now);
+        while let Some((_, _, key)) = due() {
+            answer(now, node, key, Bytes::new());
+        }
     }
 
     /// What `from` has told has arrived.
     pub(super) fn owe(&mut self, now: Instant, node: &mut Node, from: NodeId, key: RequestKey) {
-        self.owed.push_back((from, key));
-        if !self.holds || self.owed.len() > MOST {
-            self.send_all(now, node);
+        self.owed.push_back((now, from, key));
+        if self.owed.len() > MOST {
+            self.owed.drain(..).for_each(|(_, _, key)| answer(now, node, key, Bytes::new()));
         }
+        self.send_due(now, node);
     }
 
     /// The receipt that `to` has waited for longest: what is told to it may go along.
     pub(super) fn take(&mut self, to: NodeId) -> Option<RequestKey> {
-        let at = self.owed.iter().position(|(from, _)| *from == to)?;
-        self.owed.remove(at).map(|(_, key)| key)
-    }
-
-    fn send_all(&mut self, now: Instant, node: &mut Node) {
-        self.owed.drain(..).for_each(|(_, key)| answer(now, node, key, Bytes::new()));
+        let at = self.owed.iter().position(|(_, from, _)| *from == to)?;
+        self.owed.remove(at).map(|(_, _, key)| key)
     }
 }
 

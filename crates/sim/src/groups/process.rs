@@ -31,8 +31,6 @@ pub(super) struct Process {
     node: GroupNode,
     buffer: Vec<u8>,
     applied: u64,
-    /// Until when receipts wait.
-    receipts_by: Option<Instant>,
     /// Names of members that are being looked up, and when they are found.
     looked_up: Vec<(Instant, NodeId, String)>,
 }
@@ -67,8 +65,11 @@ impl Process {
         let seed = cluster.lock().random.bytes();
         let config = config(&cluster, id);
         let machines = Ledger::machines(cluster.program(id));
-        let node = GroupNode::new(now, config, durable, machines, seed)
+        let mut node = GroupNode::new(now, config, durable, machines, seed)
             .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
+        if id.get().is_multiple_of(2) {
+            node.hold_receipts(RECEIPTS_WAIT);
+        }
         let storage = Storage::new(cluster.clone(), disk, store);
         let mut process = Self {
             cluster,
@@ -78,7 +79,6 @@ impl Process {
             node,
             buffer: Vec::new(),
             applied: 0,
-            receipts_by: None,
             looked_up: Vec::new(),
         };
         // When the process fails, its host is killed, and this task with it.
@@ -109,7 +109,6 @@ impl Process {
 
     async fn wait(&mut self) -> Wake {
         let due = self.node.poll_timeout().expect("a replica ticks");
-        let due = self.receipts_by.map_or(due, |by| by.min(due));
         // Clocks are changed under a timer's feet, so none is trusted for long.
         let until = self.cluster.world.time_until(&host(self.id), due);
         let mut timer: Sleep =
@@ -138,9 +137,6 @@ impl Process {
                 self.storage.rest(false)?;
             }
             Wake::Came(first) => {
-                if self.id.get().is_multiple_of(2) {
-                    self.receipts_by.get_or_insert(now + RECEIPTS_WAIT);
-                }
                 let mut next = Some(first);
                 while let Some(Datagram { from, data }) = next {
                     let data = BytesMut::from(&data[..]);
@@ -219,13 +215,6 @@ impl Process {
     }
 
     fn transmit(&mut self, now: Instant) {
-        match self.receipts_by.is_some_and(|by| now < by) {
-            true => self.node.hold_receipts(),
-            false => {
-                self.receipts_by = None;
-                self.node.release_receipts(now);
-            }
-        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut cx = Context::from_waker(Waker::noop());
         loop {

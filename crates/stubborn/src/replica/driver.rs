@@ -129,8 +129,6 @@ struct Driver {
     /// Until when they may wait, of a leader.
     deferral: Deferral,
     write_by: Option<Instant>,
-    /// Until when receipts may wait.
-    receipts_by: Option<Instant>,
     id: NodeId,
     /// What is durable, as far as the node knows.
     progress: Progress,
@@ -202,6 +200,7 @@ impl Driver {
         let mut node = GroupNode::new(clock.now(), config, plan.durable, machines, seed)
             .map_err(|fault| ReplicaError::Stopped(fault.to_string()))?;
         node.count_served();
+        node.hold_receipts(RECEIPTS_WAIT);
         let disk = Disk::start(plan.store).map_err(ServeError::Worker)?;
         Ok(Self {
             node,
@@ -217,7 +216,6 @@ impl Driver {
             writes_wait: false,
             deferral: Deferral::default(),
             write_by: None,
-            receipts_by: None,
             id,
             progress: Progress::default(),
             registry: plan.registry,
@@ -252,7 +250,7 @@ impl Future for Driver {
             this.take_found(cx);
             this.note_written(cx.waker())?;
             this.digest()?;
-            let flushed = this.poll_flush(cx);
+            let mut flushed = this.poll_flush(cx);
             if this.write(received) || received {
                 continue;
             }
@@ -266,11 +264,12 @@ impl Future for Driver {
                 return Poll::Pending;
             }
             // What its disk is at is told soon, and takes them along.
-            if !this.is_writing() && this.receipts_by.is_some_and(|by| by > Instant::ZERO) {
-                this.receipts_by = Some(Instant::ZERO);
-                continue;
+            if this.node.is_holding_receipts() && !this.is_writing() {
+                this.node.hold_receipts(Duration::ZERO);
+                flushed = this.poll_flush(cx);
+                this.node.hold_receipts(RECEIPTS_WAIT);
             }
-            let at = earliest(this.node.poll_timeout(), earliest(this.write_by, this.receipts_by));
+            let at = earliest(this.node.poll_timeout(), this.write_by);
             // With a full socket, timers that want to send more have to wait.
             if flushed.is_pending() && at.is_some_and(|at| at <= this.clock.now()) {
                 return Poll::Pending;
@@ -371,9 +370,6 @@ impl Driver {
     /// Lets the node work: input, timers, events, writes.
     fn digest(&mut self) -> Result<(), ReplicaError> {
         let now = self.clock.now();
-        if !self.received.is_empty() {
-            self.receipts_by.get_or_insert(now + RECEIPTS_WAIT);
-        }
         for datagram in self.received.drain(..) {
             self.node.handle(now, datagram);
         }
@@ -547,17 +543,8 @@ impl Driver {
         }
     }
 
-    /// Sends all that the node has to send, receipts when they have waited long enough. Pending if the
-    /// socket is full.
+    /// Sends all that the node has to send. Pending if the socket is full.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.clock.now();
-        match self.receipts_by.is_some_and(|by| now < by) {
-            true => self.node.hold_receipts(),
-            false => {
-                self.receipts_by = None;
-                self.node.release_receipts(now);
-            }
-        }
         let Self { outgoing, clock, node, socket, .. } = self;
         outgoing.poll_flush(cx, socket, |outgoing| {
             let now = clock.now();

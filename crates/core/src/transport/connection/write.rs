@@ -12,7 +12,7 @@ use super::space::{Contents, Control};
 use super::transmit::Permit;
 use super::{Connection, Space};
 use crate::limits::MIN_DATAGRAM;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::PacketType;
 use crate::wire::frame::{
     DatagramHeader, Frame, NewConnectionId, crypto_header, crypto_room, encode_ack,
@@ -144,12 +144,12 @@ impl Connection {
             .any(|space| self.has_keys(space) && self.wants_to_send(space, Permit::All))
     }
 
-    /// True if all that there is to send is an acknowledgement, and that may wait.
-    pub(in super::super) fn owes_only_an_ack(&self) -> bool {
+    /// True if all that there is to send is an acknowledgement that may wait, `longest` in all.
+    pub(in super::super) fn may_wait(&self, now: Instant, longest: Duration) -> bool {
         let data = &self.spaces[Space::Data.index()];
         matches!(self.state, State::Established)
             && self.spaces.is_data_only()
-            && data.received.ack_may_wait()
+            && data.received.ack_may_wait(now, longest)
             && !data.ping
             && self.recovery.probe.due() == 0
             && !self.data_wants_to_send()

@@ -16,7 +16,7 @@ use super::connection::{
 };
 use super::crypto::{ClientTls, ServerTls};
 use crate::random::Random;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, earliest};
 
 pub use super::ecn::Ecn;
 pub(crate) use by_handle::ByHandle;
@@ -114,7 +114,7 @@ pub struct Endpoint {
     /// At the bound on connections: none gives way to another one before this.
     no_room_before: Instant,
     replies: VecDeque<(Transmit, Vec<u8>)>,
-    holds_acks: bool,
+    hold_acks: Duration,
     ahead: Ahead,
     /// Lent to the connection that works.
     scratch: Option<Box<Scratch>>,
@@ -150,7 +150,7 @@ impl Endpoint {
             handshaking: Vec::new(),
             no_room_before: Instant::ZERO,
             replies: VecDeque::new(),
-            holds_acks: false,
+            hold_acks: Duration::ZERO,
             ahead: Ahead::default(),
             scratch: Some(Box::default()),
         }
@@ -238,7 +238,8 @@ impl Endpoint {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next. Of connections that were
     /// changed it is known only once [`poll_transmit`](Self::poll_transmit) has given `None`.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        self.table.earliest()
+        let held = self.table.held_since().map(|since| since + self.hold_acks);
+        earliest(self.table.earliest(), held)
     }
 
     /// True if [`poll_transmit`](Self::poll_transmit) may have something.
@@ -246,17 +247,17 @@ impl Endpoint {
         !self.replies.is_empty() || self.table.has_to_send()
     }
 
-    /// From now on an acknowledgement that may wait is held back until something else is sent to its
-    /// peer, or until [`release_acks`](Self::release_acks): for a driver that knows that an answer
-    /// follows soon, and that comes back in time. Peers reckon with what it takes (`ack_delay`).
-    pub fn hold_acks(&mut self) {
-        self.holds_acks = true;
+    /// How long an acknowledgement that may wait is held back for something to ride on; not at all by
+    /// default, and again with zero. For a driver that knows that an answer follows soon, and that
+    /// comes back in time. Peers reckon with what it takes (`ack_delay`).
+    pub fn hold_acks(&mut self, longest: Duration) {
+        self.hold_acks = longest;
     }
 
-    /// Acknowledgements are held back no longer: they are among the next transmits.
-    pub fn release_acks(&mut self) {
-        self.holds_acks = false;
-        self.table.release();
+    /// True if an acknowledgement is held back, once [`poll_transmit`](Self::poll_transmit) has given
+    /// `None`.
+    pub fn is_holding_acks(&self) -> bool {
+        self.table.held_since().is_some()
     }
 
     /// Appends the next datagrams to `buf` and says where they go. Connections take turns, batch by
@@ -266,20 +267,23 @@ impl Endpoint {
             buf.extend_from_slice(&bytes);
             return Some(transmit);
         }
+        self.table.release(now, self.hold_acks);
         while let Some(slot) = self.table.next_to_send() {
             let Some(connection) = self.table.get_mut(slot) else {
                 self.table.sent_all();
                 continue;
             };
-            if self.holds_acks && connection.owes_only_an_ack() {
-                self.table.hold();
+            if self.hold_acks > Duration::ZERO && connection.may_wait(now, self.hold_acks) {
+                self.table.hold(now);
                 continue;
             }
             connection.lend(&mut self.scratch);
             let transmit = connection.poll_transmit(now, buf);
             connection.take_back(&mut self.scratch);
             if let Some(transmit) = transmit {
-                if connection.has_sent_all() {
+                let sent_all = connection.has_sent_all();
+                self.table.has_sent(slot);
+                if sent_all {
                     self.table.touch(slot);
                     self.table.sent_all();
                 } else {

@@ -10,7 +10,7 @@ use super::super::cid;
 use super::super::connection::{Connection, IdChange, Traffic};
 use super::ConnectionHandle;
 use super::timeouts::Timeouts;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::packet;
 
 /// Reset tokens compared with one datagram at most, one for each connection to its sender. Further
@@ -40,8 +40,8 @@ pub(super) struct Table {
     timeouts: Timeouts,
     to_send: VecDeque<u32>,
     to_tell: VecDeque<u32>,
-    /// Those that owe an acknowledgement, which waits for something to ride on.
-    held: Vec<u32>,
+    /// Those that owe an acknowledgement, which waits for something to ride on, and since when.
+    held: VecDeque<(Instant, u32)>,
     /// Of connections that are forgotten.
     past: Traffic,
 }
@@ -170,19 +170,32 @@ impl Table {
         self.index_timeout(slot);
     }
 
-    /// It owes an acknowledgement only, which waits until it is touched, or [`release`](Self::release).
-    pub(super) fn hold(&mut self) {
+    /// It owes an acknowledgement only, which waits until it sends something, or
+    /// [`release`](Self::release).
+    pub(super) fn hold(&mut self, now: Instant) {
         if let Some(slot) = self.next_to_send()
             && !core::mem::replace(&mut self.slots[slot as usize].in_held, true)
         {
-            self.held.push(slot);
+            self.held.push_back((now, slot));
         }
         self.sent_all();
     }
 
-    /// What was held back is to be sent.
-    pub(super) fn release(&mut self) {
-        for slot in core::mem::take(&mut self.held) {
+    /// Since when something is held back.
+    pub(super) fn held_since(&self) -> Option<Instant> {
+        self.held.front().map(|(since, _)| *since)
+    }
+
+    /// It has sent something, and what it owed went along.
+    pub(super) fn has_sent(&mut self, slot: u32) {
+        if core::mem::take(&mut self.slots[slot as usize].in_held) {
+            self.held.retain(|(_, held)| *held != slot);
+        }
+    }
+
+    /// What has been held back for so long is to be sent.
+    pub(super) fn release(&mut self, now: Instant, longest: Duration) {
+        while let Some((_, slot)) = self.held.pop_front_if(|(since, _)| *since + longest <= now) {
             self.slots[slot as usize].in_held = false;
             self.touch(slot);
         }
@@ -223,7 +236,7 @@ impl Table {
             self.to_send.retain(|queued| *queued != slot);
         }
         if core::mem::take(&mut self.slots[slot as usize].in_held) {
-            self.held.retain(|held| *held != slot);
+            self.held.retain(|(_, held)| *held != slot);
         }
         self.free.push(slot);
     }
