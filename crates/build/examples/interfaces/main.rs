@@ -1,8 +1,11 @@
 //! Generates stubs for large public interfaces and compiles them: `cargo run --release -p
-//! stubborn-build --example interfaces`, or with names of those that are wanted, or `all`.
+//! stubborn-build --example interfaces`, or with names of those that are wanted, or `all`, or
+//! `--tree DIR` for any folder of `.proto` files.
 //!
-//! The `.proto` files come out of crates that carry them (`sources/Cargo.toml`). What is generated
-//! is left in `target/interfaces`, a crate for each interface.
+//! The files come out of crates that carry them (`sources/Cargo.toml`). What is generated is left in
+//! `target/interfaces`: a crate for each interface, or for each package of those that are large.
+
+mod split;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,7 +16,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use serde_json::Value;
-use stubborn_build::Config;
+use stubborn_build::{Config, Generated};
 
 /// One interface: where its files are.
 struct Interface {
@@ -21,17 +24,27 @@ struct Interface {
     package: &'static str,
     /// Folders within the package to which import paths are relative.
     roots: &'static [&'static str],
-    /// Takes minutes and much memory to compile: only if it is asked for.
-    large: bool,
+    extent: Extent,
 }
 
-const INTERFACES: [Interface; 5] = [
-    Interface { name: "etcd", package: "etcd-client", roots: &["proto"], large: false },
+/// What is compiled, and how.
+#[derive(Clone, Copy, PartialEq)]
+enum Extent {
+    /// All files, as one crate.
+    Whole,
+    /// These folders and what they import, a crate for each package.
+    Folders(&'static [&'static str]),
+    /// All files, a crate for each package. Takes long: only if it is asked for.
+    Large,
+}
+
+const INTERFACES: [Interface; 6] = [
+    Interface { name: "etcd", package: "etcd-client", roots: &["proto"], extent: Extent::Whole },
     Interface {
         name: "opentelemetry",
         package: "opentelemetry-proto",
         roots: &["src/proto/opentelemetry-proto"],
-        large: false,
+        extent: Extent::Whole,
     },
     Interface {
         name: "temporal",
@@ -42,7 +55,7 @@ const INTERFACES: [Interface; 5] = [
             "protos/testsrv_upstream",
             "protos/local",
         ],
-        large: false,
+        extent: Extent::Whole,
     },
     Interface {
         name: "envoy",
@@ -56,26 +69,45 @@ const INTERFACES: [Interface; 5] = [
             "proto/client_model",
             "proto/opentelemetry-proto",
         ],
-        large: false,
+        extent: Extent::Whole,
+    },
+    // What is special about Google's: packages in a circle, public imports, names that Rust has taken,
+    // packages within each other.
+    Interface {
+        name: "google-sample",
+        package: "google-cloud-googleapis",
+        roots: &["googleapis"],
+        extent: Extent::Folders(&[
+            "grafeas",
+            "google/api/expr",
+            "google/spanner/v1",
+            "google/storage/v2",
+            "google/type",
+        ]),
     },
     Interface {
         name: "googleapis",
         package: "google-cloud-googleapis",
         roots: &["googleapis"],
-        large: true,
+        extent: Extent::Large,
     },
 ];
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = env::args().skip(1).collect();
-    if let Some(unknown) =
-        wanted.iter().find(|name| *name != "all" && INTERFACES.iter().all(|i| i.name != **name))
-    {
-        let names = INTERFACES.map(|interface| interface.name).join(", ");
-        eprintln!("error: there is no interface named {unknown}; there are {names}, and all");
-        return ExitCode::from(2);
-    }
-    match run(&wanted) {
+    let done = match wanted.as_slice() {
+        [flag, folder] if flag == "--tree" => run_tree(Path::new(folder)),
+        names => match names.iter().find(|name| !is_known(name)) {
+            Some(unknown) => {
+                let names = INTERFACES.map(|interface| interface.name).join(", ");
+                eprintln!("error: there is no interface named {unknown}; there are {names}, all");
+                eprintln!("hint: --tree DIR for a folder of .proto files");
+                return ExitCode::from(2);
+            }
+            None => run(names),
+        },
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -84,24 +116,48 @@ fn main() -> ExitCode {
     }
 }
 
+fn is_known(name: &str) -> bool {
+    name == "all" || INTERFACES.iter().any(|interface| interface.name == name)
+}
+
 fn run(wanted: &[String]) -> Result<(), Box<dyn Error>> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    let target = repository.join("target/interfaces");
+    let repository = repository()?;
     let metadata = metadata()?;
     for interface in &INTERFACES {
         let is_wanted = match wanted {
-            [] => !interface.large,
+            [] => interface.extent != Extent::Large,
             names => names.iter().any(|name| name == "all" || name == interface.name),
         };
         if is_wanted {
             let source = folder(&metadata, interface.package)?;
-            let crate_folder = target.join(interface.name);
-            generate(interface, &source, &crate_folder)?;
-            write_crate(interface, &repository, &crate_folder)?;
-            check(interface, &repository, &crate_folder)?;
+            let roots: Vec<PathBuf> =
+                interface.roots.iter().map(|root| source.join(root)).collect();
+            let folders = match interface.extent {
+                Extent::Folders(folders) => folders,
+                Extent::Whole | Extent::Large => &[""],
+            };
+            let work = Work { name: interface.name, repository: &repository };
+            let generated = work.generate(&roots, folders)?;
+            match interface.extent {
+                Extent::Whole => work.write_crate(&generated)?,
+                Extent::Folders(_) | Extent::Large => work.write_crates(&generated)?,
+            }
+            work.check()?;
         }
     }
     Ok(())
+}
+
+/// All files below this folder, to which import paths are relative.
+fn run_tree(folder: &Path) -> Result<(), Box<dyn Error>> {
+    let work = Work { name: "tree", repository: &repository()? };
+    let generated = work.generate(&[folder.to_owned()], &[""])?;
+    work.write_crates(&generated)?;
+    work.check()
+}
+
+fn repository() -> std::io::Result<PathBuf> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()
 }
 
 /// What cargo knows of the crates that carry the files. Fetches them if they are not there.
@@ -130,33 +186,93 @@ fn folder(metadata: &Value, package: &str) -> Result<PathBuf, Box<dyn Error>> {
     Ok(Path::new(manifest).parent().ok_or("a manifest without a folder")?.to_owned())
 }
 
-fn generate(interface: &Interface, source: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
-    let started = Instant::now();
-    let roots: Vec<PathBuf> = interface.roots.iter().map(|root| source.join(root)).collect();
-    let mut config = Config::new().include_file("mod.rs");
-    let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
-    for root in &roots {
-        config = config.include(root);
-        let mut found = Vec::new();
-        find_protos(root, &mut found)?;
-        // A name that two roots have is that of the first, as for the compiler.
-        files.extend(
-            found.into_iter().filter(|file| {
-                file.strip_prefix(root).is_ok_and(|name| seen.insert(name.to_owned()))
-            }),
-        );
+/// What is done for one interface.
+struct Work<'a> {
+    name: &'a str,
+    repository: &'a Path,
+}
+
+impl Work<'_> {
+    /// Where its crate, or crates, are written.
+    fn folder(&self) -> PathBuf {
+        self.repository.join("target/interfaces").join(self.name)
     }
-    let generated = config.generate(&files)?;
-    generated.write_to(&to.join("src/generated"))?;
-    let lines: usize = generated.files.values().map(|text| text.lines().count()).sum();
-    println!(
-        "{}: {} files, {} packages, {lines} lines of Rust in {:.1} s",
-        interface.name,
-        files.len(),
-        generated.files.len() - 1,
-        started.elapsed().as_secs_f64()
-    );
-    Ok(())
+
+    /// Generates for the files of these folders below each root.
+    fn generate(&self, roots: &[PathBuf], folders: &[&str]) -> Result<Generated, Box<dyn Error>> {
+        let started = Instant::now();
+        let mut config = Config::new().include_file("mod.rs");
+        let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
+        for root in roots {
+            config = config.include(root);
+            let mut found = Vec::new();
+            for folder in folders.iter().map(|folder| root.join(folder)) {
+                find_protos(&folder, &mut found)?;
+            }
+            // A name that two roots have is that of the first, as for the compiler.
+            files.extend(found.into_iter().filter(|file| {
+                file.strip_prefix(root).is_ok_and(|name| seen.insert(name.to_owned()))
+            }));
+        }
+        let generated = config.generate(&files)?;
+        let lines: usize = generated.files.values().map(|text| text.lines().count()).sum();
+        println!(
+            "{}: {} files, {} packages, {lines} lines of Rust in {:.1} s",
+            self.name,
+            generated.inputs.len(),
+            generated.files.len() - 1,
+            started.elapsed().as_secs_f64()
+        );
+        Ok(generated)
+    }
+
+    /// Writes all of it as one crate.
+    fn write_crate(&self, generated: &Generated) -> Result<(), Box<dyn Error>> {
+        let to = self.folder();
+        generated.write_to(&to.join("src/generated"))?;
+        let stubborn = self.repository.join("crates/stubborn");
+        fs::write(
+            to.join("Cargo.toml"),
+            format!(
+                "[package]\nname = \"interface-{}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
+                 [dependencies]\nstubborn = {{ path = {stubborn:?} }}\n\n[workspace]\n",
+                self.name
+            ),
+        )?;
+        fs::write(
+            to.join("src/lib.rs"),
+            "#![allow(deprecated, clippy::all, rustdoc::all)]\ninclude!(\"generated/mod.rs\");\n",
+        )?;
+        Ok(self.write_lock()?)
+    }
+
+    /// Writes it as a workspace.
+    fn write_crates(&self, generated: &Generated) -> Result<(), Box<dyn Error>> {
+        let stubborn = self.repository.join("crates/stubborn");
+        let crates = split::write(generated, &stubborn, &self.folder())?;
+        println!("{}: {crates} crates", self.name);
+        Ok(self.write_lock()?)
+    }
+
+    /// The versions that this repository is built with.
+    fn write_lock(&self) -> std::io::Result<()> {
+        let lock = self.folder().join("Cargo.lock");
+        fs::copy(self.repository.join("Cargo.lock"), lock).map(|_| ())
+    }
+
+    fn check(&self) -> Result<(), Box<dyn Error>> {
+        let started = Instant::now();
+        let status = cargo()
+            .args(["check", "--quiet", "--workspace", "--keep-going", "--manifest-path"])
+            .arg(self.folder().join("Cargo.toml"))
+            .env("CARGO_TARGET_DIR", self.repository.join("target/interfaces/target"))
+            .status()?;
+        if !status.success() {
+            return Err(format!("what was generated for {} does not compile", self.name).into());
+        }
+        println!("{}: compiles, in {:.1} s", self.name, started.elapsed().as_secs_f64());
+        Ok(())
+    }
 }
 
 fn find_protos(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
@@ -170,38 +286,6 @@ fn find_protos(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
             found.push(path);
         }
     }
-    Ok(())
-}
-
-fn write_crate(interface: &Interface, repository: &Path, to: &Path) -> std::io::Result<()> {
-    let stubborn = repository.join("crates/stubborn");
-    fs::write(
-        to.join("Cargo.toml"),
-        format!(
-            "[package]\nname = \"interface-{}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
-             [dependencies]\nstubborn = {{ path = {stubborn:?} }}\n\n[workspace]\n",
-            interface.name
-        ),
-    )?;
-    // The versions that this repository is built with.
-    fs::copy(repository.join("Cargo.lock"), to.join("Cargo.lock"))?;
-    fs::write(
-        to.join("src/lib.rs"),
-        "#![allow(deprecated, clippy::all, rustdoc::all)]\ninclude!(\"generated/mod.rs\");\n",
-    )
-}
-
-fn check(interface: &Interface, repository: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
-    let started = Instant::now();
-    let status = cargo()
-        .args(["check", "--quiet", "--manifest-path"])
-        .arg(to.join("Cargo.toml"))
-        .env("CARGO_TARGET_DIR", repository.join("target/interfaces/target"))
-        .status()?;
-    if !status.success() {
-        return Err(format!("what was generated for {} does not compile", interface.name).into());
-    }
-    println!("{}: compiles, in {:.1} s", interface.name, started.elapsed().as_secs_f64());
     Ok(())
 }
 
