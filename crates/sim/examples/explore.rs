@@ -1,7 +1,8 @@
-//! Explores seeds until one breaks a promise: `explore RUNS [FIRST]`, and `explore groups RUNS [FIRST]`
+//! Explores seeds until one breaks a promise: `explore RUNS [FIRST]`, or until each of some promises was
+//! broken by one: `explore RUNS [FIRST] breaking PROMISE...`; `explore groups RUNS [FIRST]`
 //! for groups of whole nodes, `explore operated RUNS [FIRST]` for those of them whose members an operator
 //! changes. Exits with 1 if one did. With the environment variable `TRACE` the first
-//! seed of groups alone is run, and its trace written to that file.
+//! seed alone (of groups, not operated) is run, and its trace written to that file.
 //!
 //! `stubborn sim` does the same for users; this is for builds with a planted bug.
 
@@ -13,24 +14,30 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
     let operated = words.next_if(|word| word == "operated").is_some();
     let groups = words.next_if(|word| word == "groups").is_some();
-    let mut arguments = words.map(|argument| {
+    let number = |argument: String| {
         argument.parse::<u64>().unwrap_or_else(|_| panic!("not a number: {argument}"))
-    });
-    let runs = arguments.next().unwrap_or(100);
-    let first = arguments.next().unwrap_or(0);
+    };
+    let runs = words.next_if(|word| word != "breaking").map_or(100, number);
+    let first = words.next_if(|word| word != "breaking").map_or(0, number);
+    let promises: Vec<String> = words.skip(1).collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    if (groups || operated)
-        && let Some(path) = std::env::var_os("TRACE")
-    {
+    if let Some(path) = std::env::var_os("TRACE") {
         let file = std::fs::File::create(path).expect("a file to write to");
         let trace = Box::new(std::io::BufWriter::new(file));
-        return match stubborn_sim::simulate_nodes(first, Some(trace)) {
-            Ok(_) => ExitCode::SUCCESS,
+        let run = match groups || operated {
+            true => stubborn_sim::simulate_nodes(first, Some(trace)).map(drop),
+            false => stubborn_sim::simulate(first, Some(trace)).map(drop),
+        };
+        return match run {
+            Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
                 println!("{failure}");
                 ExitCode::FAILURE
             }
         };
+    }
+    if !promises.is_empty() {
+        return break_all(promises, first, first + runs, threads);
     }
     if operated {
         tell(&stubborn_sim::explore_operated_seeds(first, runs, threads, |_| {}))
@@ -50,4 +57,20 @@ fn tell(batch: &Batch<impl Counts>) -> ExitCode {
         batch.counts.named().map(|(name, count)| format!("{name} {count}")).collect();
     println!("{} runs kept every promise: {}", batch.runs, counts.join(", "));
     ExitCode::SUCCESS
+}
+
+/// Goes on after a seed that broke a promise, until each of `promises` was broken.
+fn break_all(mut promises: Vec<String>, mut first: u64, end: u64, threads: usize) -> ExitCode {
+    while first < end && !promises.is_empty() {
+        let batch = stubborn_sim::explore_seeds(first, end - first, threads, |_| {});
+        let Some(failure) = batch.failure else { break };
+        if let Some(index) = promises.iter().position(|wanted| failure.violation.promise == wanted)
+        {
+            promises.remove(index);
+            println!("{failure}");
+        }
+        first = failure.seed + 1;
+    }
+    println!("not broken: {promises:?}");
+    if promises.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

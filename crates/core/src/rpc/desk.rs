@@ -108,12 +108,20 @@ impl<C: Copy + Eq> Desk<C> {
         sequence: u64,
         digest: u64,
     ) -> Result<Verdict, Violation> {
-        match self.sessions.request(attachment, slot, sequence, digest) {
-            Ok(Decision::Execute) => Ok(Verdict::Execute),
-            Ok(Decision::Answer(answer)) => Ok(repeat(slot, sequence, answer)),
-            Ok(Decision::FalseRetry) => Ok(Verdict::Say(ToClient::FalseRetry { slot, sequence })),
-            Err(error) => refusal(attachment, error),
-        }
+        let decision = self.sessions.request(attachment, slot, sequence, digest);
+        decided(attachment, (slot, sequence), decision)
+    }
+
+    /// The same while the server drains, of a client that has not said that it has left.
+    pub(crate) fn late_request(
+        &mut self,
+        attachment: &Attachment,
+        slot: u32,
+        sequence: u64,
+        digest: u64,
+    ) -> Result<Verdict, Violation> {
+        let decision = self.sessions.late_request(attachment, slot, sequence, digest);
+        decided(attachment, (slot, sequence), decision)
     }
 
     /// A request that is larger than the `limit` allows never runs: its number is fenced.
@@ -312,6 +320,20 @@ pub(crate) fn repeat(slot: u32, sequence: u64, answer: session::Answer<Kept>) ->
 }
 
 /// A refusal is told to the client, a violation closes the connection.
+#[inline]
+fn decided(
+    attachment: &Attachment,
+    (slot, sequence): (u32, u64),
+    decision: Result<Decision<Kept>, Refused>,
+) -> Result<Verdict, Violation> {
+    match decision {
+        Ok(Decision::Execute) => Ok(Verdict::Execute),
+        Ok(Decision::Answer(answer)) => Ok(repeat(slot, sequence, answer)),
+        Ok(Decision::FalseRetry) => Ok(Verdict::Say(ToClient::FalseRetry { slot, sequence })),
+        Err(error) => refusal(attachment, error),
+    }
+}
+
 fn refusal(attachment: &Attachment, error: Refused) -> Result<Verdict, Violation> {
     match error {
         Refused::Session(refusal) => Ok(refused(attachment.session(), refusal)),

@@ -176,7 +176,7 @@ impl Server {
         });
         self.by_handle.insert(handle, client);
         if self.drain.is_some() {
-            self.send(cx, client, ToClient::Draining);
+            self.ask_to_leave(cx, client);
         }
     }
 
@@ -450,7 +450,12 @@ impl Server {
         payload: RequestPayload,
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
-        match self.desk.request(&attachment, slot, sequence, payload.digest)? {
+        let verdict = if self.drain.is_some() && self.may_come_late(client) {
+            self.desk.late_request(&attachment, slot, sequence, payload.digest)?
+        } else {
+            self.desk.request(&attachment, slot, sequence, payload.digest)?
+        };
+        match verdict {
             Verdict::Execute => {
                 let id = CallId { session: attachment.session(), slot, sequence };
                 self.release_stream(id.session, slot, sequence);

@@ -139,10 +139,36 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         sequence: u64,
         digest: u64,
     ) -> Result<Decision<R>, Refused> {
-        let draining = self.draining;
+        self.request_if(attachment, slot, sequence, digest, !self.draining)
+    }
+
+    /// The same, and a new call is executed though the sessions drain: of a client that may have sent it
+    /// before it heard, or has given its number away.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub fn late_request(
+        &mut self,
+        attachment: &Attachment,
+        slot: u32,
+        sequence: u64,
+        digest: u64,
+    ) -> Result<Decision<R>, Refused> {
+        self.request_if(attachment, slot, sequence, digest, true)
+    }
+
+    #[inline]
+    fn request_if(
+        &mut self,
+        attachment: &Attachment,
+        slot: u32,
+        sequence: u64,
+        digest: u64,
+        new: bool,
+    ) -> Result<Decision<R>, Refused> {
         let stale = Decision::Answer(Answer::Stale);
         let decision = self.change(attachment, slot, sequence, stale, |slot| {
-            if draining && slot.is_next(sequence) {
+            if !new && slot.is_next(sequence) {
                 return slot.fence(sequence, NotExecutedReason::Draining).map(Decision::Answer);
             }
             slot.request(sequence, digest)

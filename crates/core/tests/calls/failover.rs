@@ -1,12 +1,12 @@
 //! Several servers of one service: which one is used, and what is never moved between them.
 
 use bytes::Bytes;
-use stubborn_core::node::{CallKey, SessionTicket};
+use stubborn_core::node::{CallKey, ServiceConfig, SessionTicket};
 use stubborn_core::service::{CallState, Outcome};
 use stubborn_core::session::CallId;
 use stubborn_core::time::Duration;
 
-use crate::world::{AGAIN, ECHO, READ, SERVER, SLOW, SPARE, World};
+use crate::world::{AGAIN, ECHO, READ, SERVER, SLOW, SPARE, THIRD, World, outgoing};
 
 fn two_servers(seed: u8) -> World {
     let mut world = World::new(seed);
@@ -173,6 +173,69 @@ fn an_idempotent_call_that_may_have_run_does_not_cross_to_another_server() {
     let error = world.result_within(call, 10_000).unwrap_err();
     assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
     assert_eq!(world.ran_at, [SERVER, SPARE]);
+}
+
+/// Three servers, the first of which dies with an idempotent call in flight that it may have run. The
+/// channel uses the others meanwhile.
+fn with_an_idempotent_call_at_a_server_that_died(seed: u8) -> (World, CallKey) {
+    let mut world = World::of_three(seed, ServiceConfig::default());
+    let first = world.call(&ECHO, b"first", None);
+    world.result(first).unwrap();
+    world.delay = Duration::from_millis(50);
+    let call = world.patient_call(&AGAIN, b"again");
+    world.run(20);
+    world.kill(SERVER);
+    let read = world.patient_call(&READ, b"read");
+    assert_eq!(world.result_within(read, 15_000).unwrap(), "read");
+    (world, call)
+}
+
+#[test]
+fn an_idempotent_call_that_may_have_run_waits_for_its_server_though_others_are_ready() {
+    let (mut world, call) = with_an_idempotent_call_at_a_server_that_died(71);
+    world.run(5_000);
+    assert!(world.results.is_empty());
+    world.start(SERVER);
+    assert_eq!(world.result_within(call, 10_000).unwrap(), "again");
+    let again =
+        world.ran.iter().zip(&world.ran_at).filter(|((method, _), _)| *method == AGAIN.name());
+    assert!(again.map(|(_, host)| *host).eq([SERVER]), "{:?}", world.ran_at);
+}
+
+#[test]
+fn an_idempotent_call_that_waits_for_its_server_is_lost_when_that_is_no_target_any_more() {
+    let (mut world, call) = with_an_idempotent_call_at_a_server_that_died(72);
+    world.start(SERVER);
+    let now = world.now;
+    world.server().drain(now);
+    world.run(3_000);
+    assert!(world.results.is_empty());
+    world.set_targets(&[SPARE, THIRD]);
+    let error = world.result_within(call, 10_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+}
+
+#[test]
+fn an_idempotent_call_that_waits_for_its_server_ends_at_its_deadline() {
+    let mut world = two_servers(73);
+    let first = world.call(&ECHO, b"first", None);
+    world.result(first).unwrap();
+    world.delay = Duration::from_millis(50);
+    let now = world.now;
+    let mut call = outgoing(&AGAIN, Bytes::from_static(b"again"));
+    (call.deadline, call.wait_for_ready) = (Some(Duration::from_secs(20)), Some(true));
+    let channel = world.channel;
+    let call = world.client().call(now, channel, call);
+    world.run(20);
+    world.kill(SERVER);
+    world.start(SERVER);
+    let now = world.now;
+    world.server().drain(now);
+    world.run(10_000);
+    assert!(world.results.is_empty());
+    let error = world.result_within(call, 15_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+    assert_eq!(world.ran_at, [SERVER]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use stubborn_core::node::{Balancing, CallKey, ServiceConfig};
 use stubborn_core::service::{Method, Outcome};
-use stubborn_core::session::NotExecutedReason;
+use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Duration;
 
 use crate::handlers::{CHAT, LIST, list, message};
@@ -175,7 +175,7 @@ fn a_server_that_drains_waits_for_a_request_that_was_sent_before_its_client_hear
     assert!(world.run_until(5_000, |w| !w.drained_at.is_empty()));
     world.kill(SERVER);
     assert_eq!(world.result_within(later, 5_000).unwrap(), "later");
-    assert_eq!(world.ran_at, [SERVER, SERVER, SPARE]);
+    assert_eq!(world.ran_at, [SERVER, SERVER, SERVER], "it was on its way");
     let _ = late;
 }
 
@@ -197,16 +197,36 @@ fn a_client_that_is_silent_or_gone_holds_a_drain_up_for_seconds_only() {
     }
 }
 
-#[test]
-fn a_number_that_was_reserved_at_a_server_that_drains_is_not_used_and_holds_nobody_up() {
-    let mut world = World::of_three(11, ServiceConfig::default());
+fn reserved(world: &mut World) -> CallId {
     let (now, channel) = (world.now, world.channel);
     let reservation = world.client().reserve(now, channel, &ECHO);
     assert!(world.run_until(1_000, |w| w.reserved.contains_key(&reservation)));
-    let id = world.reserved.remove(&reservation).unwrap().unwrap();
+    world.reserved.remove(&reservation).unwrap().unwrap()
+}
+
+#[test]
+fn a_number_that_was_reserved_at_a_server_that_drains_may_be_used_there_for_a_second() {
+    let mut world = World::of_three(11, ServiceConfig::default());
+    let id = reserved(&mut world);
     let now = world.now;
     world.node(SERVER).drain(now);
-    assert!(world.run_until(1_000, |w| w.drained));
+    world.run(700);
+    assert!(!world.drained, "the number may be used yet");
+    let next = world.call(&ECHO, b"other", None);
+    world.result(next).unwrap();
+    let call = world.call_with(&ECHO, Bytes::from_static(b"x"), None, Some(id));
+    assert_eq!(world.result_within(call, 1_000).unwrap(), "x");
+    assert!(world.run_until(500, |w| w.drained), "nothing more is waited for");
+    assert_eq!(world.ran_at, [SPARE, SERVER]);
+}
+
+#[test]
+fn a_number_that_was_reserved_at_a_server_that_drains_holds_nobody_up_for_long() {
+    let mut world = World::of_three(11, ServiceConfig::default());
+    let id = reserved(&mut world);
+    let now = world.now;
+    world.node(SERVER).drain(now);
+    assert!(world.run_until(1_500, |w| w.drained));
     let call = world.call_with(&ECHO, Bytes::from_static(b"x"), None, Some(id));
     let error = world.result_within(call, 1_000).unwrap_err();
     let Outcome::NotExecuted(why) = error.outcome() else { panic!("{error}") };
@@ -215,4 +235,16 @@ fn a_number_that_was_reserved_at_a_server_that_drains_is_not_used_and_holds_nobo
     let next = world.call(&ECHO, b"y", None);
     world.result_within(next, 1_000).unwrap();
     assert!(world.ran_at.iter().all(|at| [SPARE, THIRD].contains(at)));
+}
+
+#[test]
+fn a_client_that_dies_after_it_heard_that_its_server_drains_is_not_waited_for() {
+    let mut world = World::of_three(12, ServiceConfig::default());
+    // It does not leave at once, and has acknowledged all that it was told.
+    reserved(&mut world);
+    let now = world.now;
+    world.node(SERVER).drain(now);
+    world.run(300);
+    world.rules.alone = Some(SERVER);
+    assert!(world.run_until(6_000, |w| w.drained), "its client is dead");
 }

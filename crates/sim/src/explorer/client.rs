@@ -198,7 +198,9 @@ impl Sent {
         if self.kind == Kind::Maybe {
             return; // it was sent; nobody says more
         }
-        check_reply(&self.watched.world, self.kind, &self.errand, reply);
+        if !self.watched.is_lied_to() {
+            check_reply(&self.watched.world, self.kind, &self.errand, reply);
+        }
         self.watched.executed();
     }
 
@@ -209,9 +211,9 @@ impl Sent {
             REFUSAL => !self.errand.refuse,
             // The reply is gone: right only where it was too large to be kept.
             Code::DataLoss => small,
-            _ => true,
+            code => !self.watched.world.state().calls.has_failed(self.errand.token, code),
         };
-        if wrong {
+        if wrong && !self.watched.is_lied_to() {
             let what = format!(
                 "the call {} ({:?}, for {} bytes) ended with {code:?}, which its handler did not say",
                 self.errand.token, self.kind, self.errand.reply

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stubborn_core::random::Random;
 
+use super::unwell::Ailment;
 use crate::network::{Attack, Guard, Rule};
 use crate::world::{World, millis};
 
@@ -24,6 +25,12 @@ pub(super) enum Fault {
     Drain(String),
     /// A server has fewer slots to give.
     FewSlots(String, u32),
+    /// A server's handlers are not well.
+    Ail(String, Ailment),
+    /// Somebody who lies takes a server's place, with its certificate.
+    Lie(String),
+    /// A client's channels lead to some of their servers only, and to others a while later.
+    Retarget(String),
 }
 
 /// Which part of the network.
@@ -127,11 +134,11 @@ impl Dice<'_> {
         }
     }
 
-    fn server(&mut self) -> String {
+    pub(super) fn server(&mut self) -> String {
         self.servers[self.random.below(self.servers.len() as u64) as usize].clone()
     }
 
-    fn client(&mut self) -> String {
+    pub(super) fn client(&mut self) -> String {
         self.clients[self.random.below(self.clients.len() as u64) as usize].clone()
     }
 

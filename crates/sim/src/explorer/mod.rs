@@ -11,6 +11,7 @@ mod scenario;
 mod speed;
 mod spreading;
 mod streaming;
+mod unwell;
 mod watched;
 
 pub use lossy::{LossyFigures, LossyWork, Resender, measure_lossy};

@@ -9,6 +9,7 @@ use stubborn_core::service::{
     ServiceDescriptor, Shape, Status,
 };
 
+use super::unwell::Ailments;
 use crate::oracle::calls::{Again, Token};
 use crate::oracle::integrity::filler;
 use crate::world::World;
@@ -94,12 +95,13 @@ impl Errand {
 pub(crate) struct Probe {
     world: World,
     server: String,
+    ailments: Ailments,
 }
 
 impl Probe {
     /// The service of a server.
-    pub(crate) fn new(world: World, server: &str) -> Self {
-        Self { world, server: server.to_owned() }
+    pub(super) fn new(world: World, server: &str, ailments: Ailments) -> Self {
+        Self { world, server: server.to_owned(), ailments }
     }
 }
 
@@ -130,13 +132,22 @@ impl Service for Probe {
             errand
         };
         let answer = reply(&METHODS[method], &errand);
-        if errand.takes.is_zero() {
+        if errand.takes.is_zero() && self.ailments.of(&self.world, &self.server).is_none() {
             return Box::pin(std::future::ready(answer));
         }
         let rest = self.world.sleep(errand.takes);
+        let (world, server) = (self.world.clone(), self.server.clone());
+        let ailments = self.ailments.clone();
         Box::pin(async move {
+            let failed = ailments.bear(&world, &server).await;
             rest.await;
-            answer
+            match failed {
+                None => answer,
+                Some(code) => {
+                    world.state().calls.fails(errand.token, code);
+                    Answer::Status(Status::new(code, "not well"))
+                }
+            }
         })
     }
 }

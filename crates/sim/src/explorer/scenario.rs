@@ -1,8 +1,9 @@
 //! One run of the explorer: servers, clients, everything that can go wrong, then a world in which
 //! nothing is wrong any more and every call has to resolve.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stubborn_core::random::Random;
@@ -10,10 +11,11 @@ use stubborn_core::service::Registry;
 
 use super::client::{Habits, Worker};
 use super::faults::{Dice, Episode, Fault};
-use super::hostile::Hostile;
+use super::hostile::{Hostile, lie};
 use super::probe::Probe;
 use super::rolling::Rolling;
 use super::streaming::{Mirror, streamers};
+use super::unwell::{Ailments, Unwell};
 use crate::oracle::BOUND;
 use crate::world::{SimCaller, World, millis, secs};
 
@@ -28,6 +30,7 @@ struct Plan {
     kept_reply: usize,
     /// Whether a client is among them that keeps to no rule.
     hostile: bool,
+    unwell: Unwell,
 }
 
 #[derive(Clone)]
@@ -44,18 +47,23 @@ struct ClientPlan {
 /// Runs the scenario of the world's seed.
 pub(super) async fn scenario(world: World) {
     let mut random = world.random();
-    let plan = Plan::draw(world.seed(), &mut random);
+    let mut plan = Plan::draw(world.seed(), &mut random);
     plan.configure(&world, &mut random);
+    let ailments = Ailments::default();
     for server in &plan.servers {
         let (probe, name) = (world.clone(), server.clone());
+        let ailments = ailments.clone();
         world.host_with(server, move || {
             let mut services = Registry::new();
-            services.add(Arc::new(Probe::new(probe.clone(), &name))).expect("another name");
-            services.add(Arc::new(Mirror::new(probe.clone(), &name))).expect("another name");
+            let service = Probe::new(probe.clone(), &name, ailments.clone());
+            services.add(Arc::new(service)).expect("another name");
+            let service = Mirror::new(probe.clone(), &name, ailments.clone());
+            services.add(Arc::new(service)).expect("another name");
             services
         });
     }
-    let crew = Crew { world: world.clone(), stop: Arc::new(AtomicBool::new(false)) };
+    let (stop, callers) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let crew = Crew { world: world.clone(), stop, ailments, callers };
     let _weather: Vec<_> = plan.weather(&world, &mut random);
     for client in &plan.clients {
         world.client(&client.name);
@@ -94,9 +102,10 @@ async fn settle(world: &World) {
 
 impl Plan {
     fn draw(seed: u64, random: &mut Random) -> Self {
-        let mut rolling = Rolling::draw(seed);
+        let (mut rolling, mut unwell) = (Rolling::draw(seed), Unwell::draw(seed));
         let several = random.below(2);
-        let count = 1 + several + u64::from(several == 1 && rolling.third);
+        let more = u64::from(rolling.third) + unwell.more_servers;
+        let count = 1 + several + several * more;
         let servers: Vec<String> = (0..count).map(|number| format!("server-{number}")).collect();
         let kept_reply = if random.chance(0.3) { 4_096 } else { 64 << 10 };
         let clients: Vec<ClientPlan> = (0..1 + random.below(4))
@@ -108,15 +117,26 @@ impl Plan {
         let mut episodes: Vec<Episode> =
             (0..1 + dice.random.below(8)).map(|_| dice.episode(length)).collect();
         episodes.extend(rolling.episodes(&servers, length));
+        episodes.extend(unwell.episodes(&servers, &names, length));
         let wait_for_stragglers = random.chance(0.3);
         let hostile = random.chance(0.5);
-        Self { servers, clients, length, episodes, wait_for_stragglers, kept_reply, hostile }
+        Self {
+            servers,
+            clients,
+            length,
+            episodes,
+            wait_for_stragglers,
+            kept_reply,
+            hostile,
+            unwell,
+        }
     }
 
-    fn configure(&self, world: &World, random: &mut Random) {
+    fn configure(&mut self, world: &World, random: &mut Random) {
         let seed = world.seed();
         world.configure(|endpoint| {
             super::overload::draw(seed, &mut endpoint.limits);
+            self.unwell.limit(&mut endpoint.limits);
             endpoint.limits.kept_reply = self.kept_reply;
             endpoint.always_retry = random.chance(0.2);
             endpoint.ecn = random.chance(0.8);
@@ -135,7 +155,7 @@ impl Plan {
             }
             if random.chance(0.2) {
                 // Parts of messages on connections that are dead but not timed out count too.
-                endpoint.limits.assembly = 8_000_000;
+                endpoint.limits.assembly = endpoint.limits.assembly.min(8_000_000);
                 endpoint.limits.connections = 40;
                 endpoint.limits.handshakes_before_retry = 4;
             }
@@ -200,17 +220,25 @@ impl ClientPlan {
     }
 }
 
+/// The channels of clients in their present lives, by the client's name, and which servers they were made
+/// for.
+type Callers = BTreeMap<String, (SimCaller, Vec<String>)>;
+
 /// Who works, and until when.
 #[derive(Clone)]
 struct Crew {
     world: World,
     stop: Arc<AtomicBool>,
+    ailments: Ailments,
+    callers: Arc<Mutex<Callers>>,
 }
 
 impl Crew {
     /// Starts a client's workers.
     fn man(&self, plan: &ClientPlan, servers: &[String], random: &mut Random) {
         let caller = self.caller(plan, servers);
+        let known = (caller.clone(), servers.to_vec());
+        self.callers.lock().expect("nobody panicked").insert(plan.name.clone(), known);
         for _ in 0..plan.workers {
             let worker = Worker {
                 world: self.world.clone(),
@@ -291,12 +319,44 @@ impl Crew {
                 world.sleep(millis(100)).await;
                 world.restart(&name);
             }
+            Fault::Ail(server, ailment) => {
+                let until = world.now() + episode.lasts;
+                self.ailments.begin(&server, ailment, until);
+            }
+            Fault::Lie(server) => {
+                let end = world.now() + episode.lasts;
+                lie(world.clone(), server.clone(), random, end).await;
+                world.restart(&server);
+            }
+            Fault::Retarget(client) => self.retarget(&client, episode.lasts, random).await,
             Fault::FewSlots(name, limit) => {
                 world.limit_slots(&name, limit);
                 world.sleep(episode.lasts).await;
                 world.limit_slots(&name, u32::MAX);
             }
         }
+    }
+
+    /// Leads a client's channel to other servers several times, and to all of them in the end.
+    async fn retarget(&self, client: &str, lasts: Duration, mut random: Random) {
+        let times = 1 + random.below(4) as u32;
+        for _ in 0..times {
+            self.lead(client, |all| {
+                let count = all.len() as u64;
+                all.rotate_left(random.below(count) as usize);
+                all.truncate(1 + random.below(count) as usize);
+            });
+            self.world.sleep(lasts / times).await;
+        }
+        self.lead(client, |_| {});
+    }
+
+    fn lead(&self, client: &str, change: impl FnOnce(&mut Vec<&str>)) {
+        let found = self.callers.lock().expect("nobody panicked").get(client).cloned();
+        let Some((caller, servers)) = found.filter(|_| self.world.is_alive(client)) else { return };
+        let mut targets: Vec<&str> = servers.iter().map(String::as_str).collect();
+        change(&mut targets);
+        caller.retarget(&targets);
     }
 
     fn revive(&self, name: &str, clients: &[ClientPlan], servers: &[String], random: &mut Random) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Habits, Worker};
 use super::probe::Probe;
+use super::unwell::Ailments;
 use crate::world::{Failure, Settings, World, millis, run, secs};
 
 /// The speed of a world of five hosts at 5 % loss.
@@ -42,7 +43,7 @@ pub fn measure_speed() -> Result<Speed, Failure> {
 
 async fn five_hosts(world: World) {
     let probe = world.clone();
-    world.host("server", move || Probe::new(probe.clone(), "server"));
+    world.host("server", move || Probe::new(probe.clone(), "server", Ailments::default()));
     world.network().lose(0.05).keep();
     let stop = Arc::new(AtomicBool::new(false));
     let mut random = world.random();

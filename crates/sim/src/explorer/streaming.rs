@@ -19,6 +19,7 @@ use stubborn_core::session::CallId;
 
 use super::client::{Habits, within};
 use super::probe::REFUSAL;
+use super::unwell::Ailments;
 use super::watched::Watched;
 use crate::oracle::calls::{Again, Token};
 use crate::oracle::integrity::filler;
@@ -40,6 +41,7 @@ const HEAD: usize = 8;
 pub(super) struct Mirror {
     world: World,
     server: String,
+    ailments: Ailments,
 }
 
 /// One sequence of streams over a channel.
@@ -95,8 +97,8 @@ impl Manner {
 }
 
 impl Mirror {
-    pub(super) fn new(world: World, server: &str) -> Self {
-        Self { world, server: server.to_owned() }
+    pub(super) fn new(world: World, server: &str, ailments: Ailments) -> Self {
+        Self { world, server: server.to_owned(), ailments }
     }
 }
 
@@ -118,7 +120,14 @@ impl Service for Mirror {
             let now = state.now;
             state.calls.ran(token, Again::Never, &self.server, now);
         }
-        Box::pin(mirror(world, token, port))
+        let (server, ailments) = (self.server.clone(), self.ailments.clone());
+        Box::pin(async move {
+            if let Some(code) = ailments.bear(&world, &server).await {
+                world.state().calls.fails(token, code);
+                return Answer::Status(Status::new(code, "not well"));
+            }
+            mirror(world, token, port).await
+        })
     }
 }
 
@@ -216,7 +225,7 @@ impl Streamer {
         let (world, token) = (self.world.clone(), watched.token());
         let carried = async {
             let sending = self.send_all(&*port, token, count);
-            both(sending, take_all(&world, &*port, token)).await;
+            both(sending, take_all(&world, &*port, &watched)).await;
             poll_fn(|cx| port.poll_end(cx)).await
         };
         match within(&world, limit, carried).await {
@@ -289,8 +298,12 @@ impl Streamer {
 }
 
 /// Takes what comes back until nothing more does.
-async fn take_all(world: &World, port: &dyn Port, token: Token) {
+async fn take_all(world: &World, port: &dyn Port, watched: &Watched) {
+    let token = watched.token();
     while let Some(message) = poll_fn(|cx| port.poll_take(cx)).await {
+        if watched.is_lied_to() {
+            continue;
+        }
         let mut state = world.state();
         let now = state.now;
         let came = read(&message, token).map(|index| state.calls.came(token, index, now));
@@ -305,8 +318,11 @@ fn ended(watched: Watched, taken: u64, code: Option<Code>, deadline: bool) {
         None => enough.is_none_or(|enough| taken < enough),
         Some(REFUSAL) => enough == Some(taken),
         Some(Code::DeadlineExceeded | Code::Cancelled) => deadline,
-        Some(_) => false,
+        Some(code) => watched.world.state().calls.has_failed(watched.token(), code),
     };
+    if watched.is_lied_to() {
+        return watched.executed();
+    }
     if !right {
         let what = format!(
             "the stream {} ended with {code:?} after {taken} messages, which its handler did not say",

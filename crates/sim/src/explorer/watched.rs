@@ -9,6 +9,7 @@ use crate::world::{Memories, SimCaller, World};
 pub(super) struct Watched {
     pub(super) world: World,
     token: Token,
+    caller: SimCaller,
     /// What servers remembered when it began.
     memories: Memories,
     told: bool,
@@ -21,11 +22,17 @@ impl Watched {
             let now = state.now;
             state.calls.begin(now)
         };
-        Self { world: world.clone(), token, memories: caller.memories(), told: false }
+        let (caller, memories) = (caller.clone(), caller.memories());
+        Self { world: world.clone(), token, caller, memories, told: false }
     }
 
     pub(super) fn token(&self) -> Token {
         self.token
+    }
+
+    /// Whether what its client was told of it may be a lie, which proves nothing.
+    pub(super) fn is_lied_to(&self) -> bool {
+        self.caller.was_lied_to(&self.memories)
     }
 
     /// Says something of the call in the trace.
@@ -41,12 +48,16 @@ impl Watched {
     }
 
     pub(super) fn executed(self) {
+        if self.is_lied_to() {
+            return drop(self);
+        }
         self.tell(Verdict::Executed);
     }
 
     pub(super) fn not_executed(self, reason: NotExecutedReason) {
         use NotExecutedReason::{Corrupted, FalseRetry, Malformed, UnknownMethod};
-        if matches!(reason, Corrupted | FalseRetry | Malformed | UnknownMethod) {
+        let odd = matches!(reason, Corrupted | FalseRetry | Malformed | UnknownMethod);
+        if odd && !self.is_lied_to() {
             let what = format!("the call {} arrived as another: {reason}", self.token);
             self.accuse("integrity", what);
         }
@@ -55,9 +66,10 @@ impl Watched {
 
     pub(super) fn lost(mut self) {
         self.told = true;
+        let lied_to = self.is_lied_to();
         let mut state = self.world.state();
         let now = state.now;
-        let destroyed = self.memories.destroyed(&state);
+        let destroyed = lied_to || self.memories.destroyed(&state);
         state.calls.lost(self.token, destroyed, now);
     }
 

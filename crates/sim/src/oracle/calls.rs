@@ -1,7 +1,9 @@
 //! The oracles that follow calls end to end, by a token in each request that no protocol knows of.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
+use stubborn_core::service::Code;
 use stubborn_core::time::Instant;
 
 use super::at_most_once::AtMostOnce;
@@ -89,6 +91,8 @@ pub(crate) struct Calls {
     pub(crate) counts: CallCounts,
     violation: Option<Violation>,
     next: u64,
+    /// Statuses that handlers ended with since they were not well.
+    failed: BTreeSet<(Token, u32)>,
 }
 
 impl Calls {
@@ -122,6 +126,16 @@ impl Calls {
         }
         let judged = self.outcomes.ran(token);
         self.accuse("outcomes", now, judged);
+    }
+
+    /// The handler of a call ends with a status that it was not asked for.
+    pub(crate) fn fails(&mut self, token: Token, code: Code) {
+        self.failed.insert((token, code as u32));
+    }
+
+    /// Whether a handler of the call has ended with this status, unasked.
+    pub(crate) fn has_failed(&self, token: Token, code: Code) -> bool {
+        self.failed.contains(&(token, code as u32))
     }
 
     /// A client is told how its call ended.

@@ -3,6 +3,9 @@
 use stubborn_core::limits::Limits;
 use stubborn_core::node::Footprint;
 
+/// What a message has beside its body, at most.
+const HEADS: u64 = 32 << 10;
+
 /// Looks every so many times, since adding up what a node holds takes longer than most steps.
 const EVERY: u32 = 32;
 
@@ -33,8 +36,11 @@ impl Memory {
             ("bytes of kept replies", held.kept_replies, limits.kept_replies),
             ("bytes of held replies", held.held_replies, limits.held_replies),
             ("requests at work", held.executing as u64, executing),
-            // The bound stops reading: what one message brings at once may go past it.
-            ("bytes being assembled", held.assembling, limits.assembly + limits.receive_window),
+            (
+                "bytes being assembled",
+                held.assembling,
+                limits.assembly + 2 * (limits.message + HEADS),
+            ),
         ];
         match rows.iter().find(|(_, held, limit)| held > limit) {
             None => Ok(()),

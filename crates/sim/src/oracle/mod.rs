@@ -4,6 +4,7 @@ pub(crate) mod amplification;
 mod at_most_once;
 pub(crate) mod calls;
 pub(crate) mod integrity;
+pub(crate) mod lies;
 mod liveness;
 mod lost;
 pub(crate) mod memory;

@@ -86,7 +86,39 @@ impl SimCaller {
             (*server, attached.unwrap_or_else(|| state.host(*server).memory()))
         };
         let memories = plan.servers.iter().map(memory).collect();
-        Memories(memories)
+        let lies = plan.servers.iter().map(|server| state.lies.times(*server)).sum();
+        Memories { memories, lies, lied_to: self.is_lied_to(&state) }
+    }
+
+    /// Whether a server of the channel may be a liar now, as far as the channel knows.
+    fn is_lied_to(&self, state: &State) -> bool {
+        let plan = &state.channels[self.index as usize];
+        let alive = state.host(plan.host).alive.as_ref();
+        let channel = alive.and_then(|alive| alive.channels.get(&self.index));
+        plan.servers.iter().any(|server| {
+            let attached = channel.and_then(|channel| channel.attached.get(server)).copied();
+            let there = state.host(*server);
+            let replaced = there.alive.is_none() && state.lies.times(*server) > 0;
+            replaced || attached.is_some_and(|incarnation| state.lies.is_of_one(incarnation))
+        })
+    }
+
+    /// Whether a call that began with `then` in its servers' memories may have been told lies.
+    pub(crate) fn was_lied_to(&self, then: &Memories) -> bool {
+        let state = self.world.state();
+        let plan = &state.channels[self.index as usize];
+        let lies: u64 = plan.servers.iter().map(|server| state.lies.times(*server)).sum();
+        then.lied_to || lies != then.lies || self.is_lied_to(&state)
+    }
+
+    /// Leads the channel to these servers from now on, in this life of its host: some of those that it
+    /// was made for.
+    pub(crate) fn retarget(&self, servers: &[&str]) {
+        let mut state = self.world.state();
+        let address = |name: &&str| state.host(state.names[*name]).address;
+        let targets = servers.iter().map(address).collect();
+        let change = |node: &mut Node, now, key| node.set_targets(now, key, targets);
+        state.with_channel(self.index, change);
     }
 
     /// Whether the channel knows one of these servers, also if its host is started again: then it has
@@ -136,12 +168,17 @@ impl SimCaller {
 }
 
 /// Which memories of which servers a call may depend on.
-pub(crate) struct Memories(Vec<(HostId, u64)>);
+pub(crate) struct Memories {
+    memories: Vec<(HostId, u64)>,
+    /// How often liars had taken their places.
+    lies: u64,
+    lied_to: bool,
+}
 
 impl Memories {
     /// Whether one of them has been destroyed since.
     pub(crate) fn destroyed(&self, state: &State) -> bool {
-        self.0.iter().any(|(server, memory)| state.host(*server).memory() != *memory)
+        self.memories.iter().any(|(server, memory)| state.host(*server).memory() != *memory)
     }
 }
 

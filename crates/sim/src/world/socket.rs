@@ -46,6 +46,16 @@ impl World {
         SimSocket { world: self.clone(), host: id, address }
     }
 
+    /// Kills a host and opens a socket at the address of its node, for a process that pretends to be
+    /// it under this incarnation. While the host runs, its node gets what is sent there.
+    pub(crate) fn take_place_of(&self, host: &str, incarnation: u64) -> SimSocket {
+        self.kill(host);
+        let id = self.id(host);
+        let address = self.state().host(id).address;
+        self.state().lies.begin(id, incarnation);
+        self.socket_again(host, address)
+    }
+
     /// The time that a host's clock shows.
     pub(crate) fn local_time(&self, host: &str) -> Instant {
         let id = self.id(host);

@@ -20,6 +20,7 @@ use super::trace::Trace;
 use crate::crypto::TlsMaker;
 use crate::network::{Attack, Attacker, Datagram, Dropped, Wire};
 use crate::oracle::calls::Calls;
+use crate::oracle::lies::Lies;
 use crate::oracle::{RaceCounts, Violation, WorldOracles};
 
 /// Something that is to happen at a time.
@@ -67,6 +68,7 @@ pub(crate) struct State {
     pub(crate) oracles: WorldOracles,
     pub(crate) violation: Option<Violation>,
     pub(crate) calls: Calls,
+    pub(crate) lies: Lies,
     pub(crate) races: RaceCounts,
     /// Sessions that moved to another server while calls of theirs were under way.
     pub(crate) moves_mid_call: u64,
@@ -108,6 +110,7 @@ impl State {
             oracles: WorldOracles::default(),
             violation: None,
             calls: Calls::default(),
+            lies: Lies::default(),
             races: RaceCounts::default(),
             moves_mid_call: 0,
             outgoing: Vec::new(),
@@ -240,11 +243,15 @@ impl State {
         let words = [kind::ARRIVED, address_word(from), u64::from(id.0)];
         self.trace.event(self.now, words, &[], || format!("{from} -> {to} arrived {size} bytes"));
         let now = self.now;
-        if to != self.host(id).address {
+        let host = self.host(id);
+        let in_place = host.alive.is_none() && host.sockets.contains_key(&to.port());
+        if to != host.address {
             self.oracles.amplification.reached(id, from);
+        } else if in_place {
+            self.oracles.amplification.received(id, from, size, datagram.answers);
         }
         let host = self.host_mut(id);
-        if to != host.address {
+        if to != host.address || in_place {
             let full = host.sockets.get_mut(&to.port()).is_some_and(|s| !s.take_in(datagram));
             return self.note_refused(id, full);
         }
@@ -418,6 +425,7 @@ impl State {
         let serves = self.hosts.iter().any(|host| host.factory.is_some());
         if let Ending::Call(Err(error)) = &ending
             && serves
+            && !error.call_id().is_some_and(|call| self.lies.told(call))
         {
             let judged = self.oracles.starts.reported(error);
             self.accuse(judged.map_err(|what| Violation::new("outcomes", self.now, what)));

@@ -199,7 +199,10 @@ impl Client {
                     self.reconnect(cx, key);
                 }
             }
-            Refusal::TakenOver => self.supplanted(cx, key),
+            // Nobody can have taken over what no journal leads to.
+            Refusal::TakenOver if self.has_journal(key) || cfg!(feature = "planted-gullible") => {
+                self.supplanted(cx, key);
+            }
             _ if on_attempt => {
                 self.fail_attempt(
                     cx,
@@ -282,6 +285,7 @@ impl Client {
         }
         self.after_sending(cx, key);
         self.move_reads(channel);
+        self.send_held(cx, key);
         self.pump(cx, channel);
         self.keep_standbys(cx, channel);
         if self.spreads(channel) {

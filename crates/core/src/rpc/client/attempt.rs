@@ -124,6 +124,7 @@ impl Client {
                 self.finish_question(cx, question, Err(error));
             }
         }
+        self.fail_held(cx, key, reason.clone());
         self.move_on(cx, channel_key, key, reason);
         self.settle_unreachable(cx, key);
         self.set_link_timer(key);
@@ -136,7 +137,10 @@ impl Client {
         link.retry_at = None;
         let channel = &self.channels[link.channel.0 as usize];
         let is_current = channel.links.get(channel.current) == Some(&key);
-        let wanted = asked || link.has_unsettled() || (is_current && channel.wants_server());
+        let wanted = asked
+            || link.has_unsettled()
+            || !link.held.is_empty()
+            || (is_current && channel.wants_server());
         let idle = link.attempt.is_none() && (link.standby.is_none() || link.session.is_some());
         if wanted && idle && (link.live.is_none() || link.silent_since.is_some()) {
             self.start_attempt(cx, key);

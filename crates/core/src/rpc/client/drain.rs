@@ -11,7 +11,11 @@ use crate::rpc::event::{CallKey, ChannelKey};
 use crate::rpc::message::ToServer;
 use crate::service::Outcome;
 use crate::session::NotExecutedReason;
+use crate::time::{Duration, Instant};
 use crate::transport::endpoint::ConnectionHandle;
+
+/// How long a number that was reserved at a server may still be used there once it drains.
+const IN_HAND: Duration = Duration::from_secs(1);
 
 impl Client {
     /// A server asks for new calls to go elsewhere.
@@ -19,7 +23,7 @@ impl Client {
         if let Some(link) = self.links.get_mut(key) {
             // A replica that is cut off from its group says so too, and may be back soon.
             let group = link.session.as_ref().is_some_and(|session| session.group);
-            link.drains = (!group).then_some(handle);
+            link.set_draining((!group).then_some(handle), cx.now);
         }
         self.after_sending(cx, key);
         self.fail_over(cx, key);
@@ -27,18 +31,30 @@ impl Client {
 
     /// A call with a number was not executed because its server drains: it goes to another one.
     /// Returns whether it does.
-    pub(super) fn move_call(&mut self, link: u64, key: CallKey, why: NotExecutedReason) -> bool {
+    pub(super) fn move_call(
+        &mut self,
+        now: Instant,
+        link: u64,
+        key: CallKey,
+        why: NotExecutedReason,
+    ) -> bool {
         if why != NotExecutedReason::Draining || !self.can_move(key) {
             return false;
         }
         self.begin_again(key);
-        self.shun_drained(link);
+        self.shun_drained(now, link);
         self.enqueue_again(key);
         true
     }
 
     /// The same for a read. One of a replica is made again as others are: it may be back soon.
-    pub(super) fn move_read(&mut self, link: u64, key: CallKey, outcome: &Outcome) -> bool {
+    pub(super) fn move_read(
+        &mut self,
+        now: Instant,
+        link: u64,
+        key: CallKey,
+        outcome: &Outcome,
+    ) -> bool {
         let draining = matches!(outcome, Outcome::NotExecuted(why)
             if why.reason == NotExecutedReason::Draining);
         let single = self.links.get(link).is_some_and(|link| link.group.is_none());
@@ -48,7 +64,7 @@ impl Client {
             return false;
         }
         let earlier = call.earlier;
-        self.shun_drained(link);
+        self.shun_drained(now, link);
         self.enqueue_again(key);
         if let Some(call) = self.calls.get_mut(key.0)
             && matches!(call.state, State::Waiting)
@@ -74,9 +90,9 @@ impl Client {
     }
 
     /// Takes a server's refusal as its word that it drains, which may come later.
-    fn shun_drained(&mut self, link: u64) {
+    fn shun_drained(&mut self, now: Instant, link: u64) {
         if let Some(link) = self.links.get_mut(link) {
-            link.drains = link.live.as_ref().map(|live| live.handle);
+            link.set_draining(link.live.as_ref().map(|live| live.handle), now);
         }
     }
 
@@ -107,12 +123,15 @@ impl Client {
     }
 
     /// Tells a server that drains that it may go, once nothing of the session is under way: every
-    /// reply is released, and no number follows. To be called after every change of the session.
+    /// reply is released, and no number follows. One that was given to the user is waited for a moment.
+    /// To be called after every change of the session.
     pub(super) fn leave_drained(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(link) = self.links.get(key).filter(|link| link.drains.is_some()) else { return };
         let left = link.live.as_ref().is_none_or(|live| live.left);
         let quiet = link.session.as_ref().is_some_and(|session| session.slots.is_quiet());
-        if !link.is_draining() || !link.is_ready() || left || !quiet {
+        let reserved = link.session.as_ref().is_some_and(|session| session.slots.in_flight() > 0);
+        let in_hand = reserved && cx.now.since(link.drains_since) < IN_HAND;
+        if !link.is_draining() || !link.is_ready() || left || !quiet || in_hand {
             return;
         }
         self.release(cx, key);
@@ -129,6 +148,18 @@ impl Client {
 }
 
 impl Link {
+    /// The server asks for new calls to go elsewhere, on this connection.
+    fn set_draining(&mut self, connection: Option<ConnectionHandle>, now: Instant) {
+        if self.drains != connection {
+            (self.drains, self.drains_since) = (connection, now);
+        }
+    }
+
+    /// Whether the server was told that nothing more comes.
+    pub(super) fn has_left(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.left)
+    }
+
     /// Whether the server asks, on the live connection, for new calls to go elsewhere. Once that
     /// connection is over, the server is one that is to be tried again.
     pub(super) fn is_draining(&self) -> bool {

@@ -140,6 +140,12 @@ impl Client {
         session.is_some_and(|s| s.slots.keeps_journal() && s.slots.in_flight() > 0)
     }
 
+    /// Whether the channel of a link keeps a journal.
+    pub(super) fn has_journal(&self, link: u64) -> bool {
+        let channel = self.links.get(link).map(|link| link.channel);
+        channel.is_some_and(|key| self.channels[key.0 as usize].config.journal.is_some())
+    }
+
     /// Somebody else has the session of a journal: the channel ends, and says why.
     pub(super) fn supplanted(&mut self, cx: &mut Context<'_>, key: u64) {
         let Some(channel) = self.links.get(key).map(|link| link.channel) else { return };

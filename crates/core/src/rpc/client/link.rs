@@ -1,7 +1,7 @@
 //! A channel's way to one server: the connection attempts, the live connection, the session.
 
 use alloc::borrow::Cow;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
@@ -69,8 +69,11 @@ pub(super) struct Link {
     pub(super) rtt: Option<Duration>,
     /// On this connection the server has asked for new calls to go elsewhere.
     pub(super) drains: Option<ConnectionHandle>,
+    pub(super) drains_since: Instant,
     /// The live connection has gone silent: new calls prefer another server.
     pub(super) suspect: bool,
+    /// Idempotent calls that may have run here, and run again here or nowhere; some may have ended.
+    pub(super) held: VecDeque<CallKey>,
     /// The resolver does not name the address any more, or the channel is closed.
     pub(super) retired: bool,
     pub(super) last_error: Cow<'static, str>,
@@ -156,7 +159,9 @@ impl Link {
             silent_since: None,
             rtt: None,
             drains: None,
+            drains_since: Instant::ZERO,
             suspect: false,
+            held: VecDeque::new(),
             retired: false,
             last_error: Cow::Borrowed(""),
             timer: None,

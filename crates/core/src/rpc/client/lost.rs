@@ -68,7 +68,8 @@ impl Client {
             return self.dismiss_if_done(cx, key);
         }
         let idle = link.attempt.is_none() && link.retry_at.is_none();
-        if idle && (unsettled || self.keeps_connected(key)) {
+        let held = !link.held.is_empty();
+        if idle && (unsettled || held || self.keeps_connected(key)) {
             self.start_attempt(cx, key);
         }
         self.pump(cx, channel);
@@ -178,6 +179,7 @@ impl Client {
         why: &'static str,
     ) {
         let Some(call) = self.calls.get(call_key.0) else { return };
+        // Elsewhere than at the server that it began at it runs only if it cannot have run, or may twice.
         let repeatable = call.request().is_some_and(|request| {
             request.method.semantics() == Semantics::Idempotent
                 && request.method.shape() == Shape::Unary
@@ -187,12 +189,17 @@ impl Client {
         let may_have_run = fate == Fate::Lost || call.earlier == Earlier::MayHaveRun;
         let elsewhere =
             call.request().is_some_and(|request| self.may_cross(call.channel, &request.method));
-        let no_other = elsewhere || self.channels[call.channel.0 as usize].links == [key];
+        let channel = &self.channels[call.channel.0 as usize];
+        let no_other = elsewhere || !self.may_hold(key) && channel.links == [key];
+        let no_other = no_other || cfg!(feature = "planted-crossing");
         if repeatable && in_time && (no_other || !may_have_run) {
             if let Some(call) = self.calls.get_mut(call_key.0).filter(|_| may_have_run) {
                 call.earlier = Earlier::MayHaveRun;
             }
             return self.enqueue_again(call_key);
+        }
+        if repeatable && in_time && self.may_hold(key) {
+            return self.hold(cx, call_key, key);
         }
         let error = match fate {
             Fate::NeverSent => call.not_executed(
@@ -203,6 +210,13 @@ impl Client {
         };
         let peer = self.links.get(key).map(|link| link.address);
         self.finish(cx, call_key, Err(error.at(peer)));
+    }
+
+    /// Whether calls may wait for the server of a link, and for no other one. A group's replicas are one
+    /// server; a journal has written down already that the call is lost.
+    pub(super) fn may_hold(&self, key: u64) -> bool {
+        let Some(link) = self.links.get(key) else { return false };
+        link.group.is_none() && !link.retired && !self.has_journal(key)
     }
 
     /// A channel has other servers than the one that it had: what waits to run again at that one

@@ -13,6 +13,7 @@ mod choose;
 mod deadline;
 mod drain;
 mod follow;
+mod held;
 mod journal;
 mod link;
 mod lost;
@@ -135,6 +136,7 @@ impl Client {
             self.end_bound(cx, key);
         }
         for link in old {
+            self.end_all_held_at(cx, link);
             self.rehome(cx, link);
             self.retire(cx, link);
         }

@@ -389,10 +389,10 @@ impl Client {
             );
             return self.finish(cx, key, Err(error.with_id(Some(id))));
         };
-        let draining = self.links.get(link).filter(|link| link.is_draining());
+        let draining = self.links.get(link).filter(|link| link.is_draining() && link.has_left());
         let session = draining.and_then(|link| link.session.as_ref());
         if session.is_some_and(|session| session.slots.is_unused(id)) {
-            // Its server was told, or is about to be, that nothing more comes.
+            // Its server was told that nothing more comes.
             let why = "the server that its number is of drains: reserve another one";
             let error = call.not_executed(NotExecutedReason::Draining, why);
             self.fence_in_background(cx, link, id);

@@ -230,7 +230,7 @@ impl Client {
         state: CallState<IncomingReply>,
     ) {
         if let CallState::NotExecuted(why) = &state
-            && self.move_call(key, call_key, why.reason)
+            && self.move_call(cx.now, key, call_key, why.reason)
         {
             return;
         }
@@ -405,7 +405,7 @@ impl Client {
         self.after_answer(key);
         if let Err(outcome) = &result
             && (self.follow_elsewhere(key, call_key, outcome)
-                || self.move_read(key, call_key, outcome)
+                || self.move_read(cx.now, key, call_key, outcome)
                 || self.copy_failed(cx, call_key, outcome)
                 || self.try_again(cx, call_key, key, outcome))
         {
@@ -463,6 +463,7 @@ impl Client {
     pub(crate) fn after_answers(&mut self, cx: &mut Context<'_>) {
         while let Some(key) = self.answered.pop() {
             let Some(channel) = self.links.get(key).map(|link| link.channel) else { continue };
+            self.send_held(cx, key);
             self.pump(cx, channel);
             self.after_sending(cx, key);
         }

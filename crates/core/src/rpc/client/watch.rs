@@ -44,6 +44,7 @@ impl Client {
         }
         if check {
             self.check_silence(cx, key);
+            self.leave_drained(cx, key);
         }
         if retry {
             self.retry(cx, key);

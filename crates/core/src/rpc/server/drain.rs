@@ -40,13 +40,35 @@ impl Server {
         self.drain = Some(Drain { since: cx.now, look_at: Some(cx.now + LOOK_EVERY) });
         self.desk.sessions.drain();
         for client in self.clients.keys() {
-            self.send(cx, client, ToClient::Draining);
+            self.ask_to_leave(cx, client);
         }
         self.check_drained(cx);
     }
 
+    /// Tells a client that this server drains. Until it has left it is asked for signs of life: one that
+    /// dies meanwhile is not waited for.
+    pub(super) fn ask_to_leave(&mut self, cx: &mut Context<'_>, client: u64) {
+        self.send(cx, client, ToClient::Draining);
+        self.await_signs_of_life(cx, client, true);
+    }
+
+    fn await_signs_of_life(&self, cx: &mut Context<'_>, client: u64, on: bool) {
+        let Some(client) = self.clients.get(client) else { return };
+        if let Some(connection) = cx.endpoint.connection_mut(client.handle) {
+            connection.await_answer(cx.now, on);
+        }
+    }
+
+    /// Whether a new call of a client may run though this server drains: the client has sent it before
+    /// it heard, or has given its number to its user, who may use it for a moment yet.
+    pub(super) fn may_come_late(&self, client: u64) -> bool {
+        let drains = self.drain.as_ref().is_some_and(|drain| drain.look_at.is_some());
+        drains && self.clients.get(client).is_some_and(|client| !client.left)
+    }
+
     /// A client has nothing under way here.
     pub(super) fn left(&mut self, cx: &mut Context<'_>, client: u64) {
+        self.await_signs_of_life(cx, client, false);
         if let Some(client) = self.clients.get_mut(client) {
             client.left = true;
         }

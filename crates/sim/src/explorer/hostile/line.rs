@@ -1,4 +1,4 @@
-//! Connections without a node on top: whoever holds them says what he likes.
+//! Connections without a node on top: whoever holds them says what he likes, as a client or as a server.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -19,20 +19,27 @@ use stubborn_core::transport::endpoint::{
 
 use crate::world::{SimSocket, World};
 
-/// Connections from one socket to one server.
+/// Connections from one socket to one server, or to one socket from anywhere.
 pub(super) struct Lines {
     world: World,
     socket: SimSocket,
     endpoint: Endpoint,
-    server: SocketAddr,
-    name: String,
-    tls: Arc<dyn ClientTls>,
+    /// Of a client: where to.
+    server: Option<Server>,
     up: Vec<ConnectionHandle>,
     partial: BTreeMap<(ConnectionHandle, MessageId), Vec<u8>>,
     heard: VecDeque<(ConnectionHandle, Vec<u8>)>,
 }
 
+/// Who is dialled.
+struct Server {
+    address: SocketAddr,
+    name: String,
+    tls: Arc<dyn ClientTls>,
+}
+
 impl Lines {
+    /// A client's.
     pub(super) fn new(world: &World, host: &str, server: &str, mut random: Random) -> Self {
         let socket = world.socket(host);
         let state = world.state();
@@ -41,13 +48,34 @@ impl Lines {
         let (address, name) = (server.address, server.name.clone());
         let tls = Arc::clone(&state.host(state.names[host]).tls.anonymous);
         drop(state);
+        let endpoint = Endpoint::new(config, None, random.fork(), None);
+        Self::over(world, socket, endpoint, Some(Server { address, name, tls }))
+    }
+
+    /// Those of a process that stands in a server's place, with the server's certificate.
+    pub(super) fn in_place_of(
+        world: &World,
+        server: &str,
+        incarnation: u64,
+        replica: bool,
+        mut random: Random,
+    ) -> Self {
+        let socket = world.take_place_of(server, incarnation);
+        let (config, tls, _) = world.identity_of(server);
+        let config = EndpointConfig { max_probe: 1_200, ..config };
+        let mut endpoint = Endpoint::new(config, Some(tls), random.fork(), Some(incarnation));
+        if replica {
+            endpoint.serve_group();
+        }
+        Self::over(world, socket, endpoint, None)
+    }
+
+    fn over(world: &World, socket: SimSocket, endpoint: Endpoint, server: Option<Server>) -> Self {
         Self {
             world: world.clone(),
             socket,
-            endpoint: Endpoint::new(config, None, random.fork(), None),
-            server: address,
-            name,
-            tls,
+            endpoint,
+            server,
             up: Vec::new(),
             partial: BTreeMap::new(),
             heard: VecDeque::new(),
@@ -56,9 +84,10 @@ impl Lines {
 
     /// Begins another connection; it is in [`Self::up`] once it stands.
     pub(super) fn dial(&mut self) {
+        let Some(Server { address, name, tls }) = &self.server else { return };
         let now = self.world.now();
         // A name that TLS does not take, or too many connections: then there is none.
-        let _ = self.endpoint.connect(now, self.server, &self.name, &self.tls, None, None);
+        let _ = self.endpoint.connect(now, *address, name, tls, None, None);
     }
 
     /// The connections that stand, the oldest first.
@@ -84,9 +113,9 @@ impl Lines {
         connection.is_some_and(|connection| connection.send(message, Bytes::new()).is_ok())
     }
 
-    /// The next message that came.
-    pub(super) fn hear(&mut self) -> Option<Vec<u8>> {
-        self.heard.pop_front().map(|(_, message)| message)
+    /// The next message that came, and where.
+    pub(super) fn hear(&mut self) -> Option<(ConnectionHandle, Vec<u8>)> {
+        self.heard.pop_front()
     }
 
     /// Keeps the connections going until a time.

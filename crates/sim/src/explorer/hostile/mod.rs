@@ -3,6 +3,7 @@
 //! numbers, and with numbers that nobody may use. Written from `docs/protocol.md`, without core's
 //! encoders.
 
+mod liar;
 mod line;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use stubborn_core::random::Random;
 use stubborn_core::transport::endpoint::ConnectionHandle;
 use stubborn_core::wire::varint;
 
+pub(super) use self::liar::lie;
 use self::line::Lines;
 use super::probe::{Errand, Kind};
 use crate::oracle::calls::{Token, Verdict};
@@ -67,7 +69,7 @@ impl Hostile {
             let pause = self.pause();
             let end = self.world.now() + pause;
             self.lines.run_until(end).await;
-            while let Some(message) = self.lines.hear() {
+            while let Some((_, message)) = self.lines.hear() {
                 self.understand(&message);
             }
         }
@@ -266,9 +268,13 @@ impl Hostile {
         if entry.last == sequence {
             entry.settled = true;
         }
+        let token = request.token;
+        let incarnation = u64::from_be_bytes(*session.id.first_chunk().expect("16 bytes"));
         let mut state = self.world.state();
         let now = state.now;
-        state.calls.told(request.token, verdict, now);
+        if !state.lies.is_of_one(incarnation) {
+            state.calls.told(token, verdict, now);
+        }
     }
 }
 

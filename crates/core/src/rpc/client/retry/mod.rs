@@ -240,13 +240,16 @@ impl Client {
         }
     }
 
-    /// Makes a call again at the server that executed it, or ends it as it ended there.
+    /// Makes a call again at the server that executed it, as soon as that is ready.
     fn retry_there(&mut self, cx: &mut Context<'_>, key: CallKey, link: u64) {
         let ready = |link: &&mut super::link::Link| link.is_ready() && !link.is_draining();
         let session = self.links.get_mut(link).filter(ready).and_then(|l| l.session.as_mut());
         if let Some(id) = session.and_then(|session| session.slots.reserve()) {
             self.occupy(cx, link, key, id);
             return self.after_sending(cx, link);
+        }
+        if self.may_hold(link) {
+            return self.hold(cx, key, link);
         }
         let Some(call) = self.calls.get(key.0) else { return };
         let why = "its server was not ready to run it again";
