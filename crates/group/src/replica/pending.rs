@@ -37,6 +37,10 @@ pub(super) struct Pending {
     items: BTreeMap<u64, Waiting>,
     /// Those that nobody was sent, in order.
     unsent: Vec<u64>,
+    /// Those that were taken beyond the bound, since they only free memory.
+    beyond: Vec<u64>,
+    /// The last that was not.
+    last_within: u64,
     bytes: usize,
     most: usize,
     most_bytes: usize,
@@ -47,6 +51,8 @@ struct Waiting {
     wanted: Wanted,
     came: Instant,
     sent: Instant,
+    /// It may be in the log as it is.
+    was_sent: bool,
 }
 
 impl Wanted {
@@ -73,6 +79,8 @@ impl Pending {
             next: 0,
             items: BTreeMap::new(),
             unsent: Vec::new(),
+            beyond: Vec::new(),
+            last_within: 0,
             bytes: 0,
             most,
             most_bytes,
@@ -81,23 +89,53 @@ impl Pending {
 
     pub(super) fn add(&mut self, now: Instant, wanted: Wanted) -> Result<(), Box<Wanted>> {
         let size = wanted.size();
-        if !self.has_room(size, || wanted.only_frees()) {
-            return Err(Box::new(wanted));
+        if !self.has_room(1, size) {
+            // What frees memory is not sent again by its client, so there is room for it when there is
+            // none for calls.
+            if !wanted.only_frees() {
+                return Err(Box::new(wanted));
+            }
+            if self.absorb(&wanted) {
+                return Ok(());
+            }
+            if !self.has_room(2, size) {
+                return Err(Box::new(wanted));
+            }
+            self.beyond.push(self.next + 1);
+        } else {
+            self.last_within = self.next + 1;
         }
         self.bytes += size;
         self.next += 1;
-        self.items.insert(self.next, Waiting { wanted, came: now, sent: now });
+        let waiting = Waiting { wanted, came: now, sent: now, was_sent: false };
+        self.items.insert(self.next, waiting);
         self.unsent.push(self.next);
         Ok(())
     }
 
-    /// What frees memory is not sent again by its client, so there is room for it when there is none
-    /// for calls.
-    fn has_room(&self, size: usize, only_frees: impl FnOnce() -> bool) -> bool {
-        let within = |times: usize| {
-            self.items.len() < self.most * times && self.bytes + size <= self.most_bytes * times
-        };
-        within(1) || within(2) && only_frees()
+    fn has_room(&self, times: usize, size: usize) -> bool {
+        self.items.len() < self.most * times && self.bytes + size <= self.most_bytes * times
+    }
+
+    /// Lets one that waits beyond the bound say what this one says, too, unless a call came after it.
+    /// Returns whether one does.
+    fn absorb(&mut self, wanted: &Wanted) -> bool {
+        let Self { items, beyond, last_within, bytes, most_bytes, .. } = self;
+        beyond.retain(|serial| items.contains_key(serial));
+        let Wanted::Command(later) = wanted else { return false };
+        if *bytes + wanted.size() > *most_bytes * 2 {
+            return false;
+        }
+        beyond.iter().filter(|serial| *serial > last_within).any(|serial| {
+            let Some(waiting) = items.get_mut(serial).filter(|waiting| !waiting.was_sent) else {
+                return false;
+            };
+            let before = waiting.wanted.size();
+            let Wanted::Command(earlier) = &mut waiting.wanted else { return false };
+            let absorbed = earlier.absorb(later);
+            *bytes = *bytes - before + waiting.wanted.size();
+            absorbed
+        })
     }
 
     /// When this came, if it is waited for here.
@@ -143,7 +181,7 @@ impl Pending {
                 if total > bytes && !items.is_empty() {
                     break;
                 }
-                waiting.sent = now;
+                (waiting.sent, waiting.was_sent) = (now, true);
                 let origin = Origin { life: self.life, serial: *serial };
                 items.push(Item { origin, what: waiting.encode(now, taken_at) });
             }
@@ -237,13 +275,13 @@ mod tests {
     fn a_full_replica_has_room_for_what_frees_memory_within_a_bound() {
         let mut pending = pending();
         for text in ["a", "b", "c"] {
-            assert!(pending.has_room(10, || false));
+            assert!(pending.has_room(1, 10));
             pending.add(Instant::ZERO, wanted(text)).unwrap();
         }
-        assert!(!pending.has_room(10, || false) && pending.has_room(10, || true));
-        assert!(!pending.has_room(2_000, || true));
+        assert!(!pending.has_room(1, 10) && pending.has_room(2, 10));
+        assert!(!pending.has_room(2, 2_000));
         pending.most = 1;
-        assert!(!pending.has_room(10, || true));
+        assert!(!pending.has_room(2, 10));
     }
 
     #[test]

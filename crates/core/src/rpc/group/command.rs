@@ -1,5 +1,6 @@
 //! A client's message on its way through the log.
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,7 +12,7 @@ use super::message::{ClientMessage, Content};
 use crate::rpc::codec::{Malformed, MessageBuffer, Reader, Writer};
 use crate::rpc::message::{ToClient, ToServer, about, session_reference};
 use crate::service::{MethodId, Peer};
-use crate::session::{CallId, SessionId, SessionSecret};
+use crate::session::{CallId, SessionId, SessionSecret, SlotPosition};
 use crate::time::{Duration, Instant};
 
 /// The form of an encoded command.
@@ -139,6 +140,34 @@ impl SessionCommand {
         )
     }
 
+    /// Takes over what a later command of the same connection says, if both only free memory, so that
+    /// this one does what both would have done. Returns whether it did.
+    pub fn absorb(&mut self, later: &Self) -> bool {
+        let (Said::Message(own), Said::Message(other)) = (&self.said, &later.said) else {
+            return false;
+        };
+        if (self.client, self.attached) != (later.client, later.attached) {
+            return false;
+        }
+        let read = |bytes: &Bytes| ToServer::decode(bytes.clone());
+        let (Ok(own), Ok(other)) = (read(own), read(other)) else { return false };
+        let both = match (own, other) {
+            (ToServer::CloseSession, _) if later.only_frees() => return true,
+            (_, ToServer::CloseSession) if self.only_frees() => ToServer::CloseSession,
+            (ToServer::Release(own), ToServer::Release(other)) => {
+                ToServer::Release(latest(own, other))
+            }
+            (ToServer::ReturnSlots(own), ToServer::ReturnSlots(other)) => {
+                ToServer::ReturnSlots(latest(own, other))
+            }
+            _ => return false,
+        };
+        // None of them has a body.
+        let (message, _) = both.encode(&mut MessageBuffer::default());
+        self.said = Said::Message(message.into());
+        true
+    }
+
     /// Appends the command as it is stored in the log and forwarded between replicas.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = Writer::new(out);
@@ -237,6 +266,16 @@ impl SessionCommand {
             Deadline::At(at) => at <= log_time,
         }
     }
+}
+
+/// The latest number of each slot.
+fn latest(own: Vec<SlotPosition>, other: Vec<SlotPosition>) -> Vec<SlotPosition> {
+    let mut numbers = BTreeMap::<u32, u64>::new();
+    for SlotPosition { slot, sequence } in own.into_iter().chain(other) {
+        let number = numbers.entry(slot).or_default();
+        *number = sequence.max(*number);
+    }
+    numbers.into_iter().map(|(slot, sequence)| SlotPosition { slot, sequence }).collect()
 }
 
 fn optional<T>(

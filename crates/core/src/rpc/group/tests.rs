@@ -444,6 +444,33 @@ fn as_command(step: &Step, attached: &[Option<Attaching>]) -> Option<SessionComm
     }
 }
 
+#[test]
+fn commands_that_only_free_memory_are_merged_and_no_others() {
+    let attached = Attaching { session: SessionId { incarnation: GROUP, number: 1 }, epoch: 1 };
+    let by = |client, message| command(client, Some(attached), message);
+    let at = |list: &[(u32, u64)]| -> Vec<SlotPosition> {
+        list.iter().map(|&(slot, sequence)| SlotPosition { slot, sequence }).collect()
+    };
+    let release = |list: &[(u32, u64)]| by(1, ToServer::Release(at(list)));
+    let give_back = |list: &[(u32, u64)]| by(1, ToServer::ReturnSlots(at(list)));
+    let mut merged = release(&[(0, 3), (1, 7)]);
+    assert!(merged.absorb(&release(&[(2, 1), (1, 6), (0, 4)])));
+    assert_eq!(merged, release(&[(0, 4), (1, 7), (2, 1)]));
+    assert!(!merged.absorb(&give_back(&[(0, 5)])));
+    assert!(!merged.absorb(&by(2, ToServer::Release(at(&[(0, 9)])))), "another connection");
+    assert!(!merged.absorb(&by(1, ToServer::Fence { slot: 0, sequence: 9 })));
+    assert_eq!(merged, release(&[(0, 4), (1, 7), (2, 1)]));
+    let mut returned = give_back(&[(3, 1)]);
+    assert!(returned.absorb(&give_back(&[(4, 2)])));
+    assert_eq!(returned, give_back(&[(3, 1), (4, 2)]));
+    // Who closes its session has freed everything.
+    assert!(returned.absorb(&by(1, ToServer::CloseSession)));
+    assert!(returned.absorb(&release(&[(0, 9)])));
+    assert_eq!(returned, by(1, ToServer::CloseSession));
+    let mut fence = by(1, ToServer::Fence { slot: 0, sequence: 9 });
+    assert!(!fence.absorb(&by(1, ToServer::CloseSession)));
+}
+
 proptest! {
     // Applying compares two tables, of which one goes on from the other's snapshot.
     #[test]
