@@ -42,7 +42,10 @@ impl<S: CompletionStore> Inner<S> {
     pub(crate) async fn command(self: Arc<Self>, front: Front, command: SessionCommand) {
         let teller = Teller { front: front.clone(), client: command.client() };
         let told = match command.ask(front.now()) {
-            Ok(ask) => self.asked(ask, &teller).await.unwrap_or(Told::Again(teller.clone())),
+            Ok(ask) => self.asked(ask, &teller).await.unwrap_or_else(|error| {
+                self.failed(&error);
+                Told::Again(teller.clone())
+            }),
             Err(violation) => Told::Say(violation),
         };
         match told {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -31,13 +32,19 @@ pub(crate) struct Inner<S> {
     pub(crate) group: u64,
     pub(crate) calls: Arc<Calls>,
     settings: RwLock<Settings>,
+    /// How often the database could not be used.
+    failures: AtomicU64,
 }
 
 #[derive(Clone)]
 struct Settings {
     limits: Arc<Limits>,
     slots: u32,
+    on_failure: Option<OnFailure>,
 }
+
+/// Whom to tell that the database could not be used.
+type OnFailure = Arc<dyn Fn(&StoreError) + Send + Sync>;
 
 impl<S: CompletionStore> Completions<S> {
     /// With this database, whose tables are there.
@@ -50,12 +57,14 @@ impl<S: CompletionStore> Completions<S> {
         // The lowest byte is none of a worker's, and no group is 0.
         let fresh = (u64::from_be_bytes(drawn) | 0x100) & !0xff;
         let group = store.service(fresh).await?.group;
-        let settings = Settings { limits: Arc::new(Limits::default()), slots: SLOTS };
+        let limits = Arc::new(Limits::default());
+        let settings = Settings { limits, slots: SLOTS, on_failure: None };
         Ok(Self(Arc::new(Inner {
             store,
             group,
             calls: Arc::default(),
             settings: RwLock::new(settings),
+            failures: AtomicU64::new(0),
         })))
     }
 
@@ -65,6 +74,19 @@ impl<S: CompletionStore> Completions<S> {
     pub fn slots(self, slots: u32) -> Self {
         self.0.set(|settings| settings.slots = slots.max(1));
         self
+    }
+
+    /// Tells this each time that the database keeps something from being done: clients hear nothing of
+    /// it, and send their calls again. That another process has a lock is not told. It must not block.
+    #[must_use]
+    pub fn on_failure(self, tell: impl Fn(&StoreError) + Send + Sync + 'static) -> Self {
+        self.0.set(|settings| settings.on_failure = Some(Arc::new(tell)));
+        self
+    }
+
+    /// How often that was so since the process began.
+    pub fn failures(&self) -> u64 {
+        self.0.failures.load(Ordering::Relaxed)
     }
 
     /// Begins the transaction of a call: what the handler changes in it is committed together with the
@@ -113,6 +135,17 @@ impl<S: CompletionStore> Inner<S> {
         change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The database could not be used.
+    pub(crate) fn failed(&self, error: &StoreError) {
+        if *error == StoreError::Locked {
+            return;
+        }
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if let Some(tell) = self.settings().on_failure {
+            tell(error);
+        }
+    }
+
     async fn find(&self, query: &IncomingQuery) -> Finding {
         let call = query.call();
         if call.session.incarnation != self.group {
@@ -123,7 +156,10 @@ impl<S: CompletionStore> Inner<S> {
             match self.store.look(call.session.number, call.slot).await {
                 Ok(looked) => break looked,
                 // The question waits, as it would for a server that cannot be reached.
-                Err(_) => pause.wait().await,
+                Err(error) => {
+                    self.failed(&error);
+                    pause.wait().await;
+                }
             }
         };
         let Some((session, record)) = looked.filter(|(session, _)| !session.is_closed()) else {

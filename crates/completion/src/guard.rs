@@ -91,7 +91,10 @@ impl<S: CompletionStore> Guard<S> {
         let Ok(reply) = record_of(answer) else { unreachable!("a reply or a status") };
         self.inner.write(&mut tx, slot, self.call.id, &reply).await?;
         match tx.commit().await {
-            Ok(()) => self.call.set_ended(Known::Reply(reply)),
+            Ok(()) => {
+                self.call.set_ended(Known::Reply(reply));
+                self.inner.calls.recorded(&self.call);
+            }
             Err(StoreError::Unknown(_)) => {
                 let known = self.inner.read_back(&self.call).await?;
                 let ours = match &known {
@@ -105,7 +108,10 @@ impl<S: CompletionStore> Guard<S> {
                 }
                 self.call.set_ended(Known::Reply(reply));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.inner.failed(&error);
+                return Err(error.into());
+            }
         }
         Ok(())
     }

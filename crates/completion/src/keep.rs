@@ -28,7 +28,9 @@ impl<S: CompletionStore> Inner<S> {
             let every = RENEW_SESSIONS_EVERY.min(self.limits().retention / 3);
             let every = every.max(Duration::from_millis(20));
             // What the database refuses now is done the next time.
-            let _ = self.round(front, &mut pace).await;
+            if let Err(error) = self.round(front, &mut pace).await {
+                self.failed(&error);
+            }
             tokio::time::sleep(std::time::Duration::from_nanos(
                 u64::try_from(every.as_nanos()).unwrap_or(u64::MAX),
             ))

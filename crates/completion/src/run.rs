@@ -34,6 +34,8 @@ pub(crate) enum Locked<T> {
     FalseRetry,
     /// The session is gone.
     Gone,
+    /// Another connection speaks for the session.
+    Superseded,
     /// No correct client sends it.
     Violation(&'static str),
 }
@@ -48,12 +50,12 @@ impl<S: CompletionStore> Inner<S> {
         digest: u64,
         call: Call<Encoded>,
     ) -> Told {
-        let under = match self.calls.start(id, method, digest, teller.clone()) {
+        let under = match self.calls.start((id, epoch), method, digest, teller.clone()) {
             Start::New(under) => under,
             Start::Copy => return Told::Say(ClientMessage::known(id, Known::Working)),
             Start::FalseRetry => return Told::Say(ClientMessage::false_retry(id)),
         };
-        let told = self.run_new(teller, &under.call, epoch, call).await;
+        let told = self.run_new(teller, &under.call, call).await;
         let call = Arc::clone(&under.call);
         // First, so that a copy that comes from here on finds the record.
         drop(under);
@@ -62,7 +64,11 @@ impl<S: CompletionStore> Inner<S> {
                 call.tell(message);
                 Told::Nothing
             }
-            Ok(None) | Err(_) => Told::Again(call.teller()),
+            Ok(None) => Told::Again(call.teller()),
+            Err(error) => {
+                self.failed(&error);
+                Told::Again(call.teller())
+            }
         }
     }
 
@@ -71,17 +77,12 @@ impl<S: CompletionStore> Inner<S> {
         &self,
         teller: &Teller,
         running: &Running,
-        epoch: u64,
         call: Call<Encoded>,
     ) -> Result<Option<ClientMessage>, StoreError> {
-        let record = match self.standing(running.id, epoch).await? {
-            Standing::Good(record) => record,
-            Standing::Refused(message) => return Ok(Some(message)),
-        };
-        // Without a lock: what a copy has ended before is answered without the handler.
-        match decide(slot_of(record)?, running) {
-            Locked::Free((), _) => {}
-            other => return Ok(Some(said(running.id, other))),
+        if !self.calls.follows(running.id, running.epoch)
+            && let Some(message) = self.look(running).await?
+        {
+            return Ok(Some(message));
         }
         let front = teller.front.clone();
         if call.context().deadline.is_some_and(|deadline| deadline <= front.now()) {
@@ -101,6 +102,20 @@ impl<S: CompletionStore> Inner<S> {
             }
         };
         self.end(running, answer).await
+    }
+
+    /// Looks without a lock whether a call may run: what a copy has ended before is answered without the
+    /// handler. Returns what to tell if it may not.
+    async fn look(&self, running: &Running) -> Result<Option<ClientMessage>, StoreError> {
+        let record = match self.standing(running.id, running.epoch).await? {
+            Standing::Good(record) => record,
+            Standing::Refused(message) => return Ok(Some(message)),
+        };
+        running.may_speak(running.epoch);
+        Ok(match decide(slot_of(record)?, running) {
+            Locked::Free((), _) => None,
+            other => Some(said(running.id, other)),
+        })
     }
 
     /// A handler has ended, or was not started.
@@ -156,6 +171,7 @@ impl<S: CompletionStore> Inner<S> {
         };
         self.write(&mut tx, slot, id, reply).await?;
         tx.commit().await?;
+        self.calls.recorded(running);
         Ok(ClientMessage::known(id, Known::Reply(reply.clone())))
     }
 
@@ -183,11 +199,15 @@ impl<S: CompletionStore> Inner<S> {
         if row.is_closed() {
             return Ok(Locked::Gone);
         }
+        if !running.may_speak(row.epoch) {
+            return Ok(Locked::Superseded);
+        }
         Ok(match decide(slot_of(record)?, running) {
             Locked::Free((), slot) => Locked::Free(tx, slot),
             Locked::Ended(known) => Locked::Ended(known),
             Locked::FalseRetry => Locked::FalseRetry,
             Locked::Gone => Locked::Gone,
+            Locked::Superseded => Locked::Superseded,
             Locked::Violation(reason) => Locked::Violation(reason),
         })
     }
@@ -228,7 +248,10 @@ impl<S: CompletionStore> Inner<S> {
                     }
                     pause.wait().await;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.failed(&error);
+                    return Err(error.into());
+                }
             }
         }
     }
@@ -269,6 +292,7 @@ fn said<T>(id: CallId, locked: Locked<T>) -> ClientMessage {
         Locked::Ended(known) => ClientMessage::known(id, known),
         Locked::FalseRetry => ClientMessage::false_retry(id),
         Locked::Gone => ClientMessage::refused(id.session, Refusal::Expired),
+        Locked::Superseded => ClientMessage::refused(id.session, Refusal::Superseded),
         Locked::Violation(reason) => ClientMessage::violation(reason),
     }
 }

@@ -10,15 +10,27 @@ use stubborn_core::node::ClientMessage;
 use stubborn_core::service::MethodId;
 use stubborn_core::session::{Answer, CallId};
 
-/// The calls under way. As many as servers give to their keeper at once.
+/// The calls under way, as many as servers give to their keeper at once; and what is known of slots.
 #[derive(Default)]
-pub(crate) struct Calls(Mutex<HashMap<CallId, Arc<Running>>>);
+pub(crate) struct Calls {
+    running: Mutex<HashMap<CallId, Arc<Running>>>,
+    /// The last number of a slot, where this process has recorded its end, and the epoch of the
+    /// connection that it came by.
+    last: Mutex<HashMap<(u64, u32), (u64, u64)>>,
+}
+
+/// Slots whose last numbers are known at most: then they are found out again.
+const MOST_KNOWN: usize = 65_536;
 
 /// A call whose handler runs here.
 pub(crate) struct Running {
     pub(crate) id: CallId,
     pub(crate) method: MethodId,
     pub(crate) digest: u64,
+    /// That of its connection.
+    pub(crate) epoch: u64,
+    /// Whether the session was seen to have that epoch.
+    may_speak: AtomicBool,
     /// Whom to tell: the connection on which the last copy came.
     teller: Mutex<Teller>,
     /// What its record says, once that is committed.
@@ -69,12 +81,12 @@ impl Teller {
 impl Calls {
     pub(crate) fn start(
         self: &Arc<Self>,
-        id: CallId,
+        (id, epoch): (CallId, u64),
         method: MethodId,
         digest: u64,
         teller: Teller,
     ) -> Start {
-        let mut calls = lock(&self.0);
+        let mut calls = lock(&self.running);
         if let Some(running) = calls.get(&id) {
             if running.digest != digest {
                 return Start::FalseRetry;
@@ -86,6 +98,8 @@ impl Calls {
             id,
             method,
             digest,
+            epoch,
+            may_speak: AtomicBool::new(false),
             teller: Mutex::new(teller),
             ended: Mutex::new(None),
             guarded: AtomicBool::new(false),
@@ -99,7 +113,7 @@ impl Calls {
     /// more if it has not been. `None` if the call is not under way; else whether the handler runs.
     pub(crate) fn give_up(&self, id: CallId, teller: &Teller) -> Option<bool> {
         // Under the lock: the call may end now, and tells whoever it has been told of by then.
-        let calls = lock(&self.0);
+        let calls = lock(&self.running);
         let running = calls.get(&id)?;
         *lock(&running.teller) = teller.clone();
         let mut handler = lock(&running.handler);
@@ -109,8 +123,26 @@ impl Calls {
         Some(*handler == Handler::Started)
     }
 
+    /// Whether this process has recorded the end of the number before this one, of a connection with
+    /// this epoch. Then the slot has a row, and nobody can have told a copy of this call its end but
+    /// who took the session over.
+    pub(crate) fn follows(&self, id: CallId, epoch: u64) -> bool {
+        let key = (id.session.number, id.slot);
+        let last = lock(&self.last).get(&key).copied();
+        last.is_some_and(|(sequence, of)| sequence + 1 == id.sequence && of == epoch)
+    }
+
+    /// The end of a call is recorded.
+    pub(crate) fn recorded(&self, call: &Running) {
+        let mut last = lock(&self.last);
+        if last.len() >= MOST_KNOWN {
+            last.clear();
+        }
+        last.insert((call.id.session.number, call.id.slot), (call.id.sequence, call.epoch));
+    }
+
     pub(crate) fn get(&self, id: CallId) -> Option<Arc<Running>> {
-        lock(&self.0).get(&id).cloned()
+        lock(&self.running).get(&id).cloned()
     }
 }
 
@@ -137,6 +169,13 @@ impl Running {
         *handler == Handler::Started
     }
 
+    /// Whether its connection may speak for the session, which has this epoch. Once it may, a
+    /// connection that comes after it does not stop the call.
+    pub(crate) fn may_speak(&self, epoch: u64) -> bool {
+        let now = self.epoch == epoch;
+        self.may_speak.fetch_or(now, Ordering::SeqCst) || now
+    }
+
     /// Its record is committed, and says this.
     pub(crate) fn set_ended(&self, answer: Answer<Bytes>) {
         *lock(&self.ended) = Some(answer);
@@ -158,7 +197,7 @@ impl Running {
 
 impl Drop for Under {
     fn drop(&mut self) {
-        lock(&self.calls.0).remove(&self.call.id);
+        lock(&self.calls.running).remove(&self.call.id);
     }
 }
 

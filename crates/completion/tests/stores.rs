@@ -432,6 +432,48 @@ async fn a_database_that_is_away_for_a_while_is_no_outcome<S: Till + Clone>(stor
     }
 }
 
+async fn a_call_that_follows_one_of_the_same_server_is_not_looked_up<S: Till + Clone>(store: S) {
+    let site = Site::new();
+    let looks = Arc::new(AtomicU64::new(0));
+    let its = Arc::clone(&looks);
+    let counting = Faulty::new(store.clone(), move |step| {
+        its.fetch_add(u64::from(step == Step::Look), Ordering::SeqCst);
+        std::future::ready(Ok(()))
+    });
+    let (_, first) = site.serve(&counting).await;
+    let (channel, second) = begin_at(&site, &first, &counting).await;
+    for _ in 0..5 {
+        call(&channel, &ADD, 1).await.unwrap();
+    }
+    assert_eq!(looks.load(Ordering::SeqCst), 1);
+    // Another server has to look, though a copy of the same client comes to it.
+    first.kill().await;
+    call(&channel, &ADD, 1).await.unwrap();
+    assert_eq!(store.total().await, 6);
+    assert_eq!(looks.load(Ordering::SeqCst), 2);
+    drop(second);
+}
+
+async fn an_operator_is_told_when_the_database_is_away<S: Till + Clone>(store: S) {
+    let site = Site::new();
+    let times = Arc::new(AtomicU64::new(0));
+    let failing = Faulty::new(store.clone(), move |step| {
+        let now = step == Step::LockSlot && times.fetch_add(1, Ordering::SeqCst) < 2;
+        let away = now.then(|| StoreError::Unavailable("it is away".into()));
+        std::future::ready(away.map_or(Ok(()), Err))
+    });
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let its = Arc::clone(&told);
+    let tell = move |error: &StoreError| its.lock().unwrap().push(error.to_string());
+    let db = Completions::new(failing).await.unwrap().on_failure(tell);
+    let (_, server) = site.serve_with(db.clone(), "127.0.0.1:0".parse().unwrap()).await;
+    let channel = site.channel(&[&server]).await;
+    assert_eq!(call(&channel, &ADD, 5).await.unwrap().amount, 5);
+    assert!(db.failures() >= 2, "{}", db.failures());
+    let told = told.lock().unwrap();
+    assert!(told.iter().filter(|told| told.contains("it is away")).count() >= 2, "{told:?}");
+}
+
 async fn a_session_that_nothing_is_heard_of_is_forgotten_and_its_calls_refused<S: Till + Clone>(
     store: S,
 ) {
@@ -587,6 +629,8 @@ macro_rules! over {
             a_reply_that_is_too_large_is_told_once_and_then_as_not_kept
             what_became_of_a_commit_is_read_back_when_its_answer_was_lost
             a_database_that_is_away_for_a_while_is_no_outcome
+            a_call_that_follows_one_of_the_same_server_is_not_looked_up
+            an_operator_is_told_when_the_database_is_away
             a_session_that_nothing_is_heard_of_is_forgotten_and_its_calls_refused
             an_outcome_can_be_asked_for_from_elsewhere_at_any_server
             a_full_table_refuses_until_a_session_is_closed

@@ -301,6 +301,18 @@ impl Log {
         Ok(())
     }
 
+    /// Writes zeros ahead now, while nothing waits for the disk, if less than half of what is written at
+    /// once is left.
+    pub(crate) fn prepare_ahead(&mut self) -> Result<(), Error> {
+        let left = self.prepared.saturating_sub(self.offset);
+        if left >= self.options.step / 2 || self.prepared >= self.options.segment {
+            return Ok(());
+        }
+        self.prepare(self.prepared + 1)?;
+        // Or the next sync would have to write them.
+        if self.direct.is_none() { self.file.sync().doing("sync", &self.name) } else { Ok(()) }
+    }
+
     /// Bytes of zeros ahead, so that the file grows rarely.
     fn prepare(&mut self, end: u64) -> Result<(), Error> {
         if end <= self.prepared {

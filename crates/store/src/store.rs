@@ -179,8 +179,9 @@ impl Store {
     }
 
     /// Nothing waits to be written: notes what is synced, so that damage to the last writes can be
-    /// told from a write that was torn. Costs a write and no sync. Without it, and without
-    /// [`Store::close`], damage to what the last sync took along looks as if that had been torn.
+    /// told from a write that was torn; and writes zeros where the log will go on, now and then, so
+    /// that later writes rarely have to. Without it, and without [`Store::close`], damage to what the
+    /// last sync took along looks as if that had been torn.
     ///
     /// # Errors
     /// Of the disk. Then the store is unusable.
@@ -189,7 +190,13 @@ impl Store {
             // Nothing stands behind the last sync yet.
             self.sync()?;
         }
-        self.guarded(|store| if store.log.is_synced() { store.log.note_synced() } else { Ok(()) })
+        self.guarded(|store| {
+            if store.log.is_synced() {
+                store.log.note_synced()?;
+                store.log.prepare_ahead()?;
+            }
+            Ok(())
+        })
     }
 
     /// Begins a snapshot of this node's state machine as it is after entry `at`, or of a leader's

@@ -5,9 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{OPTIONS, Trial, identity, new_group, random, same};
-use stubborn_group::replication::{Durable, Write};
+use stubborn_group::replication::{Ballot, Durable, Write};
 use stubborn_store::simulated::SimulatedDisk;
-use stubborn_store::{Damage, Error, Store, survey, verify};
+use stubborn_store::{Damage, Error, Options, Store, survey, verify};
 
 type Files = Vec<(String, Vec<u8>)>;
 
@@ -205,6 +205,28 @@ fn the_last_write_is_cut_off_if_it_is_damaged_and_nothing_says_that_it_was_synce
         let found = open(&disk);
         assert!(matches!(found, Err(Error::Corrupt(_))), "{size} bytes at {offset}: {found:?}");
         lost.for_each(|at| disk.damage(&noted.0, at, 0xa5));
+    }
+}
+
+#[test]
+fn a_log_that_has_rested_has_room_for_what_comes_next() {
+    for disk in [SimulatedDisk::new(random(2)), SimulatedDisk::new(random(3)).with_synced_writes()]
+    {
+        let options = Options { segment: 1 << 20, step: 4_096 };
+        let medium = Arc::new(disk.clone());
+        let mut store = Store::create(medium, identity(), &new_group(), options).expect("made");
+        let length = || {
+            let files = disk.files();
+            files.into_iter().find(|(name, _)| is_segment(name)).expect("a segment").1.len()
+        };
+        let ballot = |term| Ballot { term, ..Ballot::default() };
+        for term in 1..300 {
+            let write = Write { ballot: Some(ballot(term)), must_sync: true, ..Write::default() };
+            let before = length();
+            store.write(&[write]).expect("written");
+            assert!(term == 1 || length() == before, "term {term}");
+            store.rest().expect("rested");
+        }
     }
 }
 

@@ -272,7 +272,14 @@ impl Site {
         store: &S,
         address: SocketAddr,
     ) -> (Counter<S>, ServerHandle) {
-        let db = Completions::new(store.clone()).await.unwrap();
+        self.serve_with(Completions::new(store.clone()).await.unwrap(), address).await
+    }
+
+    pub async fn serve_with<S: Till + Clone>(
+        &self,
+        db: Completions<S>,
+        address: SocketAddr,
+    ) -> (Counter<S>, ServerHandle) {
         let counter = Counter::new(db.clone());
         let server = Server::bind(address)
             .identity(self.identity.clone())
