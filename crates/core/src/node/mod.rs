@@ -18,7 +18,6 @@
 mod config;
 mod footprint;
 
-use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::{self, Vec};
 use core::net::SocketAddr;
@@ -41,8 +40,8 @@ pub use crate::service::RequestKind;
 
 use crate::limits::Limits;
 use crate::random::Random;
-use crate::rpc::{Assembly, Client, Context, MessageBuffer, Progress, Server, close_code};
-use crate::service::{Answer, Encoded, Method, OutgoingCall};
+use crate::rpc::{Assembly, Client, Context, Events, MessageBuffer, Progress, Server, close_code};
+use crate::service::{Answer, CallError, Encoded, IncomingReply, Method, OutgoingCall};
 use crate::session::{CallId, Races, SessionId};
 use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::{ConnectionEvent, Stats};
@@ -56,7 +55,7 @@ pub struct Node {
     assembly: Assembly,
     /// Empty between uses; kept for its memory.
     progresses: Vec<Progress>,
-    events: VecDeque<Event>,
+    events: Events,
     random: Random,
     buffer: MessageBuffer,
     limits: Limits,
@@ -87,7 +86,7 @@ impl Node {
             client: Client::default(),
             assembly: Assembly::new(limits.assembly, limits.message + OVERHEAD),
             progresses: Vec::new(),
-            events: VecDeque::new(),
+            events: Events::default(),
             random,
             buffer: MessageBuffer::default(),
             limits,
@@ -184,9 +183,22 @@ impl Node {
             if start == Some(true) {
                 break;
             }
-            self.events.pop_front();
+            self.events.pop();
         }
-        self.events.pop_front()
+        self.events.pop()
+    }
+
+    /// As [`poll_event`](Self::poll_event) where the next event is [`Event::Resolved`]; `None` where it
+    /// is another one, or there is none.
+    #[inline]
+    pub fn poll_resolved(
+        &mut self,
+        now: Instant,
+    ) -> Option<(CallKey, Result<IncomingReply, CallError>)> {
+        if self.events.is_empty() {
+            self.pass_on(now);
+        }
+        self.events.pop_resolved()
     }
 
     /// Opens a channel: connects to the first target that answers and keeps a session there.
@@ -210,7 +222,20 @@ impl Node {
     ///
     /// # Panics
     /// If `channel` is of another node.
-    pub fn call(&mut self, now: Instant, channel: ChannelKey, call: OutgoingCall) -> CallKey {
+    pub fn call(&mut self, now: Instant, channel: ChannelKey, mut call: OutgoingCall) -> CallKey {
+        self.begin_call(now, channel, &mut call)
+    }
+
+    /// The same, which takes request and metadata out of `call`.
+    ///
+    /// # Panics
+    /// As [`call`](Self::call).
+    pub fn begin_call(
+        &mut self,
+        now: Instant,
+        channel: ChannelKey,
+        call: &mut OutgoingCall,
+    ) -> CallKey {
         self.with_client(now, |client, cx| client.call(cx, channel, call))
     }
 
@@ -555,13 +580,15 @@ impl Node {
         self.assembly.read(now, handle, connection, &mut progresses);
         let ended = !progresses.is_empty();
         let is_client = self.client.owns(handle);
-        for progress in progresses.drain(..) {
+        // They are taken out where they lie: large to move.
+        for progress in &mut progresses {
             if is_client {
                 self.with_client(now, |client, cx| client.progress(cx, handle, progress));
             } else {
                 self.with_server(now, |server, cx| server.progress(cx, handle, progress));
             }
         }
+        progresses.clear();
         self.progresses = progresses;
         if is_client {
             self.with_client(now, Client::after_answers);

@@ -10,6 +10,7 @@ use stubborn_rope::Rope;
 use crate::service::{MAX_METADATA, Metadata};
 use crate::session::{SessionId, SlotPosition};
 use crate::time::Duration;
+use crate::wire::fields::{Fields, Head};
 use crate::wire::varint;
 
 /// Bytes that are no message of the protocol, or no command of a log.
@@ -48,9 +49,11 @@ impl MessageBuffer {
         Writer(&mut self.draft)
     }
 
-    /// A message of two parts that were written elsewhere.
-    pub(crate) fn joined(&mut self, head: &[u8], tail: &[u8]) -> (Vec<u8>, Rope) {
-        self.writer().raw(head).raw(tail);
+    /// A message of two parts, of which the second was written elsewhere.
+    pub(crate) fn joined(&mut self, head: &impl Head, tail: &[u8]) -> (Vec<u8>, Rope) {
+        self.draft.clear();
+        Fields::append(&mut self.draft, |fields| head.write(fields));
+        self.draft.extend_from_slice(tail);
         (core::mem::take(&mut self.draft), Rope::EMPTY)
     }
 
@@ -81,51 +84,6 @@ impl MessageBuffer {
         if written.capacity() <= KEPT && self.draft.capacity() == 0 {
             self.draft = written;
         }
-    }
-}
-
-/// The first fields of a message, written side by side and copied as one: a call writes two of them.
-pub(crate) struct Head {
-    bytes: [u8; Self::ROOM],
-    len: usize,
-}
-
-impl Head {
-    /// A kind and six numbers, and eight bytes more, so that every number is written as eight.
-    const ROOM: usize = 64;
-
-    /// A message about this number of a slot.
-    #[inline]
-    pub(crate) fn new(kind: u8, slot: u32, sequence: u64) -> Self {
-        let mut head = Self { bytes: [0; Self::ROOM], len: 1 };
-        head.bytes[0] = kind;
-        head.varint(slot.into()).varint(sequence);
-        head
-    }
-
-    #[inline]
-    pub(crate) fn varint(&mut self, value: u64) -> &mut Self {
-        let (bytes, size) = varint::to_bytes(value);
-        self.put(bytes, size);
-        self
-    }
-
-    #[inline]
-    pub(crate) fn fixed64(&mut self, value: u64) -> &mut Self {
-        self.put(value.to_be_bytes(), 8);
-        self
-    }
-
-    /// What was written so far.
-    #[inline]
-    pub(crate) fn written(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    #[inline]
-    fn put(&mut self, bytes: [u8; 8], size: usize) {
-        self.bytes[self.len..][..8].copy_from_slice(&bytes);
-        self.len += size;
     }
 }
 

@@ -5,20 +5,21 @@ use alloc::collections::VecDeque;
 use bytes::Bytes;
 
 use super::codec::MessageBuffer;
-use super::event::Event;
+use super::events::Events;
 use super::message::Parts;
 use crate::limits::Limits;
 use crate::random::Random;
 use crate::time::Instant;
 use crate::transport::connection::{MessageId, SendError};
 use crate::transport::endpoint::{ConnectionHandle, Endpoint};
+use crate::wire::fields::Head;
 
 /// What a half of the node may use while it handles one input.
 pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
     pub(crate) endpoint: &'a mut Endpoint,
     pub(crate) random: &'a mut Random,
-    pub(crate) events: &'a mut VecDeque<Event>,
+    pub(crate) events: &'a mut Events,
     pub(crate) buffer: &'a mut MessageBuffer,
     pub(crate) limits: &'a Limits,
 }
@@ -83,13 +84,13 @@ impl Outgoing {
         None
     }
 
-    /// The same of a short message in two parts, which its caller keeps.
+    /// The same of a short message in two parts, of which the caller keeps the second.
     #[inline]
     pub(crate) fn send_short(
         &mut self,
         cx: &mut Context<'_>,
         handle: ConnectionHandle,
-        (head, tail): (&[u8], &[u8]),
+        (head, tail): (&impl Head, &[u8]),
         tag: u64,
     ) -> Option<MessageId> {
         if self.waiting.is_empty() {

@@ -5,7 +5,7 @@ use stubborn_rope::Rope;
 
 use super::codec::Writer;
 use crate::service::Encoded;
-use crate::session::KeptReply;
+use crate::session::{KeptReply, ToKeep};
 
 /// See [`Kept::SMALL`].
 const SMALL: usize = 94;
@@ -41,18 +41,6 @@ impl Kept {
         Some(Self::Small { len: written.len() as u8, bytes })
     }
 
-    /// What nearly all replies are: short, without status and metadata. `None` if it is not short.
-    #[inline]
-    pub(crate) fn short(reply: &Encoded) -> Option<Self> {
-        // Behind the digest, the code of the status and the number of pairs.
-        const BODY: usize = 10;
-        let [body] = reply.body.pieces() else { return None };
-        let mut bytes = [0; SMALL];
-        bytes[BODY..].get_mut(..body.len())?.copy_from_slice(body);
-        bytes[..8].copy_from_slice(&reply.digest.to_be_bytes());
-        Some(Self::Small { len: (BODY + body.len()) as u8, bytes })
-    }
-
     /// What of it is encoded: all, if it is short.
     #[inline]
     pub(crate) fn encoded(&self) -> &[u8] {
@@ -83,6 +71,48 @@ impl Kept {
                 (Bytes::copy_from_slice(&bytes[..usize::from(*len)]), Rope::EMPTY)
             }
             Self::Large { head, body } => (head.clone(), body.clone()),
+        }
+    }
+}
+
+impl Default for Kept {
+    /// Nothing.
+    fn default() -> Self {
+        Self::Small { len: 0, bytes: [0; SMALL] }
+    }
+}
+
+/// What nearly all replies are: short, without status and metadata.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShortReply<'a> {
+    pub(crate) digest: u64,
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> ShortReply<'a> {
+    /// Bytes in front of the body: the digest, the code of the status and the number of pairs.
+    const HEAD: usize = 10;
+
+    /// `None` if it is not short.
+    #[inline]
+    pub(crate) fn of(reply: &'a Encoded) -> Option<Self> {
+        let [body] = reply.body.pieces() else { return None };
+        (Self::HEAD + body.len() <= SMALL).then_some(Self { digest: reply.digest, body })
+    }
+}
+
+impl ToKeep<Kept> for ShortReply<'_> {
+    #[inline]
+    fn kept_size(&self) -> usize {
+        Self::HEAD + self.body.len()
+    }
+
+    #[inline]
+    fn write(self, place: &mut Kept) {
+        if let Kept::Small { len, bytes } = place {
+            *len = self.kept_size() as u8;
+            bytes[..8].copy_from_slice(&self.digest.to_be_bytes());
+            bytes[Self::HEAD..][..self.body.len()].copy_from_slice(self.body);
         }
     }
 }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::{Buf, Bytes};
 use stubborn_rope::Rope;
 
-use super::codec::{COPIED, Head, Malformed, MessageBuffer, Reader, Writer, duration_number};
+use super::codec::{COPIED, Malformed, MessageBuffer, Reader, Writer, duration_number};
 use super::kept::Kept;
 use super::stream::Part;
 use super::watch::Watch;
@@ -18,6 +18,7 @@ use crate::session::{
     SessionSecret, SlotChange, SlotPosition, SlotReport, SlotState, Succession,
 };
 use crate::time::Duration;
+use crate::wire::fields::{Fields, Head};
 use crate::wire::varint;
 
 /// What a client sends.
@@ -540,16 +541,15 @@ impl PayloadRef<'_> {
     }
 
     /// The same in two parts, if it is what nearly all are: short, and without metadata.
-    #[inline]
-    pub(crate) fn short_request(&self, slot: u32, sequence: u64) -> Option<(Head, &[u8])> {
+    #[inline(always)]
+    pub(crate) fn short_request(&self, slot: u32, sequence: u64) -> Option<(RequestHead, &[u8])> {
         let [body] = self.body.pieces() else { return None };
         if body.len() > COPIED || !self.metadata.is_empty() {
             return None;
         }
-        let mut head = Head::new(REQUEST, slot, sequence);
-        head.fixed64(self.method.0).varint(duration_number(self.deadline));
-        // The number of pairs.
-        head.fixed64(self.digest).varint(0);
+        let deadline = duration_number(self.deadline);
+        let head =
+            RequestHead { slot, sequence, method: self.method, deadline, digest: self.digest };
         Some((head, body))
     }
 
@@ -582,6 +582,58 @@ impl PayloadRef<'_> {
         w.fixed64(self.method.0).duration(self.deadline).fixed64(self.digest);
         w.metadata(self.metadata);
     }
+}
+
+/// The first fields of the REQUEST message of a [short request](PayloadRef::short_request).
+pub(crate) struct RequestHead {
+    slot: u32,
+    sequence: u64,
+    method: MethodId,
+    /// As [`duration_number`] writes it.
+    deadline: u64,
+    digest: u64,
+}
+
+impl Head for RequestHead {
+    #[inline]
+    fn size(&self) -> usize {
+        position_size(self.slot, self.sequence) + 8 + varint::size(self.deadline) + 8 + 1
+    }
+
+    #[inline]
+    fn write(&self, fields: &mut Fields<'_>) {
+        fields.byte(REQUEST).varint(self.slot.into()).varint(self.sequence);
+        fields.fixed64(self.method.0).varint(self.deadline);
+        // The number of pairs.
+        fields.fixed64(self.digest).byte(0);
+    }
+}
+
+/// The first fields of the REPLY message of a [short reply](super::kept::ShortReply).
+pub(crate) struct ReplyHead {
+    pub(crate) slot: u32,
+    pub(crate) sequence: u64,
+    pub(crate) digest: u64,
+}
+
+impl Head for ReplyHead {
+    #[inline]
+    fn size(&self) -> usize {
+        position_size(self.slot, self.sequence) + 8 + 2
+    }
+
+    #[inline]
+    fn write(&self, fields: &mut Fields<'_>) {
+        fields.byte(REPLY).varint(self.slot.into()).varint(self.sequence);
+        // The code of the status and the number of pairs.
+        fields.fixed64(self.digest).byte(0).byte(0);
+    }
+}
+
+/// Bytes of a kind, a slot and a number.
+#[inline]
+fn position_size(slot: u32, sequence: u64) -> usize {
+    1 + varint::size(slot.into()) + varint::size(sequence)
 }
 
 impl RequestPayload {
@@ -720,12 +772,6 @@ impl ToClient {
         }
         let kept = Kept::new(&w.written()[start..head], &reply.body, owned);
         (buffer.finish(reply.body), kept)
-    }
-
-    /// The first bytes of the REPLY message of a [short](Kept::short) reply, which follows them.
-    #[inline]
-    pub(crate) fn reply_head(slot: u32, sequence: u64) -> Head {
-        Head::new(REPLY, slot, sequence)
     }
 
     /// The REPLY message of a kept reply.

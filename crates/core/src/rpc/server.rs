@@ -20,10 +20,10 @@ use super::assembly::Progress;
 use super::context::{Context, Outgoing, close_code};
 use super::desk::{Caller, Desk, Verdict, Violation, larger_than};
 use super::event::{Event, IncomingRequest, RequestKey};
-use super::kept::Kept;
+use super::kept::{Kept, ShortReply};
 use super::message::{
-    Parts, PlainRequest, ReplyPayload, RequestPayload, Staleness, ToClient, ToServer, as_of,
-    session_reference,
+    Parts, PlainRequest, ReplyHead, ReplyPayload, RequestPayload, Staleness, ToClient, ToServer,
+    as_of, session_reference,
 };
 use super::trace::{CallLog, CallStep, StepKind};
 use super::watch::Watch;
@@ -81,7 +81,7 @@ struct Pending {
     came: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum PendingKind {
     Numbered { attachment: Attachment, slot: u32, sequence: u64 },
     Read { client: u64, read: u64 },
@@ -196,17 +196,17 @@ impl Server {
         }
     }
 
-    /// A message has come, or will not come.
+    /// A message has come, or will not come. It is taken out of `progress`.
     pub(crate) fn progress(
         &mut self,
         cx: &mut Context<'_>,
         handle: ConnectionHandle,
-        progress: Progress,
+        progress: &mut Progress,
     ) {
         let Some(&client) = self.by_handle.get(&handle) else { return };
         let handled = match progress {
             Progress::Whole(bytes) => self.message(cx, client, bytes),
-            Progress::TooLarge(start) => self.too_large(cx, client, start),
+            Progress::TooLarge(start) => self.too_large(cx, client, core::mem::take(start)),
             Progress::Reset => Ok(()),
         };
         if let Err(Violation(reason)) = handled {
@@ -284,20 +284,27 @@ impl Server {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>, key: RequestKey, answer: Answer) {
-        // A stream's request stays until its messages are sent.
-        if let Some(Pending { kind: PendingKind::Stream { place, sequence, .. }, .. }) =
-            self.requests.get(key.0)
-        {
-            let (place, sequence) = (*place, *sequence);
-            return self.answer_stream(cx, place, sequence, answer);
-        }
-        let Some(pending) = self.requests.remove(key.0) else { return };
-        let Pending { ticket, method, deadline, came, .. } = pending;
-        self.admission.end(cx.now, Ended { ticket, method, deadline });
-        match pending.kind {
+        let Some(pending) = self.requests.get(key.0) else { return };
+        let Pending { kind, ticket, method, deadline, came } = pending;
+        match kind {
             PendingKind::Numbered { attachment, slot, sequence } => {
+                let (slot, sequence) = (*slot, *sequence);
                 let call = CallId { session: attachment.session(), slot, sequence };
-                self.log.done(cx.now, call, came);
+                self.log.done(cx.now, call, *came);
+            }
+            // Its request stays until its messages are sent.
+            PendingKind::Stream { place, sequence, .. } => {
+                let (place, sequence) = (*place, *sequence);
+                return self.answer_stream(cx, place, sequence, answer);
+            }
+            PendingKind::Read { .. } | PendingKind::Maybe => {}
+        }
+        let (ticket, method, deadline) = (*ticket, *method, *deadline);
+        self.admission.end(cx.now, Ended { ticket, method, deadline });
+        let kind = *kind;
+        self.requests.discard(key.0);
+        match kind {
+            PendingKind::Numbered { attachment, slot, sequence } => {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
             PendingKind::Read { client, read } => self.answer_read(cx, client, read, answer),
@@ -331,19 +338,21 @@ impl Server {
         &mut self,
         cx: &mut Context<'_>,
         client: u64,
-        mut bytes: Bytes,
+        bytes: &mut Bytes,
     ) -> Result<(), Violation> {
         if self.group.is_some() {
-            return self.group_message(cx, client, bytes);
+            return self.group_message(cx, client, core::mem::take(bytes));
         }
-        if let Some(request) = PlainRequest::read(&bytes) {
+        if let Some(request) = PlainRequest::read(bytes) {
             let PlainRequest { slot, sequence, method, deadline, digest, body } = request;
+            let mut bytes = core::mem::take(bytes);
             bytes.advance(body);
             let (body, metadata) = (bytes.into(), Metadata::new());
             let payload = RequestPayload { method, deadline, digest, metadata, body };
             return self.request(cx, client, slot, sequence, payload);
         }
-        let message = ToServer::decode(bytes).map_err(|_| Violation("malformed message"))?;
+        let message = ToServer::decode(core::mem::take(bytes));
+        let message = message.map_err(|_| Violation("malformed message"))?;
         match message {
             ToServer::Open { nonce, slots } => self.open(cx, client, nonce, slots)?,
             ToServer::Attach { session, secret, succession } => {
@@ -511,22 +520,30 @@ impl Server {
         if let Some(read) = read {
             state.reads.insert(read, key);
         }
-        let context = CallContext {
-            id,
-            peer: Arc::clone(&state.peer),
-            metadata: payload.metadata,
-            deadline,
-            clock: Clock::default(),
+        let peer = Arc::clone(&state.peer);
+        // It is large to move: it is made where it is wanted.
+        let request = || IncomingRequest {
+            key,
+            method,
+            kind: request_kind,
+            stale: how.stale.map(Box::new),
+            watch: how.watch,
+            call: Call::new(
+                Encoded { body: payload.body, digest: payload.digest },
+                CallContext {
+                    id,
+                    peer,
+                    metadata: payload.metadata,
+                    deadline,
+                    clock: Clock::default(),
+                },
+            ),
         };
-        let encoded = Encoded { body: payload.body, digest: payload.digest };
-        let (kind, stale, call) =
-            (request_kind, how.stale.map(Box::new), Call::new(encoded, context));
-        let request = IncomingRequest { key, method, kind, stale, watch: how.watch, call };
         if ticket == Ticket::WAITING {
-            self.wait(cx, Box::new(request));
-            return Some(key);
+            self.wait(cx, Box::new(request()));
+        } else {
+            cx.events.push(Event::Request(request()));
         }
-        cx.events.push_back(Event::Request(request));
         Some(key)
     }
 
@@ -586,7 +603,7 @@ impl Server {
     fn cancel(&mut self, cx: &mut Context<'_>, key: RequestKey) {
         if let Some(pending) = self.requests.remove(key.0) {
             self.admission.withdraw(pending.ticket);
-            cx.events.push_back(Event::Cancelled(key));
+            cx.events.push(Event::Cancelled(key));
         }
     }
 
@@ -636,9 +653,9 @@ impl Server {
         if self.group.is_none()
             && let Answer::Reply(reply, metadata) = &answer
             && metadata.is_empty()
-            && let Some(kept) = Kept::short(reply)
+            && let Some(reply) = ShortReply::of(reply)
         {
-            return self.answer_shortly(cx, attachment, slot, sequence, &kept);
+            return self.answer_shortly(cx, attachment, slot, sequence, reply);
         }
         let told = self.desk.finish(cx.now, &attachment, slot, sequence, answer, cx.buffer);
         if let Some((client, parts)) = told {
@@ -653,14 +670,14 @@ impl Server {
         attachment: Attachment,
         slot: u32,
         sequence: u64,
-        kept: &Kept,
+        reply: ShortReply<'_>,
     ) {
         let sessions = &mut self.desk.sessions;
-        let completion = sessions.complete(cx.now, &attachment, slot, sequence, kept.clone());
+        let completion = sessions.complete(cx.now, &attachment, slot, sequence, reply);
         let client = completion.and_then(|completion| self.clients.get_mut(completion.connection?));
         if let Some(client) = client {
-            let head = ToClient::reply_head(slot, sequence);
-            client.outgoing.send_short(cx, client.handle, (head.written(), kept.encoded()), 0);
+            let head = ReplyHead { slot, sequence, digest: reply.digest };
+            client.outgoing.send_short(cx, client.handle, (&head, reply.body), 0);
         }
     }
 

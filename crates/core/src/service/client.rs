@@ -242,7 +242,7 @@ impl Channel {
     ) -> Result<CallState<R>, CallError> {
         let state = self.0.outcome(id).await?;
         let decode = decoder::<C, R>();
-        state.try_map(|incoming| decode_reply(method, Some(id), incoming.reply, decode))
+        state.try_map(|mut incoming| decode_reply(method, Some(id), &mut incoming.reply, decode))
     }
 
     /// The same, for a call of any method: the reply is handed out as it came.
@@ -476,9 +476,9 @@ impl<R> Calling<R> {
             return Poll::Ready(result.map(|reply| (reply, Metadata::new())));
         }
         let Poll::Ready(result) = self.poll_reply(cx) else { return Poll::Pending };
-        Poll::Ready(result.and_then(|IncomingReply { reply, metadata, .. }| {
+        Poll::Ready(result.and_then(|IncomingReply { mut reply, metadata, .. }| {
             let (method, id) = (&self.call.method, self.call.reserved);
-            let message = decode_reply(method, id, reply, self.decode)?;
+            let message = decode_reply(method, id, &mut reply, self.decode)?;
             Ok((message, metadata))
         }))
     }
@@ -522,7 +522,7 @@ impl<R> fmt::Debug for UnaryCall<R> {
 pub(super) fn decode_reply<R>(
     method: &Method,
     id: Option<CallId>,
-    reply: Encoded,
+    reply: &mut Encoded,
     decode: Decode<R>,
 ) -> Result<R, CallError> {
     decode(reply, method.id()).map_err(|error| {

@@ -38,6 +38,9 @@ impl core::fmt::Display for DecodeError {
 impl core::error::Error for DecodeError {}
 
 impl Encoded {
+    /// No bytes, and no digest of them.
+    pub(crate) const EMPTY: Self = Self { body: Rope::EMPTY, digest: 0 };
+
     /// Encodes a request or reply of `method`. Large fields of type `Bytes` are not copied.
     pub fn new<M: Message>(method: MethodId, message: &M) -> Self {
         Self::from_rope(method, Rope::encode(message))
@@ -90,11 +93,11 @@ impl Encoded {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn into_message_with<C: Codec<M>, M>(
-        self,
+        mut self,
         _: C,
         method: MethodId,
     ) -> Result<M, DecodeError> {
-        decoder::<C, M>()(self, method)
+        decoder::<C, M>()(&mut self, method)
     }
 
     /// Checks the digest and hands the bytes out.

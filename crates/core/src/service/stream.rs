@@ -129,7 +129,8 @@ impl<Q> Requests<Q> {
     /// As [`message`](Self::message), to be polled.
     pub fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Q>, Status>> {
         let Poll::Ready(message) = self.port.poll_take(cx) else { return Poll::Pending };
-        let message = message.map(|message| (self.decode)(message, self.method)).transpose();
+        let message =
+            message.map(|mut message| (self.decode)(&mut message, self.method)).transpose();
         Poll::Ready(message.map_err(|error| {
             let code = match error {
                 DecodeError::Digest => Code::DataLoss,
@@ -407,9 +408,9 @@ impl Begun {
         decode: Decode<R>,
     ) -> Poll<Result<Finished<R>, CallError>> {
         let Poll::Ready(end) = self.port.poll_end(cx) else { return Poll::Pending };
-        Poll::Ready(end.and_then(|IncomingReply { reply, metadata, stream }| {
+        Poll::Ready(end.and_then(|IncomingReply { mut reply, metadata, stream }| {
             let taken = stream.map_or(0, |end| end.taken);
-            let reply = decode_reply(&self.method, None, reply, decode);
+            let reply = decode_reply(&self.method, None, &mut reply, decode);
             let reply = reply.map_err(|error| error.with_taken(Some(taken)))?;
             Ok(Finished { reply, taken, metadata })
         }))
@@ -421,8 +422,8 @@ impl Begun {
         decode: Decode<R>,
     ) -> Poll<Result<Option<R>, CallError>> {
         let Poll::Ready(message) = self.port.poll_take(cx) else { return Poll::Pending };
-        let Some(message) = message else { return Poll::Ready(Ok(None)) };
-        Poll::Ready(decode(message, self.method.id()).map(Some).map_err(|error| {
+        let Some(mut message) = message else { return Poll::Ready(Ok(None)) };
+        Poll::Ready(decode(&mut message, self.method.id()).map(Some).map_err(|error| {
             self.port.cancel();
             let why = text(format_args!("a message of the stream cannot be read: {error}"));
             let outcome = Outcome::Executed(Status::new(Code::DataLoss, why));

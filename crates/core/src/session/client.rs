@@ -206,6 +206,7 @@ impl ClientSession {
 
     /// Takes a free slot and names the call that goes on it, before anything is sent. `None` if
     /// every slot is in use: the call waits until one is settled or granted.
+    #[inline]
     pub fn reserve(&mut self) -> Option<CallId> {
         if self.busy >= self.wanted {
             return None;

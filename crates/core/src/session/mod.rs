@@ -36,7 +36,7 @@ pub use server::{
 };
 pub use slot::{
     Answer, Decision, Footprint, Keep, KeptReply, RecordedState, Slot, SlotRecord, SlotReport,
-    SlotState,
+    SlotState, ToKeep,
 };
 
 /// The largest sequence number: what a varint carries (RFC 9000 §16).

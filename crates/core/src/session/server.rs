@@ -23,7 +23,7 @@ use self::replicated::Aging;
 use self::table::{Place, SlotTable};
 use super::{
     Answer, CallId, Claim, Decision, Footprint, Keep, KeptReply, NotExecutedReason, Owner,
-    QueryAnswer, Races, Refusal, Refused, SessionId, Slot, Violation,
+    QueryAnswer, Races, Refusal, Refused, SessionId, Slot, ToKeep, Violation,
 };
 use crate::limits::Limits;
 use crate::time::Instant;
@@ -227,10 +227,10 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         attachment: &Attachment,
         slot: u32,
         sequence: u64,
-        reply: R,
+        reply: impl ToKeep<R>,
     ) -> Option<Completion<C>> {
         let index = self.same(attachment)?;
-        let keep = self.keep(index, reply.size());
+        let keep = self.keep(index, reply.kept_size());
         let kept = keep.map(|keep| (reply, keep));
         let ended = self.end(now, index, slot, sequence, |slot| slot.complete(sequence, kept));
         ended.map(|connection| Completion { connection, keep })

@@ -39,9 +39,28 @@ enum State<R> {
 ///
 /// It must own its memory: a slice of a receive buffer would hold the whole buffer for as long as
 /// the reply is kept.
-pub trait KeptReply: Clone {
+pub trait KeptReply: Clone + Default {
     /// Bytes that keeping it holds.
     fn size(&self) -> usize;
+}
+
+/// A reply that becomes what a slot keeps.
+pub trait ToKeep<R> {
+    /// Bytes that keeping it will hold.
+    fn kept_size(&self) -> usize;
+
+    /// Writes it where it is kept. `place` holds an empty reply before.
+    fn write(self, place: &mut R);
+}
+
+impl<R: KeptReply> ToKeep<R> for R {
+    fn kept_size(&self) -> usize {
+        self.size()
+    }
+
+    fn write(self, place: &mut R) {
+        *place = self;
+    }
 }
 
 impl KeptReply for Bytes {
@@ -199,16 +218,23 @@ impl<R: KeptReply> Slot<R> {
 
     /// The call of `sequence` has been executed. `kept` is the reply where it is to be kept.
     /// Returns false, and changes nothing, if that number is not executing.
-    pub fn complete(&mut self, sequence: u64, kept: Option<(R, Keep)>) -> bool {
+    #[inline]
+    pub fn complete(&mut self, sequence: u64, kept: Option<(impl ToKeep<R>, Keep)>) -> bool {
         let State::Executing { digest } = self.state else { return false };
         if self.last != sequence {
             return false;
         }
-        self.state = match kept {
-            Some(_) if cfg!(feature = "planted-freed-reply") => State::Released,
-            Some((reply, keep)) => State::Done { digest, reply, keep },
-            None => State::DoneNotKept { digest },
-        };
+        match kept {
+            Some(_) if cfg!(feature = "planted-freed-reply") => self.state = State::Released,
+            Some((kept, keep)) => {
+                // A reply is large to move: it is written where it stays.
+                self.state = State::Done { digest, reply: R::default(), keep };
+                if let State::Done { reply, .. } = &mut self.state {
+                    kept.write(reply);
+                }
+            }
+            None => self.state = State::DoneNotKept { digest },
+        }
         true
     }
 
@@ -277,21 +303,20 @@ impl<R: KeptReply> Slot<R> {
     }
 
     /// What the slot holds.
+    #[inline]
     pub fn footprint(&self) -> Footprint {
-        let mut print = Footprint::default();
-        match &self.state {
-            State::Idle | State::Released => {}
-            State::Executing { .. } => (print.executing, print.unsettled) = (1, 1),
-            State::DoneNotKept { .. } | State::Fenced(_) => print.unsettled = 1,
-            State::Done { reply, keep, .. } => {
-                print.unsettled = 1;
-                match keep {
-                    Keep::Session => print.kept = reply.size() as u64,
-                    Keep::Connection => print.held = reply.size() as u64,
-                }
-            }
-        }
-        print
+        // Number by number, so that they stay in registers.
+        let executing = u64::from(matches!(self.state, State::Executing { .. }));
+        let unsettled = u64::from(!matches!(self.state, State::Idle | State::Released));
+        let kept = match &self.state {
+            State::Done { reply, keep: Keep::Session, .. } => reply.size() as u64,
+            _ => 0,
+        };
+        let held = match &self.state {
+            State::Done { reply, keep: Keep::Connection, .. } => reply.size() as u64,
+            _ => 0,
+        };
+        Footprint { executing, unsettled, kept, held }
     }
 
     fn place(&self, sequence: u64) -> Result<Place, Violation> {
@@ -375,6 +400,7 @@ impl SlotState {
 
 impl Footprint {
     /// Replaces the part `before` of this sum by `after`.
+    #[inline]
     pub(super) fn exchange(&mut self, before: Self, after: Self) {
         self.executing = self.executing - before.executing + after.executing;
         self.unsettled = self.unsettled - before.unsettled + after.unsettled;

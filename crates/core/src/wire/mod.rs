@@ -5,6 +5,7 @@
 //! made: a value that cannot be encoded is a bug and panics.
 
 pub mod connection_id;
+pub mod fields;
 pub mod frame;
 pub mod packet;
 pub mod params;

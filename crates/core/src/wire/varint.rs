@@ -12,6 +12,7 @@ pub const MAX_SIZE: usize = 8;
 ///
 /// # Panics
 /// If `value` is above [`MAX`]: a caller encodes only what it made itself.
+#[inline]
 pub const fn size(value: u64) -> usize {
     match value {
         0..0x40 => 1,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -36,7 +37,7 @@ impl Caller for NodeCaller {
         trace::carry(&mut call.metadata);
         let channel = self.0.key;
         let key = self.0.shared().begin(|state, now| {
-            let key = state.node.call(now, channel, call.take());
+            let key = state.node.begin_call(now, channel, call);
             state.await_call(now, key, &call.method, waker.clone())
         });
         match key {
@@ -54,11 +55,13 @@ impl Caller for NodeCaller {
         method: &Method,
         waker: &Waker,
     ) -> Poll<Result<IncomingReply, CallError>> {
-        match self.0.shared().poll_waiter(WaiterKey::from_bits(key), waker) {
-            None => Poll::Pending,
-            Some(Ended::Call(result)) => Poll::Ready(result),
-            Some(_) => Poll::Ready(Err(Description { method: method.clone(), sent: true }.gone())),
-        }
+        let key = WaiterKey::from_bits(key);
+        let end = self.0.shared().poll_end(key, waker, |ended| match ended {
+            // What is left there is of no size.
+            Ended::Call(result) => mem::replace(result, Ok(IncomingReply::default())),
+            _ => Err(Description { method: method.clone(), sent: true }.gone()),
+        });
+        end.map_or(Poll::Pending, Poll::Ready)
     }
 
     fn leave(&self, key: u64) {

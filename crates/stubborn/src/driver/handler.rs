@@ -56,10 +56,15 @@ pub(crate) fn start(
 ) -> Result<Handler, Answer> {
     call.set_clock(handle.clone());
     let deadline = call.context().deadline.and_then(|at| clock.to_std(at));
-    let mut arrived = Arrived::new(services.name(method), call.context());
+    let mut arrived = Arrived::new(|| services.name(method), call.context());
+    // Taken from here by the innermost function: it is large to move through all of them.
+    let mut parts = Some((call, port));
+    let mut dispatch = || {
+        let Some((call, port)) = parts.take() else { unreachable!("it is called once") };
+        services.start(method, kind, call, port)
+    };
     let dispatched = deadline::enter(deadline, || {
-        arrived
-            .enter(|| catch_unwind(AssertUnwindSafe(|| services.start(method, kind, call, port))))
+        arrived.enter(|| catch_unwind(AssertUnwindSafe(&mut dispatch)))
     });
     let started = dispatched.map_err(panicked).and_then(|started| started);
     let handling = started.inspect_err(|answer| arrived.answered(answer))?;

@@ -431,7 +431,14 @@ impl Driver {
         if state.node.poll_timeout().is_some_and(|at| at <= now) {
             state.node.handle_timeout(now);
         }
-        while let Some(event) = state.node.poll_event(now) {
+        loop {
+            // Nearly all events of a client; others are large to move.
+            if let Some((key, result)) = state.node.poll_resolved(now) {
+                let woken = state.settle_call(now, key, result);
+                note_woken(&mut self.woken, woken);
+                continue;
+            }
+            let Some(event) = state.node.poll_event(now) else { break };
             let woken = match event {
                 Event::Resolved(key, result) => state.settle_call(now, key, result),
                 Event::Reserved(key, result) => state.settle(key, Ended::Reservation(result)),
@@ -495,11 +502,7 @@ impl Driver {
                     None
                 }
             };
-            if let Some(waker) = &woken {
-                // A task: who waits, and the future that is polled soon.
-                read_ahead_at(waker.data().cast(), TASK);
-            }
-            self.woken.extend(woken);
+            note_woken(&mut self.woken, woken);
         }
         // Outcomes are in the database: clients learn them at another server.
         if self.kept.is_some() && state.draining && state.commands == 0 {
@@ -669,6 +672,15 @@ struct CountEnd(Front);
 impl Drop for CountEnd {
     fn drop(&mut self) {
         self.0.ended();
+    }
+}
+
+/// A task is woken soon: begins to read it, which is who waits and the future that is polled then.
+#[inline]
+fn note_woken(all: &mut Vec<Waker>, woken: Option<Waker>) {
+    if let Some(waker) = woken {
+        read_ahead_at(waker.data().cast(), TASK);
+        all.push(waker);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -251,7 +252,19 @@ impl Shared {
 
     /// What a waiter was told, or `None` and it is woken later.
     pub(crate) fn poll_waiter(&self, key: WaiterKey, waker: &Waker) -> Option<Ended> {
-        self.lock().waiters.poll(key, waker).unwrap_or(Some(Ended::Gone))
+        self.poll_end(key, waker, |ended| mem::replace(ended, Ended::Gone))
+    }
+
+    /// What `take` makes of what a waiter was told, or `None` and it is woken later.
+    #[inline(always)]
+    pub(crate) fn poll_end<T>(
+        &self,
+        key: WaiterKey,
+        waker: &Waker,
+        take: impl Fn(&mut Ended) -> T,
+    ) -> Option<T> {
+        let polled = self.lock().waiters.poll(key, waker, &take);
+        polled.unwrap_or_else(|_| Some(take(&mut Ended::Gone)))
     }
 
     /// Moves towards the end, never back, and wakes the driver for it.
@@ -300,6 +313,7 @@ impl State {
     }
 
     /// Tells who waits for a call how it ended. Returns whom to wake.
+    #[inline(always)]
     pub(super) fn settle_call(
         &mut self,
         now: Instant,

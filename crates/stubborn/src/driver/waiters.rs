@@ -79,11 +79,17 @@ impl Waiters {
         WaiterKey { index, generation: entry.generation }
     }
 
-    /// What somebody was told, or `None` and `waker` is woken later.
+    /// What `take` makes of what somebody was told, or `None` and `waker` is woken later.
     ///
     /// # Errors
     /// If nobody waits under this key.
-    pub(super) fn poll(&mut self, key: WaiterKey, waker: &Waker) -> Result<Option<Ended>, Unknown> {
+    #[inline(always)]
+    pub(super) fn poll<T>(
+        &mut self,
+        key: WaiterKey,
+        waker: &Waker,
+        take: impl FnOnce(&mut Ended) -> T,
+    ) -> Result<Option<T>, Unknown> {
         let entry = self.entries.get_mut(key.index as usize).ok_or(Unknown)?;
         if entry.generation != key.generation {
             return Err(Unknown);
@@ -94,15 +100,19 @@ impl Waiters {
                 waiting.clone_from(waker);
                 Ok(None)
             }
-            Some((_, Waiter::Ready(_))) => match self.remove(key) {
-                Some((_, Waiter::Ready(ended))) => Ok(Some(ended)),
-                _ => unreachable!("it was ready a line ago"),
-            },
+            // Taken out where it lies: a reply is large to move.
+            Some((call, Waiter::Ready(ended))) => {
+                let (call, taken) = (*call, take(ended));
+                entry.waiter = None;
+                self.vacate(key, call);
+                Ok(Some(taken))
+            }
         }
     }
 
     /// Tells who waits for the end of `call`, and returns whom to wake, and when the call was begun.
     /// Nobody waits for what was abandoned.
+    #[inline(always)]
     pub(super) fn settle(&mut self, call: CallKey, ended: Ended) -> Option<(Waker, Option<Begun>)> {
         let mut index = *self.by_call.get(call.index())?;
         if !self.displaced.is_empty()
@@ -135,10 +145,18 @@ impl Waiters {
             return None;
         }
         let waiter = entry.waiter.take()?;
+        self.vacate(key, waiter.0);
+        Some(waiter)
+    }
+
+    /// The entry is empty and may be another one's.
+    fn vacate(&mut self, key: WaiterKey, call: CallKey) {
+        let entry = &mut self.entries[key.index as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(key.index);
-        self.displaced.remove(&waiter.0);
-        Some(waiter)
+        if !self.displaced.is_empty() {
+            self.displaced.remove(&call);
+        }
     }
 
     fn waiter(&self, index: u32) -> Option<&(CallKey, Waiter)> {

@@ -18,8 +18,8 @@ pub(crate) struct Arrived {
 
 #[cfg(feature = "tracing")]
 impl Arrived {
-    pub(crate) fn new(method: &str, context: &CallContext) -> Self {
-        let (span, trace) = ServerSpan::new(method, context);
+    pub(crate) fn new(method: impl FnOnce() -> &'static str, context: &CallContext) -> Self {
+        let (span, trace) = ServerSpan::new(method(), context);
         Self { trace, span }
     }
 
@@ -36,7 +36,7 @@ impl Arrived {
 
 #[cfg(not(feature = "tracing"))]
 impl Arrived {
-    pub(crate) fn new(_: &str, context: &CallContext) -> Self {
+    pub(crate) fn new(_: impl FnOnce() -> &'static str, context: &CallContext) -> Self {
         Self { trace: Trace::of(&context.metadata) }
     }
 

@@ -99,7 +99,7 @@ impl Client {
             session.slots.keep_journal();
             session.succession = Some(journal.succession());
             let entry = JournalEntry::Session(session.ticket.clone());
-            cx.events.push_back(Event::Journal(channel, entry));
+            cx.events.push(Event::Journal(channel, entry));
         }
         if opened.epoch > 1 {
             // A repeated opening: what changed since the first one is told by an attach.
@@ -124,7 +124,7 @@ impl Client {
         if let Some(succession) = session.succession.as_mut().filter(|of| of.after != [of.holder]) {
             (succession.after, succession.known) = ([succession.holder].into(), None);
             let entry = JournalEntry::Held(attached.session);
-            cx.events.push_back(Event::Journal(link.channel, entry));
+            cx.events.push(Event::Journal(link.channel, entry));
         }
         // Slots that this settles are free from here on, and the next calls may take them as soon as
         // the link is ready: who waited there is looked up before.
@@ -281,7 +281,7 @@ impl Client {
         if let Some(ticket) = ticket {
             let incarnation = ticket.session.incarnation;
             let event = ChannelEvent::Ready { peer, incarnation, ticket };
-            cx.events.push_back(Event::Channel(channel, event));
+            cx.events.push(Event::Channel(channel, event));
         }
         self.after_sending(cx, key);
         self.move_reads(channel);

@@ -7,7 +7,9 @@ use alloc::string::String;
 use crate::rpc::SessionTicket;
 use crate::rpc::event::ChannelKey;
 use crate::rpc::message::{PayloadRef, RequestPayload};
-use crate::service::{CallError, Encoded, Metadata, Method, NotExecuted, Outcome, text};
+use crate::service::{
+    CallError, Encoded, Metadata, Method, NotExecuted, Outcome, Semantics, Shape, text,
+};
 use crate::session::{CallId, NotExecutedReason};
 use crate::time::{Duration, Instant};
 use crate::transport::connection::MessageId;
@@ -87,7 +89,30 @@ pub(super) struct Sending {
     pub(super) message: MessageId,
 }
 
+impl Request {
+    /// To be filled in.
+    pub(super) const EMPTY: Self = Self {
+        method: Method::new("", Semantics::Maybe, Shape::Unary),
+        encoded: Encoded::EMPTY,
+        metadata: Metadata::new(),
+        reserved: false,
+        max_staleness: None,
+    };
+}
+
 impl ClientCall {
+    /// To be filled in.
+    pub(super) const EMPTY: Self = Self {
+        channel: ChannelKey(0),
+        began: Instant::ZERO,
+        deadline: None,
+        wait_for_ready: false,
+        work: Work::Reservation,
+        state: State::Waiting,
+        timer: None,
+        earlier: Earlier::CannotHaveRun,
+    };
+
     pub(super) fn request(&self) -> Option<&Request> {
         match &self.work {
             Work::Numbered(request) | Work::Read(request) => Some(request),

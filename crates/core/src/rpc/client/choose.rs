@@ -136,7 +136,7 @@ impl Client {
         }
         channel.failed_in_turn = 0;
         channel.eager &= channel.config.wait_for_ready;
-        cx.events.push_back(Event::Channel(channel_key, ChannelEvent::Unreachable(reason.clone())));
+        cx.events.push(Event::Channel(channel_key, ChannelEvent::Unreachable(reason.clone())));
         self.fail_fast(cx, channel_key, &reason);
         self.seek_server(cx, channel_key);
     }

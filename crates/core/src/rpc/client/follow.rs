@@ -154,7 +154,7 @@ impl Client {
             inbox.arrive(index, message, largest).map_err(|broken| broken.0)?;
         }
         if inbox.has_news() {
-            cx.events.push_back(Event::Readable(StreamKey::Call(call_key)));
+            cx.events.push(Event::Readable(StreamKey::Call(call_key)));
         }
         if let Some(call) = self.calls.get_mut(call_key.0) {
             // It has begun: it goes on as soon as there is a replica, however long that takes.

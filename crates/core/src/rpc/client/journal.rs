@@ -36,7 +36,7 @@ impl Client {
             _ => None,
         };
         let entry = JournalEntry::Call(JournalCall { id, key: Some(key), request });
-        cx.events.push_back(Event::Journal(link.channel, entry));
+        cx.events.push(Event::Journal(link.channel, entry));
         false
     }
 
@@ -49,7 +49,7 @@ impl Client {
         }
         session.slots.journalling(id);
         let entry = JournalEntry::Call(JournalCall { id, key: None, request: None });
-        cx.events.push_back(Event::Journal(link.channel, entry));
+        cx.events.push(Event::Journal(link.channel, entry));
     }
 
     pub(crate) fn journalled(&mut self, cx: &mut Context<'_>, channel: ChannelKey, id: CallId) {
@@ -100,7 +100,7 @@ impl Client {
     ) {
         // Asked for later, it is still known here.
         self.channels[channel.0 as usize].memory.remember(id, state.clone());
-        cx.events.push_back(Event::Journal(channel, JournalEntry::Outcome(id, state)));
+        cx.events.push(Event::Journal(channel, JournalEntry::Outcome(id, state)));
     }
 
     /// Ends a call of an earlier process whose outcome has come by itself, before it was sent again.
@@ -164,7 +164,7 @@ impl Client {
         for event in
             [ChannelEvent::Refused(TAKEN_OVER.into()), ChannelEvent::Unreachable(TAKEN_OVER.into())]
         {
-            cx.events.push_back(Event::Channel(channel, event));
+            cx.events.push(Event::Channel(channel, event));
         }
         self.close_channel(cx, channel);
     }

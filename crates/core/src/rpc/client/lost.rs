@@ -28,7 +28,7 @@ impl Client {
             let channel = link.channel;
             if is_final(error) {
                 let event = ChannelEvent::Refused(why.clone());
-                cx.events.push_back(Event::Channel(channel, event));
+                cx.events.push(Event::Channel(channel, event));
             }
             self.attempt_failed(cx, key, why);
         } else if link.live.as_ref().is_some_and(|live| live.handle == handle)

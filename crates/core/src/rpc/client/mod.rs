@@ -37,7 +37,7 @@ use core::net::SocketAddr;
 
 use stubborn_rope::ahead::read_ahead;
 
-use self::call::{ClientCall, Earlier, Request, State, Work};
+use self::call::{ClientCall, Request, State, Work};
 use self::channel::Channel;
 use self::link::Link;
 use self::retry::Retries;
@@ -166,31 +166,32 @@ impl Client {
         }
     }
 
+    /// Begins a call; request and metadata are taken out of `outgoing`.
     pub(crate) fn call(
         &mut self,
         cx: &mut Context<'_>,
         key: ChannelKey,
-        outgoing: OutgoingCall,
+        outgoing: &mut OutgoingCall,
     ) -> CallKey {
         let reserved = outgoing.reserved;
         let semantics = outgoing.method.semantics();
-        let (deadline, wait) = self.as_configured(key, &outgoing);
+        let (deadline, wait) = self.as_configured(key, outgoing);
         let streams = outgoing.method.shape() != Shape::Unary;
         let shape = outgoing.method.shape();
-        let request = Request {
-            method: outgoing.method,
-            encoded: outgoing.request,
-            metadata: outgoing.metadata,
-            reserved: reserved.is_some(),
-            max_staleness: outgoing.max_staleness,
-        };
-        let work = if semantics.takes_slot() || streams {
-            Work::Numbered(request)
-        } else {
-            Work::Read(request)
-        };
+        let numbered = semantics.takes_slot() || streams;
         let hedged = self.channels[key.0 as usize].policies.hedges;
-        let call = self.begin(cx, key, work, deadline, wait);
+        let call = self.begin(cx, key, deadline, wait, |call| {
+            let work =
+                if numbered { Work::Numbered(Request::EMPTY) } else { Work::Read(Request::EMPTY) };
+            call.work = work;
+            if let Work::Numbered(request) | Work::Read(request) = &mut call.work {
+                request.method = outgoing.method.clone();
+                core::mem::swap(&mut request.encoded, &mut outgoing.request);
+                core::mem::swap(&mut request.metadata, &mut outgoing.metadata);
+                request.reserved = reserved.is_some();
+                request.max_staleness = outgoing.max_staleness;
+            }
+        });
         if streams {
             self.add_stream(cx, call, shape);
         }
@@ -214,7 +215,7 @@ impl Client {
         key: ChannelKey,
         _method: &Method,
     ) -> CallKey {
-        let call = self.begin(cx, key, Work::Reservation, None, None);
+        let call = self.begin(cx, key, None, None, |call| call.work = Work::Reservation);
         if !self.refuse_at_once(cx, call) {
             self.enqueue(cx, call);
         }
@@ -229,7 +230,7 @@ impl Client {
         ticket: Option<SessionTicket>,
     ) -> CallKey {
         let work = Work::Question { id, ticket: ticket.map(Box::new) };
-        let call = self.begin(cx, key, work, None, None);
+        let call = self.begin(cx, key, None, None, |call| call.work = work);
         if self.refuse_at_once(cx, call) {
             return call;
         }
@@ -378,27 +379,28 @@ impl Client {
         (crate::time::earliest(deadline, own.timeout), call.wait_for_ready.or(own.wait_for_ready))
     }
 
+    /// Begins a call, of which `set` says what is to be done. It is large to move, so all of it is
+    /// written where it stays.
+    #[inline]
     fn begin(
         &mut self,
         cx: &Context<'_>,
         channel: ChannelKey,
-        work: Work,
         deadline: Option<Duration>,
         wait_for_ready: Option<bool>,
+        set: impl FnOnce(&mut ClientCall),
     ) -> CallKey {
         let config = &self.channels[channel.0 as usize].config;
         let deadline = deadline.or(config.deadline).map(|deadline| cx.now + deadline);
         let wait_for_ready = wait_for_ready.unwrap_or(config.wait_for_ready);
-        let key = CallKey(self.calls.insert(ClientCall {
-            channel,
-            began: cx.now,
-            deadline,
-            wait_for_ready,
-            work,
-            state: State::Waiting,
-            timer: None,
-            earlier: Earlier::CannotHaveRun,
-        }));
+        let key = CallKey(self.calls.insert(ClientCall::EMPTY));
+        if let Some(call) = self.calls.get_mut(key.0) {
+            call.channel = channel;
+            call.began = cx.now;
+            call.deadline = deadline;
+            call.wait_for_ready = wait_for_ready;
+            set(call);
+        }
         self.set_call_timer(key, deadline);
         key
     }
@@ -446,18 +448,35 @@ impl Client {
         key: CallKey,
         result: Result<IncomingReply, CallError>,
     ) {
-        let result = if self.is_stream(key) { self.stream_ended(cx, key, result) } else { result };
-        let result =
-            if self.retries.is_empty() { result } else { self.end_retries(cx, key, result) };
+        self.finish_here(cx, key, result);
+    }
+
+    /// The same where many calls end: what is large to move is written where it stays.
+    #[inline(always)]
+    fn finish_here(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CallKey,
+        mut result: Result<IncomingReply, CallError>,
+    ) {
+        if self.is_stream(key) {
+            result = self.stream_ended(cx, key, result);
+        }
+        if !self.retries.is_empty() {
+            result = self.end_retries(cx, key, result);
+        }
         let Some(call) = self.forget_waiting(key) else { return };
-        let event = match (&call.work, result) {
-            (Work::Numbered(_) | Work::Read(_), result) => Event::Resolved(key, result),
-            (Work::Reservation, Err(error)) => Event::Reserved(key, Err(error)),
-            (Work::Question { .. }, Err(error)) => Event::Outcome(key, Err(error)),
-            (_, Ok(_)) => unreachable!("only calls end with a reply"),
-        };
+        match &call.work {
+            Work::Numbered(_) | Work::Read(_) => cx.events.push(Event::Resolved(key, result)),
+            Work::Reservation | Work::Question { .. } => {
+                let Err(error) = result else { unreachable!("only calls end with a reply") };
+                cx.events.push(match &call.work {
+                    Work::Reservation => Event::Reserved(key, Err(error)),
+                    _ => Event::Outcome(key, Err(error)),
+                });
+            }
+        }
         self.calls.discard(key.0);
-        cx.events.push_back(event);
     }
 
     fn finish_question(
@@ -473,7 +492,7 @@ impl Client {
             }
             (_, result) => result,
         };
-        cx.events.push_back(Event::Outcome(key, result));
+        cx.events.push(Event::Outcome(key, result));
     }
 
     fn remove_call(&mut self, key: CallKey) -> Option<ClientCall> {

@@ -218,13 +218,14 @@ impl Client {
     pub(super) fn place(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         if matches!(self.calls.get(key.0).map(|call| &call.work), Some(Work::Reservation)) {
             self.remove_placed(key);
-            cx.events.push_back(Event::Reserved(key, Ok(id)));
+            cx.events.push(Event::Reserved(key, Ok(id)));
             return;
         }
         self.occupy(cx, link, key, id);
     }
 
     /// Sends a call under a number that it owns.
+    #[inline(always)]
     pub(super) fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Numbered { link, id, sending: None, fencing: false };
@@ -280,7 +281,7 @@ impl Client {
         let (slot, sequence) = (id.slot, id.sequence);
         let message = match (shape, payload.short_request(slot, sequence)) {
             (Shape::Unary, Some((head, body))) => {
-                live.outgoing.send_short(cx, live.handle, (head.written(), body), key.0)
+                live.outgoing.send_short(cx, live.handle, (&head, body), key.0)
             }
             (Shape::Unary, None) => {
                 let request = payload.encode_request(slot, sequence, cx.buffer);
@@ -298,6 +299,7 @@ impl Client {
     }
 
     /// A request has been handed to its connection.
+    #[inline(always)]
     pub(super) fn handed_over(&mut self, key: CallKey, sent: Sending) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         let State::Numbered { link, id, sending, .. } = &mut call.state else { return };

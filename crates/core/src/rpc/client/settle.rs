@@ -17,25 +17,25 @@ use crate::transport::endpoint::ConnectionHandle;
 const EARLY_CHANGES: usize = 16;
 
 impl Client {
-    /// A message has come, or will not come.
+    /// A message has come, or will not come. It is taken out of `progress`.
     pub(crate) fn progress(
         &mut self,
         cx: &mut Context<'_>,
         handle: ConnectionHandle,
-        progress: Progress,
+        progress: &mut Progress,
     ) {
         let Some(&key) = self.by_handle.get(&handle) else { return };
         let message = match progress {
-            Progress::Whole(mut bytes) => {
-                self.note_place(key, &mut bytes);
-                match PlainReply::read(&bytes) {
-                    Some(reply) if self.replied(cx, key, &reply, &mut bytes) => return,
-                    _ => ToClient::decode(bytes),
+            Progress::Whole(bytes) => {
+                self.note_place(key, bytes);
+                match PlainReply::read(bytes) {
+                    Some(reply) if self.replied(cx, key, &reply, bytes) => return,
+                    _ => ToClient::decode(core::mem::take(bytes)),
                 }
             }
-            Progress::TooLarge(mut start) => {
-                self.note_place(key, &mut start);
-                return self.too_large(cx, key, handle, start);
+            Progress::TooLarge(start) => {
+                self.note_place(key, start);
+                return self.too_large(cx, key, handle, core::mem::take(start));
             }
             Progress::Reset => return,
         };
@@ -161,7 +161,7 @@ impl Client {
         let mut body = core::mem::take(bytes);
         body.advance(reply.body);
         let reply = Encoded { body: body.into(), digest: reply.digest };
-        self.finish(cx, call, Ok(IncomingReply { reply, ..IncomingReply::default() }));
+        self.finish_here(cx, call, Ok(IncomingReply { reply, ..IncomingReply::default() }));
         self.after_answer(key);
         true
     }

@@ -62,9 +62,9 @@ impl Client {
             seen.members = version;
             if self.channels[link.channel.0 as usize].config.journal.is_some() {
                 let entry = JournalEntry::Members(addresses.clone());
-                cx.events.push_back(Event::Journal(link.channel, entry));
+                cx.events.push(Event::Journal(link.channel, entry));
             }
-            cx.events.push_back(Event::Channel(link.channel, ChannelEvent::Members(addresses)));
+            cx.events.push(Event::Channel(link.channel, ChannelEvent::Members(addresses)));
         }
     }
 

@@ -178,12 +178,12 @@ impl Client {
                 };
                 inbox.arrive(index, message, cx.limits.message + OVERHEAD)?;
                 if inbox.has_news() {
-                    cx.events.push_back(Event::Readable(StreamKey::Call(key)));
+                    cx.events.push(Event::Readable(StreamKey::Call(key)));
                 }
             }
             Content::Credit(credit) if is_live => {
                 if stream.outbox.credit(credit)? {
-                    cx.events.push_back(Event::Writable(StreamKey::Call(key)));
+                    cx.events.push(Event::Writable(StreamKey::Call(key)));
                 }
                 if !core::mem::replace(&mut stream.in_step, true) {
                     stream.outbox.rewind();
@@ -280,8 +280,8 @@ impl Client {
             let _ = inbox.end_at(inbox.received());
             inbox.has_news();
         }
-        cx.events.push_back(Event::Readable(StreamKey::Call(key)));
-        cx.events.push_back(Event::Writable(StreamKey::Call(key)));
+        cx.events.push(Event::Readable(StreamKey::Call(key)));
+        cx.events.push(Event::Writable(StreamKey::Call(key)));
         result.map_err(|error| error.with_taken(Some(taken)))
     }
 

@@ -97,7 +97,7 @@ impl Server {
         };
         if done {
             self.drain = Some(Drain { since, look_at: None });
-            cx.events.push_back(Event::Drained);
+            cx.events.push(Event::Drained);
         }
     }
 

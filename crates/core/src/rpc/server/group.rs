@@ -252,7 +252,7 @@ impl Server {
             group.asking.insert(client);
         }
         let fresh_secret = attached.is_none().then(|| SessionSecret::new(cx.random.bytes()));
-        cx.events.push_back(Event::Command(SessionCommand {
+        cx.events.push(Event::Command(SessionCommand {
             client: client ^ group.mask,
             attached,
             peer: state.peer.clone(),

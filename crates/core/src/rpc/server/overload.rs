@@ -54,7 +54,7 @@ impl Server {
                     // Nobody may wait for it any more.
                     let Some(pending) = self.requests.get_mut(key.0) else { continue };
                     pending.ticket = self.admission.resume(cx.now);
-                    cx.events.push_back(Event::Request(*request));
+                    cx.events.push(Event::Request(*request));
                 }
                 Err((key, why)) => self.refuse(cx, key, why),
             }

@@ -82,7 +82,7 @@ impl Server {
         let key = QueryKey { client, query, session: call.session };
         let (asked, own) = (call.session.incarnation, self.desk.sessions.incarnation());
         if self.group.is_some() || asked != own && same_process(asked, own) {
-            cx.events.push_back(Event::Query(IncomingQuery { key, call, claim }));
+            cx.events.push(Event::Query(IncomingQuery { key, call, claim }));
         } else {
             let finding = Finding(self.desk.query(call, &claim));
             self.answer_query(cx, key, finding);

@@ -4,7 +4,7 @@
 //! messages were handed to a connection. Its messages stay here until the client has them, also past
 //! that, so that a path may be lost at any time.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
 use super::{PendingKind, Server, Violation};
@@ -12,6 +12,7 @@ use crate::limits::Limits;
 use crate::rpc::context::Context;
 use crate::rpc::desk::Verdict;
 use crate::rpc::event::{Event, RequestKey, StreamKey, StreamRead, StreamRefusal};
+use crate::rpc::events::Events;
 use crate::rpc::message::{RequestPayload, ToClient};
 use crate::rpc::stream::{Arrived, Broken, Content, Inbox, OVERHEAD, Outbox, Part, PartRef};
 use crate::service::{Answer, Code, Encoded, NotExecuted, Shape, Status, StreamEnd, text};
@@ -411,7 +412,7 @@ impl Server {
             stream.answer = Some(if withdraw(cx.events, stream.request) {
                 Answer::NotExecuted(not_started(&why))
             } else {
-                cx.events.push_back(Event::Cancelled(stream.request));
+                cx.events.push(Event::Cancelled(stream.request));
                 Answer::Status(why)
             });
             stream.state = State::Ending;
@@ -495,9 +496,8 @@ impl Server {
 }
 
 /// Takes a request back that the driver has not heard of yet: its handler never starts.
-fn withdraw(events: &mut VecDeque<Event>, request: RequestKey) -> bool {
-    let is_it = |event: &Event| matches!(event, Event::Request(asked) if asked.key == request);
-    events.iter().position(is_it).is_some_and(|at| events.remove(at).is_some())
+fn withdraw(events: &mut Events, request: RequestKey) -> bool {
+    events.withdraw(|event| matches!(event, Event::Request(other) if other.key == request))
 }
 
 fn not_started(why: &Status) -> NotExecuted {
@@ -531,7 +531,7 @@ impl Stream {
             }
             Content::Credit(credit) => {
                 if self.outbox.credit(credit)? && self.state == State::Running {
-                    cx.events.push_back(Event::Writable(key));
+                    cx.events.push(Event::Writable(key));
                 }
                 if self.connection != Some(client) {
                     self.connection = Some(client);
@@ -545,7 +545,7 @@ impl Stream {
             && self.state == State::Running
             && inbox.has_news()
         {
-            cx.events.push_back(Event::Readable(key));
+            cx.events.push(Event::Readable(key));
         }
         Ok(())
     }

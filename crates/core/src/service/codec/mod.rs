@@ -47,8 +47,9 @@ impl<M: Message + Default> Codec<M> for Prost {
         Ok(Rope::encode(message))
     }
 
-    fn decode(bytes: Bytes) -> Result<M, Malformed> {
-        M::decode(bytes).map_err(Malformed::new)
+    #[inline]
+    fn decode(mut bytes: Bytes) -> Result<M, Malformed> {
+        M::decode(&mut bytes).map_err(Malformed::new)
     }
 }
 
@@ -92,8 +93,8 @@ impl core::error::Error for EncodeError {}
 /// A codec's way from a message, without its name: what calls and streams keep of it.
 pub(super) type Encode<M> = fn(MethodId, &M) -> Result<Encoded, EncodeError>;
 
-/// A codec's way to a message.
-pub(super) type Decode<M> = fn(Encoded, MethodId) -> Result<M, DecodeError>;
+/// A codec's way to a message. The bytes are taken out of what is encoded.
+pub(super) type Decode<M> = fn(&mut Encoded, MethodId) -> Result<M, DecodeError>;
 
 pub(super) fn encoder<C: Codec<M>, M>() -> Encode<M> {
     |method, message| Ok(Encoded::from_rope(method, C::encode(message)?))
@@ -104,7 +105,7 @@ pub(super) fn decoder<C: Codec<M>, M>() -> Decode<M> {
         if method.digest(&encoded.body) != encoded.digest {
             return Err(DecodeError::Digest);
         }
-        C::decode(encoded.body.into_bytes()).map_err(DecodeError::Malformed)
+        C::decode(core::mem::take(&mut encoded.body).into_bytes()).map_err(DecodeError::Malformed)
     }
 }
 

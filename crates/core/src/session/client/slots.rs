@@ -144,6 +144,7 @@ impl ClientSession {
     }
 
     /// A busy slot becomes idle.
+    #[inline(always)]
     pub(super) fn vacate(&mut self, slot: u32, idle: State) {
         self.busy -= 1;
         if matches!(idle, State::Idle { last, .. } if last >= MAX_SEQUENCE) {

@@ -7,6 +7,7 @@ const N: u64 = 5;
 const DIGEST: u64 = 77;
 const OTHER: u64 = 78;
 const WHY: NotExecutedReason = NotExecutedReason::Overloaded;
+const NOT_KEPT: Option<(Bytes, Keep)> = None;
 
 fn reply() -> Bytes {
     Bytes::from_static(b"reply")
@@ -23,7 +24,7 @@ fn in_every_state() -> Vec<(SlotState, Slot<Bytes>)> {
     let mut done = executing();
     assert!(done.complete(N, Some((reply(), Keep::Session))));
     let mut not_kept = executing();
-    assert!(not_kept.complete(N, None));
+    assert!(not_kept.complete(N, NOT_KEPT));
     let mut released = done.clone();
     assert_eq!(released.release(N), Ok(()));
     let mut fenced = executing();
@@ -100,7 +101,7 @@ fn lower_numbers_are_stale_whatever_the_state() {
             assert_eq!(slot.fence(lower, WHY), Ok(Answer::Stale));
             assert_eq!(slot.release(lower), Ok(()));
             assert_eq!(slot.query(lower), QueryAnswer::AlreadySettled);
-            assert!(!slot.complete(lower, None) && !slot.give_up(lower, WHY));
+            assert!(!slot.complete(lower, NOT_KEPT) && !slot.give_up(lower, WHY));
         }
         assert_eq!(slot, before, "{state:?}");
     }
@@ -163,7 +164,7 @@ fn only_the_executing_number_can_be_completed_or_given_up() {
             assert_eq!((&completed, &given_up), (&slot, &slot));
         }
         let mut further = slot.clone();
-        assert!(!further.complete(N + 1, None) && !further.give_up(N + 1, WHY));
+        assert!(!further.complete(N + 1, NOT_KEPT) && !further.give_up(N + 1, WHY));
         assert_eq!(further, slot);
     }
 }
@@ -233,7 +234,7 @@ fn a_query_only_reads() {
 fn the_last_number_of_all_is_used_and_none_follows_it() {
     let mut slot: Slot<Bytes> = Slot::new(MAX_SEQUENCE - 1);
     assert_eq!(slot.request(MAX_SEQUENCE, DIGEST), Ok(Decision::Execute));
-    slot.complete(MAX_SEQUENCE, None);
+    slot.complete(MAX_SEQUENCE, NOT_KEPT);
     assert_eq!(slot.request(MAX_SEQUENCE + 1, DIGEST), Err(Violation::Gap));
 }
 

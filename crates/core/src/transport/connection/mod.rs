@@ -35,6 +35,7 @@ use super::timers::Timers;
 use super::{ConnectionId, Side, Space};
 use crate::random::Random;
 use crate::time::{Duration, Instant};
+use crate::wire::fields::Head;
 use crate::wire::frame::DatagramHeader;
 
 pub use super::crypto::PeerIdentity;
@@ -169,7 +170,7 @@ impl Connection {
     /// # Errors
     /// See [`SendError`].
     #[inline]
-    pub fn send_short(&mut self, head: &[u8], body: &[u8]) -> Result<MessageId, SendError> {
+    pub fn send_short(&mut self, head: &impl Head, body: &[u8]) -> Result<MessageId, SendError> {
         if !self.state.is_open() {
             return Err(SendError::Closed);
         }

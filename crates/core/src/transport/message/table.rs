@@ -48,7 +48,11 @@ impl<T> MessageTable<T> {
     #[inline]
     pub(crate) fn push(&mut self, value: T) -> u64 {
         let id = self.next_id();
-        self.recent.push_back(Some(value));
+        // In two steps, so that the value is written where it stays.
+        self.recent.resize_with(self.recent.len() + 1, || None);
+        if let Some(place) = self.recent.back_mut() {
+            *place = Some(value);
+        }
         self.recent_live += 1;
         self.compact();
         id

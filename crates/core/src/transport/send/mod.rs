@@ -24,6 +24,7 @@ use super::message::table::MessageTable;
 pub use super::message::{Credit, MessageId, SentFrame};
 use super::{Code, TransportError};
 use crate::limits::{Limits, MAX_MESSAGE};
+use crate::wire::fields::{Fields, Head};
 use crate::wire::frame::{Frame, frame_type};
 use crate::wire::varint;
 
@@ -114,6 +115,17 @@ pub struct Outbox {
     refused: bool,
 }
 
+/// Of a message whose first bytes are written already.
+struct NoHead;
+
+impl Head for NoHead {
+    fn size(&self) -> usize {
+        0
+    }
+
+    fn write(&self, _: &mut Fields<'_>) {}
+}
+
 impl Outbox {
     /// Begins to read what the next message needs.
     pub(super) fn read_ahead(&self) {
@@ -152,27 +164,33 @@ impl Outbox {
         let body = body.into();
         self.check_room(head.len(), body.len())?;
         // In several pieces are long ones only.
-        let short = if let [body] = body.pieces() { self.queue_frame(&head, body) } else { None };
+        let short = if let [body] = body.pieces() {
+            self.queue_frame(&NoHead, [&head, body])
+        } else {
+            None
+        };
         Ok(short.unwrap_or_else(|| self.queue_other(head, body)))
     }
 
     /// The same with a head that the caller keeps.
     pub fn queue_written(&mut self, head: &[u8], body: Rope) -> Result<MessageId, SendError> {
         self.check_room(head.len(), body.len())?;
-        let short = if let [body] = body.pieces() { self.queue_frame(head, body) } else { None };
+        let short =
+            if let [body] = body.pieces() { self.queue_frame(&NoHead, [head, body]) } else { None };
         Ok(short.unwrap_or_else(|| self.queue_other(Bytes::copy_from_slice(head), body)))
     }
 
-    /// The same with a body of which the caller keeps the bytes: for short ones, since a long one is
-    /// copied.
+    /// The same with a head that is written where it stays, and a body of which the caller keeps the
+    /// bytes: for short ones, since a long one is copied.
     #[inline]
-    pub fn queue_short(&mut self, head: &[u8], body: &[u8]) -> Result<MessageId, SendError> {
-        self.check_room(head.len(), body.len())?;
-        Ok(match self.queue_frame(head, body) {
+    pub fn queue_short(&mut self, head: &impl Head, body: &[u8]) -> Result<MessageId, SendError> {
+        self.check_room(head.size(), body.len())?;
+        Ok(match self.queue_frame(head, [body, &[]]) {
             Some(id) => id,
             None => {
-                let body = Bytes::copy_from_slice(body);
-                self.queue_other(Bytes::copy_from_slice(head), body.into())
+                let mut written = Vec::new();
+                Fields::append(&mut written, |fields| head.write(fields));
+                self.queue_other(written.into(), Bytes::copy_from_slice(body).into())
             }
         })
     }
@@ -210,8 +228,8 @@ impl Outbox {
 
     /// Queues a message that is short and that the peer lets us send whole; `None` if it is not.
     #[inline]
-    fn queue_frame(&mut self, head: &[u8], body: &[u8]) -> Option<MessageId> {
-        let size = head.len() as u64 + body.len() as u64;
+    fn queue_frame(&mut self, head: &impl Head, rest: [&[u8]; 2]) -> Option<MessageId> {
+        let size = (head.size() + rest[0].len() + rest[1].len()) as u64;
         let credit = self.credit.as_ref()?;
         let id = self.messages.next_id();
         let may = id == self.admitted && id < credit.messages;
@@ -220,7 +238,7 @@ impl Outbox {
         }
         self.admitted += 1;
         self.turns.push_short(id, size);
-        let short = self.frames.push(id, head, body);
+        let short = self.frames.push(id, head, rest);
         self.messages.push(Message::Short(short));
         if self.frames.is_wasteful() {
             self.unpack_all();

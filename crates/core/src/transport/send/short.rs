@@ -15,6 +15,7 @@ use stubborn_rope::ahead::read_ahead_at;
 
 use super::outgoing::Outgoing;
 use crate::transport::ranges::RangeSet;
+use crate::wire::fields::{Fields, Head};
 use crate::wire::frame::MessageHeader;
 
 /// Bytes of ended messages that may lie between those of live ones, beside four times these.
@@ -176,21 +177,23 @@ impl Frames {
         self.ended.read_ahead();
     }
 
-    /// Writes the frame of a message of at most 65,535 bytes.
+    /// Writes the frame of a message of at most 65,535 bytes, which are those of `head` and of `rest`.
     #[inline]
-    pub(super) fn push(&mut self, id: u64, head: &[u8], body: &[u8]) -> Short {
+    pub(super) fn push(&mut self, id: u64, head: &impl Head, rest: [&[u8]; 2]) -> Short {
         let at = self.start + self.bytes.len() as u64;
-        let size = head.len() + body.len();
+        let size = head.size() + rest[0].len() + rest[1].len();
         let before = self.bytes.len();
-        MessageHeader::encode_whole(id, size, &mut self.bytes);
-        let header = (self.bytes.len() - before) as u8;
-        self.bytes.extend_from_slice(head);
-        if !body.is_empty() {
-            self.bytes.extend_from_slice(body);
-        }
-        self.live += (self.bytes.len() - before) as u64;
-        debug_assert!(size <= usize::from(u16::MAX));
-        Short { at, header, size: size as u16, sent: false }
+        Fields::append(&mut self.bytes, |fields| {
+            MessageHeader::write_whole(id, size, fields);
+            head.write(fields);
+        });
+        rest.into_iter().filter(|part| !part.is_empty()).for_each(|part| {
+            self.bytes.extend_from_slice(part);
+        });
+        let written = self.bytes.len() - before;
+        self.live += written as u64;
+        debug_assert!(size <= usize::from(u16::MAX) && size < written);
+        Short { at, header: (written - size) as u8, size: size as u16, sent: false }
     }
 
     /// The frames at these positions.

@@ -4,6 +4,7 @@
 use alloc::vec::Vec;
 
 use super::{Message, frame_type};
+use crate::wire::fields::Fields;
 use crate::wire::{Malformed, Reader, varint};
 
 /// A MESSAGE frame without its data.
@@ -38,23 +39,16 @@ impl MessageHeader {
         }
     }
 
-    /// Appends the header of a frame with all of a message of `length` bytes: what
+    /// Writes the header of a frame with all of a message of `length` bytes: what
     /// [`encode`](Self::encode) does, by a shorter way.
     ///
     /// # Panics
     /// If a number is above 2^62 - 1.
     #[inline]
-    pub fn encode_whole(id: u64, length: usize, out: &mut Vec<u8>) {
+    pub fn write_whole(id: u64, length: usize, fields: &mut Fields<'_>) {
         use frame_type::*;
-        let mut header = [0; 1 + 2 * varint::MAX_SIZE];
-        header[0] = (MESSAGE | MESSAGE_END | MESSAGE_LENGTH) as u8;
-        let (bytes, size) = varint::to_bytes(id);
-        header[1..][..varint::MAX_SIZE].copy_from_slice(&bytes);
-        let (bytes, more) = varint::to_bytes(length as u64);
-        header[1 + size..][..varint::MAX_SIZE].copy_from_slice(&bytes);
-        let end = out.len() + 1 + size + more;
-        out.extend_from_slice(&header);
-        out.truncate(end);
+        fields.byte((MESSAGE | MESSAGE_END | MESSAGE_LENGTH) as u8);
+        fields.varint(id).varint(length as u64);
     }
 
     /// Bytes that [`MessageHeader::encode`] appends.

@@ -6,6 +6,7 @@ use proptest::collection::vec as vec_of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::fields::Fields;
 
 const ALL_PACKETS: [PacketType; 4] =
     [PacketType::Initial, PacketType::ZeroRtt, PacketType::Handshake, PacketType::OneRtt];
@@ -29,7 +30,7 @@ fn kind(payload: &[u8]) -> FrameErrorKind {
 fn the_header_of_a_whole_message_is_what_any_header_is() {
     for (id, length) in [(0, 0), (63, 64), (64, 63), (70_000, 20_000), (1 << 40, 5)] {
         let (mut whole, mut any) = (Vec::new(), Vec::new());
-        MessageHeader::encode_whole(id, length, &mut whole);
+        Fields::append(&mut whole, |fields| MessageHeader::write_whole(id, length, fields));
         MessageHeader { id, offset: 0, end: true }.encode(Some(length), &mut any);
         assert_eq!(whole, any);
     }

@@ -144,7 +144,7 @@ impl Client {
         }
         let channel = &mut self.channels[key.0 as usize];
         channel.eager &= channel.config.wait_for_ready;
-        cx.events.push_back(Event::Channel(key, ChannelEvent::Unreachable(reason.clone())));
+        cx.events.push(Event::Channel(key, ChannelEvent::Unreachable(reason.clone())));
         self.fail_fast(cx, key, &reason);
     }
 
