@@ -116,6 +116,7 @@ impl World {
                 server: Arc::new(server.build().expect("a configuration")),
                 client: Arc::new(client.build().expect("a configuration")),
                 settings: Settings { limits: limits.clone(), ..Settings::default() },
+                gate: None,
             };
             let mut machines = Machines::new();
             machines.add(Box::new(Store::default())).expect("one machine");

@@ -52,11 +52,11 @@ pub use journal::{Journal, JournalError};
 pub use keeper::SessionKeeper;
 pub use metrics::MetricsFor;
 #[cfg(feature = "replica")]
-pub use replica::{Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
+pub use replica::{Arriving, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle};
 pub use security::{Authority, Fingerprint, Identity, IdentityFiles, KeyLog, SecurityError, Trust};
 pub use server::{
-    DrainReport, Incoming, Permissions, ServeError, Server, ServerBuilder, ServerHandle,
-    WorkerStats,
+    Access, AccessError, AccessFile, DrainReport, Incoming, Permissions, ServeError, Server,
+    ServerBuilder, ServerHandle, WorkerStats,
 };
 pub use stubborn_core::identity::{SpiffeId, SpiffeIdError};
 pub use stubborn_core::limits::{Concurrency, Limits};

@@ -586,3 +586,60 @@ async fn the_door_proves_a_renewed_certificate_too() {
     let world = World { identity: renewed, ..world };
     assert!(world.client().await.plain(text("x")).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_channel_to_a_grpc_server_shows_a_renewed_certificate_from_its_next_connection_on() {
+    let authority = stubborn::Authority::generate().unwrap();
+    let [first, second] = [(); 2].map(|()| authority.issue_client("me").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (crt, private) = (folder.path().join("crt"), folder.path().join("key"));
+    let write = |identity: &Identity| {
+        std::fs::write(&crt, identity.certificate_pem()).unwrap();
+        std::fs::write(&private, identity.key_pem()).unwrap();
+    };
+    write(&first);
+    // Who called last.
+    let shown = Arc::new(watch::Sender::new(None));
+    let start = async |address: String| {
+        let seen = shown.clone();
+        let server = Server::bind(address)
+            .identity(authority.issue_node(["localhost"]).unwrap())
+            .client_roots(authority.trust())
+            .intercept(move |call: stubborn::Incoming| {
+                seen.send_replace(call.context().peer.identity);
+                call.run()
+            })
+            .grpc(Grpc::new());
+        soon(server.start()).await.unwrap()
+    };
+    let server = start("127.0.0.1:0".into()).await;
+    let address = server.local_addr();
+    let told = Arc::new(watch::Sender::new(None));
+    let tell = told.clone();
+    let files = stubborn::IdentityFiles::new(&crt, &private)
+        .every(Duration::from_millis(5))
+        .tell(move |result| tell.send_modify(|told| *told = Some(result.is_ok())));
+    let builder = ChannelBuilder::new(format!("grpcs://{address}?name=localhost"))
+        .trust(authority.trust())
+        .identity_files(files);
+    let channel = soon(builder.connect()).await.unwrap();
+    let check = stubborn::Method::new(
+        "grpc.health.v1.Health/Check",
+        stubborn::Semantics::Read,
+        stubborn::Shape::Unary,
+    );
+    let ask = || soon(channel.unary::<_, ()>(&check, &()).raw().into_future());
+    ask().await.unwrap();
+    assert_eq!(*shown.borrow(), Some(first.fingerprint().unwrap().0));
+    std::fs::write(&crt, "nothing of use").unwrap();
+    soon(told.subscribe().wait_for(|told| *told == Some(false))).await.unwrap();
+    write(&second);
+    soon(told.subscribe().wait_for(|told| *told == Some(true))).await.unwrap();
+    ask().await.unwrap();
+    assert_eq!(*shown.borrow(), Some(first.fingerprint().unwrap().0), "the connection of before");
+    server.stop().await;
+    let _server = start(address.to_string()).await;
+    // What meets the connection of before is lost with it.
+    while ask().await.is_err() {}
+    assert_eq!(*shown.borrow(), Some(second.fingerprint().unwrap().0));
+}

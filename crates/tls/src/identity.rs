@@ -118,7 +118,8 @@ pub fn key_digest(certificate: &[u8]) -> Option<[u8; 32]> {
     Some(sha256(&key))
 }
 
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256 of these bytes.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = digest::digest(&digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

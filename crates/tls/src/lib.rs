@@ -30,14 +30,14 @@ pub use client::{ServerTrust, TlsClient, TlsClientBuilder};
 pub use current::CurrentIdentity;
 pub use environment::Environment;
 pub use error::ConfigError;
-pub use identity::{Identity, Roots, key_digest};
+pub use identity::{Identity, Roots, key_digest, sha256};
 pub use key_log::{KEY_LOG_VARIABLE, KeyLog};
 pub use logged::{LoggedSecrets, SecretKind, keys_of_initial, keys_of_secret, next_secret};
 pub use names::peer_identity;
 pub use rustls;
 pub use self_signed::{SelfSigned, self_signed};
 pub use server::{ClientCertificates, TlsServer, TlsServerBuilder};
-pub use tcp::{tcp_client, tcp_server};
+pub use tcp::{TcpClient, tcp_client, tcp_server};
 
 /// The application protocol that both sides must name (ALPN, RFC 7301).
 pub const ALPN: &[u8] = b"stubborn/1";

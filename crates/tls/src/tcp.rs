@@ -1,9 +1,12 @@
 //! TLS 1.3 over TCP with the same identities and the same trust: for what speaks another protocol on
 //! the same port number.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ServerConfig};
 
@@ -59,7 +62,7 @@ pub fn tcp_client(
     identity: Option<&Identity>,
     protocols: &[&[u8]],
     key_log: Option<&KeyLog>,
-) -> Result<Arc<ClientConfig>, ConfigError> {
+) -> Result<TcpClient, ConfigError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let by_key = |pin| -> Arc<dyn ServerCertVerifier> {
         Arc::new(ByKey { provider: provider.clone(), pin })
@@ -83,5 +86,40 @@ pub fn tcp_client(
     if let Some(log) = key_log {
         config.key_log = log.to_rustls();
     }
-    Ok(Arc::new(config))
+    Ok(TcpClient { config: Arc::new(RwLock::new(Arc::new(config))), provider })
+}
+
+/// A client's configuration, whose identity can be replaced. Clones are renewed together.
+#[derive(Clone)]
+pub struct TcpClient {
+    config: Arc<RwLock<Arc<ClientConfig>>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl TcpClient {
+    /// What the next handshake is made with.
+    pub fn now(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows this identity from the next handshake on, which resumes no session of the one before.
+    ///
+    /// # Errors
+    /// When certificate and key do not belong together, or the key cannot be used; the one of before
+    /// stays.
+    pub fn replace_identity(&self, identity: Identity) -> Result<(), ConfigError> {
+        let identity = CurrentIdentity::new(identity, self.provider.clone())?;
+        let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut renewed = ClientConfig::clone(&config);
+        renewed.client_auth_cert_resolver = Arc::new(identity);
+        renewed.resumption = Resumption::default();
+        *config = Arc::new(renewed);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TcpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TcpClient(..)")
+    }
 }

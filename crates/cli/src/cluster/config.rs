@@ -40,6 +40,11 @@ authority = authority.crt
 # Who may call: `certificate` (whoever has one of that authority) or `anybody`.
 clients = certificate
 
+# Who may call what: a file with lines `WHAT = WHO, WHO`; `stubborn node --print-access` prints one with an
+# explanation. The node looks at it every ten seconds. Without such a line whoever may connect may call
+# everything. Nodes may differ in it; a call is judged by the one that its client is connected to.
+# access = access.conf
+
 # Whether this node, while it leads, answers reads without a question to the others for as long as they
 # cannot have elected another leader: `no`, or `yes` where the clocks of all members go at about one
 # speed and virtual machines are not suspended.
@@ -56,6 +61,38 @@ member = 2 b.example:7400 000000000000000000000000000000000000000000000000000000
 member = 3 c.example:7400 0000000000000000000000000000000000000000000000000000000000000003
 ";
 
+/// What `stubborn node --print-access` prints.
+pub(crate) const ACCESS_EXAMPLE: &str = "\
+# Who may call what at a node: a line `access = FILE` in its configuration.
+#
+# Lines are `WHAT = WHO, WHO, ...`; what follows a # is a comment. What no line names is refused: such a
+# call never runs, at whichever node it is made again. The node looks at this file every ten seconds; what
+# cannot be used is told on standard error, and what was before holds.
+#
+# WHAT is a service, one of its methods (SERVICE/METHOD, which stands before the line of its service), or
+# `health`, `reflection`, `metrics`. WHO is
+#   spiffe://DOMAIN/PATH   the SPIFFE id of the caller's certificate; spiffe://DOMAIN/* for all that begin so
+#   dns:NAME               a name in it; `stubborn up` gives clients the name `client`
+#   key:FINGERPRINT        its key
+#   subject:NAME           whose bearer token the call has, by a line `token NAME = SHA-256 of the token`
+#   certificate            whoever has one of the authority
+#   anybody                also who has none
+
+stubborn.kv.v1.Kv = dns:client, spiffe://bank.example/teller
+stubborn.kv.v1.Kv/Get = certificate
+
+# `stubborn up`, `status`, `members` and `backup`; nodes that join ask for the members.
+stubborn.group.v1.Group = dns:client
+stubborn.group.v1.Group/Members = certificate
+
+health = anybody
+reflection = certificate
+metrics = dns:client
+
+# Drawn at random, and noted here only as: printf %s TOKEN | sha256sum
+# token auditor = 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+";
+
 /// Members that a group may begin with.
 const MEMBERS: std::ops::RangeInclusive<usize> = 1..=7;
 
@@ -70,6 +107,7 @@ pub(crate) struct NodeConfig {
     pub(crate) key: PathBuf,
     pub(crate) authority: PathBuf,
     pub(crate) clients: Admission,
+    pub(crate) access: Option<PathBuf>,
     pub(crate) lease: bool,
     pub(crate) prometheus: Option<String>,
     /// Sorted by number.
@@ -104,6 +142,7 @@ struct Fields {
     key: Option<PathBuf>,
     authority: Option<PathBuf>,
     clients: Option<Admission>,
+    access: Option<PathBuf>,
     lease: Option<bool>,
     prometheus: Option<String>,
     members: Vec<Member>,
@@ -130,7 +169,7 @@ impl NodeConfig {
         let base = path.parent().unwrap_or(Path::new(""));
         let paths =
             [&mut config.data, &mut config.certificate, &mut config.key, &mut config.authority];
-        for path in paths {
+        for path in paths.into_iter().chain(&mut config.access) {
             *path = base.join(&*path);
         }
         Ok(config)
@@ -171,6 +210,9 @@ impl NodeConfig {
             Admission::Anybody => "anybody",
         };
         let _ = writeln!(out, "clients = {clients}");
+        if let Some(access) = &self.access {
+            let _ = writeln!(out, "access = {}", access.display());
+        }
         let _ = writeln!(out, "lease = {}", if self.lease { "yes" } else { "no" });
         if let Some(prometheus) = &self.prometheus {
             let _ = writeln!(out, "prometheus = {prometheus}");
@@ -206,6 +248,7 @@ impl Fields {
             "key" => once(&mut self.key, name, path()),
             "authority" => once(&mut self.authority, name, path()),
             "clients" => once(&mut self.clients, name, admission(value)?),
+            "access" => once(&mut self.access, name, path()),
             "lease" => once(&mut self.lease, name, yes_or_no(name, value)?),
             "prometheus" => once(&mut self.prometheus, name, value.to_owned()),
             "member" => {
@@ -243,6 +286,7 @@ impl Fields {
             key: self.key.ok_or_else(|| missing("key"))?,
             authority: self.authority.ok_or_else(|| missing("authority"))?,
             clients: self.clients.unwrap_or(Admission::Certificate),
+            access: self.access,
             lease: self.lease.unwrap_or(false),
             prometheus: self.prometheus,
             members: self.members,
@@ -318,7 +362,9 @@ mod tests {
         assert_eq!((config.node, config.members.len()), (1, 3));
         assert_eq!(config.own().address, "a.example:7400");
         assert_eq!(NodeConfig::parse(&config.to_text()), Ok(config));
-        let told = NodeConfig::parse(&EXAMPLE.replace("# prometheus", "prometheus")).unwrap();
+        let both = EXAMPLE.replace("# prometheus", "prometheus").replace("# access =", "access =");
+        let told = NodeConfig::parse(&both).unwrap();
+        assert_eq!(told.access.as_deref(), Some(Path::new("access.conf")));
         assert_eq!(told.prometheus.as_deref(), Some("127.0.0.1:9400"));
         assert_eq!(NodeConfig::parse(&told.to_text()), Ok(told));
     }
@@ -353,12 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_access_can_be_used() {
+        let access = ACCESS_EXAMPLE.replace("# token", "token").parse::<stubborn::Access>();
+        assert!(access.is_ok(), "{access:?}");
+    }
+
+    #[test]
     fn paths_are_relative_to_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.conf");
-        fs::write(&path, EXAMPLE).unwrap();
+        fs::write(&path, EXAMPLE.replace("# access =", "access =")).unwrap();
         let config = NodeConfig::load(&path).unwrap();
         assert_eq!(config.key, folder.path().join("node.key"));
+        assert_eq!(config.access, Some(folder.path().join("access.conf")));
         fs::write(&path, "x = 1").unwrap();
         let error = NodeConfig::load(&path).unwrap_err();
         assert!(error.message().contains("node.conf:1: there is no setting"), "{error}");

@@ -156,6 +156,7 @@ impl Folder {
             key: "node.key".into(),
             authority: "authority.crt".into(),
             clients: first.clients,
+            access: None,
             lease: first.lease,
             prometheus: None,
             members,
@@ -194,6 +195,7 @@ impl Folder {
                 key: "node.key".into(),
                 authority: "authority.crt".into(),
                 clients,
+                access: None,
                 lease: false,
                 prometheus: None,
                 members: members.clone(),
@@ -205,6 +207,19 @@ impl Folder {
         write(&self.0.join("client.key"), client.key_pem())?;
         write(&self.0.join("authority.crt"), authority.certificate_pem())?;
         write(&self.0.join("authority.key"), authority.key_pem())
+    }
+
+    /// Gives each node that is here a copy of this file of who may call what.
+    pub(crate) fn give_access(&self, file: &Path) -> Result<(), Error> {
+        for node in self.nodes()? {
+            let config = self.config(node.node);
+            let copy = config.with_file_name("access.conf");
+            let wrong = |error| Error::io("write", &copy, &error);
+            std::fs::copy(file, &copy).map_err(wrong)?;
+            let text = std::fs::read_to_string(&config).map_err(wrong)?;
+            write(&config, &(text + "access = access.conf\n"))?;
+        }
+        Ok(())
     }
 
     fn make_node(

@@ -4,5 +4,5 @@
 mod config;
 mod folder;
 
-pub(crate) use config::{Admission, EXAMPLE, NodeConfig, parse_group};
+pub(crate) use config::{ACCESS_EXAMPLE, Admission, EXAMPLE, NodeConfig, parse_group};
 pub(crate) use folder::{Credentials, DEFAULT_FOLDER, Folder, NAME, Place, draw_group};

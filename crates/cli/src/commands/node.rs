@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use stubborn::{IdentityFiles, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle, Trust, kv};
+use stubborn::{
+    AccessFile, IdentityFiles, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle, Trust, kv,
+};
 
 use crate::child;
-use crate::cluster::{Admission, EXAMPLE, Folder, NodeConfig};
+use crate::cluster::{ACCESS_EXAMPLE, Admission, EXAMPLE, Folder, NodeConfig};
 use crate::error::Error;
 use crate::output::Output;
 use crate::pins;
@@ -18,12 +20,16 @@ use crate::task::{block_on, interrupted};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The node's configuration file.
-    #[arg(long, value_name = "FILE", required_unless_present = "print_config")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["print_config", "print_access"])]
     config: Option<PathBuf>,
 
     /// Print a configuration file with an explanation of every line, and do nothing.
     #[arg(long)]
     print_config: bool,
+
+    /// Print a file of who may call what, with an explanation, and do nothing.
+    #[arg(long, conflicts_with = "print_config")]
+    print_access: bool,
 
     /// Make the node's data folder: for its first start in a new group, and for no other. A node
     /// that has lost its disk must not come back under its number.
@@ -43,6 +49,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     if args.print_config {
         out.print(EXAMPLE);
+        return Ok(());
+    }
+    if args.print_access {
+        out.print(ACCESS_EXAMPLE);
         return Ok(());
     }
     let Some(path) = args.config else {
@@ -84,6 +94,9 @@ pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
         .qlog(crate::qlog::from_env()?);
     for member in &config.members {
         builder = builder.member(member.number, member.address.as_str(), member.key);
+    }
+    if let Some(access) = &config.access {
+        builder = builder.access_file(AccessFile::new(access));
     }
     if let Some(address) = &config.prometheus {
         builder = builder.prometheus(address);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use stubborn::AccessFile;
 
 use super::{node, status};
 use crate::child::Child;
@@ -42,6 +43,11 @@ pub(crate) struct Args {
     #[arg(long)]
     anybody: bool,
 
+    /// Who may call what at a new cluster: each node gets a copy of this file
+    /// (`stubborn node --print-access` prints one with an explanation).
+    #[arg(long, value_name = "FILE")]
+    access: Option<PathBuf>,
+
     /// Only make the folders of a cluster on other machines, one of which has each of these
     /// addresses: copy DIR/node-N to machine N, and start it there with `stubborn node`.
     #[arg(long, value_name = "ADDR,ADDR,...", value_delimiter = ',', conflicts_with_all = ["nodes", "listen"])]
@@ -75,13 +81,22 @@ fn admission(args: &Args) -> Admission {
     if args.anybody { Admission::Anybody } else { Admission::Certificate }
 }
 
+fn make(args: &Args, folder: &Folder, places: &[Place]) -> Result<(), Error> {
+    if let Some(file) = &args.access {
+        let read = AccessFile::new(file).read().map(|_| ());
+        read.map_err(|error| Error::usage(error.to_string()))?;
+    }
+    folder.make(places, admission(args))?;
+    args.access.as_ref().map_or(Ok(()), |file| folder.give_access(file))
+}
+
 fn prepare(args: &Args, folder: &Folder, out: &Output) -> Result<(), Error> {
     if folder.holds_cluster() {
         let message = format!("{} holds a cluster already", folder.path().display());
         return Err(Error::usage(message).with_hint("name another folder with --data DIR"));
     }
     let places: Vec<_> = args.prepare.iter().cloned().map(Place::elsewhere).collect();
-    folder.make(&places, admission(args))?;
+    make(args, folder, &places)?;
     for config in folder.nodes()? {
         node::builder(&config)?.make_folder()?;
     }
@@ -108,7 +123,7 @@ fn open(args: &Args, folder: &Folder) -> Result<(Vec<NodeConfig>, Option<Ports>)
         let listen = args.listen.unwrap_or_else(|| ([127, 0, 0, 1], 7400).into());
         let ports = Ports::from(listen, count)?;
         let places: Vec<_> = ports.addresses.iter().cloned().map(Place::here).collect();
-        folder.make(&places, admission(args))?;
+        make(args, folder, &places)?;
         let configs = folder.nodes()?;
         for config in &configs {
             node::builder(config)?.make_folder()?;
@@ -122,6 +137,9 @@ fn open(args: &Args, folder: &Folder) -> Result<(Vec<NodeConfig>, Option<Ports>)
             "leave the option out to start what it holds, or name another folder with --data DIR",
         ))
     };
+    if args.access.is_some() {
+        return holds("already: its nodes have their own access.conf, which may be changed".into());
+    }
     if args.nodes.is_some_and(|nodes| usize::from(nodes) != configs.len()) {
         return holds(format!("of {} nodes", configs.len()));
     }

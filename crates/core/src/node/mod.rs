@@ -30,10 +30,10 @@ pub use crate::rpc::{
     ChannelCounters, ChannelEvent, ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState,
     EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery,
     IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load, Malformed,
-    MethodConfig, MethodName, OutlierDetection, QueryKey, RING_KEY, RequestKey, RetryPolicy,
-    RetryThrottling, ServiceConfig, SessionCommand, SessionTable, SessionTicket, Shed, Staleness,
-    StepKind, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader, Told, Unrun,
-    Watch, record_of,
+    MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, QueryKey, RING_KEY, RequestKey,
+    RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand, SessionTable, SessionTicket, Shed,
+    Staleness, StepKind, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader,
+    Told, Unrun, Watch, record_of,
 };
 
 pub use crate::service::RequestKind;

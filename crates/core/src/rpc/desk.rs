@@ -140,6 +140,23 @@ impl<C: Copy + Eq> Desk<C> {
         })
     }
 
+    /// A call that its server does not let in never runs: its number is fenced, for this reason.
+    pub(crate) fn refuse(
+        &mut self,
+        attachment: &Attachment,
+        slot: u32,
+        sequence: u64,
+        why: &NotExecuted,
+    ) -> Result<Verdict, Violation> {
+        Ok(match self.sessions.refuse(attachment, slot, sequence, why.reason) {
+            Ok(session::Answer::NotExecuted(reason)) if reason == why.reason => {
+                Verdict::Say(ToClient::NotExecuted { slot, sequence, why: why.clone() })
+            }
+            Ok(answer) => repeat(slot, sequence, answer),
+            Err(error) => return refusal(attachment, error),
+        })
+    }
+
     pub(crate) fn fence(
         &mut self,
         attachment: &Attachment,

@@ -960,7 +960,7 @@ fn reason(number: u64) -> NotExecutedReason {
     NotExecutedReason::from_wire(number).unwrap_or(NotExecutedReason::Fenced)
 }
 
-fn write_not_executed(w: &mut Writer<'_>, why: &NotExecuted) {
+pub(crate) fn write_not_executed(w: &mut Writer<'_>, why: &NotExecuted) {
     w.varint(why.reason.to_wire()).text(&why.detail);
     if let Some(pause) = why.retry_after() {
         w.duration(Some(pause));
@@ -968,7 +968,7 @@ fn write_not_executed(w: &mut Writer<'_>, why: &NotExecuted) {
 }
 
 /// What ends a message.
-fn not_executed(r: &mut Reader) -> Result<NotExecuted, Malformed> {
+pub(crate) fn not_executed(r: &mut Reader) -> Result<NotExecuted, Malformed> {
     let why = NotExecuted::because(reason(r.varint()?), Cow::Owned(r.text()?));
     let pause = if r.is_empty() { None } else { r.duration()? };
     Ok(match pause {

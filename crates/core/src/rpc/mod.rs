@@ -40,7 +40,9 @@ pub use policy::{
     RetryPolicy, RetryThrottling, ServiceConfig, SuccessRateEjection,
 };
 
-pub use group::{ClientMessage, SessionCommand, SessionTable, TableReader, Told, Unrun};
+pub use group::{
+    ClientMessage, OWNERS_SINCE, SessionCommand, SessionTable, TableReader, Told, Unrun,
+};
 pub use server::{Finding, IncomingQuery, QueryKey};
 pub use stored::{Ask, Asked, record_of};
 pub use trace::{CallLog, CallStep, StepKind};

@@ -93,6 +93,18 @@ impl SessionCommand {
         let (bytes, limit) = match &self.said {
             Said::Message(bytes) => (bytes, None),
             Said::TooLarge { start, limit } => (start, Some(*limit)),
+            Said::Refused { slot, sequence, why } => {
+                let none = "a call came before a session was opened or attached";
+                let Attaching { session, epoch } =
+                    self.attached.ok_or(ClientMessage::violation(none))?;
+                let id = CallId { session, slot: *slot, sequence: *sequence };
+                let asked = Asked::Fence { id, why: why.clone() };
+                return Ok(Ask {
+                    attached: Some((session, epoch)),
+                    peer: Arc::clone(&self.peer),
+                    asked,
+                });
+            }
         };
         let message = ToServer::decode(bytes.clone())
             .map_err(|_| ClientMessage::violation("malformed message"))?;

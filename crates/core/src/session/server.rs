@@ -194,15 +194,27 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         slot: u32,
         sequence: u64,
     ) -> Result<Answer<R>, Refused> {
-        let answer = self.change(attachment, slot, sequence, Answer::Stale, |slot| {
-            slot.fence(sequence, NotExecutedReason::Fenced)
-        })?;
+        let answer = self.refuse(attachment, slot, sequence, NotExecutedReason::Fenced)?;
         match &answer {
             Answer::NotExecuted(_) => self.races.fences_first += 1,
             Answer::Working | Answer::Reply(_) | Answer::NotKept => self.races.starts_first += 1,
             Answer::Stale => {}
         }
         Ok(answer)
+    }
+
+    /// The same for a call that its server does not let in, for this reason.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub fn refuse(
+        &mut self,
+        attachment: &Attachment,
+        slot: u32,
+        sequence: u64,
+        reason: NotExecutedReason,
+    ) -> Result<Answer<R>, Refused> {
+        self.change(attachment, slot, sequence, Answer::Stale, |slot| slot.fence(sequence, reason))
     }
 
     /// The client has learnt the outcomes of the slot's numbers up to this one.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use stubborn_core::node::{Event, NodeConfig};
 use stubborn_core::transport::crypto::{ClientTls, ServerTls};
 
+use super::gate::Gate;
 use crate::replica::{Roster, Settings};
 use crate::replication::NodeId;
 
@@ -32,6 +33,8 @@ pub struct GroupConfig {
     pub client: Arc<dyn ClientTls>,
     /// How the replica is run.
     pub settings: Settings,
+    /// Who may call what; `None` if everybody may.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 impl fmt::Debug for GroupConfig {

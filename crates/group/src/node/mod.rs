@@ -16,6 +16,7 @@
 //! while a sync was under way, are synced together.
 
 mod config;
+mod gate;
 mod overlay;
 mod peers;
 mod pieces;
@@ -26,6 +27,7 @@ mod watches;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use stubborn_core::node::{
     Batch, CallKey, ChannelConfig, ChannelKey, Event, IncomingQuery, IncomingRequest, Node,
@@ -49,6 +51,7 @@ use crate::replication::{Durable, MemberChange, NodeId, Refused, Write};
 use crate::served::{Ending, Served};
 
 pub use self::config::{GroupConfig, GroupEvent, Peer};
+pub use self::gate::Gate;
 
 /// How long a client is asked to wait that comes when the replica has no room for its command.
 const BUSY: Duration = Duration::from_millis(50);
@@ -72,6 +75,7 @@ pub struct GroupNode {
     peers: Peers,
     receipts: Receipts,
     followed: Followed,
+    gate: Option<Arc<dyn Gate>>,
     /// Reads that wait for their place in the log.
     reads: BTreeMap<u64, Read>,
     read_of: BTreeMap<RequestKey, u64>,
@@ -126,6 +130,7 @@ impl GroupNode {
             peers,
             receipts: Receipts::default(),
             followed: Followed::default(),
+            gate: config.gate.clone(),
             reads: BTreeMap::new(),
             read_of: BTreeMap::new(),
             impatient: VecDeque::new(),
@@ -361,7 +366,10 @@ impl GroupNode {
 
     fn on_event(&mut self, now: Instant, event: Event) {
         match event {
-            Event::Command(command) => {
+            Event::Command(mut command) => {
+                if !self.judge(now, &mut command) {
+                    return;
+                }
                 if let Err(command) = self.replica.command(now, command)
                     && let Some(busy) = command.push_back(BUSY)
                 {
@@ -399,6 +407,7 @@ impl GroupNode {
         if [TELL.id(), BEAT.id()].contains(&request.method) {
             return self.told_by_peer(now, request);
         }
+        let Some(request) = self.let_in(now, request) else { return };
         let known = self.replica.has(request.method);
         if !known || request.kind != RequestKind::Read {
             return self.events.push_back(GroupEvent::Node(Event::Request(request)));

@@ -141,7 +141,7 @@ impl Replica {
     ) -> Result<Self, Fault> {
         let mut random = Random::from_seed(seed);
         let life = random.u64();
-        let mut state = State::new(group, &settings.limits, machines);
+        let mut state = State::new(group, &settings, machines);
         if durable.snapshot.at.index > 0 {
             state.restore_all(&durable.snapshot.data)?;
         }
@@ -329,6 +329,7 @@ impl Replica {
         now: Instant,
         command: SessionCommand,
     ) -> Result<(), Box<SessionCommand>> {
+        let command = command.as_of(self.version());
         if let Some((call, fence)) = command.call() {
             let kind = if fence { StepKind::FenceCame } else { StepKind::Came };
             self.state.log().push(now, call, kind);
@@ -505,7 +506,13 @@ impl Replica {
             reads: self.reads.len(),
             snapshot: self.growth.snapshot,
             versions: self.state.machines().active().to_vec(),
+            version: self.version(),
         }
+    }
+
+    /// The version of the group itself that is active.
+    pub fn version(&self) -> u32 {
+        self.state.version()
     }
 
     /// The state machines, for reading.

@@ -11,7 +11,7 @@ use super::Fault;
 use super::image::{Record, Records};
 use super::roster::Roster;
 use super::state::panic_text;
-use super::versions;
+use super::versions::Active;
 
 /// A state that is being restored. Each machine keeps what it was given of it apart, and is given
 /// its last piece only when the state is [complete and adopted](super::state::State::adopt).
@@ -37,7 +37,7 @@ pub(super) struct Head {
     pub(super) roster: Roster,
     /// Versions of commands were activated.
     pub(super) versioned: bool,
-    pub(super) active: Vec<u32>,
+    pub(super) active: Active,
 }
 
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Complete {
     pub(super) fn finish(self, machines: &mut Machines) -> Result<(Head, SessionTable), Fault> {
         let Self { head, table, last } = self;
         if head.versioned {
-            machines.activate(&head.active).map_err(Fault::Version)?;
+            machines.activate(&head.active.machines).map_err(Fault::Version)?;
         }
         for (machine, LastPiece { bytes, is_first }) in last.into_iter().enumerate() {
             guarded(|| machines.restore(machine, Piece::new(&bytes, is_first, true)))?;
@@ -152,7 +152,7 @@ fn read_head(bytes: &[u8]) -> Result<Head, Fault> {
     let founded = reader.u8().map_err(torn)? != 0;
     let roster = Roster::decode(&mut reader).ok_or_else(|| unsound("its roster is malformed"))?;
     let versioned = reader.u8().map_err(torn)? != 0;
-    let active = versions::decode(reader.length_prefixed().map_err(torn)?);
+    let active = Active::decode(reader.length_prefixed().map_err(torn)?);
     if !reader.is_empty() {
         return Err(unsound("its head is malformed"));
     }

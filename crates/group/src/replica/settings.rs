@@ -37,8 +37,18 @@ pub struct Settings {
     /// Whether a leader answers reads without a question to the others for as long as none of them can
     /// have elected another one. That rests on their clocks: `docs/decisions/0017-leases.md`.
     pub lease: bool,
+    /// The newest version of the group itself that this replica reads: how sessions and their commands
+    /// are written. An earlier one than [`Settings::VERSION`] is for tests of programs that are
+    /// exchanged one by one.
+    pub version: u32,
     /// How long an idle leader lets the log's time stand still while there are sessions.
     pub time_every: Duration,
+}
+
+impl Settings {
+    /// The newest version of a group that this program reads. Version 1 knows clients by the keys of their
+    /// certificates alone; from 2 on commands tell to whom such a key belongs, and why a call was refused.
+    pub const VERSION: u32 = 2;
 }
 
 impl Default for Settings {
@@ -55,6 +65,7 @@ impl Default for Settings {
             pending_bytes: 64 << 20,
             patience: Duration::from_millis(300),
             lease: false,
+            version: Self::VERSION,
             time_every: Duration::from_secs(10),
         }
     }
@@ -79,6 +90,8 @@ pub struct Standing {
     pub reads: usize,
     /// The active version of each machine's commands, in the order of the machines.
     pub versions: Vec<u32>,
+    /// The version of the group itself that is active.
+    pub version: u32,
     /// The last entry that is in its snapshot.
     pub snapshot: u64,
 }

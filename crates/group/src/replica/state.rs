@@ -6,17 +6,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{CallLog, CallStep, SessionCommand, SessionTable, StepKind, Told, Unrun};
-use stubborn_core::service::{Answer, Applied, Call, Encoded, Image, Machines, MethodId};
+use stubborn_core::service::{
+    Answer, Applied, Call, Encoded, Image, Machines, MethodId, Unsupported,
+};
 use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
-use super::Fault;
 use super::entry::{Item, Origin, Record, What, decode_sessions};
 use super::image::image;
 use super::restore::{Complete, Restoring};
 use super::roster::{self, Roster};
-use super::versions;
+use super::settings::{Fault, Settings};
+use super::versions::Active;
 use crate::served::Ending;
 
 #[derive(Debug)]
@@ -28,6 +30,10 @@ pub(super) struct State {
     founded: bool,
     /// The log has said which versions of commands are active.
     versioned: bool,
+    /// The active version of the group itself.
+    version: u32,
+    /// The newest one that this program supports.
+    newest: u32,
     /// Calls that ended since the last look, and how.
     ended: Vec<(Origin, MethodId, Ending)>,
     planted: Planted,
@@ -44,12 +50,14 @@ struct Planted {
 
 impl State {
     /// That of a new group.
-    pub(super) fn new(group: u64, limits: &Limits, machines: Machines) -> Self {
+    pub(super) fn new(group: u64, settings: &Settings, machines: Machines) -> Self {
+        let (limits, newest) = (&settings.limits, settings.version);
         let table = SessionTable::new(group, limits);
         let (roster, planted) = (Roster::default(), Planted::default());
         let ended = Vec::new();
         let log = CallLog::new(limits.call_steps);
-        Self { table, machines, roster, founded: false, versioned: false, ended, planted, log }
+        let (founded, versioned, version) = (false, false, 1);
+        Self { table, machines, roster, founded, versioned, version, newest, ended, planted, log }
     }
 
     /// What the first entry of the log is to say, if it has not been said: limits are part of the
@@ -128,11 +136,12 @@ impl State {
                 What::Roster(roster) => self.begin_roster(roster),
                 What::Activate(bytes) => {
                     self.versioned = true;
-                    let versions = match cfg!(feature = "planted-own-version") {
-                        true => self.machines.versions().map(|of| *of.end()).collect(),
-                        false => versions::decode(bytes),
-                    };
-                    self.machines.activate(&versions).map_err(Fault::Version)?;
+                    let mut versions = Active::decode(bytes);
+                    if cfg!(feature = "planted-own-version") {
+                        versions.machines = self.machines.versions().map(|of| *of.end()).collect();
+                    }
+                    self.machines.activate(&versions.machines).map_err(Fault::Version)?;
+                    self.activate(versions.group)?;
                 }
             }
         }
@@ -149,6 +158,26 @@ impl State {
         self.versioned
     }
 
+    pub(super) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Which versions are active.
+    pub(super) fn active(&self) -> Active {
+        Active { group: self.version, machines: self.machines.active().to_vec() }
+    }
+
+    fn activate(&mut self, version: u32) -> Result<(), Fault> {
+        let version = version.max(self.version);
+        if version > self.newest {
+            let supported = 1..=self.newest;
+            return Err(Fault::Version(Unsupported { service: "the group", version, supported }));
+        }
+        self.version = version;
+        self.table.activate(version);
+        Ok(())
+    }
+
     fn found(&mut self, table: &Bytes) {
         if std::mem::replace(&mut self.founded, true) {
             return;
@@ -158,6 +187,7 @@ impl State {
         if let Ok(table) = SessionTable::decode(table) {
             let time = self.table.time();
             self.table = table;
+            self.table.activate(self.version);
             self.table.advance(time);
         }
     }
@@ -223,7 +253,7 @@ impl State {
         let mut head = vec![u8::from(self.founded)];
         self.roster.encode(&mut head);
         head.push(u8::from(self.versioned));
-        let active = versions::encode(self.machines.active());
+        let active = self.active().encode();
         varint::encode(active.len() as u64, &mut head);
         head.extend_from_slice(&active);
         let names = self.machines.descriptors().map(|of| of.name);
@@ -240,7 +270,7 @@ impl State {
         let (head, table) = restored.finish(&mut self.machines)?;
         (self.table, self.founded, self.roster) = (table, head.founded, head.roster);
         self.versioned = head.versioned;
-        Ok(())
+        self.activate(head.active.group)
     }
 
     /// Takes the state of a snapshot, all at once.

@@ -9,7 +9,7 @@ use stubborn_core::wire::varint;
 use super::Replica;
 use super::entry::{ITEM_OVERHEAD, Item, Origin, Record, What};
 use super::message::Message;
-use super::versions;
+use super::versions::Active;
 use crate::replication::{NodeId, Role};
 
 /// What other replicas forwarded and this leader has not written yet.
@@ -161,13 +161,16 @@ impl Replica {
         })
     }
 
-    /// Before any command: the versions with which the first leader's machines begin.
+    /// Before any command: the versions with which the first leader's machines begin, and the newest of the
+    /// group itself that it reads.
     fn first_versions(&self) -> Option<(u64, What)> {
-        let first = || -> Vec<u32> {
-            self.state.machines().versions().map(|versions| *versions.start()).collect()
+        let first = || {
+            let versions = self.state.machines().versions();
+            let machines = versions.map(|versions| *versions.start()).collect();
+            Active { group: self.settings.version, machines }
         };
         let begins = !self.state.has_versions();
-        begins.then(|| (varint::MAX - 1, What::Activate(versions::encode(&first()))))
+        begins.then(|| (varint::MAX - 1, What::Activate(first().encode())))
     }
 
     /// Before any command, too, as one may change it: with whom the group begins.

@@ -4,6 +4,10 @@
 //! newer one than that which is active, the leader writes an entry that activates it: from that entry
 //! on every replica runs commands as that version has them. A replica that meets a version which it
 //! does not support stops before it applies anything of it.
+//!
+//! The group itself has a version too: how sessions and their commands are written. A new group begins
+//! with the newest that its first leader reads. It stands with those of the machines, behind a mark which a program that knows nothing of it takes for a version of its
+//! first machine that it does not support.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +24,12 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// How long what a replica has told counts: it may have been started with another program since.
 const COUNTS_FOR: Duration = Duration::from_secs(3);
+
+/// What is no version of a machine: the version of the group follows it.
+const MARK: u32 = u32::MAX;
+
+/// The version of groups whose log says nothing of it.
+const FIRST: u32 = 1;
 
 /// Machines of which one replica may tell.
 const MOST: usize = 1_024;
@@ -57,6 +67,18 @@ impl Supports {
         self.told.retain(|id, (at, _)| members.contains(*id) && counts(at));
     }
 
+    /// The newest version of the group that all members support, if all have told; never an older one than
+    /// that which is active. One that says nothing of it supports the first.
+    fn of_group(&self, members: &Members, active: u32) -> Option<u32> {
+        let mut newest = u32::MAX;
+        for id in members.all() {
+            let (_, versions) = self.told.get(&id)?;
+            let told = versions.iter().find(|(least, _)| *least == MARK);
+            newest = newest.min(told.map_or(FIRST, |(_, newest)| *newest));
+        }
+        Some(newest.max(active))
+    }
+
     /// The newest version of each machine that all members support, if all have told; never an older
     /// one than that which is active.
     fn common(&self, members: &Members, active: &[u32]) -> Option<Vec<u32>> {
@@ -81,13 +103,29 @@ impl Supports {
     }
 }
 
-/// The bytes of versions in an entry, and in a snapshot.
-pub(super) fn encode(versions: &[u32]) -> Bytes {
-    versions.iter().flat_map(|version| version.to_be_bytes()).collect()
+/// Which versions are active.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Active {
+    pub(super) group: u32,
+    pub(super) machines: Vec<u32>,
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Vec<u32> {
-    bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect()
+impl Active {
+    /// The bytes of versions in an entry, and in a snapshot.
+    pub(super) fn encode(&self) -> Bytes {
+        let group = (self.group > FIRST).then_some([MARK, self.group]);
+        let versions = group.iter().flatten().chain(&self.machines);
+        versions.flat_map(|version| version.to_be_bytes()).collect()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Self {
+        let versions: Vec<u32> =
+            bytes.as_chunks::<4>().0.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
+        match versions[..] {
+            [MARK, group, ref machines @ ..] => Self { group, machines: machines.to_vec() },
+            _ => Self { group: FIRST, machines: versions },
+        }
+    }
 }
 
 impl Replica {
@@ -96,7 +134,11 @@ impl Replica {
         let status = self.consensus.status();
         let (Some(leader), true) = (status.leader, now >= self.supports.tell_at) else { return };
         self.supports.tell_at = now + TELL_EVERY;
-        let own = self.state.machines().versions().map(|of| (*of.start(), *of.end())).collect();
+        let mut own: Vec<_> =
+            self.state.machines().versions().map(|of| (*of.start(), *of.end())).collect();
+        if self.settings.version > FIRST {
+            own.push((MARK, self.settings.version));
+        }
         if leader != self.id {
             return self.outbox.push(leader, Message::Supports(own));
         }
@@ -105,14 +147,16 @@ impl Replica {
         if status.role != Role::Leader || !self.state.has_versions() {
             return;
         }
-        let active = self.state.machines().active();
-        let Some(common) = self.supports.common(self.consensus.members(), active) else { return };
+        let (active, members) = (self.state.active(), self.consensus.members());
+        let Some(machines) = self.supports.common(members, &active.machines) else { return };
+        let Some(group) = self.supports.of_group(members, active.group) else { return };
+        let common = Active { group, machines };
         if common != active
             && let Some(time) = self.clock.at(now)
         {
             // A copy changes nothing, and a refused one is proposed again.
             let origin = Origin { life: self.life, serial: u64::MAX >> 3 };
-            let what = What::Activate(encode(&common));
+            let what = What::Activate(common.encode());
             let _ = self.propose(time, vec![Item { origin, what }]);
         }
     }
@@ -164,7 +208,25 @@ mod tests {
 
     #[test]
     fn versions_survive_the_log() {
-        assert_eq!(decode(&encode(&[1, u32::MAX])), [1, u32::MAX]);
-        assert_eq!(decode(&[0, 0, 0, 1, 9]), [1]);
+        for group in [1, 2, 9] {
+            let active = Active { group, machines: vec![1, u32::MAX] };
+            assert_eq!(Active::decode(&active.encode()), active);
+        }
+        assert_eq!(Active::decode(&[0, 0, 0, 1, 9]), Active { group: 1, machines: vec![1] });
+        let later = Active { group: 2, machines: vec![1] }.encode();
+        assert_eq!(later[..4], [0xff; 4], "what an earlier program stops at");
+    }
+
+    #[test]
+    fn a_group_has_a_version_when_every_member_supports_it_and_does_not_go_back() {
+        let members = Members::of([1, 2, 3].map(id));
+        let (earlier, later): (&[_], &[_]) = (&[(1, 1)], &[(1, 1), (MARK, 2)]);
+        assert_eq!(supports(&[(1, later), (2, later)]).of_group(&members, 1), None);
+        let mixed = supports(&[(1, later), (2, earlier), (3, later)]);
+        assert_eq!(mixed.of_group(&members, 1), Some(1));
+        assert_eq!(mixed.of_group(&members, 2), Some(2));
+        assert_eq!(mixed.common(&members, &[1]), Some(vec![1]), "the mark is no machine's");
+        let all = supports(&[(1, later), (2, later), (3, later)]);
+        assert_eq!(all.of_group(&members, 1), Some(2));
     }
 }

@@ -48,7 +48,7 @@ async fn connect(config: &ClientConfig) -> io::Result<Box<dyn Stream>> {
             Ok::<Box<dyn Stream>, io::Error>(match &config.tls {
                 None => Box::new(stream),
                 Some((tls, name)) => {
-                    Box::new(TlsConnector::from(tls.clone()).connect(name.clone(), stream).await?)
+                    Box::new(TlsConnector::from(tls.now()).connect(name.clone(), stream).await?)
                 }
             })
         };

@@ -16,6 +16,7 @@ mod connect;
 mod outcome;
 mod stream;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stubborn_core::service::{BoxFuture, Metadata};
-use stubborn_tls::rustls;
+use stubborn_tls::TcpClient;
 use stubborn_tls::rustls::pki_types::ServerName;
 
 pub use caller::GrpcCaller;
@@ -45,7 +46,9 @@ pub struct ClientConfig {
     /// Whom the server has to be, as `HOST:PORT`.
     pub authority: String,
     /// How connections are secured; `None` for not at all.
-    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    pub tls: Option<(TcpClient, ServerName<'static>)>,
+    /// Dropped when nobody uses the client any more.
+    pub kept: Option<Arc<dyn Any + Send + Sync>>,
     /// The deadline of calls that state none.
     pub deadline: Option<Duration>,
     /// Works out the deadline of a call.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use stubborn_core::service::{
     CallError, CallState, Caller, Encoded, IncomingReply, Metadata, Method, Outcome, OutgoingCall,
 };
-use stubborn_core::session::CallId;
+use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Instant;
 
 use super::cluster::Cluster;
@@ -77,7 +77,7 @@ pub(super) struct OpenPut {
 /// How a call ended.
 pub(super) enum Ended {
     Replied(IncomingReply),
-    NotExecuted,
+    NotExecuted(NotExecutedReason),
     Lost,
 }
 
@@ -254,8 +254,10 @@ impl Client {
         let mut shared = self.cluster.lock();
         let Some(Open { operation, begun }) = shared.open.remove(&command) else { return };
         let verdict = match ended {
-            Ended::NotExecuted => {
+            Ended::NotExecuted(why) => {
                 shared.counts.not_executed += 1;
+                shared.counts.refused_calls +=
+                    u64::from(why == NotExecutedReason::PermissionDenied);
                 shared.judge.not_executed(command)
             }
             Ended::Lost => {
@@ -300,7 +302,7 @@ impl Client {
                 shared.counts.puts += 1;
                 shared.judge.registers.answered(begun, count(&reply.reply));
             }
-            Ended::NotExecuted => shared.judge.registers.not_executed(begun),
+            Ended::NotExecuted(_) => shared.judge.registers.not_executed(begun),
             Ended::Lost => shared.counts.lost += 1,
         }
     }
@@ -328,7 +330,7 @@ impl Client {
         };
         let refused = self.is_refused(&error);
         match error.outcome() {
-            Outcome::NotExecuted(_) => Some(Ended::NotExecuted),
+            Outcome::NotExecuted(why) => Some(Ended::NotExecuted(why.reason)),
             // The process that has the session may know.
             _ if refused => None,
             Outcome::Pending(id) => self.ask(*id).await,
@@ -362,7 +364,7 @@ impl Client {
     pub(super) fn known(&self, id: CallId, state: CallState<IncomingReply>) -> Option<Ended> {
         match state {
             CallState::Replied(reply) => Some(Ended::Replied(reply)),
-            CallState::NotExecuted(_) => Some(Ended::NotExecuted),
+            CallState::NotExecuted(why) => Some(Ended::NotExecuted(why.reason)),
             CallState::Lost if self.cluster.habits.expires => Some(Ended::Lost),
             state => {
                 let what = format!("{id} was asked for and is {state:?}");

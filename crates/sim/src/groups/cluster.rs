@@ -49,6 +49,8 @@ pub(super) struct Habits {
     pub(super) steady: bool,
     /// Nodes that start again may do so with a newer program.
     pub(super) upgrades: bool,
+    /// Nodes do not let everybody count: see [`Permissions`](super::gate::Permissions).
+    pub(super) permissions: bool,
     /// Sessions may expire.
     pub(super) expires: bool,
     pub(super) settings: Settings,
@@ -64,6 +66,7 @@ impl Habits {
             damage: false,
             steady: true,
             upgrades: false,
+            permissions: false,
             expires: false,
             settings,
         }
@@ -100,6 +103,8 @@ pub(super) struct Shared {
     programs: BTreeMap<NodeId, u32>,
     /// Whether the newer version was activated.
     upgraded: bool,
+    /// Whether the newer version of the group was.
+    newer_group: bool,
     first: Members,
     /// Takes the place of the first node whose disk is refused, where members are changed by hand.
     reserve: Option<NodeId>,
@@ -135,6 +140,7 @@ impl Cluster {
             disks: BTreeMap::new(),
             programs: BTreeMap::new(),
             upgraded: false,
+            newer_group: false,
             first: Members::default(),
             reserve: None,
             retired: BTreeSet::new(),
@@ -297,9 +303,17 @@ impl Cluster {
         self.crash(id, millis(100));
     }
 
-    /// A replica runs commands of these versions.
-    pub(super) fn note_versions(&self, versions: &[u32]) {
+    /// The newest version of groups that a program reads: the older one of two knows the first alone.
+    pub(super) fn group_version(&self, program: u32) -> u32 {
+        if self.habits.upgrades { program.min(Settings::VERSION) } else { Settings::VERSION }
+    }
+
+    /// A replica runs commands of these versions, in a group of this one.
+    pub(super) fn note_versions(&self, versions: &[u32], group: u32) {
         let mut shared = self.lock();
+        if group == Settings::VERSION && !std::mem::replace(&mut shared.newer_group, true) {
+            shared.counts.newer_groups += 1;
+        }
         if versions == [NEWER] && !std::mem::replace(&mut shared.upgraded, true) {
             shared.counts.upgrades += 1;
         }

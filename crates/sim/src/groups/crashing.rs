@@ -6,6 +6,7 @@
 
 use stubborn_core::random::Random;
 use stubborn_core::service::{CallState, OutgoingCall};
+use stubborn_core::session::NotExecutedReason;
 
 use super::client::{Client, Ended, outgoing};
 use super::ledger::{ADD, Command, PUT, Put};
@@ -86,12 +87,12 @@ impl Client {
         };
         for command in commands {
             if !calls.iter().any(|call| command_of(call) == Some(command)) {
-                self.end_add(command, Some(Ended::NotExecuted));
+                self.end_add(command, Some(Ended::NotExecuted(NotExecutedReason::NeverSent)));
             }
         }
         for value in values {
             if !calls.iter().any(|call| put_of(call).is_some_and(|put| put.value == value)) {
-                self.end_put(value, Some(Ended::NotExecuted));
+                self.end_put(value, Some(Ended::NotExecuted(NotExecutedReason::NeverSent)));
             }
         }
     }

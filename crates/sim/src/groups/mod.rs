@@ -8,6 +8,7 @@ mod crashing;
 mod cuts;
 mod deaths;
 mod disk;
+mod gate;
 mod invariants;
 mod ledger;
 mod operated;
@@ -36,6 +37,10 @@ counts! {
         counted: "commands",
         /// Commands that were proved not to have run.
         not_executed: "proved not executed",
+        /// Of those, the ones that their client was not permitted.
+        refused_calls: "not permitted",
+        /// Groups whose members came to read a newer version of the group itself.
+        newer_groups: "newer forms of sessions",
         /// Commands that are lost with their session, which expired.
         lost: "lost with their session",
         /// Commands whose outcome had to be asked for.

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -11,12 +12,13 @@ use stubborn_core::node::NodeConfig;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{Ecn, Received};
 use stubborn_group::node::{GroupConfig, GroupEvent, GroupNode};
-use stubborn_group::replica::{Fault, PacketError};
+use stubborn_group::replica::{Fault, PacketError, Settings};
 use stubborn_group::replication::{NodeId, Refusal};
 use stubborn_store::Error;
 
 use super::cluster::{Cluster, GROUP};
 use super::disk::{NodeDisk, Opened};
+use super::gate::Permissions;
 use super::ledger::Ledger;
 use super::storage::Storage;
 use crate::nodes::{Nodes, Order, host};
@@ -63,8 +65,9 @@ impl Process {
         let socket = cluster.world.socket_again(&host(id), cluster.address(id));
         let now = cluster.world.local_time(&host(id));
         let seed = cluster.lock().random.bytes();
-        let config = config(&cluster, id);
-        let machines = Ledger::machines(cluster.program(id));
+        let program = cluster.program(id);
+        let config = config(&cluster, id, program);
+        let machines = Ledger::machines(program);
         let mut node = GroupNode::new(now, config, durable, machines, seed)
             .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
         if id.get().is_multiple_of(2) {
@@ -260,7 +263,7 @@ impl Process {
         }
         let standing = self.node.standing();
         let applied = standing.applied;
-        self.cluster.note_versions(&standing.versions);
+        self.cluster.note_versions(&standing.versions, standing.version);
         let healed = self.cluster.lock().healed;
         let verdict = self.cluster.lock().judge.on_standing(self.id, &standing);
         self.cluster.judge(verdict);
@@ -291,7 +294,7 @@ impl Process {
     }
 }
 
-fn config(cluster: &Cluster, id: NodeId) -> GroupConfig {
+fn config(cluster: &Cluster, id: NodeId, program: u32) -> GroupConfig {
     let (peers, roster) = cluster.configured(id);
     let (endpoint, server, client) = cluster.world.identity_of(&host(id));
     GroupConfig {
@@ -303,6 +306,10 @@ fn config(cluster: &Cluster, id: NodeId) -> GroupConfig {
         node: NodeConfig { endpoint },
         server,
         client,
-        settings: cluster.habits.settings.clone(),
+        settings: Settings {
+            version: cluster.group_version(program),
+            ..cluster.habits.settings.clone()
+        },
+        gate: cluster.habits.permissions.then(|| Arc::new(Permissions { node: id }) as _),
     }
 }

@@ -11,6 +11,7 @@ use stubborn_group::replication::{self, Members, NodeId};
 use super::NodeCounts;
 use super::client::{Client, Manners};
 use super::cluster::{Cluster, Habits};
+use super::invariants::permitted;
 use super::operator::{Operator, Wishes};
 use super::watcher::Watcher;
 use crate::network::Guard;
@@ -164,6 +165,7 @@ fn habits(random: &mut Random) -> Habits {
     Habits {
         steady,
         upgrades: random.chance(0.5),
+        permissions: random.chance(0.4),
         expires,
         sync: Duration::from_micros(100 + random.below(8_000)),
         slow_syncs: if random.chance(0.2) { random.unit() * 0.05 } else { 0.0 },
@@ -201,7 +203,9 @@ pub(super) async fn settle(cluster: &Cluster, clients: u64) {
         if let Some((index, ledger)) = done.then(|| cluster.agreed()).flatten() {
             let replay = |log| cluster.replay(log);
             let verdict = cluster.lock().judge.at_rest(&ledger, index, replay);
-            return cluster.judge(verdict.and(cluster.one_of_copies()));
+            let permitted =
+                if cluster.habits.permissions { permitted::at_rest(&ledger) } else { Ok(()) };
+            return cluster.judge(verdict.and(permitted).and(cluster.one_of_copies()));
         }
         cluster.world.sleep(millis(20)).await;
     }

@@ -8,11 +8,12 @@ use stubborn_core::service::Channel;
 use stubborn_grpc::client::{ClientConfig, GrpcCaller, Lookup};
 use stubborn_grpc::door::ALPN;
 use stubborn_tls::rustls::pki_types::ServerName;
+use tokio::task::AbortHandle;
 
 use crate::Limits;
 use crate::client::{ChannelBuilder, ConnectError, ConnectErrorKind, GrpcChoices};
 use crate::naming::{Address, at_least_one};
-use crate::security::Trust;
+use crate::security::{Identity, Trust};
 use crate::{deadline, trace};
 
 /// How long an attempt to connect to one address may take, unless something else is chosen.
@@ -63,11 +64,16 @@ fn config(choices: GrpcChoices) -> Result<ClientConfig, ConnectErrorKind> {
             Some((config.map_err(ConnectErrorKind::Security)?, server))
         }
     };
+    let watched = tls.clone().zip(choices.files).map(|((tls, _), files)| {
+        let replace = move |identity: &Identity| Ok(tls.replace_identity(identity.tls.clone())?);
+        Arc::new(Watching(tokio::spawn(files.watch(replace)).abort_handle())) as _
+    });
     let limits = Limits::default();
     Ok(ClientConfig {
         authority: address.authority(&name),
         lookup: lookup(address),
         tls,
+        kept: watched,
         deadline: choices.deadline,
         shorten: deadline::shorten,
         carry: trace::carry,
@@ -76,6 +82,15 @@ fn config(choices: GrpcChoices) -> Result<ClientConfig, ConnectErrorKind> {
         message: usize::try_from(limits.message).unwrap_or(usize::MAX),
         stream_window: limits.stream_window,
     })
+}
+
+/// Looks for renewed certificates as long as the channel is there.
+struct Watching(AbortHandle);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Looks the address up anew each time.

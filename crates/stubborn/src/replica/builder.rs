@@ -7,22 +7,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stubborn_core::service::{Machine, Machines, Registry, ServiceDescriptor};
+use stubborn_core::limits::Limits;
+use stubborn_core::service::{Machine, Machines, NotExecuted, Registry, ServiceDescriptor};
 use stubborn_core::transport::record::Recording;
 use stubborn_group::replica::Seat;
 use stubborn_group::replication::{Durable, Members, NodeId};
 use stubborn_store::{Error, Folder, Options, Store};
 use stubborn_tls::{ClientCertificates, TlsClient, TlsServer};
 
+use super::door::{Arriving, Door, Middleware};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
 use super::{driver, handle, join};
+use crate::generated::stubborn::trace::v1::TRACE_DESCRIPTOR;
 use crate::health::{Health, ReplicaHealth};
 use crate::metrics::{MetricsFor, MetricsServer};
 use crate::naming::Address;
 use crate::qlog;
 use crate::security::{Fingerprint, Identity, IdentityFiles, KeyLog, Trust};
-use crate::server::ServeError;
+use crate::server::{AccessFile, Permissions, ServeError};
 
 /// How long the name of a member is looked up again until it is found.
 const RESOLVE: Duration = Duration::from_secs(60);
@@ -73,6 +76,8 @@ impl Replica {
             #[cfg(feature = "prometheus")]
             prometheus: None,
             health: Some(Health::new()),
+            middleware: Middleware::default(),
+            access: None,
             members: Vec::new(),
             machines: Machines::new(),
             refused: None,
@@ -100,6 +105,8 @@ pub struct ReplicaBuilder {
     #[cfg(feature = "prometheus")]
     prometheus: Option<String>,
     health: Option<Health>,
+    middleware: Middleware,
+    access: Option<AccessFile>,
     members: Vec<Member>,
     machines: Machines,
     refused: Option<ReplicaError>,
@@ -136,6 +143,7 @@ pub(super) struct Plan {
     pub(super) store: Store,
     pub(super) durable: Durable,
     pub(super) registry: Registry,
+    pub(super) door: Arc<Door>,
     pub(super) control: Arc<Control>,
 }
 
@@ -183,6 +191,67 @@ impl ReplicaBuilder {
     /// Lets anybody call, also without a certificate. Members are still known by their keys.
     pub fn anybody_may_call(mut self) -> Self {
         self.anybody = true;
+        self
+    }
+
+    /// Lets callers call only what is allowed to them: the same [`Permissions`] as of a server. They are
+    /// asked at the member that a client is connected to, before anything of its call is in the log;
+    /// members may differ in them. A call that is not allowed ends as [`NotExecuted`] with the reason
+    /// `PermissionDenied` (`Unauthenticated` where a token could help), and never runs, at whichever member
+    /// it is made again. What is not named is refused, the group's own service `stubborn.group.v1.Group`
+    /// included (`stubborn status`, `members`, `backup`; a node that joins asks for `Group/Members`), not
+    /// what members say to each other.
+    ///
+    /// They can be [exchanged](ReplicaHandle::authorize) while the replica runs.
+    pub fn authorize(mut self, permissions: Permissions) -> Self {
+        self.middleware.permissions = Some(permissions);
+        self
+    }
+
+    /// Permissions and tokens from a file that may change while the replica runs.
+    pub fn access_file(mut self, file: AccessFile) -> Self {
+        self.access = Some(file);
+        self
+    }
+
+    /// Knows callers by bearer tokens, as
+    /// [`ServerBuilder::authenticate`](crate::ServerBuilder::authenticate) does: `subject` says whose token
+    /// it is, for [`Permissions`] and interceptors. Machines do not see it. A subject has at most 256
+    /// bytes. The first token of a session at this member says whose it is here.
+    pub fn authenticate(
+        mut self,
+        subject: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.middleware.authenticator = Some(Arc::new(subject));
+        self
+    }
+
+    /// Lets the calls of one session bring tokens of several subjects.
+    pub fn many_subjects_in_a_session(mut self) -> Self {
+        self.middleware.many_subjects = true;
+        self
+    }
+
+    /// Looks at each call that permissions let in, before it is in the log or the machine is asked, and lets
+    /// it in or not. One that is not let in never runs. It runs on the thread of the node and must not
+    /// block; it changes nothing of a call, since all members run what the client has sent. The one that
+    /// was added first is asked first.
+    ///
+    /// ```
+    /// # fn example(replica: stubborn::ReplicaBuilder) -> stubborn::ReplicaBuilder {
+    /// use stubborn::{NotExecuted, NotExecutedReason};
+    ///
+    /// replica.intercept(|call| match call.request().body.len() {
+    ///     ..=10_000 => Ok(()),
+    ///     _ => Err(NotExecuted::because(NotExecutedReason::TooLarge, "no more than 10 kB, please")),
+    /// })
+    /// # }
+    /// ```
+    pub fn intercept(
+        mut self,
+        interceptor: impl Fn(&Arriving<'_>) -> Result<(), NotExecuted> + Send + Sync + 'static,
+    ) -> Self {
+        self.middleware.interceptors.push(Arc::new(interceptor));
         self
     }
 
@@ -324,6 +393,16 @@ impl ReplicaBuilder {
             None => None,
         };
         let registry = self.registry(&control)?;
+        let own = registry.descriptors().chain([&TRACE_DESCRIPTOR]);
+        let services = self.machines.descriptors().chain(own).collect();
+        let door = self.middleware.door(services, Limits::default().sessions)?;
+        if let Some(file) = &self.access {
+            let given = file.read().map_err(|error| error.to_string());
+            let told = |why: String| format!("{}: {why}", file.path().display());
+            given
+                .and_then(|access| door.give_access(&access).map_err(told))
+                .map_err(ReplicaError::Settings)?;
+        }
         let identity = self.identity.ok_or(ServeError::NoIdentity)?;
         let authority = self.authority.ok_or(ServeError::ClientTrust)?;
         let client = authority.client(Some(&identity), self.key_log.as_ref());
@@ -342,11 +421,12 @@ impl ReplicaBuilder {
             store,
             durable,
             registry,
+            door,
             control,
         };
         let handle = driver::start(plan).await?;
         #[cfg_attr(not(feature = "prometheus"), allow(unused_mut))]
-        let mut handle = handle.watching(self.files);
+        let mut handle = handle.watching(self.files, self.access);
         #[cfg(feature = "prometheus")]
         handle.set_exporter(exporter);
         Ok(handle)

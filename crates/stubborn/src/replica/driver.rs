@@ -65,6 +65,7 @@ pub(super) fn member_name(node: u64) -> String {
 pub(super) async fn start(plan: Plan) -> Result<ReplicaHandle, ReplicaError> {
     let control = Arc::clone(&plan.control);
     let renewal = Renewal::of(&plan)?;
+    let door = Arc::clone(&plan.door);
     let (report, ready) = oneshot::channel();
     let (end, ended) = watch::channel(false);
     let told = Arc::clone(&control);
@@ -77,7 +78,7 @@ pub(super) async fn start(plan: Plan) -> Result<ReplicaHandle, ReplicaError> {
         })
         .map_err(ServeError::Worker)?;
     let local = ready.await.map_err(|_| ReplicaError::Stopped("its thread panicked".into()))??;
-    Ok(ReplicaHandle::new(control, local, ended, renewal))
+    Ok(ReplicaHandle::new(control, local, ended, renewal, door))
 }
 
 struct End(watch::Sender<bool>, Arc<Control>);
@@ -191,6 +192,7 @@ impl Driver {
             server: Arc::new(tls),
             client: plan.client,
             settings: Settings { lease: plan.lease, ..Settings::default() },
+            gate: Some(plan.door),
         };
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| ServeError::Entropy(io::Error::other(error)))?;

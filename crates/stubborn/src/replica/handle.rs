@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::backup::{Backup, given_up};
 use super::builder::Plan;
+use super::door::Door;
 use super::error::ReplicaError;
 use crate::generated::stubborn::group::v1::{
     BackupReply, BackupRequest, ChangeMembersRequest, Group, MembersReply, MembersRequest,
@@ -20,7 +21,7 @@ use crate::generated::stubborn::group::v1::{
 };
 use crate::metrics::{Metrics, MetricsFor, SnapshotReply, SnapshotRequest, links_of};
 use crate::security::{Fingerprint, Identity, IdentityFiles, SecurityError};
-use crate::server::ServeError;
+use crate::server::{AccessFile, Permissions, ServeError};
 use crate::{Call, Status};
 
 /// A replica that runs, on a thread of its own. Dropping it stops the replica: what it has promised
@@ -31,8 +32,9 @@ pub struct ReplicaHandle {
     /// Set when the thread has ended: nothing of the replica is left then.
     ended: watch::Receiver<bool>,
     renewal: Renewal,
-    /// Looks for renewed certificates.
-    watching: Option<AbortHandle>,
+    door: Arc<Door>,
+    /// Look for renewed certificates and permissions.
+    watching: Vec<AbortHandle>,
     /// Where Prometheus is answered.
     #[cfg(feature = "prometheus")]
     exporter: Option<crate::metrics::Exporter>,
@@ -97,14 +99,32 @@ impl ReplicaHandle {
         self.renewal.replace(identity)
     }
 
-    /// The same replica, whose certificate is looked for in these files.
-    pub(super) fn watching(mut self, files: Option<IdentityFiles>) -> Self {
+    /// Goes by these permissions from the next call on. Calls that were let in before run, and streams of
+    /// reads are judged anew within half a second.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Settings`] if a rule names what the replica does not have, or two name the same:
+    /// the permissions of before stay.
+    pub fn authorize(&self, permissions: &Permissions) -> Result<(), ReplicaError> {
+        self.door.permit(permissions).map_err(ReplicaError::Settings)
+    }
+
+    /// The same replica, whose certificate and permissions are looked for in these files.
+    pub(super) fn watching(
+        mut self,
+        files: Option<IdentityFiles>,
+        access: Option<AccessFile>,
+    ) -> Self {
         let renewal = self.renewal.clone();
         let watch = |files: IdentityFiles| {
             let replace = move |identity: &Identity| renewal.replace(identity);
             tokio::spawn(files.watch(replace)).abort_handle()
         };
-        self.watching = files.map(watch);
+        let door = Arc::clone(&self.door);
+        let watch_access = |file: AccessFile| {
+            tokio::spawn(file.watch(move |access| door.give_access(access))).abort_handle()
+        };
+        self.watching = files.map(watch).into_iter().chain(access.map(watch_access)).collect();
         self
     }
 
@@ -113,13 +133,15 @@ impl ReplicaHandle {
         local: SocketAddr,
         ended: watch::Receiver<bool>,
         renewal: Renewal,
+        door: Arc<Door>,
     ) -> Self {
         Self {
             control,
             local,
             ended,
             renewal,
-            watching: None,
+            door,
+            watching: Vec::new(),
             #[cfg(feature = "prometheus")]
             exporter: None,
         }
@@ -204,9 +226,7 @@ impl ReplicaHandle {
 
 impl Drop for ReplicaHandle {
     fn drop(&mut self) {
-        if let Some(watching) = &self.watching {
-            watching.abort();
-        }
+        self.watching.iter().for_each(AbortHandle::abort);
         self.control.stop();
     }
 }

@@ -8,11 +8,13 @@ mod backup;
 mod builder;
 mod deferral;
 mod disk;
+mod door;
 mod driver;
 mod error;
 mod handle;
 mod join;
 
 pub use builder::{Replica, ReplicaBuilder};
+pub use door::Arriving;
 pub use error::ReplicaError;
 pub use handle::ReplicaHandle;

@@ -23,10 +23,10 @@ pub struct IdentityFiles {
     certificates: PathBuf,
     private_key: PathBuf,
     every: Duration,
-    tell: Arc<Listener>,
+    tell: Arc<Listener<SecurityError>>,
 }
 
-type Listener = dyn Fn(&Result<(), SecurityError>) + Send + Sync;
+pub(crate) type Listener<E> = dyn Fn(&Result<(), E>) + Send + Sync;
 
 /// By what it shows that a file is another one than before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl IdentityFiles {
         Identity::from_pem_files(&self.certificates, &self.private_key)
     }
 
-    fn stamps(&self) -> [Option<Stamp>; 2] {
-        [&self.certificates, &self.private_key].map(|file| Stamp::of(file))
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.certificates.clone(), self.private_key.clone()]
     }
 
     /// Hands each identity that is found in them from now on to `replace`. `used` is what was read
@@ -76,55 +76,72 @@ impl IdentityFiles {
         self,
         replace: impl Fn(&Identity) -> Result<(), SecurityError> + Send + Sync + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let mut watched = Watched::begin(self, replace);
-        async move {
-            loop {
-                tokio::time::sleep(watched.files.every).await;
-                // Looking takes no longer than reading two small files.
-                let looking = tokio::task::spawn_blocking(move || {
-                    watched.look();
-                    watched
-                });
-                match looking.await {
-                    Ok(looked) => watched = looked,
-                    Err(_) => return,
-                }
+        let (every, tell) = (self.every, self.tell.clone());
+        watch_files(self.paths(), every, tell, move || self.read().and_then(|read| replace(&read)))
+    }
+}
+
+/// Lets `read` read files that may be renewed, whenever they are, and tells how it went.
+pub(crate) fn watch_files<E: 'static>(
+    paths: Vec<PathBuf>,
+    every: Duration,
+    tell: Arc<Listener<E>>,
+    read: impl Fn() -> Result<(), E> + Send + Sync + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut watched = Watched::begin(paths, tell, read);
+    async move {
+        loop {
+            tokio::time::sleep(every).await;
+            // Looking takes no longer than reading small files.
+            let looking = tokio::task::spawn_blocking(move || {
+                watched.look();
+                watched
+            });
+            match looking.await {
+                Ok(looked) => watched = looked,
+                Err(_) => return,
             }
         }
     }
 }
 
 /// Files and what was made of them.
-struct Watched<R> {
-    files: IdentityFiles,
-    replace: R,
+struct Watched<R, E> {
+    paths: Vec<PathBuf>,
+    tell: Arc<Listener<E>>,
+    read: R,
     /// Of what is in use, or was told to be wrong.
-    done: [Option<Stamp>; 2],
+    done: Option<Vec<Option<Stamp>>>,
     /// At the last look: only what stays for one is read, since it may be half written before.
-    seen: [Option<Stamp>; 2],
+    seen: Option<Vec<Option<Stamp>>>,
 }
 
-impl<R: Fn(&Identity) -> Result<(), SecurityError>> Watched<R> {
-    fn begin(files: IdentityFiles, replace: R) -> Self {
+impl<E, R: Fn() -> Result<(), E>> Watched<R, E> {
+    fn begin(paths: Vec<PathBuf>, tell: Arc<Listener<E>>, read: R) -> Self {
         // What was replaced since it was read is noticed all the same, by reading it once more.
-        Self { files, replace, done: [None; 2], seen: [None; 2] }
+        Self { paths, tell, read, done: None, seen: None }
     }
 
     fn look(&mut self) {
-        let now = self.files.stamps();
-        let stays = std::mem::replace(&mut self.seen, now) == now;
+        let now = Some(self.stamps());
+        let stays = self.seen == now;
+        self.seen.clone_from(&now);
         if !stays || now == self.done {
             return;
         }
-        let result = self.files.read().and_then(|identity| (self.replace)(&identity));
-        if self.files.stamps() != now {
+        let result = (self.read)();
+        if Some(self.stamps()) != now {
             return;
         }
-        let first = self.done == [None; 2];
+        let first = self.done.is_none();
         self.done = now;
         if !first || result.is_err() {
-            (self.files.tell)(&result);
+            (self.tell)(&result);
         }
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.paths.iter().map(|file| Stamp::of(file)).collect()
     }
 }
 
@@ -177,10 +194,11 @@ mod tests {
         let tell = told.clone();
         let files = IdentityFiles::new(&crt, &key)
             .tell(move |result| tell.lock().unwrap().push(result.is_ok()));
-        let mut watched = Watched::begin(files, |identity: &Identity| {
-            used.lock().unwrap().push(identity.fingerprint().unwrap());
-            Ok(())
-        });
+        let read = || {
+            used.lock().unwrap().push(files.read()?.fingerprint().unwrap());
+            Ok::<_, SecurityError>(())
+        };
+        let mut watched = Watched::begin(files.paths(), files.tell.clone(), read);
         let mut look = || (0..3).for_each(|_| watched.look());
         look();
         assert!(told.lock().unwrap().is_empty(), "nothing has changed");

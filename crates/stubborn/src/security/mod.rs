@@ -13,6 +13,7 @@ use stubborn_tls::ConfigError;
 
 pub use authority::Authority;
 pub use files::IdentityFiles;
+pub(crate) use files::{Listener, watch_files};
 pub use identity::Identity;
 pub use stubborn_tls::{KEY_LOG_VARIABLE, KeyLog};
 pub use trust::{Fingerprint, ParseFingerprintError, Trust};

@@ -92,7 +92,7 @@ impl Trust {
         identity: Option<&Identity>,
         protocols: &[&[u8]],
         key_log: Option<&KeyLog>,
-    ) -> Result<Arc<stubborn_tls::rustls::ClientConfig>, SecurityError> {
+    ) -> Result<stubborn_tls::TcpClient, SecurityError> {
         let identity = identity.map(|identity| &identity.tls);
         Ok(stubborn_tls::tcp_client(&self.servers()?, identity, protocols, key_log)?)
     }

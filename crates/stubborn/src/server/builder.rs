@@ -15,6 +15,7 @@ use stubborn_core::session::KeyLimits;
 use stubborn_core::transport::record::Recording;
 use stubborn_tls::{ClientCertificates, TlsServer};
 
+use super::access::Access;
 use super::error::ServeError;
 use super::handle::{DrainReport, ServerHandle};
 use super::intercept::Incoming;
@@ -184,6 +185,16 @@ impl ServerBuilder {
     /// a token could help): its handler is never started. gRPC's clients see the same code.
     pub fn authorize(mut self, permissions: Permissions) -> Self {
         self.middleware.permissions = Some(permissions);
+        self
+    }
+
+    /// Permissions and tokens as a file has them: in place of [`authorize`](Self::authorize), and of
+    /// [`authenticate`](Self::authenticate) if it names tokens.
+    pub fn access(mut self, access: &Access) -> Self {
+        self.middleware.permissions = Some(access.permissions().clone());
+        if let Some(authenticator) = access.authenticator() {
+            self.middleware.authenticator = Some(authenticator);
+        }
         self
     }
 

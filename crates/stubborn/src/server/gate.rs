@@ -15,16 +15,16 @@ pub(crate) const AUTHORIZATION: &str = "authorization";
 const SCHEME: &str = "bearer";
 
 /// Says whose token it is; `None` if nobody's.
-pub(super) type Authenticator = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+pub(crate) type Authenticator = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// Lets callers in, or not.
-#[derive(Default)]
-pub(super) struct Gate {
-    pub(super) authenticator: Option<Authenticator>,
+#[derive(Clone, Default)]
+pub(crate) struct Gate {
+    pub(crate) authenticator: Option<Authenticator>,
     /// None if everybody may call everything.
-    pub(super) rules: Option<Rules>,
+    pub(crate) rules: Option<Arc<Rules>>,
     /// Whose sessions are; none if that is not looked at.
-    pub(super) subjects: Option<Subjects>,
+    pub(crate) subjects: Option<Arc<Subjects>>,
 }
 
 impl Gate {
@@ -36,7 +36,7 @@ impl Gate {
     ///
     /// # Errors
     /// Why it does not run.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &self,
         method: &Method,
         context: &mut CallContext,
@@ -134,11 +134,11 @@ mod tests {
     fn gate(permissions: Option<Permissions>) -> Gate {
         let small = |token: &str| token.chars().all(|c| c.is_ascii_lowercase());
         let authenticator = move |token: &str| small(token).then(|| token.to_owned());
-        let resolve = |p: Permissions| p.resolve([&SERVICE].into_iter()).unwrap();
+        let resolve = |p: Permissions| Arc::new(p.resolve([&SERVICE].into_iter()).unwrap());
         Gate {
             authenticator: Some(Arc::new(authenticator)),
             rules: permissions.map(resolve),
-            subjects: Some(Subjects::new(8)),
+            subjects: Some(Arc::new(Subjects::new(8))),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The server's side: services on a UDP port.
 
+mod access;
 mod builder;
 mod error;
 mod gate;
@@ -11,15 +12,20 @@ mod services;
 mod share;
 mod subjects;
 
+pub use access::{Access, AccessError, AccessFile};
 pub use builder::{Server, ServerBuilder};
 #[cfg(any(feature = "grpc", feature = "replica"))]
 pub(crate) use builder::{recording, resolve};
 pub use error::ServeError;
 
 pub(crate) use gate::AUTHORIZATION;
+#[cfg(feature = "replica")]
+pub(crate) use gate::{Authenticator, Gate as Callers};
 pub use handle::{DrainReport, ServerHandle, WorkerStats};
 pub use intercept::Incoming;
 #[cfg(feature = "tower")]
 pub(crate) use intercept::Interceptor;
 pub use permissions::Permissions;
 pub(crate) use services::Services;
+#[cfg(feature = "replica")]
+pub(crate) use subjects::Subjects;

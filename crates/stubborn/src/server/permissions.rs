@@ -50,7 +50,7 @@ struct Named {
 }
 
 /// Rules by method.
-pub(super) struct Rules(BTreeMap<MethodId, Rule>);
+pub(crate) struct Rules(BTreeMap<MethodId, Rule>);
 
 impl Permissions {
     /// Nobody may call anything.
@@ -124,7 +124,14 @@ impl Permissions {
 
     /// Lets everybody ask how the services are (`grpc.health.v1.Health`), as load balancers do.
     pub fn allow_health(self) -> Self {
-        self.with(HEALTH.into(), true, Arc::new(|_| true))
+        self.allow_health_to(|_| true)
+    }
+
+    pub(super) fn allow_health_to(
+        self,
+        rule: impl Fn(&CallContext) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.with(HEALTH.into(), true, Arc::new(rule))
     }
 
     fn with(mut self, name: String, optional: bool, rule: Rule) -> Self {
@@ -136,7 +143,7 @@ impl Permissions {
     ///
     /// # Errors
     /// What a rule names that is not there, or that two rules name.
-    pub(super) fn resolve<'a>(
+    pub(crate) fn resolve<'a>(
         &self,
         services: impl Iterator<Item = &'a ServiceDescriptor>,
     ) -> Result<Rules, String> {

@@ -56,8 +56,8 @@ impl Middleware {
         let resolve = |permissions: &Permissions| permissions.resolve(registry.descriptors());
         let gate = Gate {
             authenticator: self.authenticator.clone(),
-            rules: self.permissions.as_ref().map(resolve).transpose()?,
-            subjects: (!self.many_subjects).then(|| Subjects::new(limits.sessions)),
+            rules: self.permissions.as_ref().map(resolve).transpose()?.map(Arc::new),
+            subjects: (!self.many_subjects).then(|| Arc::new(Subjects::new(limits.sessions))),
         };
         let once = keys.map(|keys| Arc::new(Once::new(keys)));
         Ok(Arc::new(Before { gate, once, interceptors: self.interceptors.clone() }))

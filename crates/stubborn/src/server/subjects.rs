@@ -11,7 +11,7 @@ use stubborn_core::session::SessionId;
 /// Sessions end without a word here, so the table is two generations: what is used is in the young one,
 /// and when that is full the old one is dropped. It never forgets the sessions that made a call last, as
 /// many as a server may have.
-pub(super) struct Subjects {
+pub(crate) struct Subjects {
     room: usize,
     generations: Mutex<Generations>,
 }
@@ -24,7 +24,7 @@ struct Generations {
 
 impl Subjects {
     /// For so many sessions at once.
-    pub(super) fn new(room: usize) -> Self {
+    pub(crate) fn new(room: usize) -> Self {
         Self { room: room.max(1), generations: Mutex::default() }
     }
 

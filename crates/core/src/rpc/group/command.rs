@@ -10,13 +10,21 @@ use bytes::Bytes;
 
 use super::message::{ClientMessage, Content};
 use crate::rpc::codec::{Malformed, MessageBuffer, Reader, Writer};
-use crate::rpc::message::{ToClient, ToServer, about, session_reference};
-use crate::service::{MethodId, Peer};
+use crate::rpc::message::{
+    ToClient, ToServer, about, join, not_executed, session_reference, write_not_executed,
+};
+use crate::service::{Call, CallContext, Clock, Encoded, MethodId, NotExecuted, Peer};
 use crate::session::{CallId, SessionId, SessionSecret, SlotPosition};
 use crate::time::{Duration, Instant};
 
-/// The form of an encoded command.
+/// The form of an encoded command that every program reads.
 const FORM: u8 = 1;
+
+/// The form of one that says more of its client, or was refused: see [`SessionCommand::as_of`].
+const LATER_FORM: u8 = 2;
+
+/// The version of a group from which its members read the later form of commands.
+pub const OWNERS_SINCE: u32 = 2;
 
 /// A message of a client that changes sessions, with what the table must know of its connection.
 ///
@@ -60,6 +68,12 @@ pub(crate) enum Said {
         start: Bytes,
         limit: u64,
     },
+    /// A call that its replica did not let in: its number is fenced for this reason.
+    Refused {
+        slot: u32,
+        sequence: u64,
+        why: NotExecuted,
+    },
 }
 
 impl SessionCommand {
@@ -72,19 +86,82 @@ impl SessionCommand {
     /// The call that the message makes or fences, and whether it fences it; `None` for another message.
     pub fn call(&self) -> Option<(CallId, bool)> {
         let session = self.attached?.session;
-        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
-        let (slot, sequence, fence) = about(bytes)?;
+        let (slot, sequence, fence) = match &self.said {
+            Said::Message(bytes) | Said::TooLarge { start: bytes, .. } => about(bytes)?,
+            Said::Refused { slot, sequence, .. } => (*slot, *sequence, true),
+        };
         Some((CallId { session, slot, sequence }, fence))
     }
 
     /// The method of the call that the message makes, for those who count; `None` for another message.
     /// Reads the whole message.
     pub fn method(&self) -> Option<MethodId> {
-        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
+        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said else {
+            return None;
+        };
         match ToServer::decode(bytes.clone()).ok()? {
             ToServer::Request { payload, .. } => Some(payload.method),
             _ => None,
         }
+    }
+
+    /// The call that it is to run, and its method. `None` for any other message, and for a call that can
+    /// only be fenced.
+    pub fn asks(&self) -> Option<(MethodId, Call<Encoded>)> {
+        let Said::Message(bytes) = &self.said else { return None };
+        let session = self.attached?.session;
+        let Ok(ToServer::Request { slot, sequence, payload }) = ToServer::decode(bytes.clone())
+        else {
+            return None;
+        };
+        let context = CallContext {
+            id: Some(CallId { session, slot, sequence }),
+            peer: Arc::clone(&self.peer),
+            metadata: payload.metadata,
+            deadline: None,
+            clock: Clock::default(),
+        };
+        let request = Encoded { body: payload.body, digest: payload.digest };
+        Some((payload.method, Call::new(request, context)))
+    }
+
+    /// Its call was let in, as one of this client.
+    pub fn admitted(&mut self, peer: Arc<Peer>) {
+        self.peer = peer;
+    }
+
+    /// Its call is not let in. What goes to the log in its place fences its number for this reason: what
+    /// the client is told then is true whatever becomes of copies of the call, at replicas that may let
+    /// it in. If a copy was there first, the answer is what became of that. No effect on a command that
+    /// makes no call.
+    pub fn refuse(&mut self, why: NotExecuted) {
+        if let Some((CallId { slot, sequence, .. }, false)) = self.call() {
+            self.deadline = Deadline::None;
+            self.said = Said::Refused { slot, sequence, why };
+        }
+    }
+
+    /// The command as members of a group read it whose sessions have this version: an earlier one knows a
+    /// client by the key of its certificate alone, and fences without reasons.
+    #[must_use]
+    pub fn as_of(mut self, version: u32) -> Self {
+        if version >= OWNERS_SINCE {
+            return self;
+        }
+        if self.peer.owner.is_some() || self.peer.subject.is_some() {
+            let peer = Peer { owner: None, subject: None, ..Peer::clone(&self.peer) };
+            self.peer = Arc::new(peer);
+        }
+        if let Said::Refused { slot, sequence, .. } = self.said {
+            let fence = ToServer::Fence { slot, sequence };
+            self.said = Said::Message(join(fence.encode(&mut MessageBuffer::default())));
+        }
+        self
+    }
+
+    /// Whether its client was known by a certificate of which only the key is told.
+    pub(super) fn is_of_earlier_form(&self) -> bool {
+        self.peer.identity.is_some() && self.peer.owner.is_none()
     }
 
     /// Bytes of the message, which are most of the encoded command.
@@ -92,6 +169,7 @@ impl SessionCommand {
         match &self.said {
             Said::Message(bytes) => bytes.len(),
             Said::TooLarge { start, .. } => start.len(),
+            Said::Refused { why, .. } => why.detail.len() + 16,
         }
     }
 
@@ -114,7 +192,14 @@ impl SessionCommand {
     /// this time, to whichever replica. `None` for a message that the client does not repeat: a replica
     /// holds those that [free memory](Self::only_frees) beyond its bound for others.
     pub fn push_back(&self, after: Duration) -> Option<ClientMessage> {
-        let (Said::Message(bytes) | Said::TooLarge { start: bytes, .. }) = &self.said;
+        let bytes = match &self.said {
+            Said::Message(bytes) | Said::TooLarge { start: bytes, .. } => bytes,
+            Said::Refused { slot, sequence, .. } => {
+                let busy = ToClient::Busy { slot: *slot, sequence: *sequence, after };
+                let parts = busy.encode(&mut MessageBuffer::default());
+                return Some(ClientMessage(Content::Answer(parts)));
+            }
+        };
         let busy = match ToServer::decode(bytes.clone()).ok()? {
             ToServer::Request { slot, sequence, .. }
             | ToServer::Stream { slot, sequence, .. }
@@ -171,7 +256,10 @@ impl SessionCommand {
     /// Appends the command as it is stored in the log and forwarded between replicas.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut w = Writer::new(out);
-        w.byte(FORM).fixed64(self.client);
+        let later = self.peer.owner.is_some()
+            || self.peer.subject.is_some()
+            || matches!(self.said, Said::Refused { .. });
+        w.byte(if later { LATER_FORM } else { FORM }).fixed64(self.client);
         match self.attached {
             Some(Attaching { session, epoch }) => w.byte(1).session(session).varint(epoch),
             None => w.byte(0),
@@ -191,6 +279,17 @@ impl SessionCommand {
             Some(identity) => w.byte(1).raw(identity),
             None => w.byte(0),
         };
+        if later {
+            match &self.peer.owner {
+                Some(owner) if self.peer.identity.as_ref() == Some(owner) => w.byte(2),
+                Some(owner) => w.byte(1).raw(owner),
+                None => w.byte(0),
+            };
+            match &self.peer.subject {
+                Some(subject) => w.byte(1).text(subject),
+                None => w.byte(0),
+            };
+        }
         match &self.fresh_secret {
             Some(secret) => w.byte(1).raw(secret.expose()),
             None => w.byte(0),
@@ -203,6 +302,11 @@ impl SessionCommand {
         match &self.said {
             Said::Message(bytes) => w.byte(0).raw(bytes),
             Said::TooLarge { start, limit } => w.byte(1).fixed64(*limit).raw(start),
+            Said::Refused { slot, sequence, why } => {
+                w.byte(2).varint((*slot).into()).varint(*sequence);
+                write_not_executed(&mut w, why);
+                &mut w
+            }
         };
     }
 
@@ -212,9 +316,11 @@ impl SessionCommand {
     /// If they are none.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes);
-        if r.byte()? != FORM {
-            return Err(Malformed);
-        }
+        let later = match r.byte()? {
+            FORM => false,
+            LATER_FORM => true,
+            _ => return Err(Malformed),
+        };
         let client = r.fixed64()?;
         let attached =
             optional(&mut r, |r| Ok(Attaching { session: r.session()?, epoch: r.varint()? }))?;
@@ -233,6 +339,10 @@ impl SessionCommand {
             _ => return Err(Malformed),
         };
         let identity = optional(&mut r, Reader::array)?;
+        let (owner, subject) = match later {
+            true => (owner(&mut r, identity)?, optional(&mut r, Reader::text)?),
+            false => (None, None),
+        };
         let fresh_secret = optional(&mut r, |r| r.array().map(SessionSecret::new))?;
         let deadline = match r.byte()? {
             0 => Deadline::None,
@@ -243,9 +353,15 @@ impl SessionCommand {
         let said = match r.byte()? {
             0 => Said::Message(r.rest()),
             1 => Said::TooLarge { limit: r.fixed64()?, start: r.rest() },
+            2 if later => Said::Refused {
+                slot: r.varint32()?,
+                sequence: r.varint()?,
+                why: not_executed(&mut r)?,
+            },
             _ => return Err(Malformed),
         };
-        let peer = Arc::new(Peer { address, identity, ..Peer::default() });
+        let subject = subject.map(Into::into);
+        let peer = Arc::new(Peer { address, identity, owner, subject, ..Peer::default() });
         Ok(Self { client, attached, peer, fresh_secret, deadline, said })
     }
 
@@ -276,6 +392,16 @@ fn latest(own: Vec<SlotPosition>, other: Vec<SlotPosition>) -> Vec<SlotPosition>
         *number = sequence.max(*number);
     }
     numbers.into_iter().map(|(slot, sequence)| SlotPosition { slot, sequence }).collect()
+}
+
+/// To whom the client's sessions belong: to the key as such, or to another name.
+fn owner(r: &mut Reader, key: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, Malformed> {
+    match (r.byte()?, key) {
+        (0, _) => Ok(None),
+        (1, Some(_)) => r.array().map(Some),
+        (2, Some(key)) => Ok(Some(key)),
+        _ => Err(Malformed),
+    }
 }
 
 fn optional<T>(

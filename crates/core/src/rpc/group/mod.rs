@@ -7,7 +7,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use command::SessionCommand;
+pub use command::{OWNERS_SINCE, SessionCommand};
 pub use message::ClientMessage;
 pub use table::{SessionTable, TableReader, Told, Unrun};
 

@@ -6,18 +6,18 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use stubborn_rope::Rope;
 
-use super::command::{Attaching, Said, SessionCommand};
+use super::command::{Attaching, OWNERS_SINCE, Said, SessionCommand};
 use super::message::{ClientMessage, Content};
 use crate::limits::{Limits, RENEW_SESSIONS_EVERY};
 use crate::rpc::codec::MessageBuffer;
 use crate::rpc::desk::{Caller, Desk, Verdict, Violation};
 use crate::rpc::kept::Kept;
-use crate::rpc::message::{ReplyPayload, RequestPayload, ToClient, ToServer};
+use crate::rpc::message::{ReplyPayload, RequestPayload, ToClient, ToServer, session_reference};
 use crate::rpc::server::{Finding, IncomingQuery};
 use crate::service::{Answer, Call, CallContext, Clock, Encoded, Image, MethodId, NotExecuted};
 use crate::session::{
-    Attachment, CallId, Footprint, ImageOf, ImageReader, NotExecutedReason, Races, SessionId,
-    SessionSecret, Sessions, Succession, Unsound,
+    Attachment, CallId, Footprint, ImageOf, ImageReader, NotExecutedReason, Races, Refusal,
+    SessionId, SessionSecret, Sessions, Succession, Unsound,
 };
 use crate::time::{Duration, Instant};
 
@@ -32,7 +32,12 @@ pub struct SessionTable {
     desk: Desk<Origin>,
     limits: Limits,
     buffer: MessageBuffer,
+    /// The version of the group: no part of the image, which its owner keeps beside it.
+    version: u32,
 }
+
+/// How soon a client is asked to attach again whose replica was behind.
+const SOON: Duration = Duration::from_millis(50);
 
 /// A connection of a client to a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,7 @@ impl SessionTable {
     /// its limits and its time, and none of its sessions, which are lost.
     pub fn of_new_group(&self, group: u64) -> Self {
         let mut table = Self::new(group, &self.limits);
+        table.version = self.version;
         table.advance(self.time());
         table
     }
@@ -107,6 +113,12 @@ impl SessionTable {
     /// The log's time, as last given.
     pub fn time(&self) -> Instant {
         self.desk.sessions.time()
+    }
+
+    /// From this place of the log on the group has this version: see [`SessionCommand::as_of`]. To be
+    /// said again of a table that was read from an image.
+    pub fn activate(&mut self, version: u32) {
+        self.version = version;
     }
 
     /// Applies a command that the replica with this number put into the log. `now` is the log's time
@@ -204,7 +216,7 @@ impl SessionTable {
 
     fn with(sessions: Sessions<Kept, Origin>) -> Self {
         let limits = sessions.limits().clone();
-        Self { desk: Desk { sessions }, limits, buffer: MessageBuffer::default() }
+        Self { desk: Desk { sessions }, limits, buffer: MessageBuffer::default(), version: 1 }
     }
 
     fn carry_out(
@@ -218,6 +230,12 @@ impl SessionTable {
         let (bytes, limit) = match &command.said {
             Said::Message(bytes) => (bytes, None),
             Said::TooLarge { start, limit } => (start, Some(*limit)),
+            Said::Refused { slot, sequence, why } => {
+                let attachment = self.heard(command)?;
+                let verdict = self.desk.refuse(&attachment, *slot, *sequence, why)?;
+                self.say(origin, verdict, told);
+                return Ok(None);
+            }
         };
         let message =
             ToServer::decode(bytes.clone()).map_err(|_| Violation("malformed message"))?;
@@ -283,9 +301,13 @@ impl SessionTable {
             | ToServer::Left
             | ToServer::Maybe(_) => return Err(Violation("a message that changes no session")),
         };
+        self.say(origin, verdict, told);
+        Ok(unrun)
+    }
+
+    fn say(&mut self, origin: Origin, verdict: Verdict, told: &mut Vec<Told>) {
         let parts = verdict.encode(&mut self.buffer);
         told.extend(parts.map(|parts| origin.told(Content::Answer(parts))));
-        Ok(unrun)
     }
 
     fn open(
@@ -301,7 +323,8 @@ impl SessionTable {
         let caller = origin.caller(command)?;
         let (verdict, attachment) = self.desk.open(&caller, None, nonce, slots, secret)?;
         self.attached(origin, verdict, attachment, told);
-        if attachment.is_some() {
+        if let Some(attachment) = attachment {
+            self.give_to_owner(&attachment, command);
             for (other, change) in self.desk.share_slots(&self.limits) {
                 let parts = ToClient::Slots(change).encode(&mut self.buffer);
                 told.push(other.told(Content::Answer(parts)));
@@ -319,11 +342,39 @@ impl SessionTable {
         succession: Option<Succession>,
         told: &mut Vec<Told>,
     ) -> Result<(), Violation> {
-        let caller = origin.caller(command)?;
-        let (verdict, attachment) =
-            self.desk.attach(&caller, None, session, secret, succession.as_ref())?;
+        let mut caller = origin.caller(command)?;
+        let mut attach = |caller: &_| {
+            self.desk.attach(caller, None, session, secret.clone(), succession.as_ref())
+        };
+        let (mut verdict, mut attachment) = attach(&caller)?;
+        if is_denied(&verdict) {
+            match command.peer.owner {
+                Some(owner) => {
+                    caller.identity = Some(owner);
+                    (verdict, attachment) = attach(&caller)?;
+                }
+                // Its replica had not heard of the version yet under which the session may have got
+                // another owner: it has when this answer comes.
+                None if self.version >= OWNERS_SINCE && command.is_of_earlier_form() => {
+                    let reference = session_reference(session);
+                    verdict = Verdict::Say(ToClient::SessionBusy { reference, after: SOON });
+                }
+                None => {}
+            }
+        }
+        if let Some(attachment) = &attachment {
+            self.give_to_owner(attachment, command);
+        }
         self.attached(origin, verdict, attachment, told);
         Ok(())
+    }
+
+    /// A session belongs to the key that opened it until the group's version lets commands tell whose key
+    /// that is.
+    fn give_to_owner(&mut self, attachment: &Attachment, command: &SessionCommand) {
+        if let (Some(key), Some(owner)) = (command.peer.identity, command.peer.owner) {
+            self.desk.sessions.belongs_to(attachment, key, owner);
+        }
     }
 
     /// Tells the outcome of an opening or attach.
@@ -384,6 +435,7 @@ impl SessionTable {
             .ok_or(Violation("a call came before a session was opened or attached"))?;
         let attachment = self.desk.sessions.claimed(session, epoch);
         self.desk.sessions.heard(&attachment);
+        self.give_to_owner(&attachment, command);
         Ok(attachment)
     }
 }
@@ -398,6 +450,10 @@ impl Origin {
         let identity = command.peer.identity;
         Ok(Caller { connection: self, identity, address: address.ip() })
     }
+}
+
+fn is_denied(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Say(ToClient::Refused { refusal: Refusal::Denied, .. }))
 }
 
 /// A reply that is kept must not hold the memory of its request, or of another message.

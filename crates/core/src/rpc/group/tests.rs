@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::string::String;
 use std::vec;
 use std::vec::Vec;
 
@@ -15,6 +16,8 @@ use crate::session::{
 };
 use crate::time::{Duration, Instant};
 
+mod owners;
+
 const GROUP: u64 = 0x6E0;
 const METHOD: MethodId = MethodId(7);
 const RETENTION: Duration = Duration::from_secs(3_600);
@@ -27,6 +30,7 @@ struct World {
     ran: Vec<(CallId, Vec<u8>)>,
     /// What was frozen last, and how it was then.
     frozen: Option<(Image, Vec<u8>)>,
+    version: u32,
 }
 
 fn limits() -> Limits {
@@ -78,7 +82,8 @@ fn run(method: MethodId, call: Call<Encoded>) -> Answer {
 impl World {
     fn new() -> Self {
         let table = SessionTable::new(GROUP, &limits());
-        Self { now: Instant::ZERO, other: table.clone(), table, ran: Vec::new(), frozen: None }
+        let (now, other) = (Instant::ZERO, table.clone());
+        Self { now, other, table, ran: Vec::new(), frozen: None, version: 1 }
     }
 
     fn apply(&mut self, replica: u64, command: &SessionCommand) -> Vec<Told> {
@@ -115,6 +120,13 @@ impl World {
         assert!(image == self::image(&self.other), "two replicas of one log differ");
         // One of them goes on from the snapshot of the other.
         self.other = SessionTable::decode(&image).expect("an image");
+        self.other.activate(self.version);
+    }
+
+    fn activate(&mut self, version: u32) {
+        self.version = version;
+        self.table.activate(version);
+        self.other.activate(version);
     }
 
     fn open(&mut self, client: u64) -> Attaching {
@@ -506,7 +518,9 @@ proptest! {
 
     #[test]
     fn every_command_survives_being_encoded(
-        client: u64, attached: Option<(u64, u64, u32)>, v6: bool, identity: Option<[u8; 32]>,
+        client: u64, attached: Option<(u64, u64, u32)>, v6: bool,
+        identity: Option<([u8; 32], Option<[u8; 32]>, bool)>, subject: Option<String>,
+        refused: Option<(u32, u32, String)>,
         secret: Option<[u8; 32]>, deadline in 0..3, time in 0..u64::MAX / 2, limit: Option<u64>,
         message: Vec<u8>,
     ) {
@@ -520,7 +534,9 @@ proptest! {
             }),
             peer: Peer {
                 address: Some(address.parse().unwrap()),
-                identity,
+                identity: identity.map(|(key, ..)| key),
+                owner: identity.and_then(|(key, owner, same)| if same { Some(key) } else { owner }),
+                subject: subject.map(Into::into),
                 ..Peer::default()
             }.into(),
             fresh_secret: secret.map(SessionSecret::new),
@@ -529,9 +545,14 @@ proptest! {
                 1 => Deadline::Left(Duration::from_micros(time / 4_000)),
                 _ => Deadline::At(Instant::from_nanos(time)),
             },
-            said: match limit {
-                None => Said::Message(bytes),
-                Some(limit) => Said::TooLarge { start: bytes, limit },
+            said: match (limit, refused) {
+                (None, None) => Said::Message(bytes),
+                (_, Some((slot, sequence, why))) => Said::Refused {
+                    slot,
+                    sequence: sequence.into(),
+                    why: NotExecuted::because(NotExecutedReason::PermissionDenied, why),
+                },
+                (Some(limit), None) => Said::TooLarge { start: bytes, limit },
             },
         };
         let mut encoded = Vec::new();

@@ -28,6 +28,8 @@ pub struct IncomingQuery {
     pub key: QueryKey,
     call: CallId,
     claim: Claim,
+    /// The key of the certificate that was shown: sessions of a group may belong to it alone.
+    identity: Option<[u8; 32]>,
 }
 
 /// What a worker found out about a call that another worker was asked for.
@@ -55,7 +57,12 @@ impl IncomingQuery {
 
     /// Asks these sessions.
     pub(in crate::rpc) fn ask<C: Copy + Eq>(&self, desk: &Desk<C>) -> Finding {
-        Finding(desk.query(self.call, &self.claim))
+        let found = desk.query(self.call, &self.claim);
+        if let (Err(Refusal::Denied), Some(_)) = (&found, self.identity) {
+            let claim = Claim { certificate: self.identity, ..self.claim.clone() };
+            return Finding(desk.query(self.call, &claim));
+        }
+        Finding(found)
     }
 }
 
@@ -82,7 +89,9 @@ impl Server {
         let key = QueryKey { client, query, session: call.session };
         let (asked, own) = (call.session.incarnation, self.desk.sessions.incarnation());
         if self.group.is_some() || asked != own && same_process(asked, own) {
-            cx.events.push(Event::Query(IncomingQuery { key, call, claim }));
+            let identity = self.clients.get(client).and_then(|client| client.peer.identity);
+            let query = IncomingQuery { key, call, claim, identity };
+            cx.events.push(Event::Query(query));
         } else {
             let finding = Finding(self.desk.query(call, &claim));
             self.answer_query(cx, key, finding);

@@ -3,7 +3,7 @@
 
 use super::{Attachment, Session, Sessions};
 use crate::limits::{Limits, SILENT_SESSION};
-use crate::session::{KeptReply, SessionId};
+use crate::session::{KeptReply, Owner, SessionId};
 use crate::time::{Duration, Instant};
 
 /// What the age of a session counts from.
@@ -85,6 +85,19 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
             self.expiries.remove(&(old, index));
         }
         self.expiries.insert((at, index));
+    }
+
+    /// Gives a session that belongs to this key of a certificate to the owner whose certificate it is, by
+    /// whom its client is known from now on. Does nothing for another session, or if the attachment is not
+    /// good any more.
+    pub fn belongs_to(&mut self, attachment: &Attachment, key: [u8; 32], owner: [u8; 32]) {
+        if key == owner {
+            return;
+        }
+        let Ok(index) = self.live(attachment) else { return };
+        if self.session(index).owner == Owner::Certificate(key) {
+            self.session_mut(index).owner = Owner::Certificate(owner);
+        }
     }
 
     /// Whether an attach by `connection` begins a new epoch. In a log a copy of an attach may follow

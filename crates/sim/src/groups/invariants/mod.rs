@@ -7,6 +7,7 @@ mod leader_completeness;
 mod linearizability;
 mod log_matching;
 mod logs;
+pub(super) mod permitted;
 mod replay;
 mod same_state;
 mod staleness;
