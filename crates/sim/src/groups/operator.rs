@@ -194,6 +194,10 @@ impl Operator {
                 stays.extend(add.iter().cloned());
                 self.make(&RosterChange { add, remove: Vec::new() }).await;
             }
+            // The only member there is has nobody to tell clients where it goes.
+            if stays.is_empty() {
+                return false;
+            }
             if !self.clients_know(&stays, BOUND).await {
                 return false;
             }
