@@ -30,10 +30,10 @@ pub use crate::rpc::{
     ChannelCounters, ChannelEvent, ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState,
     EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery,
     IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load, Malformed,
-    MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, QueryKey, RING_KEY, RequestKey,
-    RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand, SessionTable, SessionTicket, Shed,
-    Staleness, StepKind, StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader,
-    Told, Unrun, Watch, record_of,
+    MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, PlaceEnd, PlaceRequest, QueryKey,
+    RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
+    SessionTable, SessionTicket, Shed, Staleness, StepKind, StreamKey, StreamRead, StreamRefusal,
+    SuccessRateEjection, TableReader, Told, Unrun, Watch, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -41,7 +41,9 @@ pub use crate::service::RequestKind;
 use crate::limits::Limits;
 use crate::random::Random;
 use crate::rpc::{Assembly, Client, Context, Events, MessageBuffer, Progress, Server, close_code};
-use crate::service::{Answer, CallError, Encoded, IncomingReply, Method, OutgoingCall};
+use crate::service::{
+    Answer, CallError, Encoded, IncomingReply, Method, NotExecuted, OutgoingCall, Priority,
+};
 use crate::session::{CallId, Races, SessionId};
 use crate::time::{Duration, Instant, earliest};
 use crate::transport::connection::{ConnectionEvent, Stats};
@@ -333,6 +335,34 @@ impl Node {
         self.with_server(now, |server, cx| server.answer(cx, request, answer));
     }
 
+    /// A call that came to this server by another way than the node's connections asks for a place among
+    /// its handlers. Returns its key, and whether it has the place at once; if not, [`Event::Placed`] or
+    /// [`Event::Refused`] comes. `None` if the node is no server.
+    pub fn ask_place(&mut self, now: Instant, request: PlaceRequest) -> Option<(RequestKey, bool)> {
+        let mut asked = None;
+        self.with_server(now, |server, cx| asked = Some(server.ask_place(cx, request)));
+        asked
+    }
+
+    /// Such a call leaves its place, or does not wait for one any more. What was refused is ignored.
+    pub fn leave_place(&mut self, now: Instant, place: RequestKey, end: PlaceEnd) {
+        self.with_server(now, |server, cx| server.leave_place(cx, place, end));
+    }
+
+    /// Whether a stream that came by another way may begin.
+    ///
+    /// # Errors
+    /// If much more comes than can be run: when to come back.
+    pub fn may_begin_stream(
+        &mut self,
+        now: Instant,
+        priority: Priority,
+    ) -> Result<(), NotExecuted> {
+        let mut may = Ok(());
+        self.with_server(now, |server, cx| may = server.may_begin_stream(cx, priority));
+        may
+    }
+
     /// What this node's sessions know of the call that another worker of the server was asked for.
     pub fn find(&self, query: &IncomingQuery) -> Finding {
         self.server.as_ref().map_or(Finding::NOTHING, |server| server.find(query))
@@ -463,6 +493,14 @@ impl Node {
     /// What the server half does about its load.
     pub fn load(&self) -> Load {
         self.server.as_ref().map(Server::load).unwrap_or_default()
+    }
+
+    /// Whoever drives the node was busy elsewhere: until the next call of this, what is handed over may have
+    /// come so long before. Calls that wait have so much less of their time left.
+    pub fn was_away(&mut self, time: Duration) {
+        if let Some(server) = &mut self.server {
+            server.was_away(time);
+        }
     }
 
     /// Whether requests wait for others to be answered: whoever drives it does well to look for what

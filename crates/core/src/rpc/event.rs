@@ -12,7 +12,8 @@ use super::message::Staleness;
 use super::server::IncomingQuery;
 use super::watch::Watch;
 use crate::service::{
-    Call, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, RequestKind,
+    Call, CallError, CallState, Encoded, IncomingReply, Metadata, Method, MethodId, NotExecuted,
+    RequestKind,
 };
 use crate::session::{CallId, SessionId};
 
@@ -90,6 +91,11 @@ pub enum Event {
     Journal(ChannelKey, JournalEntry),
     /// A request came: start its handler, then call [`Node::answer`](crate::node::Node::answer).
     Request(IncomingRequest),
+    /// A call that asked for a place with [`Node::ask_place`](crate::node::Node::ask_place) has it now:
+    /// start its handler, then call [`Node::leave_place`](crate::node::Node::leave_place).
+    Placed(RequestKey),
+    /// A call that asked for a place gets none, and has left already.
+    Refused(RequestKey, NotExecuted),
     /// A client of this replica sent a message that changes sessions: it goes into the group's log.
     /// Once it was applied, tell what the table answered with
     /// [`Node::tell`](crate::node::Node::tell).

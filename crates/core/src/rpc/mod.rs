@@ -43,7 +43,7 @@ pub use policy::{
 pub use group::{
     ClientMessage, OWNERS_SINCE, SessionCommand, SessionTable, TableReader, Told, Unrun,
 };
-pub use server::{Finding, IncomingQuery, QueryKey};
+pub use server::{Finding, IncomingQuery, PlaceEnd, PlaceRequest, QueryKey};
 pub use stored::{Ask, Asked, record_of};
 pub use trace::{CallLog, CallStep, StepKind};
 pub use watch::{Batch, Watch};

@@ -3,6 +3,7 @@
 mod drain;
 mod group;
 mod overload;
+mod places;
 mod query;
 mod stream;
 
@@ -35,12 +36,13 @@ use crate::service::{
 use crate::session::{
     Attachment, CallId, Claim, NotExecutedReason, SessionId, SessionSecret, Sessions, Succession,
 };
-use crate::time::{Instant, earliest};
+use crate::time::{Duration, Instant, earliest};
 use crate::transport::endpoint::{ByHandle, ConnectionHandle};
 
 use self::drain::Drain;
 use self::group::Group;
 use self::stream::{Place, Streams};
+pub use places::{PlaceEnd, PlaceRequest};
 pub use query::{Finding, IncomingQuery, QueryKey};
 
 /// The server half of a node.
@@ -53,6 +55,12 @@ pub(crate) struct Server {
     by_handle: ByHandle<u64>,
     requests: Arena<Pending>,
     admission: Admission,
+    /// How long before it was handed over a message may have come.
+    away: Duration,
+    /// How many of the requests are places of calls that came by another way.
+    places: usize,
+    /// The calls that wait for a handler, for fences.
+    waiting: BTreeMap<CallId, RequestKey>,
     streams: Streams,
     /// Since it is asked to leave.
     drain: Option<Drain>,
@@ -83,10 +91,23 @@ struct Pending {
 
 #[derive(Clone, Copy, Debug)]
 enum PendingKind {
-    Numbered { attachment: Attachment, slot: u32, sequence: u64 },
-    Read { client: u64, read: u64 },
+    Numbered {
+        attachment: Attachment,
+        slot: u32,
+        sequence: u64,
+    },
+    Read {
+        client: u64,
+        read: u64,
+    },
     Maybe,
-    Stream { place: Place, sequence: u64, shape: Shape },
+    Stream {
+        place: Place,
+        sequence: u64,
+        shape: Shape,
+    },
+    /// A place for a call that came by another way.
+    Place,
 }
 
 /// How a read is to be answered.
@@ -114,6 +135,9 @@ impl Server {
             by_handle: ByHandle::default(),
             requests: Arena::default(),
             admission: Admission::new(limits),
+            away: Duration::ZERO,
+            places: 0,
+            waiting: BTreeMap::new(),
             streams: Streams::default(),
             drain: None,
             log: CallLog::new(limits.call_steps),
@@ -139,7 +163,7 @@ impl Server {
             PendingKind::Stream { place: (session, slot), sequence, .. } => {
                 call == CallId { session: *session, slot: *slot, sequence: *sequence }
             }
-            PendingKind::Read { .. } | PendingKind::Maybe => false,
+            PendingKind::Read { .. } | PendingKind::Maybe | PendingKind::Place => false,
         });
         if let Some((_, pending)) = running.filter(|_| self.log.is_on()) {
             let at = pending.came;
@@ -150,9 +174,9 @@ impl Server {
         (self.log.is_on(), steps)
     }
 
-    /// Requests whose handlers have not answered.
+    /// Requests whose handlers have not answered, but for those that came by another way.
     pub(crate) fn executing(&self) -> usize {
-        self.requests.len()
+        self.requests.len() - self.places
     }
 
     /// A client's handshake is done.
@@ -290,6 +314,9 @@ impl Server {
             PendingKind::Numbered { attachment, slot, sequence } => {
                 let (slot, sequence) = (*slot, *sequence);
                 let call = CallId { session: attachment.session(), slot, sequence };
+                if *ticket == Ticket::WAITING {
+                    self.waiting.remove(&call);
+                }
                 self.log.done(cx.now, call, *came);
             }
             // Its request stays until its messages are sent.
@@ -297,7 +324,7 @@ impl Server {
                 let (place, sequence) = (*place, *sequence);
                 return self.answer_stream(cx, place, sequence, answer);
             }
-            PendingKind::Read { .. } | PendingKind::Maybe => {}
+            PendingKind::Read { .. } | PendingKind::Maybe | PendingKind::Place => {}
         }
         let (ticket, method, deadline) = (*ticket, *method, *deadline);
         self.admission.end(cx.now, Ended { ticket, method, deadline });
@@ -308,6 +335,12 @@ impl Server {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
             PendingKind::Read { client, read } => self.answer_read(cx, client, read, answer),
+            PendingKind::Place => {
+                self.places -= 1;
+                if let Answer::NotExecuted(why) = answer {
+                    cx.events.push(Event::Refused(key, why));
+                }
+            }
             PendingKind::Maybe | PendingKind::Stream { .. } => {}
         }
         self.check_drained(cx);
@@ -509,6 +542,7 @@ impl Server {
             PendingKind::Read { read, .. } => (RequestKind::Read, Some(*read)),
             PendingKind::Maybe => (RequestKind::Maybe, None),
             PendingKind::Stream { shape, .. } => (RequestKind::Stream(*shape), None),
+            PendingKind::Place => unreachable!("a place is asked for, not sent"),
         };
         // A group of replicas has a bound of its own, in front of its log.
         let counted = self.group.is_none() && !matches!(kind, PendingKind::Stream { .. });
@@ -555,9 +589,12 @@ impl Server {
         sequence: u64,
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
-        let verdict = self.desk.fence(&attachment, slot, sequence)?;
         let call = CallId { session: attachment.session(), slot, sequence };
         self.log.push(cx.now, call, StepKind::FenceCame);
+        if self.fence_waiting(cx, &attachment, call) {
+            return Ok(());
+        }
+        let verdict = self.desk.fence(&attachment, slot, sequence)?;
         self.say(cx, client, verdict);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use stubborn_core::limits::{Concurrency, Limits};
-use stubborn_core::node::{CallKey, Load, RequestKey};
+use stubborn_core::node::{CallKey, ChannelKey, Load, PlaceEnd, PlaceRequest, RequestKey};
 use stubborn_core::service::{
     Answer, Encoded, Metadata, Outcome, OutgoingCall, PRIORITY, Priority,
 };
@@ -281,6 +281,28 @@ fn reads_wait_in_the_same_queue_and_one_that_is_given_up_leaves_it() {
 }
 
 #[test]
+fn a_call_that_is_fenced_while_it_waits_leaves_the_queue_and_never_runs() {
+    let mut world = World::new(6);
+    world.restart_server_with(fixed(1, 8));
+    world.run(100);
+    world.call(&HANG, b"at work", None);
+    world.run(20);
+    let given_up = world.call(&ECHO, b"given up", None);
+    world.run(20);
+    assert_eq!(world.node(SERVER).load().waiting, 1);
+    let now = world.now;
+    world.client().abandon(now, given_up);
+    world.run(30);
+    assert_eq!(world.node(SERVER).load().waiting, 0, "while the other one is still at work");
+    assert_eq!(world.node(SERVER).executing(), 1);
+    world.answer_hanging(SERVER);
+    // The slot is free for another one.
+    let next = world.call(&ECHO, b"next", None);
+    world.result(next).unwrap();
+    assert!(!world.ran.iter().any(|(_, body)| body == "given up"));
+}
+
+#[test]
 fn a_server_that_drains_runs_what_waits() {
     let mut world = World::new(5);
     world.restart_server_with(fixed(1, 8));
@@ -294,4 +316,171 @@ fn a_server_that_drains_runs_what_waits() {
     world.answer_hanging(SERVER);
     world.result(waits).unwrap();
     assert!(world.run_until(5_000, |world| world.drained), "nothing is left");
+}
+
+fn place(world: &World, priority: Priority, deadline: Option<u64>) -> PlaceRequest {
+    let deadline = deadline.map(|ms| world.now + Duration::from_millis(ms));
+    PlaceRequest { method: HANG.id(), priority, deadline, bytes: 10 }
+}
+
+#[test]
+fn calls_by_another_way_share_the_limit_and_the_queue() {
+    let mut world = World::new(7);
+    world.restart_server_with(fixed(1, 8));
+    world.run(100);
+    let (now, ask) = (world.now, place(&world, Priority::Normal, None));
+    let (first, at_once) = world.node(SERVER).ask_place(now, ask).unwrap();
+    assert!(at_once);
+    let call = world.call(&ECHO, b"waits", None);
+    world.run(20);
+    assert!(world.ran.is_empty(), "a call over the connection waits for it");
+    // What matters more comes before it.
+    let ask = place(&world, Priority::High, None);
+    let now = world.now;
+    let (second, at_once) = world.node(SERVER).ask_place(now, ask).unwrap();
+    assert!(!at_once);
+    world.node(SERVER).leave_place(now, first, PlaceEnd::Answered);
+    world.run(20);
+    assert_eq!((world.placed.as_slice(), world.ran.len()), ([second].as_slice(), 0));
+    let now = world.now;
+    world.node(SERVER).leave_place(now, second, PlaceEnd::Answered);
+    world.result(call).unwrap();
+    let load = world.node(SERVER).load();
+    assert_eq!((load.running, load.waiting, world.node(SERVER).executing()), (0, 0, 0));
+}
+
+#[test]
+fn a_place_is_refused_with_a_hint_and_one_that_nobody_waits_for_is_not_given() {
+    let mut world = World::new(8);
+    world.restart_server_with(fixed(1, 1));
+    world.run(100);
+    let call = world.call(&HANG, b"at work", None);
+    world.run(20);
+    let (now, ask) = (world.now, place(&world, Priority::Normal, None));
+    let (waits, _) = world.node(SERVER).ask_place(now, ask).unwrap();
+    let (refused, _) = world.node(SERVER).ask_place(now, ask).unwrap();
+    world.run(1);
+    let [(key, why)] = &world.not_placed[..] else { panic!("{:?}", world.not_placed) };
+    assert_eq!((*key, why.reason), (refused, NotExecutedReason::Overloaded));
+    assert!(why.retry_after().is_some());
+    let now = world.now;
+    world.node(SERVER).leave_place(now, waits, PlaceEnd::Withdrawn);
+    world.node(SERVER).leave_place(now, refused, PlaceEnd::Withdrawn);
+    world.answer_hanging(SERVER);
+    world.result(call).unwrap();
+    world.run(20);
+    assert!(world.placed.is_empty());
+    let load = world.node(SERVER).load();
+    assert_eq!((load.running, load.waiting, world.node(SERVER).executing()), (0, 0, 0));
+}
+
+/// A server whose handlers compute, one after the other in the thread that also has its socket, and four
+/// sessions of a client.
+struct Computing {
+    busy: Busy,
+    takes: Duration,
+    deadline: Duration,
+    channels: Vec<ChannelKey>,
+    /// What is run before anything is received or sent again.
+    batch: Vec<RequestKey>,
+    due: Duration,
+    good: usize,
+}
+
+impl Computing {
+    fn new(takes: Duration, deadline: Duration) -> Self {
+        let mut busy = Busy::new(0, Limits::default());
+        busy.world.delay = Duration::from_micros(50);
+        let mut channels = vec![busy.world.channel];
+        for _ in 1..4 {
+            busy.world.open_channel();
+            channels.push(busy.world.channel);
+        }
+        busy.world.run(500);
+        let due = Duration::ZERO;
+        Self { busy, takes, deadline, channels, batch: Vec::new(), due, good: 0 }
+    }
+
+    /// Offers ten times of what it can do for so long.
+    fn offer(&mut self, time: Duration) {
+        let (step, pause) = (Duration::from_micros(250), self.takes / 10);
+        let end = self.busy.world.now + time;
+        while self.busy.world.now < end {
+            self.due += step;
+            while self.due >= pause {
+                self.due -= pause;
+                self.busy.made += 1;
+                let body = Bytes::copy_from_slice(&self.busy.made.to_be_bytes());
+                let channel = self.channels[self.busy.made as usize % self.channels.len()];
+                let call =
+                    OutgoingCall { deadline: Some(self.deadline), ..outgoing(&HANG, body.clone()) };
+                let now = self.busy.world.now;
+                let key = self.busy.world.client().call(now, channel, call);
+                self.busy.began.insert(key, (now, body));
+            }
+            self.step(step);
+        }
+    }
+
+    /// Goes on for so long.
+    fn step(&mut self, time: Duration) {
+        let end = self.busy.world.now + time;
+        while self.busy.world.now < end {
+            let world = &mut self.busy.world;
+            let until = world.computing.map_or(end, |(_, until)| until.min(end));
+            world.run_for(until.since(world.now));
+            self.end_batch();
+            self.begin_batch();
+            self.take_results();
+        }
+    }
+
+    /// The handlers have ended: they are answered, and then all that has come meanwhile is received.
+    fn end_batch(&mut self) {
+        let world = &mut self.busy.world;
+        let now = world.now;
+        let Some((since, _)) = world.computing.take_if(|(_, until)| *until <= now) else { return };
+        for key in self.batch.drain(..) {
+            let reply = Encoded::from_body(HANG.id(), Bytes::new());
+            world.node(SERVER).answer(now, key, Answer::Reply(reply, Metadata::new()));
+        }
+        world.node(SERVER).was_away(now.since(since));
+        world.run_for(Duration::from_nanos(1));
+        world.node(SERVER).was_away(Duration::ZERO);
+    }
+
+    fn begin_batch(&mut self) {
+        let world = &mut self.busy.world;
+        if world.computing.is_none() && !world.hanging.is_empty() {
+            self.batch.extend(world.hanging.drain(..).map(|(_, key, _)| key));
+            let all = self.takes * u32::try_from(self.batch.len()).unwrap();
+            world.computing = Some((world.now, world.now + all));
+        }
+    }
+
+    fn take_results(&mut self) {
+        let now = self.busy.world.now;
+        for (key, result) in std::mem::take(&mut self.busy.world.results) {
+            let Some((began, _)) = self.busy.began.remove(&key) else { continue };
+            let in_time = now.since(began) <= self.deadline;
+            self.good += usize::from(result.is_ok() && in_time);
+        }
+    }
+}
+
+#[test]
+fn handlers_that_compute_in_the_thread_of_the_socket_are_not_begun_too_late() {
+    let ms = Duration::from_millis;
+    let rows = [(ms(5), ms(100), ms(1_500)), (ms(1) / 2, ms(50), ms(600))];
+    for (takes, deadline, learns) in rows {
+        let mut server = Computing::new(takes, deadline);
+        server.offer(learns);
+        server.busy.world.ran.clear();
+        server.good = 0;
+        server.offer(ms(1_000));
+        let (begun, good) = (server.busy.world.ran.len(), server.good);
+        let peak = ms(1_000).as_nanos() / takes.as_nanos();
+        assert!(good as u128 * 10 >= peak * 9, "{good} of {peak}");
+        assert!((begun - good) * 100 <= begun, "{good} of {begun} in time");
+    }
 }

@@ -111,6 +111,11 @@ pub(crate) struct World {
     /// What each request said of attempts before it.
     pub(crate) previous_attempts: Vec<Option<String>>,
     pub(crate) cancelled: usize,
+    /// Since when, and until when, the server's only thread runs handlers: nothing is received or sent.
+    pub(crate) computing: Option<(Instant, Instant)>,
+    /// Calls by another way that were given a place, and that were refused one.
+    pub(crate) placed: Vec<RequestKey>,
+    pub(crate) not_placed: Vec<(RequestKey, NotExecuted)>,
     pub(crate) drained: bool,
     /// Servers that drained, and may go.
     pub(crate) drained_at: Vec<usize>,
@@ -175,6 +180,9 @@ impl World {
             slow_at: Vec::new(),
             previous_attempts: Vec::new(),
             cancelled: 0,
+            computing: None,
+            placed: Vec::new(),
+            not_placed: Vec::new(),
             drained: false,
             drained_at: Vec::new(),
             journal: Vec::new(),
@@ -466,12 +474,11 @@ impl World {
     }
 
     /// Runs until `done`, or for so many virtual milliseconds. Returns whether it was done.
-    pub(crate) fn run_until(
-        &mut self,
-        millis: u64,
-        mut done: impl FnMut(&mut Self) -> bool,
-    ) -> bool {
-        let end = self.now + Duration::from_millis(millis);
+    pub(crate) fn run_until(&mut self, millis: u64, done: impl FnMut(&mut Self) -> bool) -> bool {
+        self.run_to(self.now + Duration::from_millis(millis), done)
+    }
+
+    fn run_to(&mut self, end: Instant, mut done: impl FnMut(&mut Self) -> bool) -> bool {
         loop {
             self.settle();
             if done(self) {
@@ -503,13 +510,27 @@ impl World {
         self.run_until(millis, |_| false);
     }
 
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        self.run_to(self.now + time, |_| false);
+    }
+
     fn next_moment(&mut self) -> Option<Instant> {
         let mut next = self.wire.first_key_value().map(|((at, _), _)| *at);
         next = earliest(next, self.group.as_ref().and_then(Group::next_moment));
-        for node in self.nodes.iter_mut().flatten() {
-            next = earliest(next, node.poll_timeout());
+        let stuck = self.is_stuck(SERVER);
+        for (host, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(node) = node
+                && !(host == SERVER && stuck)
+            {
+                next = earliest(next, node.poll_timeout());
+            }
         }
         next
+    }
+
+    /// Whether a host's thread has no time for its node.
+    fn is_stuck(&self, host: usize) -> bool {
+        host == SERVER && self.computing.is_some_and(|(_, until)| until >= self.now)
     }
 
     fn tick(&mut self) {
@@ -518,6 +539,14 @@ impl World {
         while let Some(entry) = self.wire.first_entry() {
             if entry.key().0 > now {
                 break;
+            }
+            if entry.get().0 == SERVER
+                && let Some((_, until)) = self.computing.filter(|(_, until)| *until >= now)
+            {
+                // It lies in the socket.
+                let (number, datagram) = (entry.key().1, entry.remove());
+                self.wire.insert((until + Duration::from_nanos(1), number), datagram);
+                continue;
             }
             let (to, from, data) = entry.remove();
             let data = BytesMut::from(&data[..]);
@@ -530,8 +559,10 @@ impl World {
             }
         }
         self.apply_log();
-        for node in self.nodes.iter_mut().flatten() {
-            if node.poll_timeout().is_some_and(|at| at <= now) {
+        let stuck = self.is_stuck(SERVER);
+        for (host, node) in self.nodes.iter_mut().enumerate() {
+            let Some(node) = node else { continue };
+            if !(host == SERVER && stuck) && node.poll_timeout().is_some_and(|at| at <= now) {
                 node.handle_timeout(now);
             }
         }
@@ -543,6 +574,9 @@ impl World {
         loop {
             let mut quiet = true;
             for host in HOSTS {
+                if self.is_stuck(host) {
+                    continue;
+                }
                 while let Some(event) =
                     self.nodes[host].as_mut().and_then(|node| node.poll_event(now))
                 {
@@ -650,6 +684,8 @@ impl World {
                 self.drained_at.push(host);
             }
             Event::Journal(_, entry) => self.journal.push(entry),
+            Event::Placed(place) => self.placed.push(place),
+            Event::Refused(place, why) => self.not_placed.push((place, why)),
         }
     }
 

@@ -389,6 +389,7 @@ impl State {
                 alive.node.answer_query(local, query.key, Finding::NOTHING);
             }
             Event::Command(_) => unreachable!("no host of this world is a replica"),
+            Event::Placed(_) | Event::Refused(..) => unreachable!("no host has another door"),
             Event::Journal(key, entry) => self.write_journal(id, key, entry),
             Event::Readable(key) => {
                 let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");

@@ -11,6 +11,9 @@ mod mailbox;
 mod members;
 mod outgoing;
 mod patience;
+// Nobody asks a server for places yet.
+#[allow(dead_code)]
+mod places;
 mod shared;
 mod streams;
 mod tasks;
@@ -33,7 +36,7 @@ use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
     ServerConfig, SessionCommand, StreamKey,
 };
-use stubborn_core::service::{Answer, Clock, Port};
+use stubborn_core::service::{Answer, Clock, NotExecuted, Port};
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_core::transport::record::Recording;
@@ -46,6 +49,7 @@ pub(crate) use outgoing::Outgoing;
 pub(crate) use patience::Patience;
 #[cfg(feature = "replica")]
 pub(crate) use patience::{GLANCE, LONGEST_FOR_COMMITS};
+use places::Told;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
 use streams::HandlerPort;
@@ -134,7 +138,11 @@ struct Driver {
     fed: Instant,
     /// Handlers have had this thread for long since then.
     took_long: bool,
+    /// Handlers had it since then, while nobody looked at the socket.
+    away_since: Option<Instant>,
     cancelled: Vec<RequestKey>,
+    /// Who is to be told of a place.
+    placed: Vec<(Told, Result<(), NotExecuted>)>,
     answers: Vec<(RequestKey, Answer)>,
     /// Handlers that were not ready and have no task of their own, as the others have elsewhere;
     /// `None` on a runtime whose other threads can run them meanwhile.
@@ -300,7 +308,9 @@ impl Driver {
             backlog: false,
             fed: Instant::ZERO,
             took_long: false,
+            away_since: None,
             cancelled: Vec::new(),
+            placed: Vec::new(),
             answers: Vec::new(),
             tasks: one_thread.then(Tasks::new),
             clock: clock.handle(),
@@ -384,6 +394,7 @@ impl Driver {
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
             self.cancel();
+            self.tell_placed();
             self.ask_keeper();
             if self.requests.is_empty() && self.queries.is_empty() {
                 // Nobody waits for what came of acknowledgements, or of parts of a large message:
@@ -409,13 +420,17 @@ impl Driver {
         if !self.backlog && !self.took_long {
             return;
         }
+        // How old what has come is, nobody knows: as old as this, at the most.
+        let away = if self.took_long { Some(self.fed) } else { None };
         self.took_long = false;
+        self.away_since = away;
         for _ in 0..CATCH_UP {
             self.feed(cx.waker(), usize::MAX);
             if !self.receive(cx) {
-                return;
+                break;
             }
         }
+        self.away_since = None;
     }
 
     fn feed(&mut self, waker: &Waker, share: usize) {
@@ -426,6 +441,8 @@ impl Driver {
         state.register(waker);
         let now = self.shared.clock.now();
         self.fed = now;
+        let away = self.away_since.map_or(Duration::ZERO, |since| now.since(since));
+        state.node.was_away(away);
         let share = share.min(self.received.len());
         state.node.handle_batch(now, self.received.drain(..share));
         if state.node.poll_timeout().is_some_and(|at| at <= now) {
@@ -469,6 +486,16 @@ impl Driver {
                         // Dropped later: a handler is foreign code, and the lock is held.
                         None => self.cancelled.push(key),
                     }
+                    None
+                }
+                Event::Placed(key) => {
+                    let told = state.places.remove(&key);
+                    self.placed.extend(told.map(|told| (told, Ok(()))));
+                    None
+                }
+                Event::Refused(key, why) => {
+                    let told = state.places.remove(&key);
+                    self.placed.extend(told.map(|told| (told, Err(why))));
                     None
                 }
                 Event::Query(query) => {
@@ -608,6 +635,14 @@ impl Driver {
             if let Some(tasks) = &mut self.tasks {
                 tasks.cancel(key);
             }
+        }
+    }
+
+    /// Tells calls that came by another way whether they have a place.
+    fn tell_placed(&mut self) {
+        for (told, place) in self.placed.drain(..) {
+            // Who does not wait any more has left the place.
+            let _ = told.send(place);
         }
     }
 

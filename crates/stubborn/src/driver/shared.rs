@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::NodeClock;
 use super::outgoing::Alone;
+use super::places::Places;
 use super::streams::StreamWakers;
 use super::waiters::{Waiter, WaiterKey, Waiters};
 use crate::datagram::Socket;
@@ -65,14 +66,15 @@ pub(crate) struct State {
     /// What comes for the keeper is pushed back from now on.
     pub(crate) draining: bool,
     pub(crate) streams: StreamWakers,
+    pub(super) places: Places,
     pub(crate) meters: Meters,
-    driver: Option<Waker>,
+    pub(super) driver: Option<Waker>,
     /// When the driver wakes by itself.
     pub(super) armed: Option<Instant>,
     /// For callers that send by themselves, until the driver ends.
     socket: Option<Arc<Socket>>,
     pub(super) alone: Alone,
-    ended: bool,
+    pub(super) ended: bool,
     /// The driver is to panic, as a bug in it would.
     #[cfg(test)]
     pub(super) panics: bool,
@@ -173,6 +175,7 @@ impl Shared {
             commands: 0,
             draining: false,
             streams: StreamWakers::default(),
+            places: Places::new(),
             meters: Meters::new(registry),
             driver: None,
             armed: None,
@@ -376,6 +379,7 @@ impl State {
         self.ended = true;
         self.driver = None;
         self.socket = None;
+        self.places.clear();
         for (_, handler) in self.handlers.drain() {
             handler.abort();
         }

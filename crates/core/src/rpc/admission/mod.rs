@@ -9,18 +9,19 @@ mod queue;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod times;
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use self::limit::Limit;
 pub(crate) use self::queue::Entry;
 use self::queue::{Queue, Waiting};
 use self::slots::SlotPressure;
+use self::times::Times;
 use super::event::RequestKey;
 use crate::limits::Limits;
 use crate::random::Random;
-use crate::service::{Metadata, MethodId, NotExecuted, Priority};
+use crate::service::{MethodId, NotExecuted, Priority};
 use crate::session::NotExecutedReason;
 use crate::time::{Duration, Instant, earliest};
 
@@ -34,12 +35,9 @@ const STALL: Duration = Duration::from_secs(1);
 const TIMED: u32 = 16;
 const FIRST: u32 = 256;
 
-/// What a call has to have left beside its own time while the queue stands, in nanoseconds; a quarter of
-/// what it has if that is less.
-const MARGIN: u64 = 2_000_000;
-
-/// Methods whose times are known; a further one takes the place of another.
-const METHODS: usize = 1_024;
+/// What a call that has waited has to have left beside its own time, for its way back and what of its way
+/// here nobody has seen; a quarter of what it has if that is less.
+const MARGIN: Duration = Duration::from_millis(2);
 
 /// Bounds of the hint when to come back, and over how long the load is counted that it is made of.
 const SOONEST: Duration = Duration::from_millis(10);
@@ -54,8 +52,7 @@ pub(crate) struct Admission {
     queue: Queue,
     most_calls: usize,
     most_bytes: u64,
-    /// How long the calls of each method take, in nanoseconds.
-    times: BTreeMap<MethodId, u64>,
+    times: Times,
     /// Calls until one is timed, and how many are timed to begin with.
     untimed: u32,
     first: u32,
@@ -173,7 +170,7 @@ impl Admission {
             queue: Queue::default(),
             most_calls: limits.queued_calls,
             most_bytes: limits.queued_bytes,
-            times: BTreeMap::new(),
+            times: Times::default(),
             untimed: 1,
             first: FIRST,
             sweep_at: None,
@@ -250,16 +247,7 @@ impl Admission {
         self.running -= 1;
         self.limit.measured(now, since, deadline);
         self.recent.ended = self.recent.ended.saturating_add(1);
-        let took = now.as_nanos().saturating_sub(since.as_nanos());
-        if let Some(time) = self.times.get_mut(&method) {
-            *time = *time - *time / 8 + took / 8;
-            return;
-        }
-        // Peers may make methods up.
-        if self.times.len() == METHODS {
-            self.times.pop_first();
-        }
-        self.times.insert(method, took);
+        self.times.measured(now, method, now.since(since));
     }
 
     /// There is no room: a call waits. Returns those that are refused for it, itself maybe.
@@ -268,7 +256,7 @@ impl Admission {
         self.limit.reached(now);
         let ahead = u32::try_from(self.queue.ahead(now, priority)).unwrap_or(u32::MAX);
         let wait = self.limit.interval().saturating_mul(ahead);
-        if self.is_hopeless(now, wait, method, deadline) {
+        if self.is_hopeless(now, wait + self.times.mean(method), method, deadline) {
             self.count(now, priority, Why::Hopeless);
             return Vec::from([(entry.key(), Why::Hopeless)]);
         }
@@ -303,32 +291,27 @@ impl Admission {
         let waiting = self.queue.pop(now)?;
         // Where there is much room, what is believed of times is put to the test instead.
         let busy = self.running >= self.limit.now() / 2;
-        if busy && self.is_hopeless(now, Duration::ZERO, waiting.method, waiting.deadline) {
+        // What is begun has to make it, and its reply has to be there in time, too.
+        let left = waiting.deadline.map_or(Duration::ZERO, |at| at.since(now));
+        let takes = self.times.at_most(waiting.method) + MARGIN.min(left / 4);
+        if busy && self.is_hopeless(now, takes, waiting.method, waiting.deadline) {
             self.count(now, waiting.priority, Why::Hopeless);
             return Some(Err((waiting.entry.key(), Why::Hopeless)));
         }
         Some(Ok(waiting.entry))
     }
 
-    /// Whether what begins after this wait would end after its deadline. A time that is believed too long
-    /// would keep calls away that could prove it wrong, so that it fades with each of them.
+    /// Whether what is to take so long from now on ends after its deadline.
     fn is_hopeless(
         &mut self,
         now: Instant,
-        wait: Duration,
+        takes: Duration,
         method: MethodId,
         deadline: Option<Instant>,
     ) -> bool {
-        let Some(deadline) = deadline else { return false };
-        let stands = self.queue.stands(now);
-        let mut none = 0;
-        let time = self.times.get_mut(&method).unwrap_or(&mut none);
-        // The time is a mean, and a busy server sees calls later than their callers' clocks began to run.
-        let left = deadline.as_nanos().saturating_sub(now.as_nanos());
-        let margin = if stands { (*time / 2).max(MARGIN.min(left / 4)) } else { 0 };
-        let hopeless = now + wait + Duration::from_nanos(*time + margin) > deadline;
+        let hopeless = deadline.is_some_and(|deadline| now + takes >= deadline);
         if hopeless {
-            *time -= *time / 32;
+            self.times.doubt(now, method);
         }
         hopeless
     }
@@ -354,8 +337,8 @@ impl Admission {
         let times = &self.times;
         let mut refused = Vec::new();
         let over = |waiting: &Waiting| {
-            let time = Duration::from_nanos(times.get(&waiting.method).copied().unwrap_or(0));
-            gone(waiting.entry.key()) || waiting.deadline.is_some_and(|at| now + time > at)
+            let ends = now + times.mean(waiting.method);
+            gone(waiting.entry.key()) || waiting.deadline.is_some_and(|at| ends > at)
         };
         let out = self.queue.sweep(now, over);
         for waiting in out {
@@ -399,10 +382,10 @@ impl Admission {
     pub(crate) fn refuse_stream(
         &mut self,
         now: Instant,
-        metadata: &Metadata,
+        priority: Priority,
         random: &mut Random,
     ) -> NotExecuted {
-        self.count(now, Priority::of(metadata), Why::Standing);
+        self.count(now, priority, Why::Standing);
         self.refusal(Why::Standing, random)
     }
 

@@ -56,12 +56,15 @@ pub(super) struct Waiting {
 pub(crate) enum Entry {
     /// A request of this node's clients.
     Request(Box<IncomingRequest>),
+    /// A call that came by another way.
+    Place(RequestKey),
 }
 
 impl Entry {
     pub(crate) fn key(&self) -> RequestKey {
         match self {
             Self::Request(request) => request.key,
+            Self::Place(key) => *key,
         }
     }
 }

@@ -8,12 +8,18 @@ use crate::rpc::context::Context;
 use crate::rpc::event::{Event, IncomingRequest, RequestKey};
 use crate::rpc::message::ToClient;
 use crate::service::{Answer, NotExecuted, Priority};
-use crate::session::NotExecutedReason;
+use crate::session::{Attachment, CallId, NotExecutedReason};
+use crate::time::Duration;
 
 impl Server {
     /// What the server does about its load.
     pub(crate) fn load(&self) -> Load {
         self.admission.load()
+    }
+
+    /// What comes from now on may have come so long before.
+    pub(crate) fn was_away(&mut self, time: Duration) {
+        self.away = time;
     }
 
     /// Whether requests wait for others to be answered.
@@ -25,13 +31,20 @@ impl Server {
     #[cold]
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, request: Box<IncomingRequest>) {
         let context = request.call.context();
+        if let Some(call) = context.id {
+            self.waiting.insert(call, request.key);
+        }
         let applicant = Applicant {
             method: request.method,
             priority: Priority::of(&context.metadata),
-            deadline: context.deadline,
+            deadline: context.deadline.map(|at| at - self.away),
             bytes: request.call.message().body.len() as u64,
             entry: Entry::Request(request),
         };
+        self.enqueue(cx, applicant);
+    }
+
+    pub(super) fn enqueue(&mut self, cx: &mut Context<'_>, applicant: Applicant) {
         for (key, why) in self.admission.enqueue(cx.now, applicant) {
             self.refuse(cx, key, why);
         }
@@ -54,11 +67,37 @@ impl Server {
                     // Nobody may wait for it any more.
                     let Some(pending) = self.requests.get_mut(key.0) else { continue };
                     pending.ticket = self.admission.resume(cx.now);
+                    if let Some(call) = request.call.context().id {
+                        self.waiting.remove(&call);
+                    }
                     cx.events.push(Event::Request(*request));
+                }
+                Ok(Entry::Place(key)) => {
+                    let Some(pending) = self.requests.get_mut(key.0) else { continue };
+                    pending.ticket = self.admission.resume(cx.now);
+                    cx.events.push(Event::Placed(key));
                 }
                 Err((key, why)) => self.refuse(cx, key, why),
             }
         }
+    }
+
+    /// A fence comes. If its call waits for a handler, it ends as fenced; what is left of it in the queue
+    /// is passed over. Returns whether it did.
+    pub(super) fn fence_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        attachment: &Attachment,
+        call: CallId,
+    ) -> bool {
+        // Who does not speak for the session any more is told so instead.
+        if self.waiting.is_empty() || self.desk.refusal(attachment).is_some() {
+            return false;
+        }
+        let Some(key) = self.waiting.get(&call).copied() else { return false };
+        let why = NotExecuted::new(NotExecutedReason::Fenced);
+        self.finish(cx, key, Answer::NotExecuted(why));
+        true
     }
 
     /// Refuses what has waited too long, and takes slots back or gives them again.

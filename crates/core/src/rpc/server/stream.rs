@@ -15,7 +15,9 @@ use crate::rpc::event::{Event, RequestKey, StreamKey, StreamRead, StreamRefusal}
 use crate::rpc::events::Events;
 use crate::rpc::message::{RequestPayload, ToClient};
 use crate::rpc::stream::{Arrived, Broken, Content, Inbox, OVERHEAD, Outbox, Part, PartRef};
-use crate::service::{Answer, Code, Encoded, NotExecuted, Shape, Status, StreamEnd, text};
+use crate::service::{
+    Answer, Code, Encoded, NotExecuted, Priority, Shape, Status, StreamEnd, text,
+};
 use crate::session::{Attachment, CallId, NotExecutedReason, SessionId};
 use crate::time::{Instant, earliest};
 
@@ -160,7 +162,8 @@ impl Server {
             if let Verdict::Say(ToClient::NotExecuted { why, .. }) = &mut verdict {
                 let said = "the server has too many streams";
                 *why = if overloaded {
-                    self.admission.refuse_stream(cx.now, &payload.metadata, cx.random)
+                    let priority = Priority::of(&payload.metadata);
+                    self.admission.refuse_stream(cx.now, priority, cx.random)
                 } else {
                     NotExecuted::because(NotExecutedReason::Overloaded, said)
                 };
