@@ -34,6 +34,9 @@ pub(crate) struct Inner<S> {
     settings: RwLock<Settings>,
     /// How often the database could not be used.
     failures: AtomicU64,
+    /// Bytes of replies that the database keeps, as far as this process knows: counted now and then, and
+    /// what it has written since.
+    pub(crate) kept: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -57,6 +60,7 @@ impl<S: CompletionStore> Completions<S> {
         // The lowest byte is none of a worker's, and no group is 0.
         let fresh = (u64::from_be_bytes(drawn) | 0x100) & !0xff;
         let group = store.service(fresh).await?.group;
+        let kept = store.kept().await?;
         let limits = Arc::new(Limits::default());
         let settings = Settings { limits, slots: SLOTS, on_failure: None };
         Ok(Self(Arc::new(Inner {
@@ -65,6 +69,7 @@ impl<S: CompletionStore> Completions<S> {
             calls: Arc::default(),
             settings: RwLock::new(settings),
             failures: AtomicU64::new(0),
+            kept: AtomicU64::new(kept),
         })))
     }
 
@@ -144,6 +149,20 @@ impl<S: CompletionStore> Inner<S> {
         if let Some(tell) = self.settings().on_failure {
             tell(error);
         }
+    }
+
+    /// Whether a reply is kept from now on: within the bound of one, and that of all.
+    pub(crate) fn keeps(&self, reply: &[u8]) -> bool {
+        let (limits, length) = (self.limits(), reply.len() as u64);
+        let within = |kept: u64| Some(kept + length).filter(|all| *all <= limits.kept_replies);
+        reply.len() <= limits.kept_reply
+            && self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
+    }
+
+    /// So many bytes are kept no more, most likely.
+    pub(crate) fn keeps_no_more(&self, bytes: u64) {
+        let less = |kept: u64| Some(kept.saturating_sub(bytes));
+        let _ = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     async fn find(&self, query: &IncomingQuery) -> Finding {

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message;
 use stubborn_core::node::record_of;
 use stubborn_core::service::{Answer, Encoded, Metadata, Status};
-use stubborn_core::session::{Answer as Known, CallId, Slot};
+use stubborn_core::session::{Answer as Known, CallId};
 
 use crate::completions::Inner;
 use crate::error::CompletionError;
+use crate::run::Replacing;
 use crate::running::Running;
 use crate::store::{CompletionStore, CompletionTransaction, StoreError};
 
@@ -23,7 +23,7 @@ use crate::store::{CompletionStore, CompletionTransaction, StoreError};
 pub struct Guard<S: CompletionStore> {
     inner: Arc<Inner<S>>,
     call: Arc<Running>,
-    held: Option<(S::Transaction, Slot<Bytes>)>,
+    held: Option<(S::Transaction, Replacing)>,
 }
 
 impl<S: CompletionStore> Guard<S> {
@@ -32,7 +32,7 @@ impl<S: CompletionStore> Guard<S> {
         Self { inner, call, held: None }
     }
 
-    pub(crate) fn hold(&mut self, tx: S::Transaction, slot: Slot<Bytes>) {
+    pub(crate) fn hold(&mut self, tx: S::Transaction, slot: Replacing) {
         self.held = Some((tx, slot));
     }
 
@@ -89,7 +89,7 @@ impl<S: CompletionStore> Guard<S> {
             unreachable!("a guard that was handed out holds its transaction")
         };
         let Ok(reply) = record_of(answer) else { unreachable!("a reply or a status") };
-        self.inner.write(&mut tx, slot, self.call.id, &reply).await?;
+        let kept = self.inner.write(&mut tx, slot, self.call.id, &reply).await?;
         match tx.commit().await {
             Ok(()) => {
                 self.call.set_ended(Known::Reply(reply));
@@ -99,7 +99,7 @@ impl<S: CompletionStore> Guard<S> {
                 let known = self.inner.read_back(&self.call).await?;
                 let ours = match &known {
                     Known::Reply(recorded) => *recorded == reply,
-                    Known::NotKept => reply.len() > self.inner.limits().kept_reply,
+                    Known::NotKept => !kept,
                     _ => false,
                 };
                 if !ours {

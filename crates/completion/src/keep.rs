@@ -1,5 +1,6 @@
 //! What is done now and then: time goes on, sessions with a connection are renewed, others expire.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use stubborn::keeper::Front;
@@ -51,11 +52,24 @@ impl<S: CompletionStore> Inner<S> {
         let attached: Vec<u64> =
             front.attached().into_iter().map(|session| session.number).collect();
         self.store.renew(&attached, time + millis(self.limits().retention)).await?;
+        self.count_kept().await?;
         for session in self.store.expired(time).await? {
             match self.expire(session, time).await {
                 Ok(()) | Err(StoreError::Locked) => {}
                 Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// Counts the replies that are kept, where they may have come near to the bound: what was released
+    /// meanwhile, and what other servers keep, this one does not know.
+    async fn count_kept(&self) -> Result<(), StoreError> {
+        let before = self.kept.load(Ordering::Relaxed);
+        if before >= self.limits().kept_replies / 2 {
+            let counted = self.store.kept().await?;
+            self.kept.fetch_add(counted, Ordering::Relaxed);
+            self.keeps_no_more(before);
         }
         Ok(())
     }

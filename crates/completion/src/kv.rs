@@ -3,7 +3,7 @@
 //! Keys, all numbers in big-endian order: `"g"` is the row of all sessions; `"n" session` a session;
 //! `"o" nonce` the number of the session that it opened; `"s" session slot` a slot.
 
-use stubborn_core::session::{SlotPosition, SlotRecord, SlotReport};
+use stubborn_core::session::{RecordedState, SlotPosition, SlotRecord, SlotReport};
 
 use crate::row::{self, Columns};
 use crate::store::{Counts, ServiceRow, SessionRow, StoreError};
@@ -81,6 +81,19 @@ pub(crate) fn renew(kv: &mut impl Kv, sessions: &[u64], expires: u64) -> Result<
         }
     }
     Ok(())
+}
+
+/// Reads the slots of one session after the other.
+pub(crate) fn kept(kv: &mut impl Kv) -> Result<u64, StoreError> {
+    let mut kept = 0;
+    for row in sessions(kv)? {
+        for (_, value) in kv.scan(&slots_key(row.number))? {
+            if let RecordedState::Done { reply, .. } = read_slot(&value)?.record()?.state {
+                kept += reply.len() as u64;
+            }
+        }
+    }
+    Ok(kept)
 }
 
 pub(crate) fn expired(kv: &mut impl Kv, time: u64) -> Result<Vec<u64>, StoreError> {

@@ -123,6 +123,10 @@ impl<T: Clone + Send + 'static> CompletionStore for Memory<T> {
         self.change(|kv| kv::renew(kv, sessions, expires)).await
     }
 
+    async fn kept(&self) -> Result<u64, StoreError> {
+        kv::kept(&mut self.read())
+    }
+
     async fn expired(&self, time: u64) -> Result<Vec<u64>, StoreError> {
         kv::expired(&mut self.read(), time)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stubborn_core::node::{ClientMessage, record_of};
 use stubborn_core::service::{Answer, Call, Encoded, MethodId, NotExecuted};
 use stubborn_core::session::{
-    Answer as Known, CallId, Decision, Keep, NotExecutedReason, Refusal, Slot,
+    Answer as Known, CallId, Decision, Keep, NotExecutedReason, RecordedState, Refusal, Slot,
 };
 
 use crate::commands::{Standing, Told, slot_of};
@@ -24,10 +24,17 @@ const WORKING_EVERY: Duration = Duration::from_millis(400);
 /// How long it is tried to read back what became of a commit.
 const READ_BACK: Duration = Duration::from_secs(10);
 
+/// A slot whose next call may run.
+pub(crate) struct Replacing {
+    slot: Slot<Bytes>,
+    /// Bytes of the reply that is kept there until then.
+    bytes: u64,
+}
+
 /// A slot that was locked for a call.
 pub(crate) enum Locked<T> {
     /// The call has not run: it may now.
-    Free(T, Slot<Bytes>),
+    Free(T, Replacing),
     /// The call has ended, or never will run.
     Ended(Known<Bytes>),
     /// Another request has the number.
@@ -175,18 +182,20 @@ impl<S: CompletionStore> Inner<S> {
         Ok(ClientMessage::known(id, Known::Reply(reply.clone())))
     }
 
-    /// Writes the end of an executing call to its slot's row.
+    /// Writes the end of an executing call to its slot's row. Returns whether the reply is kept.
     pub(crate) async fn write(
         &self,
         tx: &mut S::Transaction,
-        mut slot: Slot<Bytes>,
+        Replacing { mut slot, bytes }: Replacing,
         id: CallId,
         reply: &Bytes,
-    ) -> Result<(), StoreError> {
-        let kept = reply.len() <= self.limits().kept_reply;
+    ) -> Result<bool, StoreError> {
+        let kept = self.keeps(reply);
         slot.complete(id.sequence, kept.then(|| (reply.clone(), Keep::Session)));
         let record = slot.record().ok_or_else(|| StoreError::damaged("a slot"))?;
-        tx.save_slot(id.session.number, id.slot, &record).await
+        tx.save_slot(id.session.number, id.slot, &record).await?;
+        self.keeps_no_more(bytes);
+        Ok(kept)
     }
 
     /// Locks the slot of a call, in a new transaction.
@@ -202,8 +211,12 @@ impl<S: CompletionStore> Inner<S> {
         if !running.may_speak(row.epoch) {
             return Ok(Locked::Superseded);
         }
+        let bytes = match &record.state {
+            RecordedState::Done { reply, .. } => reply.len() as u64,
+            _ => 0,
+        };
         Ok(match decide(slot_of(record)?, running) {
-            Locked::Free((), slot) => Locked::Free(tx, slot),
+            Locked::Free((), replacing) => Locked::Free(tx, Replacing { bytes, ..replacing }),
             Locked::Ended(known) => Locked::Ended(known),
             Locked::FalseRetry => Locked::FalseRetry,
             Locked::Gone => Locked::Gone,
@@ -279,7 +292,7 @@ impl<S: CompletionStore> Inner<S> {
 
 fn decide(mut slot: Slot<Bytes>, running: &Running) -> Locked<()> {
     match slot.request(running.id.sequence, running.digest) {
-        Ok(Decision::Execute) => Locked::Free((), slot),
+        Ok(Decision::Execute) => Locked::Free((), Replacing { slot, bytes: 0 }),
         Ok(Decision::Answer(known)) => Locked::Ended(known),
         Ok(Decision::FalseRetry) => Locked::FalseRetry,
         Err(violation) => Locked::Violation(violation.as_str()),

@@ -199,6 +199,14 @@ macro_rules! sql_store {
             Ok(())
         }
 
+        async fn kept(&self) -> Result<u64, StoreError> {
+            const KEPT: &str = "SELECT CAST(COALESCE(SUM(LENGTH(reply)), 0) AS BIGINT) \
+                FROM stubborn_slot";
+            let (kept,): (i64,) =
+                sqlx::query_as(KEPT).fetch_one(&self.pool).await.map_err(fault)?;
+            Ok(kept.cast_unsigned())
+        }
+
         async fn expired(&self, time: u64) -> Result<Vec<u64>, StoreError> {
             const EXPIRED: &str = "SELECT number FROM stubborn_session WHERE expires <= $1 \
                 ORDER BY expires LIMIT 1000";

@@ -70,6 +70,12 @@ pub trait CompletionStore: Send + Sync + 'static {
         expires: u64,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
+    /// Bytes of all replies that are kept.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    fn kept(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
     /// Some sessions that expire at this time or before.
     ///
     /// # Errors

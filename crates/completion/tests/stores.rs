@@ -384,6 +384,26 @@ async fn a_reply_that_is_too_large_is_told_once_and_then_as_not_kept<S: Till + C
     assert_eq!(store.total().await, 2_000);
 }
 
+async fn replies_of_all_slots_are_kept_within_one_bound<S: Till + Clone>(store: S) {
+    let mut site = Site::new();
+    (site.limits.kept_reply, site.limits.kept_replies) = (1_000, 2_500);
+    let (counter, server) = site.serve(&store).await;
+    let channel = site.channel(&[&server]).await;
+    // Four at once, each in a slot of its own.
+    let calls: Vec<_> = (0..4).map(|_| begin(&channel, &BIG, 900)).collect();
+    for one in calls {
+        assert_eq!(soon(one).await.unwrap().unwrap().data.len(), 900);
+    }
+    let kept = store.kept().await.unwrap();
+    assert!(kept <= 2_500 && kept > 0, "{kept}");
+    // A server that starts counts what is there.
+    let (_, second) = site.serve(&store).await;
+    let other = site.channel(&[&second]).await;
+    assert_eq!(call(&other, &BIG, 901).await.unwrap().data.len(), 901);
+    assert!(store.kept().await.unwrap() <= 2_500);
+    drop(counter);
+}
+
 async fn what_became_of_a_commit_is_read_back_when_its_answer_was_lost<S: Till + Clone>(store: S) {
     let site = Site::new();
     for happened in [true, false] {
@@ -627,6 +647,7 @@ macro_rules! over {
             a_call_that_comes_too_late_is_fenced_before_that_is_said
             a_fence_waits_for_the_handler_of_another_server_and_tells_what_came_of_it
             a_reply_that_is_too_large_is_told_once_and_then_as_not_kept
+            replies_of_all_slots_are_kept_within_one_bound
             what_became_of_a_commit_is_read_back_when_its_answer_was_lost
             a_database_that_is_away_for_a_while_is_no_outcome
             a_call_that_follows_one_of_the_same_server_is_not_looked_up

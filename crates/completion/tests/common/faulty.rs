@@ -102,6 +102,10 @@ impl<S: CompletionStore> CompletionStore for Faulty<S> {
         self.inner.renew(sessions, expires).await
     }
 
+    async fn kept(&self) -> Result<u64, StoreError> {
+        self.inner.kept().await
+    }
+
     async fn expired(&self, time: u64) -> Result<Vec<u64>, StoreError> {
         self.inner.expired(time).await
     }

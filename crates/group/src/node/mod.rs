@@ -129,7 +129,7 @@ impl GroupNode {
             replica,
             peers,
             receipts: Receipts::default(),
-            followed: Followed::default(),
+            followed: Followed::new(&config),
             gate: config.gate.clone(),
             reads: BTreeMap::new(),
             read_of: BTreeMap::new(),

@@ -7,7 +7,7 @@ use stubborn_core::service::{CallError, Code, Outcome, Status};
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
-use super::{GroupEvent, GroupNode};
+use super::{GroupConfig, GroupEvent, GroupNode, Peer};
 use crate::replica::Seat;
 use crate::replication::{Members, NodeId};
 
@@ -23,6 +23,8 @@ pub(super) struct Followed {
     seats: Vec<(NodeId, Seat)>,
     members: Members,
     version: u64,
+    /// Those that this node is configured with.
+    configured: Vec<(NodeId, Seat)>,
     /// What a peer says of a later roster than that of this node.
     hearsay: Hearsay,
     /// When peers may be asked again.
@@ -34,6 +36,18 @@ pub(super) struct Followed {
 pub(super) struct Hearsay {
     version: u64,
     seats: Vec<(NodeId, Seat)>,
+}
+
+impl Followed {
+    /// Of a node that is configured with these.
+    pub(super) fn new(config: &GroupConfig) -> Self {
+        let known = config.peers.iter().filter(|peer| peer.id != config.id);
+        let seat = |peer: &Peer| {
+            let seat = Seat { address: peer.address.to_string(), key: peer.identity?.to_vec() };
+            Some((peer.id, seat))
+        };
+        Self { configured: known.filter_map(seat).collect(), ..Self::default() }
+    }
 }
 
 impl Hearsay {
@@ -99,19 +113,22 @@ impl GroupNode {
         let ids = roster.seats().keys().copied().chain(leaving);
         let mut seats: Vec<_> = ids.filter_map(|id| Some((id, roster.seat(id)?.clone()))).collect();
         let version = roster.version();
-        let mut hearsay = std::mem::take(&mut self.followed.hearsay);
-        if hearsay.version > version {
-            // Whoever is heard of only is not forgotten while this node catches up.
-            let unknown = |(id, _): &&(NodeId, Seat)| seats.iter().all(|(other, _)| other != id);
-            let others: Vec<_> = hearsay.seats.iter().filter(unknown).cloned().collect();
-            seats.extend(others);
-        } else {
+        let Followed { configured, mut hearsay, asks_at, .. } = std::mem::take(&mut self.followed);
+        if hearsay.version <= version {
             hearsay = Hearsay::default();
+        }
+        // While this node catches up, it does not forget whom it has heard of, or was told of when it was
+        // started: it may have been away when all the others came.
+        for (id, seat) in hearsay.seats.iter().chain(&configured) {
+            let known = seats.iter().any(|(other, _)| other == id);
+            if !known && roster.seat(*id).is_none() && roster.has_left(&seat.key).is_none() {
+                seats.push((*id, seat.clone()));
+            }
         }
         let addresses: Vec<String> =
             roster.seats().values().map(|seat| seat.address.clone()).collect();
-        let (members, asks_at) = (members.clone(), self.followed.asks_at);
-        self.followed = Followed { seats, members, version, hearsay, asks_at };
+        let members = members.clone();
+        self.followed = Followed { seats, members, version, configured, hearsay, asks_at };
         let seats = &self.followed.seats;
         for (id, address) in self.peers.follow(now, &mut self.node, seats, version == 0) {
             self.events.push_back(GroupEvent::LookUp(id, address));

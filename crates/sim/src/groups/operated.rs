@@ -82,11 +82,28 @@ impl Cluster {
 
     /// Starts a node with an empty disk that the group was told of.
     pub(super) fn join(&self, id: NodeId) {
+        self.bring_up_to_date(id);
+        self.lock().counts.joined += 1;
+        self.add(id);
+    }
+
+    /// Members that know no leader, and nobody who is a member.
+    pub(super) fn strangers(&self) -> Vec<NodeId> {
+        let unled = self.unled();
+        let shared = self.lock();
+        let Some(Operated { wanted, .. }) = &shared.operated else { return Vec::new() };
+        let knows = |id: &NodeId| {
+            let (standing, _) = &shared.standings[id];
+            standing.members.all().any(|other| other != *id && wanted.contains_key(&other))
+        };
+        unled.into_iter().filter(|id| wanted.contains_key(id) && !knows(id)).collect()
+    }
+
+    /// Configures a node with the members that there are.
+    pub(super) fn bring_up_to_date(&self, id: NodeId) {
         let wanted = self.with_operated(|operated| operated.wanted.clone());
         let peers = self.peers(&wanted);
         self.with_operated(|operated| operated.peers.insert(id, peers));
-        self.lock().counts.joined += 1;
-        self.add(id);
     }
 
     /// With whom a node is configured that starts now, and with whom the group began, as far as that
@@ -102,9 +119,7 @@ impl Cluster {
             return (peers.collect(), Roster::default());
         }
         if self.chance(0.5) {
-            let wanted = self.with_operated(|operated| operated.wanted.clone());
-            let peers = self.peers(&wanted);
-            self.with_operated(|operated| operated.peers.insert(id, peers));
+            self.bring_up_to_date(id);
         }
         self.with_operated(|operated| {
             let founded = operated.founders.seats().contains_key(&id);

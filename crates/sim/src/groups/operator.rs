@@ -76,6 +76,7 @@ impl Operator {
             self.replace_all().await;
         }
         self.wait_until_in_line().await;
+        self.start_strangers().await;
         let mut shared = self.cluster.lock();
         shared.clients_done.insert(OPERATOR);
         shared.operated.as_mut().expect("this is its operator").is_done = true;
@@ -224,6 +225,16 @@ impl Operator {
             self.cluster.world.sleep(millis(20)).await;
         }
         true
+    }
+
+    /// Members all of whose peers were replaced while they were away are started again, with a
+    /// configuration that is brought up to date.
+    async fn start_strangers(&self) {
+        self.cluster.world.sleep(millis(2_000)).await;
+        for id in self.cluster.strangers() {
+            self.cluster.bring_up_to_date(id);
+            self.cluster.crash(id, millis(1 + self.cluster.below(300)));
+        }
     }
 
     async fn wait_until_in_line(&self) {
