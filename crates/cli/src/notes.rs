@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use stubborn::CallId;
+use stubborn::steps::CallName;
 
 use crate::private;
 
@@ -15,7 +16,8 @@ const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// What was noted of a call.
 pub(crate) struct Note {
-    pub(crate) call: CallId,
+    /// Its id; of a call that has none, a read or a stream, the id of its trace.
+    pub(crate) call: String,
     /// As `stubborn call` was told it.
     pub(crate) address: String,
     pub(crate) method: String,
@@ -46,16 +48,21 @@ pub(crate) fn keep(note: &Note) {
         "address": note.address, "method": note.method, "sent": note.sent, "ended": note.ended,
         "outcome": note.outcome,
     });
-    let _ = private::write(&directory.join(note.call.to_string()), &text.to_string());
+    if is_noted(&note.call) {
+        let _ = private::write(&directory.join(&note.call), &text.to_string());
+    }
 }
 
 /// What was noted of this call.
-pub(crate) fn find(call: CallId) -> Option<Note> {
-    let text = fs::read_to_string(directory()?.join(call.to_string())).ok()?;
+pub(crate) fn find(call: &str) -> Option<Note> {
+    if !is_noted(call) {
+        return None;
+    }
+    let text = fs::read_to_string(directory()?.join(call)).ok()?;
     let value: Value = serde_json::from_str(&text).ok()?;
     let text = |key: &str| value[key].as_str().map(str::to_owned);
     Some(Note {
-        call,
+        call: call.to_owned(),
         address: text("address")?,
         method: text("method")?,
         sent: value["sent"].as_u64()?,
@@ -67,8 +74,13 @@ pub(crate) fn find(call: CallId) -> Option<Note> {
 /// The call that was noted last.
 pub(crate) fn last() -> Option<Note> {
     let calls = fs::read_dir(directory()?).ok()?.flatten();
-    let calls = calls.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    calls.filter_map(find).max_by_key(|note| note.sent)
+    let calls = calls.filter_map(|entry| find(entry.file_name().to_str()?));
+    calls.max_by_key(|note| note.sent)
+}
+
+/// Whether it is an id of a call or of a trace, which are also names of files.
+pub(crate) fn is_noted(name: &str) -> bool {
+    name.parse::<CallId>().is_ok() || CallName::of_trace(name).is_some()
 }
 
 /// Nanoseconds since 1970.

@@ -210,6 +210,24 @@ fn a_call_that_still_runs_is_drawn_as_that_and_one_that_nobody_knows_is_not() {
     assert_eq!((code, &told["error"]["kind"]), (1, &"failed".into()), "{told}");
 }
 
+#[test]
+fn reads_and_streams_are_drawn_by_the_trace_that_the_call_was_given() {
+    let world = World::new();
+    for (method, end) in [("Balance", "reply"), ("History", "end, 0 in, ")] {
+        let made = world.run("call", &[&format!("bank.v1.Bank/{method}"), "--id"]);
+        assert_eq!(made.code, 0, "{made:?}");
+        let id = made.err.lines().find_map(|line| line.strip_prefix("call ")).expect("an id");
+        assert_eq!(id.len(), 32, "{id}");
+        let (code, told) = world.json("trace", &[id]);
+        assert_eq!(code, 0, "{told}");
+        let steps = told["steps"].as_array().unwrap();
+        let steps: Vec<&str> = steps.iter().map(|step| step["what"].as_str().unwrap()).collect();
+        let [made, request, answer, outcome] = steps[..] else { panic!("{told}") };
+        assert_eq!([made, request, outcome], ["call made", "request", "replied"]);
+        assert!(answer.starts_with(end), "{told}");
+    }
+}
+
 #[derive(Debug)]
 struct Ran {
     code: i32,

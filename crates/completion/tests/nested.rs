@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use common::{LIMIT, Note, note, soon};
+use stubborn::steps::{CallRequest, Kind, Step, TraceClient};
 use stubborn::{
     Answer, Authority, Call, CallError, Channel, ChannelBuilder, Encoded, Handling, Metadata,
     Method, NotExecutedReason, Outcome, Semantics, Server, ServerHandle, Service,
@@ -149,6 +150,32 @@ async fn a_handler_that_is_killed_after_a_child_call_and_run_again_does_not_doub
     let again = soon(client.unary::<_, Note>(&PAY, &note(7)).into_future()).await.unwrap();
     assert_eq!(again.amount, 2);
     assert!(LIMIT.as_secs() > 0);
+}
+
+#[tokio::test]
+async fn what_happened_to_a_call_at_a_database_is_told_step_by_step() {
+    let site = Site::new().await;
+    let db = Completions::<Memory<i64>>::in_memory(0).await.unwrap();
+    let (shop, server) = site.shop(&db).await;
+    let address = format!("{}?name=localhost", server.local_addr());
+    let client = ChannelBuilder::new(address).trust(site.authority.trust());
+    let client = soon(client.connect()).await.unwrap();
+    let mut call = client.unary::<_, Note>(&PAY, &note(7));
+    let id = soon(call.id()).await.unwrap().to_string();
+    let paying = tokio::spawn(call.into_future());
+    let mut charged = shop.charged.subscribe();
+    soon(charged.wait_for(|charged| *charged == 1)).await.unwrap();
+    let asker = TraceClient::new(client.clone());
+    let kinds = async || {
+        let asked = soon(asker.call(CallRequest { call: id.clone() }).into_future());
+        asked.await.unwrap().steps.iter().map(Step::kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds().await, [Kind::Came, Kind::Executing]);
+    shop.gate.add_permits(1);
+    soon(paying).await.unwrap().unwrap();
+    // The client has its reply a moment before the server is done with the call.
+    while kinds().await.last() != Some(&Kind::Answered) {}
+    assert_eq!(kinds().await, [Kind::Came, Kind::Executing, Kind::Answered]);
 }
 
 fn why(result: Result<Note, CallError>) -> NotExecutedReason {

@@ -113,7 +113,7 @@ pub struct Limits {
     /// only.
     pub kept_replies: u64,
     /// Steps of calls that are kept for who asks what happened to one, of all calls together; 0 for
-    /// none. Each takes 48 bytes.
+    /// none. Three eighths are for calls that are slow, fail or are repeated. Each takes 48 bytes.
     pub call_steps: usize,
     /// Bytes of replies kept for their connections only, over all sessions; past it, a further one is
     /// not kept at all.

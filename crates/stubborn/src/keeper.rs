@@ -8,18 +8,20 @@
 //!
 //! The crate `stubborn-completion` has keepers for several databases.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use stubborn_core::limits::Limits;
 use stubborn_core::node::{
-    ClientMessage, Finding, IncomingQuery, QueryKey, RequestKind, SessionCommand,
+    CallName, CallStep, ClientMessage, Finding, IncomingQuery, QueryKey, RequestKind,
+    SessionCommand, StepKind,
 };
 use stubborn_core::service::{Answer, BoxFuture, Call, Clock, Encoded, MethodId};
-use stubborn_core::session::SessionId;
+use stubborn_core::session::{CallId, SessionId};
 use stubborn_core::time::Instant;
 
-use crate::driver::{NodeClock, Shared, start_handler};
+use crate::driver::{NodeClock, Shared, State, start_handler};
 use crate::metrics::{Begun, Ending};
 use crate::server::Services;
 
@@ -74,7 +76,9 @@ impl Front {
     /// Runs the handler of a call to its end. A panic of the handler is an answer, too.
     pub async fn run(&self, method: MethodId, call: Call<Encoded>) -> Answer {
         let (kind, shared) = (RequestKind::Numbered, &self.shared);
+        let id = call.context().id;
         let measured = Measured::begin(shared, method);
+        shared.change(|state, now| KeptCalls::runs(state, now, id));
         let (node_clock, clock) = (self.node_clock(), &self.clock);
         let started = start_handler(&self.services, node_clock, clock, None, method, kind, call);
         let answer = match started {
@@ -82,6 +86,9 @@ impl Front {
             Err(answer) => answer,
         };
         measured.end(Ending::of_answer(&answer));
+        if !matches!(answer, Answer::Reply(..)) {
+            shared.change(|state, _| state.kept_calls.fails(id));
+        }
         answer
     }
 
@@ -95,12 +102,76 @@ impl Front {
     }
 
     /// The server holds one message less with the keeper.
-    pub(crate) fn ended(&self) {
-        self.shared.change(|state, _| state.commands -= 1);
+    pub(crate) fn ended(&self, call: Option<CallId>) {
+        self.shared.change(|state, now| {
+            state.commands -= 1;
+            KeptCalls::end(state, now, call);
+        });
     }
 
     fn node_clock(&self) -> NodeClock {
         self.shared.clock
+    }
+}
+
+/// The calls that the keeper has, for those who ask what happened to one. Bound: [`COMMANDS`].
+#[derive(Debug, Default)]
+pub(crate) struct KeptCalls(BTreeMap<CallId, KeptCall>);
+
+#[derive(Debug)]
+struct KeptCall {
+    came: Instant,
+    failed: bool,
+}
+
+impl KeptCalls {
+    /// A message came for the keeper; returns the call that it makes, if that is not with it already.
+    pub(crate) fn begin(
+        state: &mut State,
+        now: Instant,
+        command: &SessionCommand,
+    ) -> Option<CallId> {
+        let (call, fence) = command.call()?;
+        let known = state.kept_calls.0.contains_key(&call);
+        if fence || known {
+            let kind = if fence { StepKind::FenceCame } else { StepKind::CameAgain };
+            state.node.call_log()?.push(now, call, kind);
+            return None;
+        }
+        state.kept_calls.0.insert(call, KeptCall { came: now, failed: false });
+        Some(call)
+    }
+
+    fn runs(state: &mut State, now: Instant, call: Option<CallId>) {
+        let Some(call) = call else { return };
+        if let Some(log) = state.node.call_log() {
+            log.push(now, call, StepKind::Executing);
+        }
+    }
+
+    fn fails(&mut self, call: Option<CallId>) {
+        if let Some(kept) = call.and_then(|call| self.0.get_mut(&call)) {
+            kept.failed = true;
+        }
+    }
+
+    /// The keeper has recorded the call's end, and told its client.
+    fn end(state: &mut State, now: Instant, call: Option<CallId>) {
+        let Some(call) = call else { return };
+        let kept = state.kept_calls.0.remove(&call);
+        if let (Some(kept), Some(log)) = (kept, state.node.call_log()) {
+            if kept.failed {
+                log.failed(now, call, kept.came);
+            } else {
+                log.done_as(now, call, kept.came);
+            }
+        }
+    }
+
+    /// What there is to tell of a call that the keeper has.
+    pub(crate) fn steps(&self, name: CallName) -> Option<CallStep> {
+        let CallName::Id(call) = name else { return None };
+        Some(CallStep { at: self.0.get(&call)?.came, kind: StepKind::Came })
     }
 }
 

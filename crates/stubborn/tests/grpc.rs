@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use stubborn::grpc::{CALL_ID, Grpc, KeyLimits};
+use stubborn::steps::{CallRequest, Kind, TraceClient};
 use stubborn::{
     Call, CallError, ChannelBuilder, Code, Identity, NotExecutedReason, Outcome, Permissions,
     ReplySender, Requests, Server, ServerBuilder, ServerHandle, Status, reply,
@@ -383,6 +384,40 @@ async fn a_call_for_whose_id_there_is_no_room_is_refused_before_it_runs() {
     assert_eq!(world.ran(), 2, "a read needs no id");
     let error = client.down(text("1")).metadata(CALL_ID, "four").await.unwrap().message().await;
     assert_eq!(not_executed(&error.unwrap_err()), Some(NotExecutedReason::Malformed));
+}
+
+#[tokio::test]
+async fn the_door_tells_its_connections_and_bytes_and_what_happened_to_its_calls() {
+    let world = World::new(Grpc::new()).await;
+    let client = world.client().await;
+    for _ in 0..2 {
+        soon(client.plain(text("x")).metadata(CALL_ID, "order-1")).await.unwrap();
+    }
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let mut up = client.up().metadata("traceparent", parent).await.unwrap();
+    for n in 0..3 {
+        soon(up.send(&text(n))).await.unwrap();
+    }
+    soon(up.finish()).await.unwrap();
+
+    let door = world.server.metrics(2).grpc.expect("it has a door");
+    assert_eq!((door.open, door.connections, door.refused), (1, 1, 0));
+    assert!(door.bytes_received > 100 && door.bytes_sent > 100, "{door:?}");
+
+    let asker = stubborn::connect(&world.address("stubborn")).await.unwrap();
+    let asker = TraceClient::new(asker);
+    let kinds = async |name: &str| {
+        let asked = soon(asker.call(CallRequest { call: name.into() }).into_future());
+        let told = asked.await.unwrap();
+        assert!(told.kept && told.steps.iter().all(|step| step.at_ns <= told.now_ns));
+        told.steps.iter().map(|step| (step.kind(), step.received, step.sent)).collect::<Vec<_>>()
+    };
+    let answered = [(Kind::Came, 0, 0), (Kind::Answered, 0, 0), (Kind::CameAgain, 0, 0)];
+    assert_eq!(kinds("order-1").await, answered);
+    let streamed = [(Kind::Came, 0, 0), (Kind::HalfClosed, 3, 0), (Kind::Ended, 3, 0)];
+    assert_eq!(kinds(trace).await, streamed);
+    assert_eq!(kinds("order-2").await, []);
 }
 
 // --- streams -------------------------------------------------------------------------------------

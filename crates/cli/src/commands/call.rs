@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost_reflect::{DynamicMessage, MethodDescriptor, prost::Message};
 use serde_json::json;
+use stubborn::trace::TRACEPARENT;
 use stubborn::{
     CallError, CallId, Encoded, IncomingReply, Metadata, Method, Outcome, Semantics, Shape,
 };
@@ -136,21 +137,22 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
         true => Some(unary.id().await?),
         false => None,
     };
+    let mut name = reserved.map(|call| call.to_string());
+    if reserved.is_none() {
+        // It has no id, so that its trace is what it is asked for by.
+        let trace = Traced::new(args)?;
+        if let Some(parent) = &trace.parent {
+            unary = unary.metadata(TRACEPARENT, parent.as_bytes());
+        }
+        name = trace.id;
+    }
     let sent = notes::now();
     let result = tokio::select! {
         result = unary.raw() => result,
         _ = tokio::signal::ctrl_c() => Err(interrupted(&method, reserved)),
     };
-    if let Some(call) = reserved {
-        let outcome = match &result {
-            Ok(_) => notes::REPLIED.to_owned(),
-            Err(error) => outcome_of(error).to_owned(),
-        };
-        let (address, method) = (args.remote.addr.clone(), method.name().to_owned());
-        notes::keep(&Note { call, address, method, sent, ended: notes::now(), outcome });
-        if args.id {
-            eprintln!("call {call}");
-        }
+    if let Some(call) = name {
+        note(args, &method, call, sent, result.as_ref().err());
     }
     match result {
         Ok(reply) => {
@@ -159,6 +161,41 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
             print(&descriptor, &method, reserved, reply, out)
         }
         Err(error) => Err(not_replied(args, link, &method, error).await),
+    }
+}
+
+/// Remembers a call for `stubborn trace`, and tells its id if that is wanted.
+fn note(args: &Args, method: &Method, call: String, sent: u64, error: Option<&CallError>) {
+    let outcome = error.map_or(notes::REPLIED, outcome_of).to_owned();
+    if args.id {
+        eprintln!("call {call}");
+    }
+    let (address, method) = (args.remote.addr.clone(), method.name().to_owned());
+    notes::keep(&Note { call, address, method, sent, ended: notes::now(), outcome });
+}
+
+/// The trace of a call that has no id of its own.
+struct Traced {
+    /// What is to be added to its metadata.
+    parent: Option<String>,
+    /// The trace's id, if it is known.
+    id: Option<String>,
+}
+
+impl Traced {
+    /// That which the user has named, or a new one.
+    fn new(args: &Args) -> Result<Self, Error> {
+        let own = args.metadata.iter().find(|(key, _)| key.as_str() == TRACEPARENT);
+        if let Some((_, own)) = own {
+            let id = own.split('-').nth(1).filter(|id| notes::is_noted(id));
+            return Ok(Self { parent: None, id: id.map(str::to_owned) });
+        }
+        let mut drawn = [0_u8; 24];
+        getrandom::fill(&mut drawn)
+            .map_err(|error| Error::new(Exit::Failed, format!("no random numbers: {error}")))?;
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (id, span) = (hex(&drawn[..16]), hex(&drawn[16..]));
+        Ok(Self { parent: Some(format!("00-{id}-{span}-01")), id: Some(id) })
     }
 }
 

@@ -26,14 +26,14 @@ pub use config::{NodeConfig, ServerConfig};
 pub use footprint::Footprint;
 
 pub use crate::rpc::{
-    Again, Ask, Asked, Balancing, Batch, CallKey, CallLog, CallStep, ChannelConfig,
+    Again, Ask, Asked, Balancing, Batch, CallKey, CallLog, CallName, CallStep, ChannelConfig,
     ChannelCounters, ChannelEvent, ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState,
     EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery,
     IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load, Malformed,
-    MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, PlaceEnd, PlaceRequest, QueryKey,
-    RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
+    MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, Passed, PlaceEnd, PlaceRequest,
+    QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
     SessionTable, SessionTicket, Shed, Staleness, StepKind, StreamKey, StreamRead, StreamRefusal,
-    SuccessRateEjection, TableReader, Told, Unrun, Watch, record_of,
+    SuccessRateEjection, TableReader, Told, Unrun, Watch, in_order, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -527,8 +527,14 @@ impl Node {
 
     /// What happened lately to a call that came to the server half, in the order of time; and whether
     /// that is kept at all (`limits.call_steps`).
-    pub fn call_steps(&self, call: CallId) -> (bool, Vec<CallStep>) {
-        self.server.as_ref().map(|server| server.call_steps(call)).unwrap_or_default()
+    pub fn call_steps(&self, name: CallName) -> (bool, Vec<CallStep>) {
+        self.server.as_ref().map(|server| server.call_steps(name)).unwrap_or_default()
+    }
+
+    /// Where the server half keeps what happened to calls, for a driver that has some to add: of calls
+    /// that run elsewhere. None if there is no server half.
+    pub fn call_log(&mut self) -> Option<&mut CallLog> {
+        self.server.as_mut().map(Server::call_log)
     }
 
     /// What the node holds now, to be compared with what `limits` allow.

@@ -45,7 +45,7 @@ pub use group::{
 };
 pub use server::{Finding, IncomingQuery, PlaceEnd, PlaceRequest, QueryKey};
 pub use stored::{Ask, Asked, record_of};
-pub use trace::{CallLog, CallStep, StepKind};
+pub use trace::{CallLog, CallName, CallStep, Passed, StepKind, in_order};
 pub use watch::{Batch, Watch};
 
 pub(crate) use assembly::{Assembly, Progress};

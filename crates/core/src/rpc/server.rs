@@ -26,7 +26,7 @@ use super::message::{
     Parts, PlainRequest, ReplyHead, ReplyPayload, RequestPayload, Staleness, ToClient, ToServer,
     as_of, session_reference,
 };
-use super::trace::{CallLog, CallStep, StepKind};
+use super::trace::{CallLog, CallName, CallStep, StepKind, in_order};
 use super::watch::Watch;
 use crate::limits::Limits;
 use crate::service::{
@@ -99,6 +99,7 @@ enum PendingKind {
     Read {
         client: u64,
         read: u64,
+        trace: Option<[u64; 2]>,
     },
     Maybe,
     Stream {
@@ -154,24 +155,38 @@ impl Server {
     }
 
     /// What happened lately to a call, and whether that is kept.
-    pub(crate) fn call_steps(&self, call: CallId) -> (bool, Vec<CallStep>) {
-        let mut steps = self.log.steps(call);
-        let running = self.requests.iter().find(|(_, pending)| match &pending.kind {
-            PendingKind::Numbered { attachment, slot, sequence } => {
-                call == CallId { session: attachment.session(), slot: *slot, sequence: *sequence }
+    pub(crate) fn call_steps(&self, name: CallName) -> (bool, Vec<CallStep>) {
+        let mut steps = self.log.steps(name);
+        let id = |session, slot: &u32, sequence: &u64| {
+            name == CallName::Id(CallId { session, slot: *slot, sequence: *sequence })
+        };
+        for (_, pending) in self.requests.iter().filter(|_| self.log.is_on()) {
+            let (is_it, kind) = match &pending.kind {
+                PendingKind::Numbered { attachment, slot, sequence } => {
+                    (id(attachment.session(), slot, sequence), StepKind::Executing)
+                }
+                PendingKind::Stream { place, sequence, .. } => {
+                    let of_trace = self.streams.trace(*place) == Some(name);
+                    let passed = self.streams.passed(*place);
+                    (of_trace || id(place.0, &place.1, sequence), StepKind::Streaming(passed))
+                }
+                PendingKind::Read { trace, .. } => {
+                    (trace.map(CallName::Trace) == Some(name), StepKind::Executing)
+                }
+                PendingKind::Maybe | PendingKind::Place => continue,
+            };
+            if is_it {
+                let at = pending.came;
+                steps.extend([StepKind::Came, kind].map(|kind| CallStep { at, kind }));
             }
-            PendingKind::Stream { place: (session, slot), sequence, .. } => {
-                call == CallId { session: *session, slot: *slot, sequence: *sequence }
-            }
-            PendingKind::Read { .. } | PendingKind::Maybe | PendingKind::Place => false,
-        });
-        if let Some((_, pending)) = running.filter(|_| self.log.is_on()) {
-            let at = pending.came;
-            steps.push(CallStep { at, kind: StepKind::Came });
-            steps.push(CallStep { at, kind: StepKind::Executing });
-            steps.sort_by_key(|step| step.at);
         }
+        in_order(&mut steps);
         (self.log.is_on(), steps)
+    }
+
+    /// For a driver that has calls of its own to tell of.
+    pub(crate) fn call_log(&mut self) -> &mut CallLog {
+        &mut self.log
     }
 
     /// Requests whose handlers have not answered, but for those that came by another way.
@@ -317,14 +332,21 @@ impl Server {
                 if *ticket == Ticket::WAITING {
                     self.waiting.remove(&call);
                 }
-                self.log.done(cx.now, call, *came);
+                match answer {
+                    Answer::Reply(..) => self.log.done(cx.now, call, *came),
+                    _ => self.log.failed(cx.now, call, *came),
+                }
             }
             // Its request stays until its messages are sent.
             PendingKind::Stream { place, sequence, .. } => {
                 let (place, sequence) = (*place, *sequence);
                 return self.answer_stream(cx, place, sequence, answer);
             }
-            PendingKind::Read { .. } | PendingKind::Maybe | PendingKind::Place => {}
+            PendingKind::Read { trace, .. } => {
+                let (trace, came) = (*trace, *came);
+                note_read(&mut self.log, cx.now, trace, came, !matches!(answer, Answer::Reply(..)));
+            }
+            PendingKind::Maybe | PendingKind::Place => {}
         }
         let (ticket, method, deadline) = (*ticket, *method, *deadline);
         self.admission.end(cx.now, Ended { ticket, method, deadline });
@@ -334,7 +356,7 @@ impl Server {
             PendingKind::Numbered { attachment, slot, sequence } => {
                 self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
-            PendingKind::Read { client, read } => self.answer_read(cx, client, read, answer),
+            PendingKind::Read { client, read, .. } => self.answer_read(cx, client, read, answer),
             PendingKind::Place => {
                 self.places -= 1;
                 if let Answer::NotExecuted(why) = answer {
@@ -506,7 +528,11 @@ impl Server {
             }
             verdict => {
                 let call = CallId { session: attachment.session(), slot, sequence };
-                self.log.push(cx.now, call, StepKind::CameAgain);
+                if let Verdict::Say(ToClient::Working { .. }) = verdict {
+                    self.log.executes_again(cx.now, call);
+                } else {
+                    self.log.push(cx.now, call, StepKind::CameAgain);
+                }
                 self.say(cx, client, verdict);
             }
         }
@@ -618,11 +644,17 @@ impl Server {
         } else {
             None
         };
+        let trace = match CallName::trace_of(&payload.metadata) {
+            Some(CallName::Trace(trace)) => Some(trace),
+            _ => None,
+        };
         if let Some(reason) = refuse {
+            note_read(&mut self.log, cx.now, trace, cx.now, true);
             let why = NotExecuted::new(reason);
             self.send(cx, client, ToClient::ReadNotExecuted { read, why });
         } else {
-            self.start_as(cx, client, PendingKind::Read { client, read }, None, how, payload);
+            let kind = PendingKind::Read { client, read, trace };
+            self.start_as(cx, client, kind, None, how, payload);
         }
         Ok(())
     }
@@ -639,6 +671,9 @@ impl Server {
     /// Nobody waits for a read any more.
     fn cancel(&mut self, cx: &mut Context<'_>, key: RequestKey) {
         if let Some(pending) = self.requests.remove(key.0) {
+            if let PendingKind::Read { trace: Some(trace), .. } = pending.kind {
+                self.log.push(pending.came, CallName::Trace(trace), StepKind::Came);
+            }
             self.admission.withdraw(pending.ticket);
             cx.events.push(Event::Cancelled(key));
         }
@@ -771,5 +806,21 @@ impl Server {
         if let Some(client) = self.clients.get_mut(client) {
             client.outgoing.send(cx, client.handle, parts, 0);
         }
+    }
+}
+
+/// The end of a read, for those who ask what became of its trace.
+fn note_read(
+    log: &mut CallLog,
+    now: Instant,
+    trace: Option<[u64; 2]>,
+    came: Instant,
+    failed: bool,
+) {
+    let Some(trace) = trace.map(CallName::Trace) else { return };
+    if failed {
+        log.failed(now, trace, came);
+    } else {
+        log.done_as(now, trace, came);
     }
 }

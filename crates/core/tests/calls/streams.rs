@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
-use stubborn_core::node::CallKey;
+use stubborn_core::node::{CallKey, CallName, Passed, StepKind};
 use stubborn_core::service::{CallState, Code, Outcome};
 use stubborn_core::session::NotExecutedReason;
 use stubborn_core::time::Duration;
 
 use crate::handlers::{CHAT, COUNT, HOARD, LIST, THREE, list, message, number};
-use crate::world::{ECHO, Rules, World};
+use crate::world::{ECHO, READ, Rules, World, outgoing};
 
 /// How long a path is gone: so that a connection is begun beside the old one, and so that both sides
 /// have forgotten it.
@@ -477,4 +477,63 @@ fn an_outcome_can_be_asked_for_while_a_stream_is_open_without_ending_it() {
     assert!(world.send(key, &COUNT, message(0, 10)));
     world.end(key);
     assert_eq!(world.end_of(key).unwrap().stream.unwrap().taken, 1);
+}
+
+fn kinds(world: &mut World, name: impl Into<CallName>) -> Vec<StepKind> {
+    let (kept, steps) = world.server().call_steps(name.into());
+    assert!(kept && steps.is_sorted_by_key(|step| step.at));
+    steps.into_iter().map(|step| step.kind).collect()
+}
+
+#[test]
+fn a_stream_is_told_with_its_messages_its_lost_path_and_its_end() {
+    let mut world = World::new(22);
+    let key = world.open(&COUNT, Bytes::new());
+    assert!(world.send(key, &COUNT, message(0, 10)));
+    world.run(100);
+    let session = world.tickets[0].session;
+    let id = stubborn_core::session::CallId { session, slot: 0, sequence: 1 };
+    let one = Passed { received: 1, sent: 0 };
+    assert_eq!(kinds(&mut world, id), [StepKind::Came, StepKind::Streaming(one)]);
+    world.cut_for(45_000);
+    assert!(world.send(key, &COUNT, message(1, 10)));
+    world.end(key);
+    assert_eq!(world.end_of(key).unwrap().stream.unwrap().taken, 2);
+    let two = Passed { received: 2, sent: 0 };
+    let expected = [
+        StepKind::Came,
+        StepKind::Parted,
+        StepKind::Resumed,
+        StepKind::HalfClosed(2),
+        StepKind::Ended(two),
+    ];
+    assert_eq!(kinds(&mut world, id), expected);
+}
+
+#[test]
+fn a_read_and_a_stream_are_told_by_the_trace_that_they_carry() {
+    let mut world = World::new(23);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for method in [&READ, &COUNT] {
+        let mut call = outgoing(method, Bytes::new());
+        let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+        call.metadata.insert("traceparent", parent).unwrap();
+        let (now, channel) = (world.now, world.channel);
+        let key = world.client().call(now, channel, call);
+        if method == &COUNT {
+            world.end(key);
+        }
+        assert!(world.run_until(10_000, |world| world.results.contains_key(&key)));
+    }
+    let name = CallName::of_trace(trace).unwrap();
+    let expected = [
+        StepKind::Came,
+        StepKind::Answered,
+        StepKind::Came,
+        StepKind::HalfClosed(0),
+        StepKind::Ended(Passed::default()),
+    ];
+    assert_eq!(kinds(&mut world, name), expected);
+    let other = CallName::of_trace("4bf92f3577b34da6a3ce929d0e0e4737").unwrap();
+    assert_eq!(kinds(&mut world, other), []);
 }

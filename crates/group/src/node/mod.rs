@@ -30,8 +30,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use stubborn_core::node::{
-    Batch, CallKey, ChannelConfig, ChannelKey, Event, IncomingQuery, IncomingRequest, Node,
-    RequestKey, RequestKind, ServerConfig,
+    Batch, CallKey, CallName, CallStep, ChannelConfig, ChannelKey, Event, IncomingQuery,
+    IncomingRequest, Node, RequestKey, RequestKind, ServerConfig, in_order,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
@@ -261,6 +261,15 @@ impl GroupNode {
     /// How the replica stands.
     pub fn standing(&self) -> Standing {
         self.replica.standing()
+    }
+
+    /// What happened to a call here lately, in the order of time: commands in the log, and reads, which
+    /// are known by their trace.
+    pub fn call_steps(&self, name: CallName) -> Vec<CallStep> {
+        let mut steps = self.replica.call_steps(name);
+        steps.extend(self.node.call_steps(name).1);
+        in_order(&mut steps);
+        steps
     }
 
     /// The methods of calls of this node's clients that are under way, reads among them. Looks at all.

@@ -31,11 +31,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use stubborn_core::node::{
-    CallStep, Finding, IncomingQuery, SessionCommand, Staleness, StepKind, Told,
+    CallName, CallStep, Finding, IncomingQuery, SessionCommand, Staleness, StepKind, Told,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{Answer, Encoded, Image, Machines, MethodId};
-use stubborn_core::session::{CallId, SessionId};
+use stubborn_core::session::SessionId;
 use stubborn_core::time::{Duration, Instant};
 
 use self::clock::LogClock;
@@ -346,8 +346,8 @@ impl Replica {
     }
 
     /// What happened to a call here lately, in the order of time.
-    pub fn call_steps(&self, call: CallId) -> Vec<CallStep> {
-        self.state.call_steps(call)
+    pub fn call_steps(&self, name: CallName) -> Vec<CallStep> {
+        self.state.call_steps(name)
     }
 
     /// Says that the clients of these sessions are there still. To be said every

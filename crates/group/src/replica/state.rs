@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
-use stubborn_core::node::{CallLog, CallStep, SessionCommand, SessionTable, StepKind, Told, Unrun};
+use stubborn_core::node::{
+    CallLog, CallName, CallStep, SessionCommand, SessionTable, StepKind, Told, Unrun,
+};
 use stubborn_core::service::{
     Answer, Applied, Call, Encoded, Image, Machines, MethodId, Unsupported,
 };
-use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
@@ -87,8 +88,8 @@ impl State {
         &mut self.log
     }
 
-    pub(super) fn call_steps(&self, call: CallId) -> Vec<CallStep> {
-        self.log.steps(call)
+    pub(super) fn call_steps(&self, name: CallName) -> Vec<CallStep> {
+        self.log.steps(name)
     }
 
     fn apply_record(

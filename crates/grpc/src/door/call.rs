@@ -244,8 +244,14 @@ impl Arriving {
         let begun = door.keys().begin(now, account, address, key, request.digest, copies);
         match begun {
             Begin::Run(ticket) => Ok(self.run(request, Some(Keyed { ticket, done }))),
-            Begin::Known(ended) => Ok(Box::pin(std::future::ready(Ok(ended)))),
-            Begin::Wait(done) => Ok(Box::pin(end_of(done))),
+            Begin::Known(ended) => {
+                door.handlers.copied(&self.metadata);
+                Ok(Box::pin(std::future::ready(Ok(ended))))
+            }
+            Begin::Wait(done) => {
+                door.handlers.copied(&self.metadata);
+                Ok(Box::pin(end_of(done)))
+            }
             Begin::Other => Err(refuse(
                 Reason::FalseRetry,
                 format!("this {CALL_ID} is taken by another request"),

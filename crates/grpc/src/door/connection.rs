@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::call::{Caller, serve};
+use super::traffic::Counted;
 use super::{Inner, Security, Stage};
 
 /// How long a connection may take to be secured.
@@ -51,12 +52,15 @@ pub(super) async fn accept(listener: TcpListener, security: Security, door: Arc<
             // Where there is no room the connection is closed at once.
             Ok((stream, peer)) => {
                 if let Ok(permit) = room.clone().try_acquire_owned() {
+                    let stream = Counted::new(stream, door.counts.clone());
                     let connection = connection(stream, peer, security.clone(), door.clone());
                     connections.spawn(async move {
                         // How it ended is for its calls to say.
                         let _ = connection.await;
                         drop(permit);
                     });
+                } else {
+                    door.counts.refused();
                 }
             }
             Err(_) => tokio::time::sleep(NONE_LEFT).await,
@@ -67,15 +71,15 @@ pub(super) async fn accept(listener: TcpListener, security: Security, door: Arc<
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: Counted<TcpStream>,
     peer: SocketAddr,
     security: Security,
     door: Arc<Inner>,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    stream.get_ref().set_nodelay(true)?;
     let mut stage = door.stage.clone();
     let config = tokio::select! {
-        config = tokio::time::timeout(HANDSHAKE, config_for(&stream, security)) => config??,
+        config = tokio::time::timeout(HANDSHAKE, config_for(stream.get_ref(), security)) => config??,
         _ = stage.wait_for(|stage| *stage > Stage::Open) => return Ok(()),
     };
     let Some(config) = config else {

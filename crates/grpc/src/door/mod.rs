@@ -12,6 +12,7 @@ mod call;
 mod connection;
 mod intake;
 mod port;
+mod traffic;
 
 use std::future::Future;
 use std::io;
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex};
 
 use stubborn_core::limits::Limits;
 use stubborn_core::service::{
-    Answer, Call, CallContext, Encoded, Method, MethodId, Port, RequestKind,
+    Answer, Call, CallContext, Encoded, Metadata, Method, MethodId, Port, RequestKind,
 };
 use stubborn_core::session::Keys;
 use stubborn_core::time::Instant;
@@ -33,10 +34,12 @@ use tokio::task::AbortHandle;
 pub use crate::outlet::Early;
 pub use call::Ended;
 pub use stubborn_core::session::KeyLimits;
+pub use traffic::Traffic;
 
 use call::Copies;
 use connection::accept;
 use intake::Budget;
+use traffic::Counts;
 
 /// The application protocol of gRPC (ALPN).
 pub const ALPN: &[u8] = b"h2";
@@ -73,6 +76,9 @@ pub trait Handlers: Send + Sync + 'static {
         port: Option<Arc<dyn Port>>,
     ) -> Result<Handling, Answer>;
 
+    /// A copy of a call with an id came, which is answered without running it.
+    fn copied(&self, _: &Metadata) {}
+
     /// What the handler that is polled on this thread wants to go ahead of its messages; asked for when
     /// it sends the first one.
     fn early(&self) -> Early;
@@ -106,6 +112,7 @@ pub struct Door {
     stage: watch::Sender<Stage>,
     local: SocketAddr,
     calls: Arc<Semaphore>,
+    counts: Arc<Counts>,
     /// Ends with the last connection.
     connections: watch::Receiver<()>,
 }
@@ -126,6 +133,7 @@ struct Inner {
     keys: Mutex<Keys<Copies, Arc<Ended>>>,
     budget: Arc<Budget>,
     calls: Arc<Semaphore>,
+    counts: Arc<Counts>,
     stage: watch::Receiver<Stage>,
 }
 
@@ -159,12 +167,14 @@ impl Door {
         let local = listener.local_addr()?;
         let (stage, watched) = watch::channel(Stage::Open);
         let calls = Arc::new(Semaphore::new(CALLS));
+        let counts = Arc::new(Counts::default());
         let inner = Arc::new(Inner {
             handlers,
             keys: Mutex::new(Keys::new(config.keys)),
             budget: Budget::new(config.limits.assembly),
             limits: config.limits,
             calls: calls.clone(),
+            counts: counts.clone(),
             stage: watched,
         });
         let (alive, connections) = watch::channel(());
@@ -172,7 +182,7 @@ impl Door {
             accept(listener, config.security, inner).await;
             drop(alive);
         });
-        Ok(Self { stage, local, calls, connections })
+        Ok(Self { stage, local, calls, counts, connections })
     }
 
     /// The address that it listens on.
@@ -183,6 +193,12 @@ impl Door {
     /// Calls that are executing.
     pub fn executing(&self) -> usize {
         CALLS - self.calls.available_permits()
+    }
+
+    /// Tells what it has counted of its connections, also when it is closed.
+    pub fn traffic(&self) -> impl Fn() -> Traffic + Send + Sync + 'static {
+        let counts = self.counts.clone();
+        move || counts.tell()
     }
 
     /// Takes no new connections and calls, and waits until those that are there have ended.

@@ -37,6 +37,7 @@ use stubborn_core::node::{
     ServerConfig, SessionCommand, StreamKey,
 };
 use stubborn_core::service::{Answer, Clock, NotExecuted, Port};
+use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
 use stubborn_core::transport::record::Recording;
@@ -59,7 +60,7 @@ pub(crate) use waiters::{Waiter, WaiterKey};
 pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
-use crate::keeper::{COMMANDS, Front, SessionKeeper};
+use crate::keeper::{COMMANDS, Front, KeptCalls, SessionKeeper};
 use crate::server::Services;
 use handler::Handler;
 use tasks::Tasks;
@@ -167,10 +168,13 @@ struct Kept {
     keeper: Arc<dyn SessionKeeper>,
     front: Front,
     /// What clients have said, on its way to the keeper.
-    commands: Vec<SessionCommand>,
+    commands: Vec<Asked>,
     /// Everything that the keeper does for this node ends with it.
     tasks: JoinSet<()>,
 }
+
+/// What a client has said, and the call that it makes if that was not here already.
+type Asked = (SessionCommand, Option<CallId>);
 
 impl Future for Driver {
     type Output = ();
@@ -512,7 +516,8 @@ impl Driver {
                         }
                     } else {
                         state.commands += 1;
-                        kept.commands.push(command);
+                        let call = KeptCalls::begin(&mut state, now, &command);
+                        kept.commands.push((command, call));
                     }
                     None
                 }
@@ -551,8 +556,8 @@ impl Driver {
     fn ask_keeper(&mut self) {
         let Some(Kept { keeper, front, commands, tasks }) = &mut self.kept else { return };
         while tasks.try_join_next().is_some() {}
-        for command in commands.drain(..) {
-            let ended = CountEnd(front.clone());
+        for (command, call) in commands.drain(..) {
+            let ended = CountEnd(front.clone(), call);
             let asked = keeper.command(front.clone(), command);
             tasks.spawn(async move {
                 let _ended = ended;
@@ -702,11 +707,11 @@ impl Drop for Driver {
 }
 
 /// Counts the end of a message that a keeper had, also if its task is dropped.
-struct CountEnd(Front);
+struct CountEnd(Front, Option<CallId>);
 
 impl Drop for CountEnd {
     fn drop(&mut self) {
-        self.0.ended();
+        self.0.ended(self.1);
     }
 }
 

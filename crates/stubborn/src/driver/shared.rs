@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use stubborn_core::node::{
-    CallKey, ChannelEvent, ChannelKey, JournalEntry, Node, RequestKey, SessionTicket,
+    CallKey, CallName, CallStep, ChannelEvent, ChannelKey, JournalEntry, Node, RequestKey,
+    SessionTicket,
 };
 use stubborn_core::service::{CallError, CallState, IncomingReply, Method, Registry};
 use stubborn_core::session::CallId;
@@ -28,6 +29,7 @@ use super::streams::StreamWakers;
 use super::waiters::{Waiter, WaiterKey, Waiters};
 use crate::datagram::Socket;
 use crate::journal::Job;
+use crate::keeper::KeptCalls;
 use crate::metrics::{Ending, Meters};
 
 /// A node and everything that hangs on it.
@@ -63,6 +65,8 @@ pub(crate) struct State {
     pub(crate) handlers: HashMap<RequestKey, AbortHandle>,
     /// Messages of clients that the keeper of the server's sessions has.
     pub(crate) commands: usize,
+    /// The calls among them.
+    pub(crate) kept_calls: KeptCalls,
     /// What comes for the keeper is pushed back from now on.
     pub(crate) draining: bool,
     pub(crate) streams: StreamWakers,
@@ -173,6 +177,7 @@ impl Shared {
             channels: HashMap::new(),
             handlers: HashMap::new(),
             commands: 0,
+            kept_calls: KeptCalls::default(),
             draining: false,
             streams: StreamWakers::default(),
             places: Places::new(),
@@ -295,6 +300,15 @@ impl Shared {
 }
 
 impl State {
+    /// What happened lately to a call, and whether that is kept.
+    pub(crate) fn call_steps(&self, name: CallName) -> (bool, Vec<CallStep>) {
+        let (on, mut steps) = self.node.call_steps(name);
+        if on {
+            steps.extend(self.kept_calls.steps(name));
+        }
+        (on, steps)
+    }
+
     /// Remembers whom to wake when the node was changed.
     pub(super) fn register(&mut self, driver: &Waker) {
         match &mut self.driver {

@@ -31,6 +31,29 @@ pub struct SnapshotReply {
     /// The version of the program's runtime.
     #[prost(string, tag = "6")]
     pub version: ::stubborn::prost::alloc::string::String,
+    /// What the door for gRPC has counted; not there if the server has none.
+    #[prost(message, optional, tag = "7")]
+    pub grpc: ::core::option::Option<Door>,
+}
+/// What a door for gRPC has counted of its connections. Its calls are among those of the server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct Door {
+    /// Connections that are open.
+    #[prost(uint64, tag = "1")]
+    pub open: u64,
+    /// Connections that were taken since the start.
+    #[prost(uint64, tag = "2")]
+    pub connections: u64,
+    /// Connections that were closed at once, since there were as many as may be.
+    #[prost(uint64, tag = "3")]
+    pub refused: u64,
+    /// Bytes as TCP carried them, with TLS and HTTP/2.
+    #[prost(uint64, tag = "4")]
+    pub bytes_received: u64,
+    /// The field `bytes_sent`.
+    #[prost(uint64, tag = "5")]
+    pub bytes_sent: u64,
 }
 /// Calls of one method on one side. Each that was begun is in flight, or in exactly one of the counts.
 #[derive(Clone, PartialEq, ::stubborn::prost::Message)]
@@ -559,36 +582,40 @@ pub static METRICS_DESCRIPTOR: ::stubborn::ServiceDescriptor = ::stubborn::Servi
     file_descriptor_set: METRICS_FILES,
 };
 /// The file of `stubborn.metrics.v1.Metrics` and its imports: an encoded `google.protobuf.FileDescriptorSet`.
-static METRICS_FILES: &[u8] = b"\n\xbb\x11\n\x16stubborn/metrics.proto\x12\x13stubborn.metrics.v1\"'\n\x0fSnapshotRequest\x12\
-    \x14\n\x05links\x18\x01 \x01(\x0dR\x05links\"\x9a\x02\n\x0dSnapshotReply\x12\x1b\n\x09uptime\
+static METRICS_FILES: &[u8] = b"\n\x89\x13\n\x16stubborn/metrics.proto\x12\x13stubborn.metrics.v1\"'\n\x0fSnapshotRequest\x12\
+    \x14\n\x05links\x18\x01 \x01(\x0dR\x05links\"\xc9\x02\n\x0dSnapshotReply\x12\x1b\n\x09uptime\
     _ns\x18\x01 \x01(\x04R\x08uptimeNs\x12:\n\x07methods\x18\x02 \x03(\x0b2 .stubborn.metrics.v1\
     .MethodCallsR\x07methods\x12/\n\x05links\x18\x03 \x03(\x0b2\x19.stubborn.metrics.v1.LinkR\x05\
     links\x126\n\x07traffic\x18\x04 \x01(\x0b2\x1c.stubborn.metrics.v1.TrafficR\x07traffic\x12-\n\
     \x04held\x18\x05 \x01(\x0b2\x19.stubborn.metrics.v1.HeldR\x04held\x12\x18\n\x07version\x18\x06\
-    \x20\x01(\x09R\x07version\"\xa6\x03\n\x0bMethodCalls\x12\x16\n\x06method\x18\x01 \x01(\x09R\x06\
-    method\x12-\n\x04side\x18\x02 \x01(\x0e2\x19.stubborn.metrics.v1.SideR\x04side\x12\x1b\n\x09\
-    in_flight\x18\x03 \x01(\x04R\x08inFlight\x12\x18\n\x07replied\x18\x04 \x01(\x04R\x07replied\x12\
-    6\n\x08statuses\x18\x05 \x03(\x0b2\x1a.stubborn.metrics.v1.CountR\x08statuses\x12=\n\x0cnot_\
-    executed\x18\x06 \x03(\x0b2\x1a.stubborn.metrics.v1.CountR\x0bnotExecuted\x12\x18\n\x07pendi\
-    ng\x18\x07 \x01(\x04R\x07pending\x12\x12\n\x04lost\x18\x08 \x01(\x04R\x04lost\x12\x1e\n\nuna\
-    nswered\x18\x09 \x01(\x04R\nunanswered\x12\x1c\n\x09abandoned\x18\n \x01(\x04R\x09abandoned\x12\
-    6\n\x07latency\x18\x0b \x01(\x0b2\x1c.stubborn.metrics.v1.LatencyR\x07latency\"1\n\x05Count\x12\
-    \x12\n\x04name\x18\x01 \x01(\x09R\x04name\x12\x14\n\x05count\x18\x02 \x01(\x04R\x05count\"\x84\
-    \x01\n\x07Latency\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12\x15\n\x06sum_ns\x18\x02\
-    \x20\x01(\x04R\x05sumNs\x12\x15\n\x06max_ns\x18\x03 \x01(\x04R\x05maxNs\x125\n\x07buckets\x18\
-    \x04 \x03(\x0b2\x1b.stubborn.metrics.v1.BucketR\x07buckets\"9\n\x06Bucket\x12\x19\n\x08below\
-    _ns\x18\x01 \x01(\x04R\x07belowNs\x12\x14\n\x05count\x18\x02 \x01(\x04R\x05count\"\xfd\x01\n\
-    \x04Link\x12\x12\n\x04peer\x18\x01 \x01(\x09R\x04peer\x12-\n\x04side\x18\x02 \x01(\x0e2\x19.\
-    stubborn.metrics.v1.SideR\x04side\x12\x15\n\x06rtt_ns\x18\x03 \x01(\x04R\x05rttNs\x12\x1c\n\n\
-    min_rtt_ns\x18\x04 \x01(\x04R\x08minRttNs\x12\x16\n\x06window\x18\x05 \x01(\x04R\x06window\x12\
-    \x1b\n\x09in_flight\x18\x06 \x01(\x04R\x08inFlight\x12\x10\n\x03mtu\x18\x07 \x01(\x04R\x03mt\
-    u\x126\n\x07traffic\x18\x08 \x01(\x0b2\x1c.stubborn.metrics.v1.TrafficR\x07traffic\"\xcf\x03\
-    \n\x07Traffic\x12 \n\x0bconnections\x18\x01 \x01(\x04R\x0bconnections\x12%\n\x0edatagrams_se\
-    nt\x18\x02 \x01(\x04R\x0ddatagramsSent\x12-\n\x12datagrams_received\x18\x03 \x01(\x04R\x11da\
-    tagramsReceived\x12\x1d\n\nbytes_sent\x18\x04 \x01(\x04R\x09bytesSent\x12%\n\x0ebytes_receiv\
-    ed\x18\x05 \x01(\x04R\x0dbytesReceived\x12!\n\x0cpackets_sent\x18\x06 \x01(\x04R\x0bpacketsS\
-    ent\x12)\n\x10packets_received\x18\x07 \x01(\x04R\x0fpacketsReceived\x12!\n\x0cpackets_lost\x18\
-    \x08 \x01(\x04R\x0bpacketsLost\x12%\n\x0epackets_resent\x18\x09 \x01(\x04R\x0dpacketsResent\x12\
+    \x20\x01(\x09R\x07version\x12-\n\x04grpc\x18\x07 \x01(\x0b2\x19.stubborn.metrics.v1.DoorR\x04\
+    grpc\"\x9c\x01\n\x04Door\x12\x12\n\x04open\x18\x01 \x01(\x04R\x04open\x12 \n\x0bconnections\x18\
+    \x02 \x01(\x04R\x0bconnections\x12\x18\n\x07refused\x18\x03 \x01(\x04R\x07refused\x12%\n\x0e\
+    bytes_received\x18\x04 \x01(\x04R\x0dbytesReceived\x12\x1d\n\nbytes_sent\x18\x05 \x01(\x04R\x09\
+    bytesSent\"\xa6\x03\n\x0bMethodCalls\x12\x16\n\x06method\x18\x01 \x01(\x09R\x06method\x12-\n\
+    \x04side\x18\x02 \x01(\x0e2\x19.stubborn.metrics.v1.SideR\x04side\x12\x1b\n\x09in_flight\x18\
+    \x03 \x01(\x04R\x08inFlight\x12\x18\n\x07replied\x18\x04 \x01(\x04R\x07replied\x126\n\x08sta\
+    tuses\x18\x05 \x03(\x0b2\x1a.stubborn.metrics.v1.CountR\x08statuses\x12=\n\x0cnot_executed\x18\
+    \x06 \x03(\x0b2\x1a.stubborn.metrics.v1.CountR\x0bnotExecuted\x12\x18\n\x07pending\x18\x07 \x01\
+    (\x04R\x07pending\x12\x12\n\x04lost\x18\x08 \x01(\x04R\x04lost\x12\x1e\n\nunanswered\x18\x09\
+    \x20\x01(\x04R\nunanswered\x12\x1c\n\x09abandoned\x18\n \x01(\x04R\x09abandoned\x126\n\x07la\
+    tency\x18\x0b \x01(\x0b2\x1c.stubborn.metrics.v1.LatencyR\x07latency\"1\n\x05Count\x12\x12\n\
+    \x04name\x18\x01 \x01(\x09R\x04name\x12\x14\n\x05count\x18\x02 \x01(\x04R\x05count\"\x84\x01\
+    \n\x07Latency\x12\x14\n\x05count\x18\x01 \x01(\x04R\x05count\x12\x15\n\x06sum_ns\x18\x02 \x01\
+    (\x04R\x05sumNs\x12\x15\n\x06max_ns\x18\x03 \x01(\x04R\x05maxNs\x125\n\x07buckets\x18\x04 \x03\
+    (\x0b2\x1b.stubborn.metrics.v1.BucketR\x07buckets\"9\n\x06Bucket\x12\x19\n\x08below_ns\x18\x01\
+    \x20\x01(\x04R\x07belowNs\x12\x14\n\x05count\x18\x02 \x01(\x04R\x05count\"\xfd\x01\n\x04Link\
+    \x12\x12\n\x04peer\x18\x01 \x01(\x09R\x04peer\x12-\n\x04side\x18\x02 \x01(\x0e2\x19.stubborn\
+    .metrics.v1.SideR\x04side\x12\x15\n\x06rtt_ns\x18\x03 \x01(\x04R\x05rttNs\x12\x1c\n\nmin_rtt\
+    _ns\x18\x04 \x01(\x04R\x08minRttNs\x12\x16\n\x06window\x18\x05 \x01(\x04R\x06window\x12\x1b\n\
+    \x09in_flight\x18\x06 \x01(\x04R\x08inFlight\x12\x10\n\x03mtu\x18\x07 \x01(\x04R\x03mtu\x126\
+    \n\x07traffic\x18\x08 \x01(\x0b2\x1c.stubborn.metrics.v1.TrafficR\x07traffic\"\xcf\x03\n\x07\
+    Traffic\x12 \n\x0bconnections\x18\x01 \x01(\x04R\x0bconnections\x12%\n\x0edatagrams_sent\x18\
+    \x02 \x01(\x04R\x0ddatagramsSent\x12-\n\x12datagrams_received\x18\x03 \x01(\x04R\x11datagram\
+    sReceived\x12\x1d\n\nbytes_sent\x18\x04 \x01(\x04R\x09bytesSent\x12%\n\x0ebytes_received\x18\
+    \x05 \x01(\x04R\x0dbytesReceived\x12!\n\x0cpackets_sent\x18\x06 \x01(\x04R\x0bpacketsSent\x12\
+    )\n\x10packets_received\x18\x07 \x01(\x04R\x0fpacketsReceived\x12!\n\x0cpackets_lost\x18\x08\
+    \x20\x01(\x04R\x0bpacketsLost\x12%\n\x0epackets_resent\x18\x09 \x01(\x04R\x0dpacketsResent\x12\
     '\n\x0fpackets_dropped\x18\n \x01(\x04R\x0epacketsDropped\x12%\n\x0eprobe_timeouts\x18\x0b \x01\
     (\x04R\x0dprobeTimeouts\x12\x1e\n\nmigrations\x18\x0c \x01(\x04R\nmigrations\"\xb1\x02\n\x04\
     Held\x12 \n\x0bconnections\x18\x01 \x01(\x04R\x0bconnections\x12\x1a\n\x08sessions\x18\x02 \x01\

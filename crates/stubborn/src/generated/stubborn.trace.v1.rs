@@ -4,7 +4,8 @@
 #[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
 #[prost(prost_path = "::stubborn::prost")]
 pub struct CallRequest {
-    /// The id, as it is printed.
+    /// The id, as it is printed; of a call that has none the id of its trace, 32 hexadecimal digits; or what
+    /// its caller has named it over gRPC.
     #[prost(string, tag = "1")]
     pub call: ::stubborn::prost::alloc::string::String,
 }
@@ -41,6 +42,12 @@ pub struct Step {
     /// The entry of the group's log, where it is applied.
     #[prost(uint64, tag = "3")]
     pub entry: u64,
+    /// Messages of a stream from the client so far.
+    #[prost(uint64, tag = "4")]
+    pub received: u64,
+    /// Messages of a stream to the client so far.
+    #[prost(uint64, tag = "5")]
+    pub sent: u64,
 }
 /// What happened.
 #[derive(
@@ -75,6 +82,16 @@ pub enum Kind {
     Applied = 7,
     /// This replica applied the entry that its fence is in.
     FenceApplied = 8,
+    /// The handler of a stream runs, and so many messages have passed.
+    Streaming = 9,
+    /// The client has sent its last message of a stream.
+    HalfClosed = 10,
+    /// The path to the client was lost: the stream waits for it.
+    Parted = 11,
+    /// The client came back, and the stream goes on.
+    Resumed = 12,
+    /// The handler of a stream was done, and the answer was sent.
+    Ended = 13,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -92,6 +109,11 @@ impl Kind {
             Self::Taken => "KIND_TAKEN",
             Self::Applied => "KIND_APPLIED",
             Self::FenceApplied => "KIND_FENCE_APPLIED",
+            Self::Streaming => "KIND_STREAMING",
+            Self::HalfClosed => "KIND_HALF_CLOSED",
+            Self::Parted => "KIND_PARTED",
+            Self::Resumed => "KIND_RESUMED",
+            Self::Ended => "KIND_ENDED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -106,6 +128,11 @@ impl Kind {
             "KIND_TAKEN" => Some(Self::Taken),
             "KIND_APPLIED" => Some(Self::Applied),
             "KIND_FENCE_APPLIED" => Some(Self::FenceApplied),
+            "KIND_STREAMING" => Some(Self::Streaming),
+            "KIND_HALF_CLOSED" => Some(Self::HalfClosed),
+            "KIND_PARTED" => Some(Self::Parted),
+            "KIND_RESUMED" => Some(Self::Resumed),
+            "KIND_ENDED" => Some(Self::Ended),
             _ => None,
         }
     }
@@ -400,15 +427,18 @@ pub static TRACE_DESCRIPTOR: ::stubborn::ServiceDescriptor = ::stubborn::Service
     file_descriptor_set: TRACE_FILES,
 };
 /// The file of `stubborn.trace.v1.Trace` and its imports: an encoded `google.protobuf.FileDescriptorSet`.
-static TRACE_FILES: &[u8] = b"\n\xd5\x04\n\x14stubborn/trace.proto\x12\x11stubborn.trace.v1\"!\n\x0bCallRequest\x12\x12\n\x04\
+static TRACE_FILES: &[u8] = b"\n\xe3\x05\n\x14stubborn/trace.proto\x12\x11stubborn.trace.v1\"!\n\x0bCallRequest\x12\x12\n\x04\
     call\x18\x01 \x01(\x09R\x04call\"\x91\x01\n\x09CallReply\x12\x15\n\x06now_ns\x18\x01 \x01(\x04\
     R\x05nowNs\x12-\n\x05steps\x18\x02 \x03(\x0b2\x17.stubborn.trace.v1.StepR\x05steps\x12\x12\n\
     \x04kept\x18\x03 \x01(\x08R\x04kept\x12\x12\n\x04node\x18\x04 \x01(\x04R\x04node\x12\x16\n\x06\
-    leader\x18\x05 \x01(\x04R\x06leader\"^\n\x04Step\x12\x13\n\x05at_ns\x18\x01 \x01(\x04R\x04at\
-    Ns\x12+\n\x04kind\x18\x02 \x01(\x0e2\x17.stubborn.trace.v1.KindR\x04kind\x12\x14\n\x05entry\x18\
-    \x03 \x01(\x04R\x05entry*\xb6\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0d\n\x09\
-    KIND_CAME\x10\x01\x12\x13\n\x0fKIND_CAME_AGAIN\x10\x02\x12\x13\n\x0fKIND_FENCE_CAME\x10\x03\x12\
-    \x12\n\x0eKIND_EXECUTING\x10\x04\x12\x11\n\x0dKIND_ANSWERED\x10\x05\x12\x0e\n\nKIND_TAKEN\x10\
-    \x06\x12\x10\n\x0cKIND_APPLIED\x10\x07\x12\x16\n\x12KIND_FENCE_APPLIED\x10\x082R\n\x05Trace\x12\
-    I\n\x04Call\x12\x1e.stubborn.trace.v1.CallRequest\x1a\x1c.stubborn.trace.v1.CallReply\"\x03\x90\
-    \x02\x01b\x06proto3";
+    leader\x18\x05 \x01(\x04R\x06leader\"\x8e\x01\n\x04Step\x12\x13\n\x05at_ns\x18\x01 \x01(\x04\
+    R\x04atNs\x12+\n\x04kind\x18\x02 \x01(\x0e2\x17.stubborn.trace.v1.KindR\x04kind\x12\x14\n\x05\
+    entry\x18\x03 \x01(\x04R\x05entry\x12\x1a\n\x08received\x18\x04 \x01(\x04R\x08received\x12\x12\
+    \n\x04sent\x18\x05 \x01(\x04R\x04sent*\x93\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\
+    \x12\x0d\n\x09KIND_CAME\x10\x01\x12\x13\n\x0fKIND_CAME_AGAIN\x10\x02\x12\x13\n\x0fKIND_FENCE\
+    _CAME\x10\x03\x12\x12\n\x0eKIND_EXECUTING\x10\x04\x12\x11\n\x0dKIND_ANSWERED\x10\x05\x12\x0e\
+    \n\nKIND_TAKEN\x10\x06\x12\x10\n\x0cKIND_APPLIED\x10\x07\x12\x16\n\x12KIND_FENCE_APPLIED\x10\
+    \x08\x12\x12\n\x0eKIND_STREAMING\x10\x09\x12\x14\n\x10KIND_HALF_CLOSED\x10\n\x12\x0f\n\x0bKI\
+    ND_PARTED\x10\x0b\x12\x10\n\x0cKIND_RESUMED\x10\x0c\x12\x0e\n\nKIND_ENDED\x10\x0d2R\n\x05Tra\
+    ce\x12I\n\x04Call\x12\x1e.stubborn.trace.v1.CallRequest\x1a\x1c.stubborn.trace.v1.CallReply\"\
+    \x03\x90\x02\x01b\x06proto3";

@@ -1,15 +1,19 @@
 //! The handlers of a server, for its door.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
+use stubborn_core::node::Passed;
 use stubborn_core::service::{
-    Answer, Call, CallContext, Clock, Encoded, Method, MethodId, Port, RequestKind,
+    Answer, Call, CallContext, CallError, Clock, Encoded, IncomingReply, Metadata, Method,
+    MethodId, NotTaken, Port, RequestKind,
 };
 use stubborn_core::time::Instant;
 use stubborn_grpc::door::{Early, Ended, Handlers, Handling};
 
 use crate::driver::{NodeClock, start_handler};
-use crate::metrics::{Begun, Ending, Meter, Source};
+use crate::metrics::{DoorBook, DoorCall, Ending, Source};
 use crate::reply;
 use crate::server::Services;
 
@@ -17,14 +21,23 @@ pub(super) struct DoorHandlers {
     services: Arc<Services>,
     clock: NodeClock,
     handle: Clock,
-    source: Arc<Source>,
+    book: Book,
+}
+
+/// Where calls are counted and traced.
+type Book = Arc<Mutex<DoorBook>>;
+
+fn open(book: &Book) -> MutexGuard<'_, DoorBook> {
+    book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DoorHandlers {
-    pub(super) fn new(services: Arc<Services>, source: Arc<Source>) -> Self {
+    /// Of so many steps of calls the latest are kept.
+    pub(super) fn new(services: Arc<Services>, source: &Source, steps: usize) -> Self {
         let clock = NodeClock::start();
-        *source.door() = Meter::of(services.registry());
-        Self { services, clock, handle: clock.handle(), source }
+        let book = Arc::new(Mutex::new(DoorBook::new(services.registry(), clock, steps)));
+        source.set_door(book.clone());
+        Self { services, clock, handle: clock.handle(), book }
     }
 }
 
@@ -40,7 +53,7 @@ impl Handlers for DoorHandlers {
     fn admit(&self, method: &'static Method, context: &mut CallContext) -> Result<(), Answer> {
         let admitted = self.services.admit(method, context);
         if let Err(answer) = &admitted {
-            let mut measured = Measured::begin(&self.source, self.clock, method.id());
+            let mut measured = Measured::begin(&self.book, method.id(), &context.metadata);
             measured.end(Ending::of_answer(answer));
         }
         admitted
@@ -54,7 +67,9 @@ impl Handlers for DoorHandlers {
         port: Option<Arc<dyn Port>>,
     ) -> Result<Handling, Answer> {
         let (clock, handle) = (self.clock, &self.handle);
-        let mut measured = Measured::begin(&self.source, clock, method);
+        let metadata = &call.context().metadata;
+        let mut measured = Measured::begin(&self.book, method, metadata);
+        let port = port.map(|port| measured.watch(port, metadata));
         let started = start_handler(&self.services, clock, handle, port, method, kind, call);
         let mut handler = match started {
             Ok(handler) => handler.apart(),
@@ -71,6 +86,10 @@ impl Handlers for DoorHandlers {
         }))
     }
 
+    fn copied(&self, metadata: &Metadata) {
+        open(&self.book).copied(metadata);
+    }
+
     fn early(&self) -> Early {
         let (metadata, compress) = reply::take_early();
         Early { metadata, compress }
@@ -79,20 +98,40 @@ impl Handlers for DoorHandlers {
 
 /// A call that is measured, also if it is dropped.
 struct Measured {
-    source: Arc<Source>,
-    clock: NodeClock,
-    begun: Option<Begun>,
+    book: Book,
+    call: Option<DoorCall>,
+    /// Of a stream.
+    passed: Option<Arc<Counted>>,
+}
+
+/// How many messages of a stream have passed.
+#[derive(Default)]
+struct Counted {
+    received: AtomicU64,
+    sent: AtomicU64,
+    half_closed: AtomicBool,
 }
 
 impl Measured {
-    fn begin(source: &Arc<Source>, clock: NodeClock, method: MethodId) -> Self {
-        let begun = Some(source.door().begin(method, clock.now()));
-        Self { source: Arc::clone(source), clock, begun }
+    fn begin(book: &Book, method: MethodId, metadata: &Metadata) -> Self {
+        let call = Some(open(book).begin(method, metadata));
+        Self { book: book.clone(), call, passed: None }
+    }
+
+    /// Counts the messages of a stream.
+    fn watch(&mut self, port: Arc<dyn Port>, metadata: &Metadata) -> Arc<dyn Port> {
+        let (book, counted) = (self.book.clone(), Arc::<Counted>::default());
+        self.passed = Some(counted.clone());
+        Arc::new(CountingPort { port, book, counted, metadata: metadata.clone() })
     }
 
     fn end(&mut self, ending: Ending) {
-        if let Some(begun) = self.begun.take() {
-            self.source.door().end(begun, self.clock.now(), ending);
+        if let Some(call) = self.call.take() {
+            let passed = self.passed.as_ref().map(|passed| Passed {
+                received: passed.received.load(Ordering::Relaxed),
+                sent: passed.sent.load(Ordering::Relaxed),
+            });
+            open(&self.book).end(call, ending, passed);
         }
     }
 }
@@ -100,5 +139,54 @@ impl Measured {
 impl Drop for Measured {
     fn drop(&mut self) {
         self.end(Ending::Abandoned);
+    }
+}
+
+/// A stream whose messages are counted.
+struct CountingPort {
+    port: Arc<dyn Port>,
+    book: Book,
+    counted: Arc<Counted>,
+    metadata: Metadata,
+}
+
+impl Port for CountingPort {
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Encoded>> {
+        let polled = self.port.poll_take(cx);
+        match &polled {
+            Poll::Ready(Some(_)) => {
+                self.counted.received.fetch_add(1, Ordering::Relaxed);
+            }
+            Poll::Ready(None) if !self.counted.half_closed.swap(true, Ordering::Relaxed) => {
+                let received = self.counted.received.load(Ordering::Relaxed);
+                open(&self.book).half_closed(&self.metadata, received);
+            }
+            _ => {}
+        }
+        polled
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        message: &mut Option<Encoded>,
+    ) -> Poll<Result<(), NotTaken>> {
+        let polled = self.port.poll_send(cx, message);
+        if let Poll::Ready(Ok(())) = polled {
+            self.counted.sent.fetch_add(1, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn end(&self) {
+        self.port.end();
+    }
+
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<IncomingReply, CallError>> {
+        self.port.poll_end(cx)
+    }
+
+    fn cancel(&self) {
+        self.port.cancel();
     }
 }

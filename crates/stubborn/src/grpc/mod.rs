@@ -29,7 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use stubborn_grpc::door::{ALPN, Door, DoorConfig, Security};
+use stubborn_grpc::door::{ALPN, Door, DoorConfig, Security, Traffic};
 use stubborn_tls::{CurrentIdentity, tcp_server};
 use tokio::net::TcpListener;
 
@@ -171,11 +171,18 @@ pub(crate) async fn start(server: ServerBuilder, grpc: Grpc) -> Result<ServerHan
     let source = server.source();
     let mut handle = server.start_at(address, own, before.clone()).await?;
     let services = Services::of_admitted(registry, before);
-    let handlers = Arc::new(DoorHandlers::new(services, source));
+    let handlers = Arc::new(DoorHandlers::new(services, &source, limits.call_steps));
     let config = DoorConfig { security, limits, keys: grpc.keys };
     let door = Door::open(listener, handlers, config).map_err(|e| ServeError::Bind(name, e))?;
+    let traffic = door.traffic();
+    source.set_door_traffic(move || told(traffic()));
     handle.set_door(OpenDoor { identity, door });
     Ok(handle)
+}
+
+fn told(traffic: Traffic) -> crate::metrics::Door {
+    let Traffic { open, connections, refused, bytes_received, bytes_sent } = traffic;
+    crate::metrics::Door { open, connections, refused, bytes_received, bytes_sent }
 }
 
 fn security(

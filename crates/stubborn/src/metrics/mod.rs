@@ -12,6 +12,8 @@
 //! [`ServerHandle::metrics`]: crate::ServerHandle::metrics
 //! [`Connection::metrics`]: crate::Connection::metrics
 
+#[cfg(feature = "grpc")]
+mod door;
 mod histogram;
 #[cfg(feature = "prometheus")]
 mod http;
@@ -25,10 +27,12 @@ pub use crate::generated::stubborn::metrics::v1::*;
 pub use service::MetricsFor;
 pub use text::{PROMETHEUS_TYPE, prometheus_text};
 
+#[cfg(feature = "grpc")]
+pub(crate) use door::{DoorBook, DoorCall};
 #[cfg(feature = "prometheus")]
 pub(crate) use http::{Bound, Exporter};
 pub(crate) use links::{held, links};
-pub(crate) use meter::{Begun, Ending, Meter, Meters};
+pub(crate) use meter::{Begun, Ending, Meters};
 pub(crate) use service::{Board, add};
 #[cfg(feature = "replica")]
 pub(crate) use service::{METHOD, links_of};

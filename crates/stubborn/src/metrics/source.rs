@@ -1,15 +1,18 @@
 //! Where the numbers of a process's server or client come from: its nodes, and its door.
 
 use std::cmp::Reverse;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+#[cfg(feature = "grpc")]
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{OnceLock, Weak};
 use std::time::Instant;
 
-use stubborn_core::node::{CallStep, Node};
-use stubborn_core::session::CallId;
+use stubborn_core::node::{CallName, CallStep, Node, in_order};
 use stubborn_core::time::Instant as CoreInstant;
 
 use super::meter::{Meters, Sum};
-use super::{Held, Meter, Side, SnapshotReply, Traffic, held, links};
+use super::{Door, Held, SnapshotReply, Traffic, held, links};
+#[cfg(feature = "grpc")]
+use super::{DoorBook, Side};
 use crate::driver::Shared;
 
 /// Links that are told one by one if nobody says how many, and at most.
@@ -21,8 +24,17 @@ pub(crate) struct Source {
     since: Instant,
     /// Set once they are started.
     nodes: OnceLock<Vec<Weak<Shared>>>,
-    /// What came in over gRPC.
-    door: Mutex<Meter>,
+    /// What comes in over gRPC, once there is a door.
+    #[cfg(feature = "grpc")]
+    door: OnceLock<OpenDoor>,
+}
+
+/// The door for gRPC.
+#[cfg(feature = "grpc")]
+struct OpenDoor {
+    book: Arc<Mutex<DoorBook>>,
+    /// Set once it is open.
+    traffic: OnceLock<Box<dyn Fn() -> Door + Send + Sync>>,
 }
 
 /// A snapshot that is being put together, node by node.
@@ -36,7 +48,12 @@ pub(crate) struct Gathering {
 
 impl Source {
     pub(crate) fn new() -> Self {
-        Self { since: Instant::now(), nodes: OnceLock::new(), door: Mutex::new(Meter::new()) }
+        Self {
+            since: Instant::now(),
+            nodes: OnceLock::new(),
+            #[cfg(feature = "grpc")]
+            door: OnceLock::new(),
+        }
     }
 
     /// The nodes, which are known once they are started.
@@ -44,21 +61,37 @@ impl Source {
         let _ = self.nodes.set(nodes.into_iter().collect());
     }
 
-    pub(crate) fn door(&self) -> MutexGuard<'_, Meter> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The server has a door, whose calls are in this book.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn set_door(&self, book: Arc<Mutex<DoorBook>>) {
+        let _ = self.door.set(OpenDoor { book, traffic: OnceLock::new() });
+    }
+
+    /// The door is open, and tells so what it counts of its connections.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn set_door_traffic(&self, traffic: impl Fn() -> Door + Send + Sync + 'static) {
+        if let Some(door) = self.door.get() {
+            let _ = door.traffic.set(Box::new(traffic));
+        }
     }
 
     /// What happened to a call at the server's workers, whose clock is one: what it shows now, whether
     /// steps are kept, and these.
-    pub(crate) fn call_steps(&self, call: CallId) -> (CoreInstant, bool, Vec<CallStep>) {
+    pub(crate) fn call_steps(&self, name: CallName) -> (CoreInstant, bool, Vec<CallStep>) {
         let (mut now, mut kept, mut steps) = (CoreInstant::ZERO, false, Vec::new());
         for node in self.nodes.get().into_iter().flatten().filter_map(Weak::upgrade) {
-            let Some((on, more)) = node.look(|state| state.node.call_steps(call)) else { continue };
+            let Some((on, more)) = node.look(|state| state.call_steps(name)) else { continue };
             now = now.max(node.clock.now());
             kept |= on;
             steps.extend(more);
         }
-        steps.sort_by_key(|step| step.at);
+        #[cfg(feature = "grpc")]
+        if let Some(door) = self.door.get() {
+            let (on, more) = door.book().call_steps(name, now);
+            kept |= on;
+            steps.extend(more);
+        }
+        in_order(&mut steps);
         (now, kept, steps)
     }
 
@@ -66,11 +99,22 @@ impl Source {
     /// to be called under one.
     pub(crate) fn snapshot(&self, most_links: usize) -> SnapshotReply {
         let mut all = Gathering::new(most_links);
-        self.door().add_to(Side::Server, &mut all.calls);
+        #[cfg(feature = "grpc")]
+        if let Some(door) = self.door.get() {
+            door.book().meter.add_to(Side::Server, &mut all.calls);
+            all.told.grpc = door.traffic.get().map(|traffic| traffic());
+        }
         for node in self.nodes.get().into_iter().flatten().filter_map(Weak::upgrade) {
             node.look(|state| all.add(&state.node, &state.meters));
         }
         all.tell(self.since.elapsed())
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl OpenDoor {
+    fn book(&self) -> MutexGuard<'_, DoorBook> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,9 +162,22 @@ impl SnapshotReply {
         self.links.sort_by_key(|link| Reverse(link.datagrams()));
         self.traffic.get_or_insert_default().merge(&other.traffic.unwrap_or_default());
         self.held.get_or_insert_default().add(&other.held.unwrap_or_default());
+        if let Some(other) = &other.grpc {
+            self.grpc.get_or_insert_default().merge(other);
+        }
         if self.version.is_empty() {
             self.version.clone_from(&other.version);
         }
+    }
+}
+
+impl Door {
+    fn merge(&mut self, other: &Self) {
+        self.open += other.open;
+        self.connections += other.connections;
+        self.refused += other.refused;
+        self.bytes_received += other.bytes_received;
+        self.bytes_sent += other.bytes_sent;
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
 
-use super::{Held, Latency, Link, MethodCalls, Side, SnapshotReply, Traffic};
+use super::{Door, Held, Latency, Link, MethodCalls, Side, SnapshotReply, Traffic};
 use crate::group::{Role, StatusReply};
 
 /// The media type of the text.
@@ -23,6 +23,9 @@ pub fn prometheus_text(told: &SnapshotReply, standing: Option<&StatusReply>) -> 
     text.links(&told.links);
     text.traffic(&told.traffic.unwrap_or_default());
     text.held(&told.held.unwrap_or_default());
+    if let Some(door) = &told.grpc {
+        text.door(door);
+    }
     if let Some(standing) = standing {
         text.standing(standing);
     }
@@ -152,6 +155,22 @@ impl Text {
             ("migrations", "Changes of a peer's address", all.migrations),
         ] {
             self.one(&format!("stubborn_{name}_total"), COUNTER, &format!("{what}, {of}"), value);
+        }
+    }
+
+    fn door(&mut self, door: &Door) {
+        self.one("stubborn_grpc_connections", GAUGE, "Connections over gRPC.", door.open);
+        for (name, help, value) in [
+            ("connections", "Connections over gRPC since the start.", door.connections),
+            ("connections_refused", "Connections over gRPC that found no room.", door.refused),
+            (
+                "received_bytes",
+                "Bytes received over gRPC, with TLS and HTTP/2.",
+                door.bytes_received,
+            ),
+            ("sent_bytes", "Bytes sent over gRPC, with TLS and HTTP/2.", door.bytes_sent),
+        ] {
+            self.one(&format!("stubborn_grpc_{name}_total"), COUNTER, help, value);
         }
     }
 

@@ -501,7 +501,7 @@ impl Driver {
             let method = MethodId::of(TRACE);
             let request = call.message().decode::<CallRequest>(method);
             let request = request.map_err(|_| Status::invalid_argument("malformed"))?;
-            let steps = self.node.replica().call_steps(steps::id_of(&request)?);
+            let steps = self.node.call_steps(steps::name_of(&request)?);
             let mut reply = steps::reply(now, true, &steps);
             reply.node = self.describes.node;
             reply.leader = self.node.replica().leader().map_or(0, NodeId::get);

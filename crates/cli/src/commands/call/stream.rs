@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use prost_reflect::{DynamicMessage, prost::Message};
 use serde_json::{Value, json};
+use stubborn::trace::TRACEPARENT;
 use stubborn::{CallError, Encoded, IncomingReply, NotTaken, Port, Replies, Shape};
 
-use super::{Args, Prepared, decode, not_replied};
+use super::{Args, Prepared, Traced, decode, not_replied, note};
 use crate::error::Error;
+use crate::notes;
 use crate::output::Output;
 use crate::remote::Link;
 use crate::schema;
@@ -30,7 +32,11 @@ pub(super) async fn run(
     if let Some(deadline) = args.deadline {
         stream = stream.deadline(deadline);
     }
-    let mut came = 0u64;
+    let trace = Traced::new(args)?;
+    if let Some(parent) = &trace.parent {
+        stream = stream.metadata(TRACEPARENT, parent.as_bytes());
+    }
+    let (mut came, sent) = (0u64, notes::now());
     let ended = async {
         let port = stream.begin()?;
         let show = |message: Encoded| {
@@ -48,6 +54,9 @@ pub(super) async fn run(
         poll_fn(|cx| port.poll_end(cx)).await.map(Ok)
     };
     let ended: Result<Result<IncomingReply, Error>, CallError> = ended.await;
+    if let Some(name) = trace.id {
+        note(args, &method, name, sent, ended.as_ref().err());
+    }
     let reply = match ended {
         Ok(Ok(reply)) => reply,
         Ok(Err(error)) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use stubborn::group::StatusReply;
-use stubborn::metrics::{Count, Held, Latency, Link, MethodCalls, Side, Traffic};
+use stubborn::metrics::{Count, Door, Held, Latency, Link, MethodCalls, Side, Traffic};
 
 use super::server::{Sample, Server};
 use crate::commands::status::role;
@@ -29,6 +29,8 @@ pub(super) struct Node {
 pub(super) struct Told {
     pub(super) status: Option<StatusReply>,
     pub(super) held: Held,
+    /// Of the door for gRPC, if there is one, with the bytes each way in a second.
+    pub(super) grpc: Option<(Door, f64, f64)>,
     pub(super) uptime_ms: u64,
     pub(super) per_second: f64,
     /// Entries of the log that it has not applied and another one knows to be committed.
@@ -138,6 +140,11 @@ impl<'a> Between<'a> {
         Told {
             status: self.now.status.clone(),
             held: self.now.told.held.unwrap_or_default(),
+            grpc: self.now.told.grpc.map(|door| {
+                let before = self.before.and_then(|before| before.told.grpc).unwrap_or_default();
+                let received = self.rate(before.bytes_received, door.bytes_received);
+                (door, received, self.rate(before.bytes_sent, door.bytes_sent))
+            }),
             uptime_ms: self.now.told.uptime_ns / 1_000_000,
             per_second,
             lag: None,
@@ -237,6 +244,17 @@ impl Node {
             "executing": told.held.executing,
             "streams": told.held.streams,
         });
+        if let Some((door, received, sent)) = &told.grpc {
+            value["grpc"] = json!({
+                "connections": door.open,
+                "connections_since_start": door.connections,
+                "connections_refused": door.refused,
+                "received_bytes": door.bytes_received,
+                "sent_bytes": door.bytes_sent,
+                "received_bytes_per_second": received,
+                "sent_bytes_per_second": sent,
+            });
+        }
         if let Some(status) = &told.status {
             value["node"] = status.node.into();
             value["role"] = role(status).into();

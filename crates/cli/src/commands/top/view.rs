@@ -7,6 +7,7 @@ use crate::table;
 
 pub(super) fn lines(report: &Report, out: &Output) -> Vec<String> {
     let mut lines = servers(&report.nodes, out);
+    lines.extend(doors(&report.nodes, out));
     lines.push(String::new());
     lines.extend(methods(&report.methods, out));
     if !report.links.is_empty() {
@@ -52,6 +53,29 @@ fn servers(nodes: &[Node], out: &Output) -> Vec<String> {
         rows.push(row);
     }
     with_head(&rows, out)
+}
+
+/// The doors for gRPC, if there are any.
+fn doors(nodes: &[Node], out: &Output) -> Vec<String> {
+    let head = ["over gRPC", "connections", "since start", "refused", "received/s", "sent/s"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for node in nodes {
+        let Ok(Some((door, received, sent))) = node.told.as_ref().map(|told| &told.grpc) else {
+            continue;
+        };
+        rows.push(vec![
+            short(&node.address),
+            door.open.to_string(),
+            door.connections.to_string(),
+            door.refused.to_string(),
+            bytes(*received as u64),
+            bytes(*sent as u64),
+        ]);
+    }
+    if rows.len() == 1 {
+        return Vec::new();
+    }
+    [vec![String::new()], with_head(&rows, out)].concat()
 }
 
 fn methods(methods: &[Calls], out: &Output) -> Vec<String> {

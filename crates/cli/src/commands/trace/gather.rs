@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use stubborn::CallId;
 use stubborn::steps::{CallReply, CallRequest, TraceClient};
 
 use crate::error::{Error, Exit};
@@ -45,15 +44,15 @@ pub(super) fn nodes(access: &Access, addresses: &str) -> Result<Vec<String>, Err
 pub(super) async fn ask(
     nodes: Vec<String>,
     access: &Access,
-    call: CallId,
+    call: &str,
     wait: Duration,
 ) -> Vec<Witness> {
     let asking: Vec<_> = nodes
         .into_iter()
         .map(|address| {
-            let access = access.clone();
+            let (access, call) = (access.clone(), call.to_owned());
             tokio::spawn(async move {
-                let said = ask_one(&address, &access, call, wait).await;
+                let said = ask_one(&address, &access, &call, wait).await;
                 Witness { address, said }
             })
         })
@@ -68,7 +67,7 @@ pub(super) async fn ask(
 async fn ask_one(
     address: &str,
     access: &Access,
-    call: CallId,
+    call: &str,
     wait: Duration,
 ) -> Result<Said, Error> {
     let answer = async {
@@ -76,7 +75,7 @@ async fn ask_one(
             .connect_with(address, |builder| builder.reads_only().attempt_timeout(wait))
             .await?;
         let client = TraceClient::new(link.connection.channel());
-        let ask = || client.call(CallRequest { call: call.to_string() }).deadline(wait);
+        let ask = || client.call(CallRequest { call: call.to_owned() }).deadline(wait);
         // The first one waits for the connection; of the others the quickest tells the clock best.
         let mut best = ask().await.map(|_| None::<Said>);
         for _ in 0..QUESTIONS {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use stubborn::CallId;
 use stubborn::steps::{Kind, Step};
 
 use super::gather::{Said, Witness};
@@ -10,7 +9,8 @@ use crate::notes::Note;
 
 /// A call in time.
 pub(super) struct Picture {
-    pub(super) call: CallId,
+    /// As it was asked for.
+    pub(super) call: String,
     pub(super) method: Option<String>,
     pub(super) columns: Vec<Column>,
     pub(super) rows: Vec<Row>,
@@ -54,11 +54,11 @@ struct Seen {
     time: u64,
     column: usize,
     kind: Kind,
-    entry: u64,
+    step: Step,
 }
 
 impl Picture {
-    pub(super) fn new(call: CallId, note: Option<&Note>, witnesses: &[Witness]) -> Self {
+    pub(super) fn new(call: &str, note: Option<&Note>, witnesses: &[Witness]) -> Self {
         let mut columns = vec![Column { name: "client".into(), uncertain: None }];
         let mut seen = Vec::new();
         for witness in witnesses {
@@ -80,7 +80,7 @@ impl Picture {
         seen.sort_by_key(|seen| (seen.time, !seen.kind.comes()));
         let rows = rows(&seen, note);
         let method = note.map(|note| note.method.clone());
-        Self { call, method, columns, rows }
+        Self { call: call.to_owned(), method, columns, rows }
     }
 
     /// Whether nobody knows of the call.
@@ -173,7 +173,7 @@ fn name(address: &str, said: &Said) -> String {
 /// was sent before that: a clock that says otherwise is read anew, as far as it may be wrong.
 fn agree(steps: &mut [Seen], note: &Note, uncertain: u64) {
     let Some(first) = steps.iter().map(|step| step.time).min() else { return };
-    let answered = |step: &&Seen| step.kind == Kind::Answered;
+    let answered = |step: &&Seen| matches!(step.kind, Kind::Answered | Kind::Ended);
     let answered = steps.iter().filter(answered).map(|step| step.time).max().unwrap_or(first);
     let later = note.sent.saturating_sub(first).min(uncertain);
     let earlier = match note.replied() {
@@ -203,7 +203,7 @@ fn agree_with_each_other(seen: &mut [Seen], columns: &[Column]) {
 fn place(said: &Said, column: usize, step: &Step) -> Seen {
     let ago = said.reply.now_ns.saturating_sub(step.at_ns);
     let time = said.middle.saturating_sub(ago);
-    Seen { time, column, kind: step.kind(), entry: step.entry }
+    Seen { time, column, kind: step.kind(), step: *step }
 }
 
 fn rows(seen: &[Seen], note: Option<&Note>) -> Vec<Row> {
@@ -216,6 +216,7 @@ fn rows(seen: &[Seen], note: Option<&Note>) -> Vec<Row> {
     let mut came = 0;
     for step in seen {
         let at = step.column;
+        let Step { entry, received, sent, .. } = step.step;
         let (what, arrow) = match step.kind {
             Kind::Came | Kind::CameAgain => {
                 gateway = Some(at);
@@ -233,8 +234,13 @@ fn rows(seen: &[Seen], note: Option<&Note>) -> Vec<Row> {
                 let from = gateway.filter(|from| *from != at);
                 ("forwarded".to_owned(), from.map(|from| (from, at)))
             }
-            Kind::Applied => (format!("applied, entry {}", step.entry), None),
-            Kind::FenceApplied => (format!("fence applied, entry {}", step.entry), None),
+            Kind::Applied => (format!("applied, entry {entry}"), None),
+            Kind::FenceApplied => (format!("fence applied, entry {entry}"), None),
+            Kind::Streaming => (format!("streaming, {received} in, {sent} out"), None),
+            Kind::HalfClosed => (format!("last of {received}"), Some((CLIENT, at))),
+            Kind::Parted => ("path lost".to_owned(), None),
+            Kind::Resumed => ("resumed".to_owned(), Some((CLIENT, at))),
+            Kind::Ended => (format!("end, {received} in, {sent} out"), Some((at, CLIENT))),
             Kind::Unspecified => ("something newer".to_owned(), None),
         };
         rows.push((step.time, at, what, arrow));
@@ -272,8 +278,12 @@ mod tests {
     use stubborn::steps::CallReply;
 
     fn witness(address: &str, node: u64, leader: u64, steps: &[(u64, Kind, u64)]) -> Witness {
-        let step =
-            |&(at_ns, kind, entry): &(u64, Kind, u64)| Step { at_ns, kind: kind.into(), entry };
+        let step = |&(at_ns, kind, entry): &(u64, Kind, u64)| Step {
+            at_ns,
+            kind: kind.into(),
+            entry,
+            ..Step::default()
+        };
         let steps = steps.iter().map(step).collect();
         let reply = CallReply { now_ns: 9_000_000, steps, kept: true, node, leader };
         let said = Said { reply, middle: 1_000_000_000, uncertain: Duration::from_micros(50) };
@@ -282,11 +292,10 @@ mod tests {
 
     #[test]
     fn a_leader_whose_clock_seems_to_be_behind_still_takes_the_call_from_the_replica_that_has_it() {
-        let call: CallId = "1.2-0-4".parse().unwrap();
         let leader = [(940_000, Kind::Taken, 0), (3_000_000, Kind::Applied, 7)];
         let follower = [(1_000_000, Kind::Came, 0)];
         let witnesses = [witness("a:1", 1, 1, &leader), witness("b:2", 2, 1, &follower)];
-        let picture = Picture::new(call, None, &witnesses);
+        let picture = Picture::new("1.2-0-4", None, &witnesses);
         let told: Vec<_> =
             picture.rows.iter().map(|row| (row.what.as_str(), row.arrow, row.time)).collect();
         let expected = [
@@ -298,12 +307,42 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_is_drawn_with_its_messages_counted_and_the_path_that_was_lost() {
+        let step = |at_ns, kind: Kind, received, sent| Step {
+            at_ns,
+            kind: kind.into(),
+            received,
+            sent,
+            ..Step::default()
+        };
+        let steps = vec![
+            step(1_000_000, Kind::Came, 0, 0),
+            step(2_000_000, Kind::Parted, 0, 0),
+            step(3_000_000, Kind::Resumed, 0, 0),
+            step(4_000_000, Kind::HalfClosed, 3, 0),
+            step(5_000_000, Kind::Ended, 3, 2),
+        ];
+        let reply = CallReply { now_ns: 9_000_000, steps, kept: true, node: 0, leader: 0 };
+        let said = Said { reply, middle: 1_000_000_000, uncertain: Duration::from_micros(50) };
+        let witnesses = [Witness { address: "a:1".into(), said: Ok(said) }];
+        let picture = Picture::new("4bf92f3577b34da6a3ce929d0e0e4736", None, &witnesses);
+        let told: Vec<_> = picture.rows.iter().map(|row| (row.what.as_str(), row.arrow)).collect();
+        let expected = [
+            ("request", Some((0, 1))),
+            ("path lost", None),
+            ("resumed", Some((0, 1))),
+            ("last of 3", Some((0, 1))),
+            ("end, 3 in, 2 out", Some((1, 0))),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
     fn a_call_by_way_of_a_follower_is_drawn_hop_by_hop() {
-        let call: CallId = "1.2-0-4".parse().unwrap();
         let follower = [(1_000_000, Kind::Came, 0), (4_000_000, Kind::Applied, 7)];
         let leader = [(2_000_000, Kind::Taken, 0), (3_000_000, Kind::Applied, 7)];
         let witnesses = [witness("a:1", 1, 2, &follower), witness("b:2", 2, 2, &leader)];
-        let picture = Picture::new(call, None, &witnesses);
+        let picture = Picture::new("1.2-0-4", None, &witnesses);
         let told: Vec<_> =
             picture.rows.iter().map(|row| (row.what.as_str(), row.arrow, row.time)).collect();
         let expected = [

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::{How, Pending, PendingKind, Server, Violation};
+use super::{How, Pending, PendingKind, Server, Violation, note_read};
 use crate::rpc::context::{Context, close_code};
 use crate::rpc::event::{Event, RequestKey};
 use crate::rpc::group::{Attaching, ClientMessage, Content, Deadline, Said, SessionCommand};
@@ -113,11 +113,12 @@ impl Server {
         key: RequestKey,
         message: impl FnOnce(u64) -> ToClient,
     ) {
-        let Some(Pending { kind: PendingKind::Read { client, read }, .. }) =
+        let Some(Pending { kind: PendingKind::Read { client, read, trace }, came, .. }) =
             self.requests.remove(key.0)
         else {
             return;
         };
+        note_read(&mut self.log, cx.now, trace, came, false);
         if let Some(state) = self.clients.get_mut(client) {
             state.reads.remove(&read);
             self.send(cx, client, message(read));

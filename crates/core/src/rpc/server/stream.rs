@@ -6,6 +6,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
+use core::mem;
 
 use super::{PendingKind, Server, Violation};
 use crate::limits::Limits;
@@ -15,6 +16,7 @@ use crate::rpc::event::{Event, RequestKey, StreamKey, StreamRead, StreamRefusal}
 use crate::rpc::events::Events;
 use crate::rpc::message::{RequestPayload, ToClient};
 use crate::rpc::stream::{Arrived, Broken, Content, Inbox, OVERHEAD, Outbox, Part, PartRef};
+use crate::rpc::trace::{CallName, Passed, StepKind};
 use crate::service::{
     Answer, Code, Encoded, NotExecuted, Priority, Shape, Status, StreamEnd, text,
 };
@@ -63,6 +65,10 @@ struct Stream {
     window: u64,
     /// What it counted last in [`Streams::held`].
     held: u64,
+    /// The client has sent its last message.
+    half_closed: bool,
+    /// What the call is known by to people who ask for it by its trace.
+    trace: Option<CallName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +89,15 @@ impl Streams {
 
     pub(super) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    pub(super) fn trace(&self, place: Place) -> Option<CallName> {
+        self.open.get(&place)?.trace
+    }
+
+    /// How many messages have passed at this place.
+    pub(super) fn passed(&self, place: Place) -> Passed {
+        self.open.get(&place).map(Stream::passed).unwrap_or_default()
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -156,6 +171,7 @@ impl Server {
         payload: RequestPayload,
     ) -> Result<(), Violation> {
         let attachment = self.attachment(client)?;
+        let id = CallId { session: attachment.session(), slot, sequence };
         let overloaded = self.admission.is_overloaded(cx.now);
         if overloaded || self.streams.len() >= cx.limits.streams {
             let mut verdict = self.desk.fence(&attachment, slot, sequence)?;
@@ -168,15 +184,17 @@ impl Server {
                     NotExecuted::because(NotExecutedReason::Overloaded, said)
                 };
             }
+            self.log.failed(cx.now, id, cx.now);
             self.say(cx, client, verdict);
             return Ok(());
         }
         let verdict = self.desk.request(&attachment, slot, sequence, payload.digest)?;
         let Verdict::Execute = verdict else {
+            self.log.push(cx.now, id, StepKind::CameAgain);
             self.say(cx, client, verdict);
             return Ok(());
         };
-        let id = CallId { session: attachment.session(), slot, sequence };
+        let trace = CallName::trace_of(&payload.metadata);
         let place = (id.session, slot);
         let deadline = payload.deadline.map(|left| cx.now + left);
         let kind = PendingKind::Stream { place, sequence, shape };
@@ -197,6 +215,8 @@ impl Server {
             due: None,
             window,
             held: 0,
+            half_closed: false,
+            trace,
         };
         self.streams.insert(place, stream);
         self.pump(cx, place);
@@ -218,6 +238,10 @@ impl Server {
         let Part { slot, sequence, content } = part;
         let place = (attachment.session(), slot);
         let is_credit = matches!(content, Content::Credit(_));
+        let end = match content {
+            Content::End { count } => Some(count),
+            _ => None,
+        };
         let (held, most) = (self.streams.held, cx.limits.stream_memory);
         let Some(stream) = self.streams.get(place, sequence) else {
             if is_credit {
@@ -225,10 +249,19 @@ impl Server {
             }
             return Ok(());
         };
+        let before = stream.connection;
         let overdraws = match stream.arrived(client, content, cx) {
             Ok(()) => held > most && stream.is_overdrawn(),
             Err(Broken(why)) => return Err(Violation(why)),
         };
+        let resumed = stream.connection != before;
+        let end = end.filter(|_| !mem::replace(&mut stream.half_closed, true));
+        let step = if resumed { Some(StepKind::Resumed) } else { end.map(StepKind::HalfClosed) };
+        if let Some(kind) = step {
+            for name in stream.names(place) {
+                self.log.push(cx.now, name, kind);
+            }
+        }
         self.streams.note(place);
         if overdraws {
             let why = Status::resource_exhausted("the server's streams hold all they may");
@@ -373,6 +406,11 @@ impl Server {
             }
             if let Some(before) = stream.connection.take() {
                 self.streams.waiting.remove(&(before, place));
+                if stream.state != State::Done {
+                    for name in stream.names(place) {
+                        self.log.push(cx.now, name, StepKind::Parted);
+                    }
+                }
             }
             stream.leaves_at.get_or_insert(cx.now + cx.limits.stream_patience);
             self.streams.note(place);
@@ -436,7 +474,7 @@ impl Server {
                     self.streams.waiting.insert((connection, place));
                     break;
                 }
-                let part = if core::mem::take(&mut stream.owes_credit) {
+                let part = if mem::take(&mut stream.owes_credit) {
                     let Some(inbox) = &mut stream.inbox else { continue };
                     PartRef::Credit(inbox.credit())
                 } else {
@@ -462,6 +500,7 @@ impl Server {
         let Some(stream) = self.streams.open.get_mut(&place) else { return };
         let Some(answer) = stream.answer.take() else { return };
         stream.state = State::Done;
+        let (passed, names) = (stream.passed(), stream.names(place));
         let end = StreamEnd {
             taken: stream.inbox.take().map_or(0, |inbox| inbox.taken()),
             sent: stream.outbox.count(),
@@ -474,6 +513,10 @@ impl Server {
         }
         if let Some(pending) = self.requests.remove(request.0) {
             self.admission.withdraw(pending.ticket);
+            let failed = !matches!(answer, Answer::Reply(..));
+            for name in names {
+                self.log.stream_ended(cx.now, name, pending.came, passed, failed);
+            }
         }
         let desk = &mut self.desk;
         let (now, slot) = (cx.now, place.1);
@@ -513,6 +556,17 @@ fn not_started(why: &Status) -> NotExecuted {
 }
 
 impl Stream {
+    fn passed(&self) -> Passed {
+        let received = self.inbox.as_ref().map_or(0, Inbox::taken);
+        Passed { received, sent: self.outbox.count() }
+    }
+
+    /// What people may ask for it by.
+    fn names(&self, (session, slot): Place) -> impl Iterator<Item = CallName> + use<> {
+        let id = CallId { session, slot, sequence: self.sequence };
+        [Some(CallName::Id(id)), self.trace].into_iter().flatten()
+    }
+
     /// A part came from `client`.
     fn arrived(
         &mut self,
