@@ -112,11 +112,6 @@ fn a_replica_that_does_not_look_at_what_its_client_has_seen_is_found() {
 }
 
 #[test]
-fn a_call_that_is_refused_without_a_fence_is_found() {
-    assert!(found_in_groups("hasty-refusal").contains(" broken at "));
-}
-
-#[test]
 fn nodes_that_do_not_relay_for_each_other_are_found() {
     let said = run("cuts", "stubborn-group/planted-no-relay", &["5"]);
     assert!(said.contains("cuts are masked"), "{said}");

@@ -6,7 +6,7 @@
 //! takes the call's place in the log ([`SessionCommand::refuse`]), and the client is told what the group
 //! makes of it. Commands that another node forwards are not judged again: it is known by its key.
 
-use stubborn_core::node::{ClientMessage, IncomingRequest, SessionCommand};
+use stubborn_core::node::{IncomingRequest, SessionCommand};
 use stubborn_core::service::{Answer, Call, CallContext, Encoded, MethodId, NotExecuted};
 use stubborn_core::time::{Duration, Instant};
 
@@ -33,28 +33,19 @@ pub trait Gate: Send + Sync {
 }
 
 impl GroupNode {
-    /// Judges a command that is a call. One that is not let in is only fenced. False if nothing is to be
-    /// done with it: never, unless a bug is planted for the simulator to find.
-    pub(super) fn judge(&mut self, now: Instant, command: &mut SessionCommand) -> bool {
-        let Some(gate) = self.gate.as_ref().filter(|gate| !gate.is_open()) else { return true };
-        let Some((method, call)) = command.asks() else { return true };
+    /// Judges a command that is a call. One that is not let in is only fenced.
+    pub(super) fn judge(&mut self, command: &mut SessionCommand) {
+        let Some(gate) = self.gate.as_ref().filter(|gate| !gate.is_open()) else { return };
+        let Some((method, call)) = command.asks() else { return };
         let (request, mut context) = call.into_parts();
         match gate.admit(method, &request, &mut context) {
             Ok(()) => command.admitted(context.peer),
             Err(why) => {
                 let ending = Ending::NotExecuted(why.reason);
                 self.replica.served.note(method, ending, Duration::ZERO);
-                if cfg!(feature = "planted-hasty-refusal")
-                    && let Some((call, _)) = command.call()
-                {
-                    let told = ClientMessage::not_executed(call, why);
-                    self.node.tell(now, command.client(), told);
-                    return false;
-                }
                 command.refuse(why);
             }
         }
-        true
     }
 
     /// The request, if it is let in; else it is answered. Nothing is kept of one without a number.

@@ -376,9 +376,7 @@ impl GroupNode {
     fn on_event(&mut self, now: Instant, event: Event) {
         match event {
             Event::Command(mut command) => {
-                if !self.judge(now, &mut command) {
-                    return;
-                }
+                self.judge(&mut command);
                 if let Err(command) = self.replica.command(now, command)
                     && let Some(busy) = command.push_back(BUSY)
                 {
