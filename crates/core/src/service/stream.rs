@@ -18,6 +18,7 @@ use super::encoded::{DecodeError, Encoded};
 use super::metadata::{Metadata, MetadataError};
 use super::method::{Method, MethodId};
 use super::outcome::{CallError, Outcome, text};
+use super::priority::{PRIORITY, Priority};
 use super::status::{Code, Status};
 use crate::session::CallId;
 use crate::time::Duration;
@@ -315,6 +316,16 @@ impl<S> StreamCall<S> {
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         if let Some(call) = &mut self.call {
             self.invalid = self.invalid.or(call.metadata.insert(key, value).err());
+        }
+        self
+    }
+
+    /// Says how much the call matters where a server cannot run all that it is asked for: sets the
+    /// metadata [`PRIORITY`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        if let Some(call) = &mut self.call {
+            let set = call.metadata.set(PRIORITY, priority.as_str());
+            self.invalid = self.invalid.or(set.err());
         }
         self
     }
@@ -690,5 +701,51 @@ impl<Q: Message + Default, R: Message + Default> StreamKind for BidiStream<Q, R>
 impl<Q, R> fmt::Debug for BidiStream<Q, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BidiStream({})", self.requests.begun.method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{BoxFuture, Caller};
+    use super::super::method::{Semantics, Shape};
+    use super::super::outcome::CallState;
+    use super::*;
+
+    const WATCH: Method = Method::new("a.B/Watch", Semantics::Read, Shape::ServerStreaming);
+
+    /// Says what priority a stream has that it refuses.
+    struct Refusing;
+
+    impl Caller for Refusing {
+        fn call(&self, _: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
+            unimplemented!("nobody calls")
+        }
+
+        fn open(&self, call: OutgoingCall) -> Result<Arc<dyn Port>, CallError> {
+            Err(no_number(Priority::of(&call.metadata).as_str(), "it is refused"))
+        }
+
+        fn reserve(&self, _: &Method) -> BoxFuture<Result<CallId, CallError>> {
+            unimplemented!("nobody reserves")
+        }
+
+        fn abandon(&self, _: CallId) {}
+
+        fn outcome(&self, _: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
+            unimplemented!("nobody asks")
+        }
+    }
+
+    #[test]
+    fn a_stream_carries_the_priority_that_was_said_last() {
+        let channel = Channel(Arc::new(Refusing));
+        let begin = |change: fn(StreamCall<Replies<()>>) -> StreamCall<Replies<()>>| {
+            let Err(error) = change(channel.server_streaming(&WATCH, &())).begin() else {
+                panic!("it is refused");
+            };
+            String::from(error.method())
+        };
+        assert_eq!(begin(|stream| stream), "normal");
+        assert_eq!(begin(|stream| stream.priority(Priority::Low).priority(Priority::High)), "high");
     }
 }
