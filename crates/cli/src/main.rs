@@ -19,6 +19,7 @@ mod private;
 mod qlog;
 mod remote;
 mod schema;
+mod state;
 mod stubs;
 mod table;
 mod task;

@@ -2,14 +2,14 @@
 //! whom, and how they ended. Nothing of what they carried.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use stubborn::CallId;
 use stubborn::steps::CallName;
 
-use crate::private;
+use crate::{private, state};
 
 /// Notes are removed after this time.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -43,7 +43,7 @@ pub(crate) fn keep(note: &Note) {
     if private::make_directory(&directory).is_err() {
         return;
     }
-    remove_old(&directory);
+    state::remove_older(&directory, KEPT);
     let text = json!({
         "address": note.address, "method": note.method, "sent": note.sent, "ended": note.ended,
         "outcome": note.outcome,
@@ -90,20 +90,5 @@ pub(crate) fn now() -> u64 {
 }
 
 fn directory() -> Option<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let state = variable("XDG_STATE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
-        .or_else(|| variable("LOCALAPPDATA"))?;
-    Some(state.join("stubborn/made"))
-}
-
-fn remove_old(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let modified = entry.metadata().and_then(|m| m.modified());
-        let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-        if age.is_some_and(|age| age > KEPT) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    state::directory("made")
 }

@@ -4,14 +4,14 @@
 //! A ticket holds the session's secret: files are readable by their user alone.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use stubborn::{CallId, SessionSecret, SessionTicket};
 
 use crate::error::Error;
-use crate::private;
+use crate::{private, state};
 
 /// Tickets that no server remembers by now are removed after this time.
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -31,7 +31,7 @@ pub(crate) fn keep(id: CallId, ticket: &SessionTicket, method: &str) -> Result<(
     let directory = directory()?;
     private::make_directory(&directory)
         .map_err(|e| Error::io("make the directory", &directory, &e))?;
-    remove_old(&directory);
+    state::remove_older(&directory, KEPT);
     let secret: String = ticket.secret.expose().iter().map(|b| format!("{b:02x}")).collect();
     let text = json!({ "secret": secret, "method": method }).to_string();
     let path = directory.join(id.to_string());
@@ -65,26 +65,10 @@ pub(crate) fn forget(id: CallId) {
 }
 
 fn directory() -> Result<PathBuf, Error> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let state = variable("XDG_STATE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state")))
-        .or_else(|| variable("LOCALAPPDATA"));
-    let none = || {
+    state::directory("calls").ok_or_else(|| {
         Error::internal("there is no place for session tickets: $HOME is not set")
             .with_hint("set XDG_STATE_HOME to a directory")
-    };
-    Ok(state.ok_or_else(none)?.join("stubborn/calls"))
-}
-
-fn remove_old(directory: &Path) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let modified = entry.metadata().and_then(|m| m.modified());
-        let age = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-        if age.is_some_and(|age| age > KEPT) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+    })
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
