@@ -255,6 +255,58 @@ fn a_read_at_a_slow_server_is_answered_by_another_one_and_the_loser_is_cancelled
     assert_eq!((world.cancelled as u64, world.hanging.len()), (hedges, 0));
 }
 
+/// A channel that uses one server after the other, and hedges reads after 50 ms.
+fn hedging_at_one(seed: u8) -> World {
+    let mut config = service(Again::Hedge(HedgingPolicy {
+        max_attempts: 2,
+        delay: Duration::from_millis(50),
+        non_fatal: Codes::default(),
+    }));
+    config.balancing = Balancing::PickFirst;
+    World::of_three(seed, config)
+}
+
+/// Sessions at the servers that are not the first.
+fn others(world: &mut World) -> [usize; 2] {
+    [SPARE, THIRD].map(|host| world.node(host).sessions())
+}
+
+#[test]
+fn a_hedged_read_of_a_channel_that_uses_one_server_after_the_other_goes_to_a_second_one() {
+    let mut world = hedging_at_one(27);
+    assert_eq!(others(&mut world), [0, 0], "nothing was hedged yet");
+    world.slow_at = vec![SERVER];
+    for _ in 0..3 {
+        let began = world.now;
+        ends(&mut world, &READ, 5_000).unwrap();
+        assert!(world.now.since(began) < Duration::from_millis(100));
+    }
+    assert_eq!(world.ran_at, [SERVER, SPARE].repeat(3));
+    let call = world.call(&ECHO, b"x", Some(1_000));
+    world.result(call).unwrap();
+    assert_eq!(world.ran_at.last(), Some(&SERVER), "other calls stay where they were");
+    assert_eq!(others(&mut world), [1, 0]);
+}
+
+#[test]
+fn the_second_server_is_left_when_nothing_was_hedged_for_a_while_and_found_again() {
+    let mut world = hedging_at_one(28);
+    for _ in 0..4 {
+        ends(&mut world, &READ, 5_000).unwrap();
+        world.run(5_000);
+    }
+    assert_eq!(others(&mut world), [1, 0], "reads that may be hedged go on");
+    world.run(15_000);
+    assert_eq!(others(&mut world), [0, 0]);
+    world.slow_at = vec![SERVER];
+    ends(&mut world, &READ, 5_000).unwrap();
+    assert_eq!(others(&mut world), [1, 0]);
+    world.kill(SERVER);
+    world.slow_at.clear();
+    ends(&mut world, &READ, 5_000).unwrap();
+    assert_eq!(world.ran_at.last(), Some(&SPARE));
+}
+
 #[test]
 fn a_quick_read_is_sent_once() {
     let mut world = hedging(21, 3, 50);

@@ -8,6 +8,7 @@ use super::retry::{Policies, Tokens};
 use super::stale::Seen;
 use super::waiting::Waiting;
 use crate::rpc::{ChannelConfig, ChannelCounters};
+use crate::time::Instant;
 
 /// A user's way to a service.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Channel {
     pub(super) policies: Policies,
     pub(super) tokens: Tokens,
     pub(super) counters: ChannelCounters,
+    /// When a hedged read began last.
+    pub(super) hedged_at: Instant,
 }
 
 impl Channel {
@@ -57,6 +60,7 @@ impl Channel {
             policies,
             tokens,
             counters: ChannelCounters::default(),
+            hedged_at: Instant::ZERO,
         }
     }
 

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::Client;
-use super::call::{Earlier, State, Work};
+use super::call::{Earlier, Request, State, Work};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event, StreamKey};
 use crate::rpc::message::{Staleness, ToServer};
@@ -47,17 +47,18 @@ impl Client {
             return false;
         }
         let Some(call) = self.calls.get_mut(key.0) else { return false };
-        let follows = call.request().is_some_and(|request| {
-            request.method.semantics() == Semantics::Read
-                && request.method.shape() == Shape::ServerStreaming
-                && !request.reserved
-        });
+        let follows = call.request().is_some_and(is_of_reads);
         let Some(stream) = self.streams.get_mut(&key.0).filter(|_| follows) else { return false };
         if let Work::Numbered(request) = &call.work {
             call.work = Work::Read(request.clone());
         }
         stream.follow.get_or_insert_default();
         true
+    }
+
+    /// Whether a stream takes no slot if its server turns out to be a replica.
+    pub(super) fn may_follow(&self, key: CallKey) -> bool {
+        self.calls.get(key.0).and_then(|call| call.request()).is_some_and(is_of_reads)
     }
 
     pub(super) fn follows(&self, key: CallKey) -> bool {
@@ -238,4 +239,10 @@ impl Client {
 fn room(inbox: &Inbox) -> Option<u64> {
     let room = inbox.window().saturating_sub(inbox.held());
     (room >= inbox.window() / 2).then_some(room)
+}
+
+fn is_of_reads(request: &Request) -> bool {
+    request.method.semantics() == Semantics::Read
+        && request.method.shape() == Shape::ServerStreaming
+        && !request.reserved
 }

@@ -74,6 +74,8 @@ pub(super) struct Link {
     pub(super) suspect: bool,
     /// Idempotent calls that may have run here, and run again here or nowhere; some may have ended.
     pub(super) held: VecDeque<CallKey>,
+    /// When it is looked at whether the server is still of use for copies of reads.
+    pub(super) leave_at: Option<Instant>,
     /// The resolver does not name the address any more, or the channel is closed.
     pub(super) retired: bool,
     pub(super) last_error: Cow<'static, str>,
@@ -162,6 +164,7 @@ impl Link {
             drains_since: Instant::ZERO,
             suspect: false,
             held: VecDeque::new(),
+            leave_at: None,
             retired: false,
             last_error: Cow::Borrowed(""),
             timer: None,
@@ -214,7 +217,10 @@ impl Link {
             attempt.yields_at.map_or(attempt.gives_up_at, |at| at.min(attempt.gives_up_at))
         });
         let times = [self.retry_at, self.check_at, self.release_at, self.linger_until];
-        [self.greet_at, self.again_at].into_iter().chain(times).fold(attempt, earliest)
+        [self.greet_at, self.again_at, self.leave_at]
+            .into_iter()
+            .chain(times)
+            .fold(attempt, earliest)
     }
 
     /// The call that waits for `slot`, which is then nobody's.

@@ -22,6 +22,7 @@ mod place;
 mod replicas;
 mod resume;
 mod retry;
+mod second;
 mod settle;
 mod stale;
 mod stream;
@@ -41,7 +42,7 @@ use self::call::{ClientCall, Request, State, Work};
 use self::channel::Channel;
 use self::link::Link;
 use self::retry::Retries;
-use self::stream::Stream;
+use self::stream::{NO_STREAMS_WITH_JOURNAL, Stream};
 use self::timers::{Timer, Timers};
 use super::arena::Arena;
 use super::config::{ChannelConfig, SessionTicket};
@@ -420,8 +421,8 @@ impl Client {
         } else if stale && !matches!(call.work, Work::Read(_)) {
             let why = "only a read may be answered from an older state";
             call.not_executed(NotExecutedReason::NeverSent, why)
-        } else if channel.config.journal.is_some() && self.is_stream(key) {
-            let why = "a channel with a journal makes no streams yet: use one without";
+        } else if channel.config.journal.is_some() && self.is_stream(key) && !self.may_follow(key) {
+            let why = NO_STREAMS_WITH_JOURNAL;
             call.not_executed(NotExecutedReason::NeverSent, why)
         } else if channel.waiting.len() >= cx.limits.waiting_calls {
             call.not_executed(

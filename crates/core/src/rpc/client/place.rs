@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::call::{Earlier, Sending, State, Work};
 use super::link::{Link, Live};
-use super::stream::NO_STREAMS;
+use super::stream::{NO_STREAMS, NO_STREAMS_WITH_JOURNAL};
 use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
@@ -238,7 +238,10 @@ impl Client {
             }
         }
         if at_group && let Some(why) = self.not_for_groups(key) {
-            return self.refuse_at_group(cx, key, why);
+            return self.refuse_placed(cx, key, why);
+        }
+        if self.is_stream(key) && self.has_journal(link) {
+            return self.refuse_placed(cx, key, NO_STREAMS_WITH_JOURNAL);
         }
         if self.may_send(cx, link, key, id) {
             self.send_numbered(cx, link, key);
@@ -254,8 +257,8 @@ impl Client {
         (!request.metadata.is_empty() && request.metadata.get(CALL_ID).is_some()).then_some(NO_IDS)
     }
 
-    /// Ends a call that was given a number in a group's session, and that the group does not run.
-    fn refuse_at_group(&mut self, cx: &mut Context<'_>, key: CallKey, why: &'static str) {
+    /// Ends a call that was given a number in the session of a server that does not run it.
+    fn refuse_placed(&mut self, cx: &mut Context<'_>, key: CallKey, why: &'static str) {
         self.leave(cx, key);
         let Some(call) = self.calls.get(key.0) else { return };
         let error = call.not_executed(NotExecutedReason::UnknownMethod, why);

@@ -56,6 +56,10 @@ pub(super) struct Cancel {
 pub(super) const NO_STREAMS: &str = "a group of replicas runs only streams of the server that have no side \
                           effects (NO_SIDE_EFFECTS), and no number can be reserved for them";
 
+/// What is said of streams on a channel with a journal, which does not write them down.
+pub(super) const NO_STREAMS_WITH_JOURNAL: &str =
+    "a channel with a journal makes only streams of reads, at groups of replicas: use one without";
+
 impl Stream {
     fn new(shape: Shape, limits: &Limits) -> Self {
         Self {

@@ -24,6 +24,7 @@ impl Client {
         let (release, expired) = (due(link.release_at), due(gives_up));
         let yields = due(link.attempt.as_ref().and_then(|attempt| attempt.yields_at));
         let (greet, again) = (due(link.greet_at), due(link.again_at));
+        let leave = due(link.leave_at);
         if greet {
             self.greet_again(cx, key);
         }
@@ -51,6 +52,9 @@ impl Client {
         }
         if linger {
             self.dismiss_if_done(cx, key);
+        }
+        if leave {
+            self.leave_second(cx, key);
         }
         self.set_link_timer(key);
     }

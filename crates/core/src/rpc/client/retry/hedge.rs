@@ -37,10 +37,11 @@ impl Client {
         if policy.max_attempts < 2 || request.method.shape() != Shape::Unary {
             return;
         }
-        let at = cx.now + policy.delay;
+        let (channel, at) = (call.channel, cx.now + policy.delay);
         let hedge = Some(Hedge { policy: policy.clone(), copies: Copies::new() });
         self.retries.calls.insert(key.0, Retry { attempts: 1, hedge, ..Retry::default() });
         self.retries.set_due(key, Some(at));
+        self.seek_second(cx, channel);
     }
 
     /// The delay is over: sends a copy to a server that has none.
@@ -71,6 +72,11 @@ impl Client {
     fn hedge_target(&mut self, cx: &mut Context<'_>, key: CallKey, used: &[u64]) -> Option<u64> {
         let channel = self.calls.get(key.0)?.channel;
         if let Some(link) = self.pick(cx, channel, Some(key), false, used) {
+            return Some(link);
+        }
+        if self.channels[channel.0 as usize].balance.is_none()
+            && let Some(link) = self.second_of(channel, used)
+        {
             return Some(link);
         }
         let links = &self.channels[channel.0 as usize].links;
