@@ -95,7 +95,7 @@ number("retire_prior_to", "Retire prior to")
 bytes("connection_id", "Connection id")
 bytes("reset_token", "Stateless reset token")
 bytes("challenge", "Challenge")
-code("frame_type", "Frame that caused it")
+f.frame_type = ProtoField.uint64("stubborn.frame_type", "Frame that caused it", base.HEX, FRAMES)
 text("reason_text", "Reason")
 
 code("kind", "Kind", KINDS)

@@ -260,7 +260,7 @@ fn a_message_in_several_packets_is_shown_whole_in_the_one_that_completes_it() {
     let end: String = b"the end".iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(body.len() > 2 * 10_000 && body.contains(&end), "{body}");
     // Its parts lead to it, and its reply is tied to it.
-    let parts = world.shark(&opened, &["-2", "-R", "stubborn.whole_in && stubborn.begins == 0x03"]);
+    let parts = world.shark(&opened, &["-2", "-Y", "stubborn.whole_in && stubborn.begins == 0x03"]);
     assert_eq!(parts.lines().count(), 1, "{parts}");
     let tied = world.shark(&opened, &["-Y", "stubborn.reply_to && stubborn.kind == 0x44"]);
     assert_eq!(tied.lines().count(), 1, "{tied}");
