@@ -157,6 +157,21 @@ impl Cluster {
         clients.into_iter().filter(ignorant).map(|(id, _)| id).collect()
     }
 
+    /// Gives these addresses to the clients that know none of them, and nobody who is there and could
+    /// tell them: a name service would. Whether there were some.
+    pub(super) fn tell_forlorn_clients(&self, addresses: &[SocketAddr]) -> bool {
+        let (wanted, lost, clients) =
+            self.with_operated(|o| (o.wanted.clone(), o.lost, o.clients.clone()));
+        let there = wanted.iter().filter(|(id, _)| Some(**id) != lost);
+        let there: Vec<SocketAddr> =
+            there.filter_map(|(_, seat)| self.world.look_up(&seat.address)).collect();
+        let ignorant = self.who_knows_none(addresses).into_iter();
+        let ignorant = ignorant.filter_map(|id| clients.get(&id));
+        let forlorn: Vec<_> = ignorant.filter(|caller| !caller.knows_one_of(&there)).collect();
+        forlorn.iter().for_each(|caller| caller.lead_to(addresses.to_vec()));
+        !forlorn.is_empty()
+    }
+
     /// Whether consensus has the members that the operator wants.
     pub(super) fn is_in_line(&self) -> bool {
         let shared = self.lock();

@@ -211,11 +211,18 @@ impl Operator {
     async fn clients_know(&self, seats: &BTreeMap<NodeId, Seat>, patience: Duration) -> bool {
         let addresses = seats.values().filter_map(|seat| self.cluster.world.look_up(&seat.address));
         let addresses: Vec<SocketAddr> = addresses.collect();
-        let until = self.cluster.world.now() + patience;
+        let mut until = self.cluster.world.now() + patience;
         let calm = self.cluster.is_healed();
+        let mut told = false;
         while !self.cluster.who_knows_none(&addresses).is_empty() {
             if self.cluster.world.now() > until {
-                if calm && patience == BOUND {
+                let judges = calm && patience == BOUND;
+                if judges && !told && self.cluster.tell_forlorn_clients(&addresses) {
+                    told = true;
+                    until = self.cluster.world.now() + BOUND;
+                    continue;
+                }
+                if judges {
                     let (ids, ignorant) = (seats.keys(), self.cluster.who_knows_none(&addresses));
                     let what = format!("{BOUND:?} after {ids:?} came {ignorant:?} know none");
                     self.cluster.judge(Err(("clients are told of members", what)));

@@ -114,11 +114,17 @@ impl SimCaller {
     /// Leads the channel to these servers from now on, in this life of its host: some of those that it
     /// was made for.
     pub(crate) fn retarget(&self, servers: &[&str]) {
-        let mut state = self.world.state();
+        let state = self.world.state();
         let address = |name: &&str| state.host(state.names[*name]).address;
         let targets = servers.iter().map(address).collect();
+        drop(state);
+        self.lead_to(targets);
+    }
+
+    /// Leads the channel to these addresses from now on, in this life of its host.
+    pub(crate) fn lead_to(&self, targets: Vec<SocketAddr>) {
         let change = |node: &mut Node, now, key| node.set_targets(now, key, targets);
-        state.with_channel(self.index, change);
+        self.world.state().with_channel(self.index, change);
     }
 
     /// Whether the channel knows one of these servers, also if its host is started again: then it has
