@@ -139,7 +139,8 @@ impl Operator {
 
     /// Moves a node to another address.
     async fn relocate(&mut self, id: NodeId) {
-        if !self.cluster.nodes().contains(&id) {
+        // One whose vote is needed to agree on its new address is not found there.
+        if !self.cluster.nodes().contains(&id) || self.wanted().len() < 3 {
             return;
         }
         let address = self.cluster.world.address_at(&host(id));

@@ -141,6 +141,8 @@ impl Client {
             self.rehome(cx, link);
             self.retire(cx, link);
         }
+        // Those that are new stand by, too: of the others none may be there any more.
+        self.keep_standbys(cx, key);
         self.seek_server(cx, key);
     }
 
