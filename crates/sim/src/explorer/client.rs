@@ -173,6 +173,9 @@ impl Worker {
     /// Asks until the outcome is known.
     async fn settle(&mut self, sent: Sent, id: CallId) {
         loop {
+            if self.world.state().lies.told(id) {
+                return drop(sent); // a liar may have denied its session, and nobody else has it
+            }
             match self.caller.outcome(id).await {
                 Ok(CallState::Replied(reply)) => return sent.replied(&reply),
                 Ok(CallState::Executed(status)) => {

@@ -282,6 +282,9 @@ impl Streamer {
     /// Asks until the outcome is known.
     async fn settle(&mut self, watched: Watched, id: CallId) {
         loop {
+            if self.world.state().lies.told(id) {
+                return drop(watched); // a liar may have denied its session, and nobody else has it
+            }
             match self.caller.outcome(id).await {
                 Ok(CallState::Replied(_) | CallState::Executed(_) | CallState::ReplyNotKept) => {
                     return watched.executed();
