@@ -7,6 +7,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use common::replicas::{self, Replicas};
 use common::{LIMIT, Note, note, soon};
 use stubborn::steps::{CallRequest, Kind, Step, TraceClient};
 use stubborn::{
@@ -113,9 +114,14 @@ impl Site {
     }
 
     async fn shop(&self, db: &MemoryCompletions<i64>) -> (Shop, ServerHandle) {
+        self.shop_at(db, self.to_bank(ID).await).await
+    }
+
+    /// A shop whose bank is at the end of this channel.
+    async fn shop_at(&self, db: &MemoryCompletions<i64>, bank: Channel) -> (Shop, ServerHandle) {
         let shop = Shop {
             db: db.clone(),
-            bank: self.to_bank(ID).await,
+            bank,
             charged: Arc::new(watch::Sender::new(0)),
             gate: Arc::new(Semaphore::new(0)),
         };
@@ -176,6 +182,46 @@ async fn what_happened_to_a_call_at_a_database_is_told_step_by_step() {
     // The client has its reply a moment before the server is done with the call.
     while kinds().await.last() != Some(&Kind::Answered) {}
     assert_eq!(kinds().await, [Kind::Came, Kind::Executing, Kind::Answered]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_call_at_a_group_is_not_doubled_when_its_parent_is_killed_and_another_replica_leads()
+ {
+    let site = Site::new().await;
+    let authority = &site.authority;
+    let mut group = Replicas::start(authority).await;
+    let addresses = group.addresses();
+    // Each process has a key of its own, and the same SPIFFE id.
+    let to_group = async || {
+        let builder = ChannelBuilder::new(&addresses).trust(authority.trust()).wait_for_ready(true);
+        soon(builder.identity(authority.issue_client(ID).unwrap()).connect()).await.unwrap()
+    };
+    let charge = |channel: &Channel, amount| {
+        let call = channel.unary::<_, Note>(&replicas::CHARGE, &note(amount));
+        soon(call.metadata("stubborn-call-id", "order-1").into_future())
+    };
+    assert_eq!(charge(&to_group().await, 1).await.unwrap().amount, 1);
+
+    let db = Completions::<Memory<i64>>::in_memory(0).await.unwrap();
+    let (first, dying) = site.shop_at(&db, to_group().await).await;
+    let (second, other) = site.shop_at(&db, to_group().await).await;
+    let address = format!("{},{}?name=localhost", dying.local_addr(), other.local_addr());
+    let client = ChannelBuilder::new(address).trust(site.authority.trust());
+    let client = soon(client.connect()).await.unwrap();
+    let paying = tokio::spawn(client.unary::<_, Note>(&PAY, &note(7)).into_future());
+    let mut charged = first.charged.subscribe();
+    soon(charged.wait_for(|charged| *charged == 1)).await.unwrap();
+    dying.kill().await;
+    group.stop_leader().await;
+    // The handler runs again in the other process; another replica leads and has the first reply.
+    second.gate.add_permits(1);
+    let paid = soon(paying).await.unwrap().unwrap();
+    assert_eq!((paid.amount, *second.charged.borrow(), db.state()), (2, 1, 2));
+    let again = to_group().await;
+    assert_eq!(charge(&again, 1).await.unwrap().amount, 1, "the first reply");
+    assert_eq!(why(charge(&again, 2).await), NotExecutedReason::FalseRetry);
+    let another = again.unary::<_, Note>(&replicas::CHARGE, &note(1));
+    assert_eq!(soon(another.into_future()).await.unwrap().amount, 3, "nothing ran twice");
 }
 
 fn why(result: Result<Note, CallError>) -> NotExecutedReason {

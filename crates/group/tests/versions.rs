@@ -140,3 +140,37 @@ fn a_new_group_begins_with_the_oldest_version_that_its_program_supports() {
     let mut group = group(3..=3);
     assert_eq!(active(&mut group, &[1, 2, 3]), 3);
 }
+
+/// The version of the group's own commands, the same at all of these nodes, with the same states.
+fn own(group: &mut Replicas) -> u32 {
+    active(group, &[1, 2, 3]);
+    group.get(node(1)).replica.standing().version
+}
+
+#[test]
+fn ids_of_calls_are_kept_when_the_last_member_knows_them() {
+    let older = Settings { snapshot_entries: 3, version: 2, ..Settings::default() };
+    let mut group = Replicas::new(3, older, || program(1..=1));
+    group.elect();
+    group.run(2_000);
+    group.settings.version = Settings::VERSION;
+    for number in 1..=3 {
+        assert_eq!(own(&mut group), 2, "before {number} is upgraded");
+        group.restart(node(number), program(1..=1));
+        group.run(2_000);
+    }
+    assert_eq!(own(&mut group), Settings::VERSION);
+}
+
+#[test]
+fn a_program_that_knows_no_ids_stops_in_a_group_that_keeps_them() {
+    let mut group = Replicas::new(3, Settings::default(), || program(1..=1));
+    group.elect();
+    group.run(2_000);
+    assert_eq!(own(&mut group), Settings::VERSION, "a new group begins with the newest");
+    group.settings.version = 2;
+    group.restart(node(2), program(1..=1));
+    group.run(2_000);
+    let fault = group.get(node(2)).replica.fault().cloned();
+    assert!(matches!(&fault, Some(Fault::Version(_))), "{fault:?}");
+}

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod faulty;
+pub mod replicas;
 
 use std::future::Future;
 use std::net::SocketAddr;

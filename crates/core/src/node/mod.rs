@@ -28,12 +28,12 @@ pub use footprint::Footprint;
 pub use crate::rpc::{
     Again, Ask, Asked, Balancing, Batch, CallKey, CallLog, CallName, CallStep, ChannelConfig,
     ChannelCounters, ChannelEvent, ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState,
-    EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IncomingQuery,
-    IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load, Malformed,
-    MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, Passed, PlaceEnd, PlaceRequest,
-    QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig, SessionCommand,
-    SessionTable, SessionTicket, Shed, Staleness, StepKind, StreamKey, StreamRead, StreamRefusal,
-    SuccessRateEjection, TableReader, Told, Unrun, Watch, in_order, record_of,
+    EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IDS_SINCE,
+    IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load,
+    Malformed, MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, Passed, PlaceEnd,
+    PlaceRequest, QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig,
+    SessionCommand, SessionTable, SessionTicket, Shed, Staleness, StepKind, StreamKey, StreamRead,
+    StreamRefusal, SuccessRateEjection, TableReader, Told, Unrun, Watch, in_order, record_of,
 };
 
 pub use crate::service::RequestKind;
@@ -371,6 +371,12 @@ impl Node {
     /// Answers a question that came as [`Event::Query`].
     pub fn answer_query(&mut self, now: Instant, query: QueryKey, finding: Finding) {
         self.with_server(now, |server, cx| server.answer_query(cx, query, finding));
+    }
+
+    /// From now on this replica tells its clients that it knows ids of calls: they may send calls that
+    /// name themselves (metadata `stubborn-call-id`).
+    pub fn serve_ids(&mut self) {
+        self.endpoint.serve_ids();
     }
 
     /// Tells a client of this replica what the group's table answered. `client` is

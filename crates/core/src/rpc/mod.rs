@@ -41,7 +41,7 @@ pub use policy::{
 };
 
 pub use group::{
-    ClientMessage, OWNERS_SINCE, SessionCommand, SessionTable, TableReader, Told, Unrun,
+    ClientMessage, IDS_SINCE, OWNERS_SINCE, SessionCommand, SessionTable, TableReader, Told, Unrun,
 };
 pub use server::{Finding, IncomingQuery, PlaceEnd, PlaceRequest, QueryKey};
 pub use stored::{Ask, Asked, record_of};

@@ -16,6 +16,7 @@ fn command(attached: bool, message: ToServer) -> SessionCommand {
         peer: Arc::new(Peer { address: Some("1.2.3.4:5".parse().unwrap()), ..Peer::default() }),
         fresh_secret: None,
         deadline: Deadline::Left(Duration::from_secs(2)),
+        has_id: false,
         said: Said::Message(join(message.encode(&mut MessageBuffer::default()))),
     }
 }

@@ -2,13 +2,21 @@
 //!
 //! A table of its own, since a key is neither a slot nor a number: nothing acknowledges it, so that it is
 //! kept for a fixed time. The table is bounded: when it is full a call is refused before it runs.
+//!
+//! A single server has one in its memory. A group has one as part of its replicated state: there a call
+//! begins and ends while its command is applied, time is the log's, and the table is in snapshots.
+
+mod image;
 
 use alloc::collections::VecDeque;
 use alloc::collections::btree_map::{BTreeMap, Entry};
 use alloc::sync::Arc;
 use core::net::IpAddr;
 
+use crate::limits::Limits;
 use crate::time::{Duration, Instant};
+
+pub use self::image::{KeyImage, KeyReader};
 
 /// Bytes that an entry counts beside what its caller sent and its reply.
 const OVERHEAD: u64 = 512;
@@ -24,6 +32,13 @@ pub struct KeyAccount {
     pub owner: Option<[u8; 32]>,
     /// Whom its token is of.
     pub subject: Option<Arc<str>>,
+}
+
+/// The key that these bytes are: 1 to [`LONGEST_KEY`] visible ASCII characters. `None` if they are none.
+pub fn key_of(bytes: &[u8]) -> Option<&str> {
+    let sound = !bytes.is_empty() && bytes.len() <= LONGEST_KEY;
+    let visible = bytes.iter().all(u8::is_ascii_graphic);
+    core::str::from_utf8(bytes).ok().filter(|_| sound && visible)
 }
 
 /// The bounds of the table.
@@ -43,12 +58,20 @@ pub struct KeyLimits {
 
 impl Default for KeyLimits {
     fn default() -> Self {
+        Self::of(&Limits::default())
+    }
+}
+
+impl KeyLimits {
+    /// Those that go with these bounds of sessions: keys are known as long as an outcome can be asked
+    /// for, and their replies take as much again as those of sessions.
+    pub fn of(limits: &Limits) -> Self {
         Self {
             keys: 65_536,
             keys_per_caller: 16_384,
-            bytes: 256 << 20,
-            reply: 64 << 10,
-            retention: Duration::from_secs(3_600),
+            bytes: limits.kept_replies,
+            reply: limits.kept_reply,
+            retention: limits.retention,
         }
     }
 }
@@ -103,27 +126,39 @@ type Name = (KeyAccount, Arc<str>);
 /// Who is charged: the identity, or without one the address.
 type Payer = (KeyAccount, Option<IpAddr>);
 
-struct Record<W, E> {
+/// A call that has a key.
+#[derive(Clone)]
+enum Record<W, E> {
+    /// With what its copies wait by.
+    Running {
+        digest: u64,
+        payer: Payer,
+        bytes: u64,
+        copies: W,
+    },
+    Ended(Arc<Ended<E>>),
+}
+
+/// A call that has run. It does not change any more, so that a frozen table shares it.
+#[derive(Debug)]
+struct Ended<E> {
+    at: Instant,
+    name: Name,
     digest: u64,
     payer: Payer,
     bytes: u64,
-    state: State<W, E>,
-}
-
-enum State<W, E> {
-    /// With what its copies wait by.
-    Running(W),
-    Ended(E),
+    end: E,
 }
 
 /// The table.
+#[derive(Clone)]
 pub struct Keys<W, E> {
     limits: KeyLimits,
     records: BTreeMap<Name, Record<W, E>>,
     payers: BTreeMap<Payer, usize>,
     bytes: u64,
     /// Those that have ended, in that order.
-    ended: VecDeque<(Instant, Name)>,
+    ended: VecDeque<Arc<Ended<E>>>,
 }
 
 impl KeyAccount {
@@ -161,24 +196,23 @@ impl<W: Clone, E: KeyedEnd> Keys<W, E> {
         let address = if account.is_anonymous() { address } else { None };
         let payer = (account.clone(), address);
         let name = (account, Arc::from(key));
-        if let Some(record) = self.records.get(&name) {
-            return match &record.state {
-                _ if record.digest != digest => Begin::Other,
-                State::Running(running) => Begin::Wait(running.clone()),
-                State::Ended(ended) => Begin::Known(ended.clone()),
-            };
+        match self.records.get(&name) {
+            Some(record) if record.digest() != digest => return Begin::Other,
+            Some(Record::Running { copies, .. }) => return Begin::Wait(copies.clone()),
+            Some(Record::Ended(ended)) => return Begin::Known(ended.end.clone()),
+            None => {}
         }
-        let bytes = OVERHEAD + key.len() as u64 + self.limits.reply as u64;
+        let bytes = bytes_of(key, self.limits.reply);
         let paid = self.payers.get(&payer).copied().unwrap_or(0);
         if self.records.len() >= self.limits.keys
             || paid >= self.limits.keys_per_caller
-            || self.bytes + bytes > self.limits.bytes
+            || self.bytes.saturating_add(bytes) > self.limits.bytes
         {
             return Begin::Full;
         }
         self.bytes += bytes;
         self.payers.insert(payer.clone(), paid + 1);
-        let record = Record { digest, payer, bytes, state: State::Running(running) };
+        let record = Record::Running { digest, payer, bytes, copies: running };
         self.records.insert(name.clone(), record);
         Begin::Run(Ticket(name))
     }
@@ -191,37 +225,63 @@ impl<W: Clone, E: KeyedEnd> Keys<W, E> {
             return;
         }
         let large = ended.size() > self.limits.reply;
-        let kept = if large { ended.without_reply() } else { ended.clone() };
-        if let Some(record) = self.records.get_mut(&name) {
-            let bytes = OVERHEAD + name.1.len() as u64 + kept.size() as u64;
-            self.bytes = self.bytes - record.bytes + bytes;
-            record.bytes = bytes;
-            record.state = State::Ended(kept);
-            self.ended.push_back((now, name));
-        }
+        let end = if large { ended.without_reply() } else { ended.clone() };
+        let Some(record) = self.records.get_mut(&name) else { return };
+        let Record::Running { digest, payer, bytes: held, .. } = record else { return };
+        let bytes = bytes_of(&name.1, end.size());
+        self.bytes = self.bytes - *held + bytes;
+        let (digest, payer) = (*digest, payer.clone());
+        let ended = Arc::new(Ended { at: now, name, digest, payer, bytes, end });
+        *record = Record::Ended(Arc::clone(&ended));
+        self.ended.push_back(ended);
     }
 
     /// Forgets what ended too long ago.
-    fn expire(&mut self, now: Instant) {
-        while let Some((at, _)) = self.ended.front() {
-            if now.since(*at) < self.limits.retention {
-                break;
-            }
-            let (_, name) = self.ended.pop_front().expect("it was looked at");
-            self.remove(&name);
+    pub fn expire(&mut self, now: Instant) {
+        let retention = self.limits.retention;
+        while let Some(ended) = self.ended.pop_front_if(|it| now.since(it.at) >= retention) {
+            self.remove(&ended.name);
         }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
     fn remove(&mut self, name: &Name) {
         let Some(record) = self.records.remove(name) else { return };
-        self.bytes -= record.bytes;
-        if let Entry::Occupied(mut payer) = self.payers.entry(record.payer) {
+        let (bytes, payer) = match record {
+            Record::Running { payer, bytes, .. } => (bytes, payer),
+            Record::Ended(ended) => (ended.bytes, ended.payer.clone()),
+        };
+        self.bytes -= bytes;
+        if let Entry::Occupied(mut payer) = self.payers.entry(payer) {
             *payer.get_mut() -= 1;
             if *payer.get() == 0 {
                 payer.remove();
             }
         }
     }
+}
+
+impl<W, E> Record<W, E> {
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Running { digest, .. } => *digest,
+            Self::Ended(ended) => ended.digest,
+        }
+    }
+}
+
+/// What a key counts, with a reply of this size.
+fn bytes_of(key: &str, reply: usize) -> u64 {
+    (OVERHEAD + key.len() as u64).saturating_add(reply as u64)
 }
 
 #[cfg(test)]

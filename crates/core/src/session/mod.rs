@@ -27,7 +27,9 @@ use core::str::FromStr;
 pub use client::{Abandoned, Asked, ClientSession, Effect, Fate, JournalSlot, Reconciled, Sent};
 pub use exchange::{Attached, Opened, SlotChange, SlotPosition, Succession};
 pub use incarnation::{same_process, worker_incarnation};
-pub use keys::{Begin, KeyAccount, KeyLimits, KeyedEnd, Keys, LONGEST_KEY, Ticket};
+pub use keys::{
+    Begin, KeyAccount, KeyImage, KeyLimits, KeyReader, KeyedEnd, Keys, LONGEST_KEY, Ticket, key_of,
+};
 pub use outcome::{NotExecutedReason, QueryAnswer, Refusal, Refused, Violation};
 pub use races::Races;
 pub use server::{

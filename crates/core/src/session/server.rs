@@ -19,6 +19,7 @@ use self::account::{Account, NonceKey};
 pub use self::account::{OpenRequest, account_name};
 use self::held::Held;
 pub use self::image::{ImageOf, ImagePieces, ImageReader, Unsound};
+pub(super) use self::image::{Reader, Writer};
 use self::replicated::Aging;
 use self::table::{Place, SlotTable};
 use super::{

@@ -26,6 +26,7 @@ mod id {
     pub(super) const MAX_DATAGRAM_FRAME_SIZE: u64 = 0x20;
     pub(super) const INCARNATION: u64 = 0x5342;
     pub(super) const GROUP: u64 = 0x5343;
+    pub(super) const IDS: u64 = 0x5344;
 }
 
 /// What one side declares.
@@ -67,6 +68,8 @@ pub struct ServerParameters {
     /// Whether the server is a replica, so that any other one of the same incarnation has the same
     /// sessions.
     pub group: bool,
+    /// Whether that replica knows ids of calls.
+    pub ids: bool,
 }
 
 /// A defence against downgrades (RFC 9368 §3).
@@ -234,6 +237,9 @@ impl ServerParameters {
         if self.group {
             encode_bytes(id::GROUP, &[], out);
         }
+        if self.ids {
+            encode_bytes(id::IDS, &[], out);
+        }
     }
 }
 
@@ -245,6 +251,7 @@ struct FoundServer {
     stateless_reset_token: Option<[u8; 16]>,
     incarnation: Option<u64>,
     group: bool,
+    ids: bool,
 }
 
 impl FoundServer {
@@ -263,7 +270,8 @@ impl FoundServer {
                 self.incarnation = Some(u64::from_be_bytes(bytes));
             }
             id::GROUP if value.is_empty() => self.group = true,
-            id::GROUP => return Err(Malformed.into()),
+            id::IDS if value.is_empty() => self.ids = true,
+            id::GROUP | id::IDS => return Err(Malformed.into()),
             _ => return Ok(false),
         }
         if sender.is_client() {
@@ -281,6 +289,7 @@ impl FoundServer {
             stateless_reset_token: self.stateless_reset_token,
             incarnation: self.incarnation.ok_or(ParameterError("incarnation is missing"))?,
             group: self.group,
+            ids: self.ids,
         })
     }
 }

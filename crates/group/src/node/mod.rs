@@ -122,6 +122,9 @@ impl GroupNode {
         let server =
             ServerConfig { tls: config.server.clone(), incarnation: config.group, group: true };
         let mut node = Node::new(config.node.clone(), Some(server), random.bytes());
+        if config.settings.knows_ids() {
+            node.serve_ids();
+        }
         let peers = Peers::new(now, &mut node, &config);
         Ok(Self {
             node,

@@ -5,7 +5,8 @@
 //! state     version 1 | records
 //! record    kind 1 | length 8 | bytes
 //! ```
-//! The records: the head; the sessions in pieces; for each machine its name and its pieces, of which
+//! The records: the head; the sessions in pieces; the ids of calls in pieces, if the group keeps any, which
+//! earlier programs could not read; for each machine its name and its pieces, of which
 //! the last one says so; the end.
 
 use std::iter::once;
@@ -23,6 +24,7 @@ const MACHINE: u8 = 3;
 const PIECE: u8 = 4;
 const LAST_PIECE: u8 = 5;
 const END: u8 = 6;
+const IDS: u8 = 7;
 
 /// Bytes of a record before its own.
 const FRONT: usize = 9;
@@ -34,6 +36,8 @@ pub(super) enum Record<'a> {
     Head(&'a [u8]),
     /// A piece of the sessions.
     Sessions(&'a [u8]),
+    /// A piece of the ids of calls.
+    Ids(&'a [u8]),
     /// The pieces of this machine follow.
     Machine(&'a [u8]),
     /// One of them.
@@ -45,18 +49,27 @@ pub(super) enum Record<'a> {
 }
 
 /// The state that has these parts.
-pub(super) fn image(head: Vec<u8>, sessions: Image, machines: Vec<(&'static str, Image)>) -> Image {
+pub(super) fn image(
+    head: Vec<u8>,
+    sessions: Image,
+    ids: Option<Image>,
+    machines: Vec<(&'static str, Image)>,
+) -> Image {
     let (head, machines) = (Bytes::from(head), Arc::<[(&str, Image)]>::from(machines));
     Image::read_by(move || {
         let begin = once(Ok(Bytes::from_static(&[VERSION]))).chain(record(HEAD, Ok(head.clone())));
         let sessions = sessions.pieces().flat_map(|piece| record(SESSIONS, piece));
+        let ids = ids.clone().into_iter().flat_map(|ids| ids.pieces());
+        let ids = ids.flat_map(|piece| record(IDS, piece));
         let machines = Arc::clone(&machines);
         let machines = (0..machines.len()).flat_map(move |at| {
             let (name, image) = &machines[at];
             let name = Bytes::from_static(name.as_bytes());
             record(MACHINE, Ok(name)).chain(pieces_of_machine(image.pieces()))
         });
-        Box::new(begin.chain(sessions).chain(machines).chain(record(END, Ok(Bytes::new()))))
+        Box::new(
+            begin.chain(sessions).chain(ids).chain(machines).chain(record(END, Ok(Bytes::new()))),
+        )
     })
 }
 
@@ -144,6 +157,7 @@ fn read(kind: u8, bytes: &[u8]) -> Result<Record<'_>, RestoreError> {
     Ok(match kind {
         HEAD => Record::Head(bytes),
         SESSIONS => Record::Sessions(bytes),
+        IDS => Record::Ids(bytes),
         MACHINE => Record::Machine(bytes),
         PIECE => Record::Piece(bytes),
         LAST_PIECE => Record::LastPiece(bytes),
@@ -163,7 +177,8 @@ mod tests {
 
     fn state() -> Bytes {
         let machines = vec![("a.One", cut(&["x", "yz"])), ("a.Two", Image::default())];
-        image(b"head".to_vec(), cut(&["s1", "s2"]), machines).to_bytes().unwrap()
+        let ids = Some(cut(&["i1"]));
+        image(b"head".to_vec(), cut(&["s1", "s2"]), ids, machines).to_bytes().unwrap()
     }
 
     fn records(chunks: &mut dyn Iterator<Item = &[u8]>) -> Result<Vec<String>, RestoreError> {
@@ -173,6 +188,7 @@ mod tests {
                 seen.push(match record {
                     Record::Head(bytes) => format!("head {}", text(bytes)),
                     Record::Sessions(bytes) => format!("sessions {}", text(bytes)),
+                    Record::Ids(bytes) => format!("ids {}", text(bytes)),
                     Record::Machine(bytes) => format!("machine {}", text(bytes)),
                     Record::Piece(bytes) => format!("piece {}", text(bytes)),
                     Record::LastPiece(bytes) => format!("last {}", text(bytes)),
@@ -197,6 +213,7 @@ mod tests {
             "head head",
             "sessions s1",
             "sessions s2",
+            "ids i1",
             "machine a.One",
             "piece x",
             "last yz",
@@ -229,7 +246,7 @@ mod tests {
     #[test]
     fn an_image_that_cannot_be_read_breaks_the_stream() {
         let broken = Image::read_by(|| Box::new(once(Err(RestoreError::new("torn")))));
-        let state = image(Vec::new(), Image::default(), vec![("a.One", broken)]);
+        let state = image(Vec::new(), Image::default(), None, vec![("a.One", broken)]);
         assert!(state.to_bytes().is_err());
     }
 }

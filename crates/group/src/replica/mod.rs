@@ -322,13 +322,17 @@ impl Replica {
     /// Takes a client's message that changes sessions: it goes into the log.
     ///
     /// # Errors
-    /// If the replica holds as many as it may: the command comes back, and its client is to send it
-    /// again later ([`SessionCommand::push_back`]).
+    /// If the replica holds as many as it may, or the call names itself and a member of the group may know
+    /// no ids: the command comes back, and its client is to send it again later
+    /// ([`SessionCommand::push_back`]).
     pub fn command(
         &mut self,
         now: Instant,
         command: SessionCommand,
     ) -> Result<(), Box<SessionCommand>> {
+        if command.has_id() && !self.state.table().keeps_ids() {
+            return Err(Box::new(command));
+        }
         let command = command.as_of(self.version());
         if let Some((call, fence)) = command.call() {
             let kind = if fence { StepKind::FenceCame } else { StepKind::Came };
@@ -507,6 +511,7 @@ impl Replica {
             snapshot: self.growth.snapshot,
             versions: self.state.machines().active().to_vec(),
             version: self.version(),
+            ids: self.state.table().ids(),
         }
     }
 

@@ -87,6 +87,7 @@ impl Restoring {
         match record {
             Record::Head(bytes) => self.head = Some(read_head(bytes)?),
             Record::Sessions(bytes) => self.sessions.take(bytes).map_err(|_| malformed())?,
+            Record::Ids(bytes) => self.sessions.take_ids(bytes).map_err(|_| malformed())?,
             Record::Machine(name) => return self.begin_machine(name, machines),
             Record::Piece(bytes) => {
                 let machine = self.machine()?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use stubborn_core::limits::Limits;
+use stubborn_core::node::IDS_SINCE;
 use stubborn_core::service::Unsupported;
 use stubborn_core::time::{Duration, Instant};
 
@@ -47,8 +48,14 @@ pub struct Settings {
 
 impl Settings {
     /// The newest version of a group that this program reads. Version 1 knows clients by the keys of their
-    /// certificates alone; from 2 on commands tell to whom such a key belongs, and why a call was refused.
-    pub const VERSION: u32 = 2;
+    /// certificates alone; from 2 on commands tell to whom such a key belongs, and why a call was refused; from 3 on
+    /// calls that name themselves run once.
+    pub const VERSION: u32 = 3;
+
+    /// Whether the program knows ids of calls.
+    pub(crate) fn knows_ids(&self) -> bool {
+        self.version >= IDS_SINCE
+    }
 }
 
 impl Default for Settings {
@@ -92,6 +99,8 @@ pub struct Standing {
     pub versions: Vec<u32>,
     /// The version of the group itself that is active.
     pub version: u32,
+    /// Ids of calls that the group remembers.
+    pub ids: usize,
     /// The last entry that is in its snapshot.
     pub snapshot: u64,
 }

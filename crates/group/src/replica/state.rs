@@ -244,12 +244,13 @@ impl State {
     /// All of it as it is now, the same on every replica that has applied the same entries. It goes
     /// on: what it changes from now on is copied.
     pub(super) fn freeze(&mut self) -> Image {
-        let table = match &mut self.planted.before {
-            Some(before) => before.freeze(),
+        let (table, ids) = match &mut self.planted.before {
+            Some(before) => (before.freeze(), before.freeze_ids()),
             None if cfg!(feature = "planted-forgotten-records") => {
-                SessionTable::new(self.table.group(), &Limits::default()).freeze()
+                let mut empty = SessionTable::new(self.table.group(), &Limits::default());
+                (empty.freeze(), self.table.freeze_ids())
             }
-            None => self.table.freeze(),
+            None => (self.table.freeze(), self.table.freeze_ids()),
         };
         let mut head = vec![u8::from(self.founded)];
         self.roster.encode(&mut head);
@@ -258,7 +259,7 @@ impl State {
         varint::encode(active.len() as u64, &mut head);
         head.extend_from_slice(&active);
         let names = self.machines.descriptors().map(|of| of.name);
-        image(head, table, names.zip(self.machines.snapshot()).collect())
+        image(head, table, ids, names.zip(self.machines.snapshot()).collect())
     }
 
     /// Takes the next bytes of a state that is being restored.

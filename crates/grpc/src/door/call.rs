@@ -14,7 +14,7 @@ use stubborn_core::service::{
     RequestKind, Semantics, Shape, Status,
 };
 use stubborn_core::session::{
-    Begin, KeyedEnd, Keys, LONGEST_KEY, NotExecutedReason as Reason, Ticket,
+    Begin, KeyedEnd, Keys, LONGEST_KEY, NotExecutedReason as Reason, Ticket, key_of,
 };
 use stubborn_rope::Rope;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -203,12 +203,11 @@ impl Arriving {
     /// # Errors
     /// If it cannot be one, or the method takes none.
     fn key(&self) -> Result<Option<String>, Failure> {
-        let Some(key) = self.metadata.get_str(CALL_ID) else { return Ok(None) };
-        let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-        if key.is_empty() || key.len() > LONGEST_KEY || !visible {
-            let why = format!("{CALL_ID} is 1 to {} visible ASCII characters", LONGEST_KEY);
+        let Some(key) = self.metadata.get(CALL_ID) else { return Ok(None) };
+        let Some(key) = key_of(key) else {
+            let why = format!("{CALL_ID} is 1 to {LONGEST_KEY} visible ASCII characters");
             return Err(refuse(Reason::Malformed, why));
-        }
+        };
         if self.method.shape() != Shape::Unary {
             let why = format!("{} streams: {CALL_ID} is for unary methods", self.method);
             return Err(refuse(Reason::Malformed, why));

@@ -7,7 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use stubborn_core::service::{
-    CallError, CallState, Caller, Encoded, IncomingReply, Metadata, Method, Outcome, OutgoingCall,
+    CALL_ID, CallError, CallState, Caller, Encoded, IncomingReply, Metadata, Method, Outcome,
+    OutgoingCall,
 };
 use stubborn_core::session::{CallId, NotExecutedReason};
 use stubborn_core::time::Instant;
@@ -26,6 +27,8 @@ const REGISTERS: u64 = 3;
 pub(super) struct Client {
     pub(super) cluster: Cluster,
     pub(super) caller: SimCaller,
+    /// Another session of this client, from another host, if it sends commands by two.
+    twin: Option<SimCaller>,
     pub(super) id: u64,
     /// What outlives this client's host, if it keeps a journal.
     pub(super) journal: Option<SimJournal>,
@@ -49,6 +52,8 @@ pub(super) struct Manners {
     pub(super) pause: u64,
     /// The part of its commands that have a deadline.
     pub(super) impatient: f64,
+    /// The part of its commands that name themselves, and that two sessions send.
+    pub(super) twice: f64,
     /// How many things it does at once, each one after another.
     pub(super) hands: u64,
 }
@@ -56,7 +61,7 @@ pub(super) struct Manners {
 impl Manners {
     /// Commands and reads that nobody gives up.
     pub(super) fn plain(reads: f64, pause: u64) -> Self {
-        Self { reads, registers: 0.0, pause, impatient: 0.0, hands: 1 }
+        Self { reads, registers: 0.0, pause, impatient: 0.0, twice: 0.0, hands: 1 }
     }
 }
 
@@ -98,14 +103,21 @@ impl Client {
         let mut targets: Vec<_> = addresses.into_iter().map(|(_, address)| address).collect();
         let first = cluster.below(targets.len() as u64) as usize;
         targets.rotate_left(first);
-        let caller = cluster.world.caller(&Self::host(id), &names, |config| {
-            config.targets = targets;
-            config.tls = certified.unwrap_or_else(|| config.tls.clone());
-        });
+        let caller = |host: &str, certified: Option<_>| {
+            cluster.world.caller(host, &names, |config| {
+                config.targets = targets.clone();
+                config.tls = certified.unwrap_or_else(|| config.tls.clone());
+            })
+        };
+        // One that is silent for long is told of no new members.
+        let has_twin = manners.twice > 0.0 && cluster.lock().operated.is_none();
+        let twin = has_twin.then(|| caller(&format!("twin-{id}"), None));
+        let caller = caller(&Self::host(id), certified);
         if let Some(operated) = &mut cluster.lock().operated {
             operated.clients.insert(id, caller.clone());
         }
-        Self { cluster, caller, id, journal: None, manners, seen: 0, value: 0, refused: false }
+        let (journal, refused) = (None, false);
+        Self { cluster, caller, twin, id, journal, manners, seen: 0, value: 0, refused }
     }
 
     /// The name of a client's host.
@@ -230,8 +242,49 @@ impl Client {
     async fn add(&mut self) {
         let command = self.begin_add();
         let call = outgoing(&ADD, command.encode(), self.deadline());
-        let ended = self.call(call).await;
+        let twin = self.twin.clone().filter(|_| self.cluster.chance(self.manners.twice));
+        let ended = match twin {
+            // What takes up a journal knows of one call for each command.
+            Some(twin) if self.journal.is_none() => self.add_twice(command, call, twin).await,
+            _ => self.call(call).await,
+        };
         self.end_add(command, ended);
+    }
+
+    /// Has two sessions send a command under the same id, at once or one after the other.
+    async fn add_twice(
+        &self,
+        command: Command,
+        mut call: OutgoingCall,
+        twin: SimCaller,
+    ) -> Option<Ended> {
+        self.cluster.lock().counts.twice += 1;
+        let id = format!("{}/{}", command.client, command.number);
+        call.metadata.insert(CALL_ID, id).expect("an id is short");
+        let later = if self.cluster.chance(0.5) { self.cluster.below(1_500) } else { 0 };
+        let send = |caller: SimCaller, wait| {
+            let (mut client, call) = (Self { caller, ..self.clone() }, call.clone());
+            async move {
+                client.cluster.world.sleep(millis(wait)).await;
+                client.call(call).await
+            }
+        };
+        let copies = vec![send(self.caller.clone(), 0), send(twin, later)];
+        let ended: Option<Vec<Ended>> = all(copies).await.into_iter().collect();
+        let told = |ended: &Ended| match ended {
+            Ended::Replied(reply) => Some(count(&reply.reply)),
+            Ended::NotExecuted(_) | Ended::Lost => None,
+        };
+        let ended = ended?;
+        let mut counts = ended.iter().filter_map(told);
+        if let (Some(one), Some(other)) = (counts.next(), counts.next())
+            && one != other
+        {
+            let what = format!("{command:?} was told {one} and {other} under one id");
+            self.cluster.judge(Err(("an id runs once", what)));
+        }
+        // A copy that did not run says nothing of the other one.
+        ended.into_iter().max_by_key(|ended| told(ended).is_some())
     }
 
     fn begin_add(&mut self) -> Command {

@@ -305,7 +305,7 @@ impl Cluster {
 
     /// The newest version of groups that a program reads: the older one of two knows the first alone.
     pub(super) fn group_version(&self, program: u32) -> u32 {
-        if self.habits.upgrades { program.min(Settings::VERSION) } else { Settings::VERSION }
+        if self.habits.upgrades && program < NEWER { program } else { Settings::VERSION }
     }
 
     /// A replica runs commands of these versions, in a group of this one.

@@ -43,6 +43,8 @@ counts! {
         newer_groups: "newer forms of sessions",
         /// Commands that are lost with their session, which expired.
         lost: "lost with their session",
+        /// Commands that two sessions sent under one id.
+        twice: "sent by two sessions",
         /// Commands whose outcome had to be asked for.
         asked: "outcomes asked for",
         /// Changes of registers that were answered.

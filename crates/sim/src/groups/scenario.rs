@@ -50,6 +50,11 @@ pub(super) async fn scenario(world: World) -> NodeCounts {
             registers: random.unit(),
             pause: hands + hands * random.below(40_000),
             impatient: random.unit() * 0.5,
+            // Ids are known no longer than sessions, and not before the last member is upgraded.
+            twice: match cluster.habits.expires || cluster.habits.upgrades {
+                true => 0.0,
+                false => random.unit() - 0.3,
+            },
             hands,
         };
         let client = Client::new(cluster.clone(), id, manners);

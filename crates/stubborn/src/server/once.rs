@@ -10,7 +10,7 @@ use stubborn_core::service::{
     Shape, Status,
 };
 use stubborn_core::session::{
-    Begin, KeyLimits, Keys, LONGEST_KEY, NotExecutedReason as Reason, Ticket,
+    Begin, KeyLimits, Keys, LONGEST_KEY, NotExecutedReason as Reason, Ticket, key_of,
 };
 use tokio::sync::watch;
 
@@ -52,9 +52,9 @@ impl Once {
             let why = format!("{method}: {CALL_ID} is for unary methods");
             return refuse(Reason::Malformed, why);
         }
-        match std::str::from_utf8(key) {
-            Ok(key) if is_key(key) => Ok(Some(key)),
-            _ => {
+        match key_of(key) {
+            Some(key) => Ok(Some(key)),
+            None => {
                 let why = format!("{CALL_ID} is 1 to {LONGEST_KEY} visible ASCII characters");
                 refuse(Reason::Malformed, why)
             }
@@ -153,10 +153,6 @@ impl Drop for Keyed {
 async fn end_of(mut copies: Copies) -> Answer {
     let ended = copies.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
     ended.unwrap_or_else(|| Answer::Status(Status::internal("the server stopped meanwhile")))
-}
-
-fn is_key(key: &str) -> bool {
-    !key.is_empty() && key.len() <= LONGEST_KEY && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn panicked() -> Answer {

@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) session: Option<Session>,
     /// The group of the replica that answered here last.
     pub(super) group: Option<u64>,
+    /// Whether that replica knows ids of calls.
+    pub(super) ids: bool,
     /// A connection to a replica that nothing is attached to.
     pub(super) standby: Option<Live>,
     /// The number of the last read or query on any of its connections.
@@ -143,6 +145,7 @@ impl Link {
             attempt: None,
             session: None,
             group: None,
+            ids: false,
             standby: None,
             numbered: 0,
             sessionless: false,

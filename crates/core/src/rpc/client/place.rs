@@ -11,17 +11,17 @@ use super::{Client, close_code};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelKey, Event};
 use crate::rpc::message::{ToServer, join};
-use crate::service::{CALL_ID, Encoded, IncomingReply, MethodId, Shape};
+use crate::service::{CALL_ID, Encoded, IncomingReply, Metadata, MethodId, Shape};
 use crate::session::{Abandoned, Asked, CallId, NotExecutedReason, Sent, SessionSecret};
 use crate::time::{Duration, Instant};
 
 /// How long an idle slot keeps its reply at the server before it is released.
 const RELEASE_AFTER: Duration = Duration::from_millis(200);
 
-/// What is said of calls that name themselves at a group, or at a server that keeps calls in a database:
-/// their ids would have to be kept where its sessions are.
+/// What is said of calls that name themselves at a server that keeps calls in a database, and at a replica
+/// whose program is older than ids: they would have to be kept where its sessions are.
 const NO_IDS: &str =
-    "ids of one's own (stubborn-call-id) are kept by single servers only, in memory";
+    "ids of one's own (stubborn-call-id) are kept by single servers and groups of replicas only";
 
 /// Entries of one RELEASE at most.
 const RELEASES: usize = 1_024;
@@ -229,15 +229,15 @@ impl Client {
     pub(super) fn occupy(&mut self, cx: &mut Context<'_>, link: u64, key: CallKey, id: CallId) {
         let Some(call) = self.calls.get_mut(key.0) else { return };
         call.state = State::Numbered { link, id, sending: None, fencing: false };
-        let mut at_group = false;
+        let (mut at_group, mut knows_ids) = (false, false);
         if let Some(link) = self.links.get_mut(link) {
             link.share.attempts += 1;
-            at_group = link.group.is_some();
+            (at_group, knows_ids) = (link.group.is_some(), link.ids);
             if let Some(occupant) = link.occupant(id.slot) {
                 occupant.call = Some(key);
             }
         }
-        if at_group && let Some(why) = self.not_for_groups(key) {
+        if at_group && let Some(why) = self.not_for_group(key, knows_ids) {
             return self.refuse_placed(cx, key, why);
         }
         if self.is_stream(key) && self.has_journal(link) {
@@ -249,12 +249,12 @@ impl Client {
     }
 
     /// Why a group does not run a call with a number.
-    fn not_for_groups(&self, key: CallKey) -> Option<&'static str> {
+    fn not_for_group(&self, key: CallKey, knows_ids: bool) -> Option<&'static str> {
         if self.is_stream(key) {
             return Some(NO_STREAMS);
         }
         let Work::Numbered(request) = &self.calls.get(key.0)?.work else { return None };
-        (!request.metadata.is_empty() && request.metadata.get(CALL_ID).is_some()).then_some(NO_IDS)
+        (!knows_ids && has_id(&request.metadata)).then_some(NO_IDS)
     }
 
     /// Ends a call that was given a number in the session of a server that does not run it.
@@ -278,6 +278,10 @@ impl Client {
             return;
         };
         if !link.session.as_ref().is_some_and(|session| session.slots.may_send(id)) {
+            return;
+        }
+        // A group that is being upgraded: a replica that knows ids will get it.
+        if link.group.is_some() && !link.ids && has_id(payload.metadata) {
             return;
         }
         let Some(live) = link.live.as_mut() else { return };
@@ -669,4 +673,9 @@ impl Client {
         }
         self.pump_streams(cx, key);
     }
+}
+
+/// Whether a call names itself.
+fn has_id(metadata: &Metadata) -> bool {
+    !metadata.is_empty() && metadata.get(CALL_ID).is_some()
 }

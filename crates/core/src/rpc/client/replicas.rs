@@ -49,6 +49,7 @@ impl Client {
         let Some(link) = self.links.get_mut(key) else { return };
         link.group = Some(group);
         if let Some(connection) = cx.endpoint.connection_mut(handle) {
+            link.ids = connection.peer_knows_ids();
             connection.answers_within(ANSWERS_WITHIN);
         }
         let channel = link.channel;

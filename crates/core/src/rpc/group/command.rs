@@ -26,6 +26,9 @@ const LATER_FORM: u8 = 2;
 /// The version of a group from which its members read the later form of commands.
 pub const OWNERS_SINCE: u32 = 2;
 
+/// The version of a group from which its table keeps ids of calls.
+pub const IDS_SINCE: u32 = 3;
+
 /// A message of a client that changes sessions, with what the table must know of its connection.
 ///
 /// A replica gets it from its node as [`Event::Command`](crate::node::Event::Command), has it put
@@ -40,6 +43,8 @@ pub struct SessionCommand {
     pub(crate) fresh_secret: Option<SessionSecret>,
     pub(crate) deadline: Deadline,
     pub(crate) said: Said,
+    /// Its call names itself. Known to the replica that has the client alone: it is not encoded.
+    pub(crate) has_id: bool,
 }
 
 /// The session that a connection speaks for, since which attach.
@@ -138,7 +143,14 @@ impl SessionCommand {
         if let Some((CallId { slot, sequence, .. }, false)) = self.call() {
             self.deadline = Deadline::None;
             self.said = Said::Refused { slot, sequence, why };
+            self.has_id = false;
         }
+    }
+
+    /// Whether its call names itself (metadata [`CALL_ID`](crate::service::CALL_ID)). The replica that has
+    /// the client pushes it back while a member of the group may know no ids, which would run a copy.
+    pub fn has_id(&self) -> bool {
+        self.has_id
     }
 
     /// The command as members of a group read it whose sessions have this version: an earlier one knows a
@@ -362,7 +374,7 @@ impl SessionCommand {
         };
         let subject = subject.map(Into::into);
         let peer = Arc::new(Peer { address, identity, owner, subject, ..Peer::default() });
-        Ok(Self { client, attached, peer, fresh_secret, deadline, said })
+        Ok(Self { client, attached, peer, fresh_secret, deadline, said, has_id: false })
     }
 
     /// When its caller stops waiting, by the log's time.

@@ -2,12 +2,13 @@
 //! every replica applies them to.
 
 mod command;
+mod ids;
 mod message;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use command::{OWNERS_SINCE, SessionCommand};
+pub use command::{IDS_SINCE, OWNERS_SINCE, SessionCommand};
 pub use message::ClientMessage;
 pub use table::{SessionTable, TableReader, Told, Unrun};
 

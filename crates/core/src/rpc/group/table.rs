@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use stubborn_rope::Rope;
 
-use super::command::{Attaching, OWNERS_SINCE, Said, SessionCommand};
+use super::command::{Attaching, IDS_SINCE, OWNERS_SINCE, Said, SessionCommand};
+use super::ids::{IdReader, Ids};
 use super::message::{ClientMessage, Content};
 use crate::limits::{Limits, RENEW_SESSIONS_EVERY};
 use crate::rpc::codec::MessageBuffer;
@@ -14,7 +15,9 @@ use crate::rpc::desk::{Caller, Desk, Verdict, Violation};
 use crate::rpc::kept::Kept;
 use crate::rpc::message::{ReplyPayload, RequestPayload, ToClient, ToServer, session_reference};
 use crate::rpc::server::{Finding, IncomingQuery};
-use crate::service::{Answer, Call, CallContext, Clock, Encoded, Image, MethodId, NotExecuted};
+use crate::service::{
+    Answer, CALL_ID, Call, CallContext, Clock, Encoded, Image, MethodId, NotExecuted,
+};
 use crate::session::{
     Attachment, CallId, Footprint, ImageOf, ImageReader, NotExecutedReason, Races, Refusal,
     SessionId, SessionSecret, Sessions, Succession, Unsound,
@@ -30,6 +33,8 @@ use crate::time::{Duration, Instant};
 #[derive(Clone, Debug)]
 pub struct SessionTable {
     desk: Desk<Origin>,
+    /// What is known of calls that name themselves; `None` as long as a member may know none of that.
+    ids: Option<Ids>,
     limits: Limits,
     buffer: MessageBuffer,
     /// The version of the group: no part of the image, which its owner keeps beside it.
@@ -68,7 +73,10 @@ pub struct Unrun {
 
 /// Reads a table from the pieces of an [image](SessionTable::freeze) as they come.
 #[derive(Debug, Default)]
-pub struct TableReader(ImageReader<Kept, Origin>);
+pub struct TableReader {
+    sessions: ImageReader<Kept, Origin>,
+    ids: Option<IdReader>,
+}
 
 impl TableReader {
     /// Takes the next piece, to which it does not refer.
@@ -76,7 +84,15 @@ impl TableReader {
     /// # Errors
     /// If it is none of a table.
     pub fn take(&mut self, piece: &[u8]) -> Result<(), Unsound> {
-        self.0.take(piece)
+        self.sessions.take(piece)
+    }
+
+    /// Takes the next piece of the [ids](SessionTable::freeze_ids), if there are any.
+    ///
+    /// # Errors
+    /// If it is none of them.
+    pub fn take_ids(&mut self, piece: &[u8]) -> Result<(), Unsound> {
+        self.ids.get_or_insert_default().take(piece)
     }
 
     /// The table, when all pieces were taken.
@@ -84,7 +100,9 @@ impl TableReader {
     /// # Errors
     /// If some are missing.
     pub fn finish(self) -> Result<SessionTable, Unsound> {
-        self.0.finish().map(SessionTable::with)
+        let mut table = SessionTable::with(self.sessions.finish()?);
+        table.ids = self.ids.map(|reader| Ids::read(reader, &table.limits)).transpose()?;
+        Ok(table)
     }
 }
 
@@ -97,9 +115,9 @@ impl SessionTable {
     }
 
     /// The table of a new group that goes on with the state of this one, restored from a backup: with
-    /// its limits and its time, and none of its sessions, which are lost.
+    /// its limits, its time and the ids of its calls, and none of its sessions, which are lost.
     pub fn of_new_group(&self, group: u64) -> Self {
-        let mut table = Self::new(group, &self.limits);
+        let mut table = Self { ids: self.ids.clone(), ..Self::new(group, &self.limits) };
         table.version = self.version;
         table.advance(self.time());
         table
@@ -119,6 +137,9 @@ impl SessionTable {
     /// said again of a table that was read from an image.
     pub fn activate(&mut self, version: u32) {
         self.version = version;
+        if version >= IDS_SINCE {
+            self.ids.get_or_insert_with(|| Ids::new(&self.limits));
+        }
     }
 
     /// Applies a command that the replica with this number put into the log. `now` is the log's time
@@ -143,7 +164,21 @@ impl SessionTable {
     /// The log's time is now `now`: sessions that nothing was heard of for the retention time are
     /// forgotten. Returns how many.
     pub fn advance(&mut self, now: Instant) -> usize {
-        self.desk.sessions.advance(now)
+        let expired = self.desk.sessions.advance(now);
+        if let Some(ids) = &mut self.ids {
+            ids.expire(self.desk.sessions.time());
+        }
+        expired
+    }
+
+    /// Whether calls that name themselves run once.
+    pub fn keeps_ids(&self) -> bool {
+        self.ids.is_some()
+    }
+
+    /// How many ids of calls there are.
+    pub fn ids(&self) -> usize {
+        self.ids.as_ref().map_or(0, Ids::len)
     }
 
     /// These sessions have a connection to a replica at the log's time `now`. To be applied from an
@@ -198,13 +233,19 @@ impl SessionTable {
         Image::in_pieces(self.desk.sessions.freeze(Image::PIECE))
     }
 
-    /// Appends the whole table, if it is small.
+    /// The ids of calls, which are no part of [`freeze`](Self::freeze), in the same way; `None` if the
+    /// table keeps none.
+    pub fn freeze_ids(&self) -> Option<Image> {
+        self.ids.as_ref().map(Ids::freeze)
+    }
+
+    /// Appends all sessions, if they are few.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut sessions = self.desk.sessions.clone();
         sessions.freeze(Image::PIECE).for_each(|piece| out.extend_from_slice(&piece));
     }
 
-    /// The table of exactly these bytes, to which it does not refer.
+    /// The table that has exactly these sessions, and keeps no ids. It does not refer to the bytes.
     ///
     /// # Errors
     /// If they are none.
@@ -216,7 +257,8 @@ impl SessionTable {
 
     fn with(sessions: Sessions<Kept, Origin>) -> Self {
         let limits = sessions.limits().clone();
-        Self { desk: Desk { sessions }, limits, buffer: MessageBuffer::default(), version: 1 }
+        let (buffer, ids, version) = (MessageBuffer::default(), None, 1);
+        Self { desk: Desk { sessions }, ids, limits, buffer, version }
     }
 
     fn carry_out(
@@ -261,9 +303,8 @@ impl SessionTable {
                         let verdict = self.desk.request(&attachment, slot, sequence, digest)?;
                         if let Verdict::Execute = verdict {
                             let id = CallId { session: attachment.session(), slot, sequence };
-                            let late = !self.execute(&attachment, id, command, payload, run, told);
-                            let reason = NotExecutedReason::Deadline;
-                            return Ok(late.then_some(Unrun { method, reason }));
+                            let why = self.execute(&attachment, id, command, payload, run, told);
+                            return Ok(why.map(|reason| Unrun { method, reason }));
                         }
                         if let Verdict::Say(ToClient::FalseRetry { .. }) = verdict {
                             unrun = Some(Unrun { method, reason: NotExecutedReason::FalseRetry });
@@ -395,8 +436,8 @@ impl SessionTable {
         }));
     }
 
-    /// Runs a call that has not run, or fences it if it comes too late, and records its end. Returns
-    /// whether it ran.
+    /// Runs a call that has not run, or fences it if it comes too late or is refused for its id, and
+    /// records its end. Returns why it was not run, if it was not.
     fn execute(
         &mut self,
         attachment: &Attachment,
@@ -405,13 +446,17 @@ impl SessionTable {
         payload: RequestPayload,
         run: impl FnOnce(MethodId, Call<Encoded>) -> Answer,
         told: &mut Vec<Told>,
-    ) -> bool {
+    ) -> Option<NotExecutedReason> {
         let now = self.time();
-        let late = command.is_late(now);
-        let answer = if late {
-            let why = "its deadline passed before the group came to it";
-            Answer::NotExecuted(NotExecuted::because(NotExecutedReason::Deadline, why))
-        } else {
+        let key = payload.metadata.get(CALL_ID).filter(|_| self.ids.is_some()).map(<[u8]>::to_vec);
+        let digest = payload.digest;
+        let mut asked = false;
+        let run = || {
+            if command.is_late(now) {
+                let why = "its deadline passed before the group came to it";
+                return Answer::NotExecuted(NotExecuted::because(NotExecutedReason::Deadline, why));
+            }
+            asked = true;
             let context = CallContext {
                 id: Some(id),
                 peer: Arc::clone(&command.peer),
@@ -419,13 +464,21 @@ impl SessionTable {
                 deadline: command.deadline_at(),
                 clock: Clock::standing(now),
             };
-            let encoded = Encoded { body: payload.body, digest: payload.digest };
+            let encoded = Encoded { body: payload.body, digest };
             own_memory(run(payload.method, Call::new(encoded, context)))
+        };
+        let answer = match (&mut self.ids, key) {
+            (Some(ids), Some(key)) => ids.run_once(now, command, &key, digest, run),
+            _ => run(),
+        };
+        let refused = match &answer {
+            Answer::NotExecuted(why) if !asked => Some(why.reason),
+            _ => None,
         };
         let (slot, sequence) = (id.slot, id.sequence);
         let ended = self.desk.finish(now, attachment, slot, sequence, answer, &mut self.buffer);
         told.extend(ended.map(|(origin, parts)| origin.told(Content::Answer(parts))));
-        !late
+        refused
     }
 
     /// The attachment that the command's connection had when it was sent. Its session is alive.

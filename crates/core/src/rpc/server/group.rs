@@ -13,6 +13,7 @@ use crate::rpc::event::{Event, RequestKey};
 use crate::rpc::group::{Attaching, ClientMessage, Content, Deadline, Said, SessionCommand};
 use crate::rpc::message::{ToClient, ToServer};
 use crate::rpc::watch::Batch;
+use crate::service::CALL_ID;
 use crate::session::{SessionId, SessionSecret};
 
 /// What a replica knows of its clients.
@@ -180,7 +181,7 @@ impl Server {
         let message =
             ToServer::decode(bytes.clone()).map_err(|_| Violation("malformed message"))?;
         let attached = self.group.as_ref().and_then(|group| group.attached.get(&client)).copied();
-        let mut deadline = Deadline::None;
+        let (mut deadline, mut has_id) = (Deadline::None, false);
         match message {
             ToServer::Query { query, call, secret } => {
                 self.query(cx, client, query, call, secret);
@@ -210,6 +211,7 @@ impl Server {
             ToServer::Request { payload, .. } => {
                 deadline = payload.deadline.map_or(Deadline::None, Deadline::Left);
                 needs_session(attached)?;
+                has_id = payload.metadata.get(CALL_ID).is_some();
             }
             // Of a stream that was refused. And who leaves a replica takes its session along.
             ToServer::Part(_) | ToServer::Left => return Ok(()),
@@ -220,7 +222,7 @@ impl Server {
             | ToServer::ReturnSlots(_)
             | ToServer::CloseSession => needs_session(attached)?,
         }
-        self.command(cx, client, attached, deadline, Said::Message(bytes));
+        self.command(cx, client, attached, deadline, has_id, Said::Message(bytes));
         Ok(())
     }
 
@@ -234,7 +236,7 @@ impl Server {
         let attached = self.group.as_ref().and_then(|group| group.attached.get(&client)).copied();
         needs_session(attached)?;
         let limit = cx.limits.message;
-        self.command(cx, client, attached, Deadline::None, Said::TooLarge { start, limit });
+        self.command(cx, client, attached, Deadline::None, false, Said::TooLarge { start, limit });
         Ok(())
     }
 
@@ -244,6 +246,7 @@ impl Server {
         client: u64,
         attached: Option<Attaching>,
         deadline: Deadline,
+        has_id: bool,
         said: Said,
     ) {
         let (Some(group), Some(state)) = (&mut self.group, self.clients.get(client)) else {
@@ -260,6 +263,7 @@ impl Server {
             fresh_secret,
             deadline,
             said,
+            has_id,
         }));
     }
 }

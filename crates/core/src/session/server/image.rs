@@ -385,33 +385,38 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-struct Writer<'a>(&'a mut Vec<u8>);
+/// Writes an image.
+pub(in crate::session) struct Writer<'a>(pub(in crate::session) &'a mut Vec<u8>);
 
 impl Writer<'_> {
-    fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(in crate::session) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
+    pub(in crate::session) fn number(&mut self, number: u64) -> &mut Self {
         self.raw(&number.to_be_bytes())
     }
 
-    fn flag(&mut self, flag: bool) -> &mut Self {
+    pub(in crate::session) fn flag(&mut self, flag: bool) -> &mut Self {
         self.raw(&[flag.into()])
     }
 
-    fn sized(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(in crate::session) fn sized(&mut self, bytes: &[u8]) -> &mut Self {
         self.number(bytes.len() as u64).raw(bytes)
     }
 
-    fn value(&mut self, value: &impl ImageOf) {
+    pub(in crate::session) fn value(&mut self, value: &impl ImageOf) {
         let mut bytes = Vec::new();
         value.write(&mut bytes);
         self.sized(&bytes);
     }
 
-    fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
+    pub(in crate::session) fn option<T>(
+        &mut self,
+        value: Option<&T>,
+        write: impl FnOnce(&mut Self, &T),
+    ) {
         self.flag(value.is_some());
         if let Some(value) = value {
             write(self, value);
@@ -419,33 +424,34 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads an image.
+pub(in crate::session) struct Reader<'a>(pub(in crate::session) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unsound> {
+    pub(in crate::session) fn array<const N: usize>(&mut self) -> Result<[u8; N], Unsound> {
         let (array, rest) = self.0.split_first_chunk().ok_or(Unsound)?;
         self.0 = rest;
         Ok(*array)
     }
 
-    fn number(&mut self) -> Result<u64, Unsound> {
+    pub(in crate::session) fn number(&mut self) -> Result<u64, Unsound> {
         self.array().map(u64::from_be_bytes)
     }
 
     /// A number that can be counted on for longer than anything runs.
-    fn counter(&mut self) -> Result<u64, Unsound> {
+    pub(in crate::session) fn counter(&mut self) -> Result<u64, Unsound> {
         self.number().and_then(|n| if n <= MAX_SEQUENCE { Ok(n) } else { Err(Unsound) })
     }
 
-    fn number32(&mut self) -> Result<u32, Unsound> {
+    pub(in crate::session) fn number32(&mut self) -> Result<u32, Unsound> {
         u32::try_from(self.number()?).map_err(|_| Unsound)
     }
 
-    fn size(&mut self) -> Result<usize, Unsound> {
+    pub(in crate::session) fn size(&mut self) -> Result<usize, Unsound> {
         usize::try_from(self.number()?).map_err(|_| Unsound)
     }
 
-    fn flag(&mut self) -> Result<bool, Unsound> {
+    pub(in crate::session) fn flag(&mut self) -> Result<bool, Unsound> {
         match self.array()? {
             [0] => Ok(false),
             [1] => Ok(true),
@@ -453,18 +459,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn sized(&mut self) -> Result<&'a [u8], Unsound> {
+    pub(in crate::session) fn sized(&mut self) -> Result<&'a [u8], Unsound> {
         let size = self.size()?;
         let (bytes, rest) = self.0.split_at_checked(size).ok_or(Unsound)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    fn value<T: ImageOf>(&mut self) -> Result<T, Unsound> {
+    pub(in crate::session) fn value<T: ImageOf>(&mut self) -> Result<T, Unsound> {
         T::read(self.sized()?).ok_or(Unsound)
     }
 
-    fn option<T>(
+    pub(in crate::session) fn option<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, Unsound>,
     ) -> Result<Option<T>, Unsound> {

@@ -66,6 +66,8 @@ pub(in super::super) enum RoleSetup {
         incarnation: u64,
         /// Whether the server is a replica of a group.
         group: bool,
+        /// Whether it knows ids of calls.
+        ids: bool,
         /// Destination of the Initial packet that begins this connection: what its keys come from.
         destination: ConnectionId,
         /// The client's id.
@@ -98,8 +100,12 @@ pub(super) struct Declared {
     max_udp_payload_size: u64,
     pub(super) active_connection_id_limit: u64,
     pub(super) max_datagram_frame_size: u64,
-    /// Of a server: its incarnation, and whether it is a replica.
-    pub(super) server: Option<(u64, bool)>,
+    /// Of a server: its incarnation.
+    pub(super) incarnation: Option<u64>,
+    /// Whether it is a replica.
+    pub(super) replica: bool,
+    /// Whether it knows ids of calls.
+    pub(super) ids: bool,
 }
 
 impl Declared {
@@ -109,7 +115,9 @@ impl Declared {
             max_udp_payload_size: peer.max_udp_payload_size,
             active_connection_id_limit: peer.active_connection_id_limit,
             max_datagram_frame_size: peer.max_datagram_frame_size,
-            server: peer.server.as_ref().map(|server| (server.incarnation, server.group)),
+            incarnation: peer.server.as_ref().map(|server| server.incarnation),
+            replica: peer.server.as_ref().is_some_and(|server| server.group),
+            ids: peer.server.as_ref().is_some_and(|server| server.ids),
         }
     }
 }
@@ -224,7 +232,15 @@ impl Connection {
                 let (client, proof) = (Box::new(client), AddressProof::given());
                 (Side::Client, Role::Client(client), session, original, original, None, None, proof)
             }
-            RoleSetup::Server { tls, incarnation, group, destination, source, before_retry } => {
+            RoleSetup::Server {
+                tls,
+                incarnation,
+                group,
+                ids,
+                destination,
+                source,
+                before_retry,
+            } => {
                 let retry_source = before_retry.map(|_| destination);
                 let original = before_retry.unwrap_or(destination);
                 parameters.server = Some(ServerParameters {
@@ -233,6 +249,7 @@ impl Connection {
                     stateless_reset_token: Some(tls.reset_token(&local_id)),
                     incarnation,
                     group,
+                    ids,
                 });
                 let session = tls.start(version, &parameters.encode())?;
                 let proof = match before_retry {

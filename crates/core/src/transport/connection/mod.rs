@@ -362,15 +362,18 @@ impl Connection {
     /// The server's incarnation as its authenticated transport parameters say; `None` before the
     /// handshake is done and on the server's side.
     pub fn peer_incarnation(&self) -> Option<u64> {
-        let (incarnation, _) = self.handshake.peer.as_ref()?.server?;
-        Some(incarnation)
+        self.handshake.peer.as_ref()?.incarnation
     }
 
     /// Whether the server says that it is a replica: others of the same incarnation have the same
     /// sessions. False before the handshake is done and on the server's side.
     pub fn peer_is_replica(&self) -> bool {
-        let server = self.handshake.peer.as_ref().and_then(|peer| peer.server);
-        server.is_some_and(|(_, replica)| replica)
+        self.handshake.peer.as_ref().is_some_and(|peer| peer.replica)
+    }
+
+    /// Whether that replica says that it knows ids of calls.
+    pub fn peer_knows_ids(&self) -> bool {
+        self.handshake.peer.as_ref().is_some_and(|peer| peer.ids)
     }
 
     /// The peer's present address. It changes when the peer migrates.

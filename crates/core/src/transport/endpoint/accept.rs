@@ -162,7 +162,9 @@ impl Endpoint {
     ) {
         let incarnation = self.server.as_ref().map_or(0, |server| server.incarnation);
         let group = self.server.as_ref().is_some_and(|server| server.group);
-        let role = RoleSetup::Server { tls, incarnation, group, destination, source, before_retry };
+        let ids = self.server.as_ref().is_some_and(|server| server.ids);
+        let role =
+            RoleSetup::Server { tls, incarnation, group, ids, destination, source, before_retry };
         let setup = self.setup(version, origin.from, origin.local, None, role);
         let Ok(connection) = Connection::new(now, setup) else { return };
         let slot = self.table.insert(Box::new(connection));

@@ -124,6 +124,7 @@ struct Server {
     tls: Arc<dyn ServerTls>,
     incarnation: u64,
     group: bool,
+    ids: bool,
     accepting: bool,
 }
 
@@ -141,7 +142,13 @@ impl Endpoint {
     ) -> Self {
         assert!(!config.versions.is_empty(), "an endpoint that speaks no version");
         let incarnation = incarnation.unwrap_or_else(|| random.u64());
-        let server = server.map(|tls| Server { tls, incarnation, group: false, accepting: true });
+        let server = server.map(|tls| Server {
+            tls,
+            incarnation,
+            group: false,
+            ids: false,
+            accepting: true,
+        });
         Self {
             config: Arc::new(config),
             server,
@@ -336,6 +343,13 @@ impl Endpoint {
     pub fn serve_group(&mut self) {
         if let Some(server) = &mut self.server {
             server.group = true;
+        }
+    }
+
+    /// From now on clients are told that this replica knows ids of calls.
+    pub fn serve_ids(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.ids = true;
         }
     }
 

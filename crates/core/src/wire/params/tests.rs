@@ -26,6 +26,7 @@ fn full(sender: Side) -> TransportParameters {
             stateless_reset_token: Some([4; 16]),
             incarnation: 0xfeed,
             group: false,
+            ids: false,
         }),
     }
 }
