@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use stubborn::{ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Limits, Trust};
+use stubborn::{
+    Channel, ChannelBuilder, ClientEndpoint, Connection, Fingerprint, Identity, Limits, Trust,
+};
 
 use crate::cluster::{self, Credentials, DEFAULT_FOLDER, Folder};
 use crate::error::Error;
@@ -14,6 +16,8 @@ use crate::{key_log, pins};
 pub(crate) struct Remote {
     /// The server: HOST:PORT, `stubborn://HOST:PORT[,HOST:PORT]`, `dns:///NAME`, `file:///PATH` of a
     /// list of hosts, or `etcd:///PREFIX`; `?name=NAME` and `&pin=FINGERPRINT` say who it must prove to be.
+    /// `grpcs://HOST:PORT`, and `grpc://HOST:PORT` without TLS, is any server of gRPC, for `call`, `ls`,
+    /// `describe` and `health`.
     pub(crate) addr: String,
 
     #[command(flatten)]
@@ -70,10 +74,12 @@ pub(crate) struct Cluster {
     pub(crate) access: Access,
 }
 
-/// A connection on an endpoint of its own.
-pub(crate) struct Link {
-    endpoint: ClientEndpoint,
-    pub(crate) connection: Connection,
+/// A way to a server.
+pub(crate) enum Link {
+    /// A connection on an endpoint of its own.
+    Datagrams { endpoint: ClientEndpoint, connection: Connection },
+    /// gRPC over TCP.
+    Grpc(Channel),
 }
 
 impl Remote {
@@ -144,10 +150,13 @@ impl Access {
         addr: &str,
         settings: impl FnOnce(ChannelBuilder) -> ChannelBuilder,
     ) -> Result<Link, Error> {
+        if is_grpc(addr) {
+            return Ok(Link::Grpc(settings(self.builder(addr)?).connect().await?));
+        }
         let endpoint = ClientEndpoint::with_qlog(Limits::default(), crate::qlog::from_env()?)
             .map_err(|error| Error::internal(format!("no UDP socket: {error}")))?;
         let connection = settings(self.builder(addr)?.endpoint(&endpoint)).open().await?;
-        Ok(Link { endpoint, connection })
+        Ok(Link::Datagrams { endpoint, connection })
     }
 
     /// A channel to this address.
@@ -202,6 +211,14 @@ impl Access {
     }
 
     fn trust(&self, addr: &str) -> Result<Option<Trust>, Error> {
+        if addr.starts_with(PLAIN) {
+            let error =
+                Error::usage(format!("{addr} is an address without TLS: nobody is verified"));
+            return match self.says_otherwise() && !self.insecure {
+                true => Err(error.with_hint("write grpcs://HOST:PORT for gRPC over TLS")),
+                false => Ok(None),
+            };
+        }
         if self.insecure {
             return Ok(Some(Trust::insecure()));
         }
@@ -227,10 +244,50 @@ impl Access {
 }
 
 impl Link {
+    /// What stubs call through.
+    pub(crate) fn channel(&self) -> Channel {
+        match self {
+            Self::Datagrams { connection, .. } => connection.channel(),
+            Self::Grpc(channel) => channel.clone(),
+        }
+    }
+
+    /// The connection, which a server of gRPC has not.
+    pub(crate) fn connection(&self) -> Option<&Connection> {
+        match self {
+            Self::Datagrams { connection, .. } => Some(connection),
+            Self::Grpc(_) => None,
+        }
+    }
+
+    /// Whether the server speaks gRPC.
+    pub(crate) fn is_grpc(&self) -> bool {
+        matches!(self, Self::Grpc(_))
+    }
+
     /// Takes leave of the server, which may then forget the session.
     pub(crate) async fn close(self) {
-        drop(self.connection);
-        self.endpoint.close().await;
+        if let Self::Datagrams { endpoint, connection } = self {
+            drop(connection);
+            endpoint.close().await;
+        }
+    }
+}
+
+/// The address of a server of gRPC without TLS.
+const PLAIN: &str = "grpc://";
+
+/// Whether a server at this address is spoken to in gRPC.
+pub(crate) fn is_grpc(addr: &str) -> bool {
+    addr.starts_with(PLAIN) || addr.starts_with("grpcs://")
+}
+
+/// Refuses a server of gRPC for what it cannot do.
+pub(crate) fn not_grpc(addr: &str, what: &str) -> Result<(), Error> {
+    match is_grpc(addr) {
+        false => Ok(()),
+        true => Err(Error::usage(format!("gRPC has no way to {what}"))
+            .with_hint("a server of Stubborn has: name it by HOST:PORT, without grpc://")),
     }
 }
 

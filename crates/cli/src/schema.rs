@@ -1,14 +1,22 @@
 //! Services that are learned at run time: from a server by reflection, or from .proto files.
 
+mod callable;
+mod traits;
+
 use std::path::PathBuf;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
 use prost_reflect::{SerializeOptions, ServiceDescriptor};
 use serde_json::Value;
+use stubborn::grpc::Reflected;
 use stubborn::reflection::{FileDescriptorsRequest, ListServicesRequest, ReflectionClient};
-use stubborn::{Channel, Method, Semantics, Shape};
+use stubborn::{Channel, Code, Method, Semantics, Shape};
 
 use crate::error::{Error, Exit};
+use crate::remote::Link;
+
+pub(crate) use self::callable::Callable;
+pub(crate) use self::traits::RustTrait;
 
 /// Where descriptions of services come from.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,38 +36,47 @@ pub(crate) struct Schema {
     pool: DescriptorPool,
 }
 
+/// What is known of a service.
+pub(crate) enum Described {
+    /// By `.proto` files.
+    Files(Schema),
+    /// It is a Rust trait.
+    Trait(RustTrait),
+}
+
 impl Source {
-    /// Reads the files, or asks the server to describe this service.
-    pub(crate) async fn load(&self, channel: &Channel, service: &str) -> Result<Schema, Error> {
-        self.find(channel, service).await?.ok_or_else(|| {
-            Error::usage(format!("{service} is a Rust trait: it has no .proto file to describe it"))
-                .with_hint("call it from Rust, with the client that the trait has")
-        })
+    /// Reads the files, or asks the server to describe what has this name: a service, or of a server of
+    /// gRPC also a message.
+    pub(crate) async fn load(&self, link: &Link, name: &str) -> Result<Described, Error> {
+        if let Some(schema) = self.of_files()? {
+            return Ok(Described::Files(schema));
+        }
+        if link.is_grpc() {
+            return ask_grpc(&link.channel(), name).await.map(Described::Files);
+        }
+        let request = FileDescriptorsRequest { service: name.to_owned() };
+        let reply = ReflectionClient::new(link.channel()).file_descriptors(request).await;
+        match reply {
+            Ok(reply) if reply.file_descriptor_set.is_empty() => {
+                Ok(Described::Trait(RustTrait::new(name, reply)))
+            }
+            Ok(reply) => Schema::decode(&reply.file_descriptor_set)
+                .map(Described::Files)
+                .map_err(|error| unreadable(name, &error)),
+            Err(error) if error.status().is_some() => Err(unknown(name)),
+            Err(error) => Err(Error::from(error).with_hint(NO_REFLECTION)),
+        }
     }
 
-    /// The same; `None` for a service that no .proto file describes.
-    pub(crate) async fn find(
-        &self,
-        channel: &Channel,
-        service: &str,
-    ) -> Result<Option<Schema>, Error> {
-        if let Some(schema) = self.of_files()? {
-            return Ok(Some(schema));
-        }
-        let request = FileDescriptorsRequest { service: service.to_owned() };
-        let reply = ReflectionClient::new(channel.clone()).file_descriptors(request).await;
-        match reply {
-            Ok(reply) if reply.file_descriptor_set.is_empty() => Ok(None),
-            Ok(reply) => Schema::decode(&reply.file_descriptor_set).map(Some).map_err(|error| {
-                Error::new(Exit::Failed, format!("the server's description of {service}: {error}"))
-            }),
-            Err(error) if error.status().is_some() => {
-                Err(Error::usage(format!("the server has no service {service}"))
-                    .with_hint("stubborn ls ADDR lists the services"))
+    /// The same of this method, `package.Service/Method`, so that it can be called.
+    pub(crate) async fn callable(&self, link: &Link, name: &str) -> Result<Callable, Error> {
+        let (service, _) = split(name)?;
+        match self.load(link, service).await? {
+            Described::Files(schema) => {
+                let descriptor = schema.method(name)?;
+                Ok(Callable::of_file(schema.callable(&descriptor), descriptor))
             }
-            Err(error) => Err(Error::from(error).with_hint(
-                "a server without reflection does not describe itself: use --proto FILE",
-            )),
+            Described::Trait(service) => service.callable(name),
         }
     }
 
@@ -81,19 +98,54 @@ pub(crate) fn is_of_every_server(service: &str) -> bool {
         "stubborn.metrics.v1.Metrics",
         "stubborn.trace.v1.Trace",
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
     ];
     known.contains(&service)
 }
 
+const NO_REFLECTION: &str =
+    "a server without reflection does not describe itself: use --proto FILE";
+
+fn unknown(name: &str) -> Error {
+    Error::usage(format!("the server has no service {name}"))
+        .with_hint("stubborn ls ADDR lists the services")
+}
+
+fn unreadable(name: &str, why: &str) -> Error {
+    Error::new(Exit::Failed, format!("the server's description of {name}: {why}"))
+}
+
+async fn ask_grpc(channel: &Channel, name: &str) -> Result<Schema, Error> {
+    match Reflected::new(channel.clone()).files(name).await {
+        Ok(set) => Schema::decode_with_known(&set).map_err(|error| unreadable(name, &error)),
+        Err(error) if error.status().is_some_and(|status| status.code() == Code::NotFound) => {
+            Err(unknown(name))
+        }
+        Err(error) => Err(Error::from(error).with_hint(NO_REFLECTION)),
+    }
+}
+
 /// The names of a server's services, in alphabetical order.
-pub(crate) async fn list(channel: &Channel) -> Result<Vec<String>, Error> {
-    let reply = ReflectionClient::new(channel.clone()).list_services(ListServicesRequest {}).await;
-    Ok(reply.map_err(|e| Error::from(e).with_hint("the server's reflection may be off"))?.services)
+pub(crate) async fn list(link: &Link) -> Result<Vec<String>, Error> {
+    let off = |error| Error::from(error).with_hint("the server's reflection may be off");
+    if link.is_grpc() {
+        return Reflected::new(link.channel()).services().await.map_err(off);
+    }
+    let reply = ReflectionClient::new(link.channel()).list_services(ListServicesRequest {}).await;
+    Ok(reply.map_err(off)?.services)
 }
 
 impl Schema {
     fn decode(set: &[u8]) -> Result<Self, String> {
         DescriptorPool::decode(set).map(|pool| Self { pool }).map_err(|error| error.to_string())
+    }
+
+    /// Without protobuf's own files, which are here.
+    fn decode_with_known(set: &[u8]) -> Result<Self, String> {
+        let mut pool = DescriptorPool::global();
+        pool.decode_file_descriptor_set(set).map_err(|error| error.to_string())?;
+        Ok(Self { pool })
     }
 
     pub(crate) fn service(&self, name: &str) -> Result<ServiceDescriptor, Error> {

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use stubborn::{Call, Identity, ReplySender, Server, ServerHandle, Status};
+use stubborn::{Call, Identity, ReplySender, Requests, Server, ServerHandle, Status};
 use tokio::sync::Semaphore;
 
 /// The runtime by the name that the generator's own tests use.
@@ -82,6 +82,50 @@ impl Clock for Noon {
     }
 }
 
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Item {
+    name: String,
+    price: Option<u32>,
+}
+
+/// A service without a `.proto` file, whose messages are JSON.
+#[stubborn::service(package = "shop.v1", codec = stubborn::codec::Json)]
+trait Shop {
+    /// What so many of an item cost.
+    #[no_side_effects]
+    async fn cost(&self, item: Item, count: u32) -> Result<u32, Status>;
+
+    /// Takes items one after the other.
+    async fn take(&self, requests: Requests<Item>) -> Result<Vec<Item>, Status>;
+
+    /// Tells items.
+    async fn tell(&self, first: String, replies: ReplySender<Item>) -> Result<(), Status>;
+}
+
+struct Counter;
+
+impl Shop for Counter {
+    async fn cost(&self, item: Item, count: u32) -> Result<u32, Status> {
+        let price = item.price.ok_or_else(|| Status::not_found("it has no price"))?;
+        Ok(price * count)
+    }
+
+    async fn take(&self, mut requests: Requests<Item>) -> Result<Vec<Item>, Status> {
+        let mut all = Vec::new();
+        while let Some(item) = requests.message().await? {
+            all.push(item);
+        }
+        Ok(all)
+    }
+
+    async fn tell(&self, first: String, mut replies: ReplySender<Item>) -> Result<(), Status> {
+        for name in [first, "pear".into()] {
+            replies.send(&Item { name, price: None }).await?;
+        }
+        Ok(())
+    }
+}
+
 struct World {
     runtime: tokio::runtime::Runtime,
     server: ServerHandle,
@@ -106,6 +150,7 @@ impl World {
         let server = runtime.block_on(async {
             let server = Server::bind("127.0.0.1:0").identity(identity.clone());
             let server = server.service(BankServer::new(ledger)).service(ClockServer::new(Noon));
+            let server = server.service(ShopServer::new(Counter));
             server.start().await.unwrap()
         });
         let address = server.local_addr().to_string();
@@ -265,13 +310,13 @@ fn a_note_that_a_killed_node_left_for_the_address_does_not_outrank_what_is_chose
     let mut ls = world.command();
     let ran =
         Ran::from(ls.env("XDG_RUNTIME_DIR", &place).args(["ls", &world.address]).output().unwrap());
-    assert_eq!(ran.out, "bank.v1.Bank\ntime.v1.Clock\n", "{ran:?}");
+    assert_eq!(ran.out, "bank.v1.Bank\nshop.v1.Shop\ntime.v1.Clock\n", "{ran:?}");
 }
 
 #[test]
 fn a_server_is_listed_described_called_and_pinged() {
     let world = World::new();
-    assert_eq!(world.run("ls", &[]).out, "bank.v1.Bank\ntime.v1.Clock\n");
+    assert_eq!(world.run("ls", &[]).out, "bank.v1.Bank\nshop.v1.Shop\ntime.v1.Clock\n");
     assert!(world.run("ls", &["--all"]).out.contains("stubborn.v1.Reflection"));
     let described = world.run("describe", &["bank.v1.Bank"]).out;
     let line = "rpc Transfer(bank.v1.TransferRequest) returns (bank.v1.TransferReply);  // exactly \
@@ -322,17 +367,52 @@ fn the_health_of_a_server_is_told_by_a_word_and_an_exit_code() {
 }
 
 #[test]
-fn a_service_that_is_a_trait_is_listed_and_said_to_have_no_proto_file() {
+fn a_service_that_is_a_trait_is_listed_and_described_with_what_serde_tells_of_its_types() {
     let world = World::new();
     assert!(world.run("ls", &[]).out.contains("time.v1.Clock\n"));
     let all = world.run("describe", &[]);
-    assert!(all.out.contains("service time.v1.Clock;  // a Rust trait"), "{all:?}");
+    assert!(all.out.contains("service time.v1.Clock {  // a Rust trait\n"), "{all:?}");
     assert!(all.out.contains("rpc Transfer"), "{all:?}");
-    for (command, name) in [("describe", "time.v1.Clock"), ("call", "time.v1.Clock/Hour")] {
-        let ran = world.run(command, &[name]);
-        assert_eq!(ran.code, 2, "{ran:?}");
-        assert!(ran.err.contains("time.v1.Clock is a Rust trait"), "{ran:?}");
-    }
+    let shop = world.run("describe", &["shop.v1.Shop"]);
+    assert_eq!(
+        shop.out,
+        "service shop.v1.Shop {  // a Rust trait\n  \
+         rpc Cost(item: Item, count: u32) returns (u32);  // read, json\n  \
+         rpc Take(stream Item) returns (Vec<Item>);  // at most once, json\n  \
+         rpc Tell(first: String) returns (stream Item);  // at most once, json\n}\n\n\
+         struct Item { name: String, price: Option<u32> }\n"
+    );
+    let hour = world.run("describe", &["time.v1.Clock/Hour"]);
+    assert_eq!(hour.out, "rpc Hour() returns (u8);  // at most once, postcard\n", "{hour:?}");
+    let (code, cost) = world.json("describe", &["shop.v1.Shop/Cost"]);
+    assert_eq!((code, &cost["arguments"][1]["type"]), (0, &"u32".into()), "{cost}");
+    let unknown = world.run("describe", &["time.v1.Clock/Minute"]);
+    assert!(unknown.code == 2 && unknown.err.contains("it has: Hour"), "{unknown:?}");
+}
+
+#[test]
+fn a_trait_whose_messages_are_json_is_called_by_the_names_of_its_arguments() {
+    let world = World::new();
+    let call = |method: &str, json: &str| world.run("call", &[method, json]);
+    let cost = call("shop.v1.Shop/Cost", r#"{"count": 3, "item": {"name": "fig", "price": 5}}"#);
+    assert_eq!((cost.code, cost.out.as_str()), (0, "15\n"), "{cost:?}");
+    let none = call("shop.v1.Shop/Cost", r#"[{"name": "fig"}, 3]"#);
+    assert!(none.code == 1 && none.err.contains("it has no price"), "{none:?}");
+    let typo = call("shop.v1.Shop/Cost", r#"{"counts": 3}"#);
+    assert!(typo.err.contains("no argument counts; it has: item, count"), "{typo:?}");
+    let unfit = call("shop.v1.Shop/Cost", r#"{"count": "three"}"#);
+    assert!(unfit.code != 0 && unfit.err.contains("malformed"), "{unfit:?}");
+    let taken = call("shop.v1.Shop/Take", r#"{"name": "a"} {"name": "b", "price": 1}"#);
+    let both = r#"[{"name":"a","price":null},{"name":"b","price":1}]"#;
+    assert_eq!((taken.code, taken.out.trim()), (0, both), "{taken:?}");
+    let told = call("shop.v1.Shop/Tell", r#"{"first": "fig"}"#);
+    assert_eq!(told.out.lines().count(), 2, "{told:?}");
+    assert_eq!(told.out.lines().next(), Some(r#"{"name":"fig","price":null}"#), "{told:?}");
+    // Postcard has no names: the shell cannot write it, and says what to do.
+    let hour = call("time.v1.Clock/Hour", "{}");
+    assert_eq!(hour.code, 2, "{hour:?}");
+    assert!(hour.err.contains("whose messages are postcard"), "{hour:?}");
+    assert!(hour.err.contains("codec = stubborn::codec::Json"), "{hour:?}");
 }
 
 #[test]

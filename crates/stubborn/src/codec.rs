@@ -10,7 +10,7 @@ mod json {
     use bytes::Bytes;
     use serde::Serialize;
     use serde::de::DeserializeOwned;
-    use stubborn_core::service::codec::{Codec, EncodeError, Malformed, Rope};
+    use stubborn_core::service::codec::{Codec, EncodeError, Form, Malformed, Rope};
 
     /// Messages of `serde`, as JSON: for services whose messages change, and for reading along.
     ///
@@ -28,6 +28,10 @@ mod json {
 
         fn decode(bytes: Bytes) -> Result<M, Malformed> {
             serde_json::from_slice(&bytes).map_err(Malformed::new)
+        }
+
+        fn form() -> Option<Form> {
+            Some(Form::of::<M>("json", true))
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use stubborn_core::service::{Call, RegisterError, Registry, ServiceDescriptor, Status};
+use stubborn_core::service::codec::Signature;
+use stubborn_core::service::{
+    Call, Method, RegisterError, Registry, Semantics, ServiceDescriptor, Status,
+};
 
 pub use crate::generated::stubborn::v1::*;
 
@@ -40,7 +43,50 @@ impl Reflection for Description {
         let found = self.services.iter().find(|descriptor| descriptor.name == call.service);
         let descriptor =
             found.ok_or_else(|| Status::not_found("this server has no such service"))?;
-        Ok(FileDescriptorsReply { file_descriptor_set: descriptor.file_descriptor_set.into() })
+        Ok(describe(descriptor))
+    }
+}
+
+fn describe(service: &ServiceDescriptor) -> FileDescriptorsReply {
+    let mut reply = FileDescriptorsReply {
+        file_descriptor_set: service.file_descriptor_set.into(),
+        ..FileDescriptorsReply::default()
+    };
+    for method in service.methods {
+        let Some(signature) = method.signature() else { continue };
+        reply.types.extend(signature.request.types.iter().chain(&signature.reply.types).cloned());
+        reply.methods.push(of_trait(method, &signature));
+    }
+    reply.types.sort();
+    reply.types.dedup();
+    reply
+}
+
+fn of_trait(method: &Method, signature: &Signature) -> TraitMethod {
+    let (shape, request) = (method.shape(), &signature.request);
+    let names: &[&str] = if shape.client_streams() { &[""] } else { &signature.arguments };
+    let types = match names {
+        [_] => vec![request.whole()],
+        _ => request.parts.clone(),
+    };
+    let types = types.into_iter().chain(std::iter::repeat("_".to_owned()));
+    let argument =
+        |(name, of): (&&str, String)| TraitArgument { name: (*name).to_owned(), r#type: of };
+    let promise = match method.semantics() {
+        Semantics::Maybe => TraitPromise::Maybe,
+        Semantics::AtMostOnce => TraitPromise::AtMostOnce,
+        Semantics::ExactlyOnce => TraitPromise::ExactlyOnce,
+        Semantics::Idempotent => TraitPromise::Idempotent,
+        Semantics::Read => TraitPromise::Read,
+    };
+    TraitMethod {
+        name: method.name().rsplit('/').next().unwrap_or_default().to_owned(),
+        promise: promise.into(),
+        client_streams: shape.client_streams(),
+        server_streams: shape.server_streams(),
+        format: request.format.to_owned(),
+        arguments: names.iter().zip(types).map(argument).collect(),
+        reply: signature.reply.whole(),
     }
 }
 

@@ -3,7 +3,8 @@ them: health, reflection, exactly-once by an id, `buf curl`.
 
     python cases.py PROGRAM [unittest's arguments]
 
-PROGRAM is the built example `interop`. The messages are learned from the server by reflection.
+PROGRAM is the built example `interop`, $STUBBORN the built command line. The messages are learned from the
+server by reflection.
 """
 
 import json
@@ -14,10 +15,12 @@ import tempfile
 import threading
 import unittest
 import uuid
+from concurrent import futures
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
@@ -361,6 +364,51 @@ class BufCurl(unittest.TestCase):
         url = f"https://{SERVER.address}"
         done = self.curl("--cacert", SERVER.certificate_file, "--list-methods", url)
         self.assertIn(f"{SERVICE}/UnaryCall", done.stdout, done.stderr)
+
+
+class Shell(unittest.TestCase):
+    """The command line as a client of gRPC's own server."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = grpc.server(futures.ThreadPoolExecutor(4))
+        cls.health = health.HealthServicer()
+        cls.health.set("a.B", health_pb2.HealthCheckResponse.NOT_SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(cls.health, cls.server)
+        names = ("grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, cls.server)
+        cls.address = f"grpc://127.0.0.1:{cls.server.add_insecure_port('127.0.0.1:0')}"
+        cls.server.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.server.stop(None).wait()
+
+    def run_shell(self, command, *arguments):
+        program = [os.environ["STUBBORN"], command, self.address, *arguments]
+        return subprocess.run(program, capture_output=True, text=True, timeout=LIMIT)
+
+    def test_services_are_listed_and_described(self):
+        done = self.run_shell("ls", "--all")
+        self.assertIn("grpc.health.v1.Health\n", done.stdout, done.stderr)
+        done = self.run_shell("describe", "grpc.health.v1.Health")
+        self.assertIn("rpc Check(grpc.health.v1.HealthCheckRequest)", done.stdout, done.stderr)
+
+    def test_a_unary_call_and_its_status(self):
+        done = self.run_shell("call", "grpc.health.v1.Health/Check", '{"service": "a.B"}')
+        self.assertEqual(json.loads(done.stdout), {"status": "NOT_SERVING"}, done.stderr)
+        done = self.run_shell("call", "grpc.health.v1.Health/Check", '{"service": "no.Such"}')
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("NOT_FOUND", done.stderr.upper().replace(" ", "_"))
+
+    def test_a_stream_with_a_deadline(self):
+        done = self.run_shell("call", "grpc.health.v1.Health/Watch", "--deadline", "1s")
+        self.assertEqual(json.loads(done.stdout.splitlines()[0]), {"status": "SERVING"})
+        self.assertNotEqual(done.returncode, 0)
+
+    def test_health(self):
+        self.assertEqual(self.run_shell("health").stdout, "serving\n")
+        self.assertEqual(self.run_shell("health", "a.B").returncode, 1)
 
 
 class Pipe:

@@ -100,7 +100,7 @@ fn write(path: &Path, folder: &stubborn_store::Folder, file: File) -> Result<(u6
 /// Fetches the state of a node that serves, piece by piece.
 async fn fetch(args: &Args, file: File) -> Result<(u64, u64), Error> {
     let link = args.access.connect_with(&args.source, ChannelBuilder::reads_only).await?;
-    let client = GroupClient::new(link.connection.channel());
+    let client = GroupClient::new(link.channel());
     let first = client.backup(BackupRequest::default()).deadline(PATIENCE).await?;
     let nodes = |numbers: &[u64]| numbers.iter().copied().filter_map(NodeId::new).collect();
     let members = Members {

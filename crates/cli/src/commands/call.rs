@@ -6,19 +6,18 @@ mod stream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytes::Bytes;
-use prost_reflect::{DynamicMessage, MethodDescriptor, prost::Message};
 use serde_json::json;
 use stubborn::trace::TRACEPARENT;
 use stubborn::{
-    CallError, CallId, Encoded, IncomingReply, Metadata, Method, Outcome, Semantics, Shape,
+    CallError, CallId, Connection, Encoded, IncomingReply, Metadata, Method, Outcome, Semantics,
+    Shape,
 };
 
 use crate::error::{Error, Exit};
 use crate::notes::{self, Note};
 use crate::output::Output;
-use crate::remote::{Link, Remote, duration};
-use crate::schema::{self, Source};
+use crate::remote::{self, Link, Remote, duration};
+use crate::schema::{self, Callable, Source};
 use crate::task::block_on;
 use crate::tickets;
 
@@ -66,9 +65,10 @@ pub(crate) struct Args {
 
 /// A call that is ready to be made.
 struct Prepared {
-    descriptor: MethodDescriptor,
-    method: Method,
+    callable: Callable,
     request: Encoded,
+    /// Of a client that streams.
+    messages: Vec<Encoded>,
 }
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
@@ -88,18 +88,17 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
                 return Err(error);
             }
         };
-        if prepared.method.shape() == Shape::Unary {
-            return call(&args, link, prepared, out).await;
+        match prepared.callable.method.shape() {
+            Shape::Unary => call(&args, link, prepared, out).await,
+            _ => stream::run(&args, link, prepared, out).await,
         }
-        let messages = match prepared.method.shape().client_streams() {
-            true => stream::messages(&prepared, &input)?,
-            false => Vec::new(),
-        };
-        stream::run(&args, link, prepared, messages, out).await
     })
 }
 
 async fn connect(args: &Args) -> Result<Link, Error> {
+    if args.journal.is_some() {
+        remote::not_grpc(&args.remote.addr, "ask for outcomes, for which a journal is kept")?;
+    }
     let journal = args.journal.clone();
     args.remote
         .connect_with(|builder| match journal {
@@ -110,30 +109,23 @@ async fn connect(args: &Args) -> Result<Link, Error> {
 }
 
 async fn prepare(args: &Args, link: &Link, input: &str) -> Result<Prepared, Error> {
-    let (service, _) = schema::split(&args.method)?;
-    let schema = args.source.load(&link.connection.channel(), service).await?;
-    let descriptor = schema.method(&args.method)?;
-    let method = schema.callable(&descriptor);
-    let request = if method.shape().client_streams() {
-        Encoded::from_body(method.id(), Bytes::new())
-    } else {
-        let message = schema::from_json(descriptor.input(), input)?;
-        Encoded::from_body(method.id(), message.encode_to_vec().into())
-    };
-    Ok(Prepared { descriptor, method, request })
+    let callable = args.source.callable(link, &args.method).await?;
+    let (request, messages) = (callable.request(input)?, callable.stream(input)?);
+    Ok(Prepared { callable, request, messages })
 }
 
 async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(), Error> {
-    let Prepared { descriptor, method, request } = call;
-    let channel = link.connection.channel();
-    let mut unary = channel.raw_unary::<()>(&method, request);
+    let Prepared { callable, request, .. } = call;
+    let method = &callable.method;
+    let channel = link.channel();
+    let mut unary = channel.raw_unary::<()>(method, request);
     for (key, value) in &args.metadata {
         unary = unary.metadata(key.as_str(), value.as_bytes());
     }
     if let Some(deadline) = args.deadline {
         unary = unary.deadline(deadline);
     }
-    let reserved = match method.semantics().takes_slot() {
+    let reserved = match method.semantics().takes_slot() && !link.is_grpc() {
         true => Some(unary.id().await?),
         false => None,
     };
@@ -149,18 +141,18 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
     let sent = notes::now();
     let result = tokio::select! {
         result = unary.raw() => result,
-        _ = tokio::signal::ctrl_c() => Err(interrupted(&method, reserved)),
+        _ = tokio::signal::ctrl_c() => Err(interrupted(method, reserved)),
     };
     if let Some(call) = name {
-        note(args, &method, call, sent, result.as_ref().err());
+        note(args, method, call, sent, result.as_ref().err());
     }
     match result {
         Ok(reply) => {
             written(&link).await;
             link.close().await;
-            print(&descriptor, &method, reserved, reply, out)
+            print(&callable, reserved, reply, out)
         }
-        Err(error) => Err(not_replied(args, link, &method, error).await),
+        Err(error) => Err(not_replied(args, link, method, error).await),
     }
 }
 
@@ -211,7 +203,7 @@ fn outcome_of(error: &CallError) -> &'static str {
 
 /// Waits until the journal, if there is one, has what was told.
 async fn written(link: &Link) {
-    if let Some(journal) = link.connection.journal() {
+    if let Some(journal) = link.connection().and_then(Connection::journal) {
         journal.flush().await;
     }
 }
@@ -236,8 +228,8 @@ async fn not_replied(args: &Args, link: Link, method: &Method, error: CallError)
         ));
     }
     let kept = link
-        .connection
-        .ticket()
+        .connection()
+        .and_then(Connection::ticket)
         .ok_or_else(|| Error::internal("the session is gone"))
         .and_then(|ticket| tickets::keep(id, &ticket, method.name()));
     let addr = &args.remote.addr;
@@ -252,19 +244,18 @@ async fn not_replied(args: &Args, link: Link, method: &Method, error: CallError)
 }
 
 fn print(
-    descriptor: &MethodDescriptor,
-    method: &Method,
+    callable: &Callable,
     id: Option<CallId>,
     incoming: IncomingReply,
     out: &Output,
 ) -> Result<(), Error> {
+    let method = &callable.method;
     if method.semantics() == Semantics::Maybe {
         out.line("sent; a maybe call has no reply");
         out.json(&json!({ "method": method.name(), "outcome": "sent" }));
         return Ok(());
     }
-    let reply = decode(descriptor, method, &incoming)?;
-    let reply = schema::to_json(&reply)?;
+    let reply = callable.reply(&incoming)?;
     out.line(&reply);
     out.json(&json!({
         "method": method.name(),
@@ -273,20 +264,6 @@ fn print(
         "reply": reply,
     }));
     Ok(())
-}
-
-/// Checks and reads a reply.
-pub(super) fn decode(
-    descriptor: &MethodDescriptor,
-    method: &Method,
-    incoming: &IncomingReply,
-) -> Result<DynamicMessage, Error> {
-    let unreadable = |why: String| {
-        Error::new(Exit::Failed, format!("{method}: executed, but its reply is unreadable: {why}"))
-    };
-    let body: Bytes =
-        incoming.reply.verified(method.id()).map_err(|error| unreadable(error.to_string()))?;
-    DynamicMessage::decode(descriptor.output(), body).map_err(|error| unreadable(error.to_string()))
 }
 
 /// Tells what no method could read before anybody is asked for one.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::output::Output;
 use crate::remote::{Link, Remote};
-use crate::schema::{self, Schema, Source};
+use crate::schema::{self, Described, Schema, Source};
 use crate::task::block_on;
 
 /// Describe a service, a method or a message.
@@ -39,58 +39,69 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 }
 
 async fn describe(args: &Args, link: &Link) -> Result<(String, Value), Error> {
-    let channel = link.connection.channel();
-    let services = schema::list(&channel).await;
-    let Some(name) = &args.what else {
-        let (mut text, mut values) = (String::new(), Vec::new());
-        for service in services?.iter().filter(|s| !schema::is_of_every_server(s)) {
-            let Some(schema) = args.source.find(&channel, service).await? else {
-                let _ =
-                    writeln!(text, "service {service};  // a Rust trait: it has no .proto file\n");
-                values.push(json!({ "service": service, "methods": [] }));
-                continue;
-            };
-            let service = schema.service(service)?;
-            text += &show_service(&schema, &service);
-            text.push('\n');
-            values.push(service_value(&schema, &service));
-        }
-        return Ok((text, json!({ "services": values })));
-    };
+    let Some(name) = &args.what else { return describe_all(args, link).await };
     if let Some((service, _)) = name.split_once('/') {
-        let schema = args.source.load(&channel, service).await?;
-        let method = schema.method(name)?;
-        let mut text = show_method(&schema, &method);
-        for message in [method.input(), method.output()] {
-            let _ = write!(text, "\n{}", show_message(&message));
-        }
-        return Ok((text, method_value(&schema, &method)));
+        return match args.source.load(link, service).await? {
+            Described::Files(schema) => {
+                let method = schema.method(name)?;
+                let mut text = show_method(&schema, &method);
+                for message in [method.input(), method.output()] {
+                    let _ = write!(text, "\n{}", show_message(&message));
+                }
+                Ok((text, method_value(&schema, &method)))
+            }
+            Described::Trait(service) => service.show(Some(name)),
+        };
     }
-    if args.source.of_files()?.is_some() {
-        let schema = args.source.load(&channel, name).await?;
-        return show(&schema, name);
+    // A server of gRPC finds messages by itself.
+    if args.source.of_files()?.is_some() || link.is_grpc() {
+        return show(args.source.load(link, name).await?, name);
     }
-    let services = services?;
+    let services = schema::list(link).await?;
     if services.contains(name) {
-        return show(&args.source.load(&channel, name).await?, name);
+        return show(args.source.load(link, name).await?, name);
     }
     // A message: whichever service knows it.
     for service in &services {
-        let Some(schema) = args.source.find(&channel, service).await? else { continue };
-        if schema.message(name).is_some() {
-            return show(&schema, name);
+        if let Described::Files(schema) = args.source.load(link, service).await?
+            && schema.message(name).is_some()
+        {
+            return show(Described::Files(schema), name);
         }
     }
     Err(Error::usage(format!("the server has no service or message {name}"))
         .with_hint("stubborn ls ADDR lists the services"))
 }
 
-fn show(schema: &Schema, name: &str) -> Result<(String, Value), Error> {
+async fn describe_all(args: &Args, link: &Link) -> Result<(String, Value), Error> {
+    let (mut text, mut values) = (String::new(), Vec::new());
+    for service in schema::list(link).await?.iter().filter(|s| !schema::is_of_every_server(s)) {
+        let (shown, value) = match args.source.load(link, service).await {
+            Ok(described) => show(described, service)?,
+            // gRPC's reflection knows files and nothing else.
+            Err(_) if link.is_grpc() => (
+                format!("service {service};  // no .proto file describes it\n"),
+                json!({ "service": service, "methods": [] }),
+            ),
+            Err(error) => return Err(error),
+        };
+        text += &shown;
+        text.push('\n');
+        values.push(value);
+    }
+    Ok((text, json!({ "services": values })))
+}
+
+fn show(described: Described, name: &str) -> Result<(String, Value), Error> {
+    let schema = match described {
+        Described::Files(schema) => schema,
+        Described::Trait(service) => return service.show(None),
+    };
     if let Some(message) = schema.message(name) {
         return Ok((show_message(&message), message_value(&message)));
     }
     let service = schema.service(name)?;
-    Ok((show_service(schema, &service), service_value(schema, &service)))
+    Ok((show_service(&schema, &service), service_value(&schema, &service)))
 }
 
 fn show_service(schema: &Schema, service: &ServiceDescriptor) -> String {

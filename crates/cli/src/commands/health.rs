@@ -43,7 +43,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     block_on(async {
         let link = args.remote.connect().await?;
-        let client = HealthClient::new(link.connection.channel());
+        let client = HealthClient::new(link.channel());
         let told = if args.all {
             list(&client, args.wait, out).await
         } else {

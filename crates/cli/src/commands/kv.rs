@@ -99,7 +99,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let request = read(args.command)?;
     block_on(async {
         let link = args.cluster.connect().await?;
-        let client = KvClient::new(link.connection.channel());
+        let client = KvClient::new(link.channel());
         let done = perform(&client, request, out).await;
         // A call that is pending keeps its session.
         if done.as_ref().err().is_none_or(|error| error.exit() != Exit::Unknown) {

@@ -22,7 +22,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     block_on(async {
         let link = args.remote.connect().await?;
-        let listed = schema::list(&link.connection.channel()).await;
+        let listed = schema::list(&link).await;
         link.close().await;
         let mut services = listed?;
         services.retain(|service| args.all || !schema::is_of_every_server(service));

@@ -73,7 +73,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     block_on(async {
         let cluster = Cluster { addr, access };
         let link = cluster.connect().await?;
-        let client = GroupClient::new(link.connection.channel());
+        let client = GroupClient::new(link.channel());
         let done = match (add.as_slice(), remove.as_slice()) {
             ([], []) => show(&client, out).await,
             _ => change(&client, &folder, &add, &remove, wait, out).await,

@@ -3,11 +3,10 @@
 use serde_json::{Value, json};
 use stubborn::{CallError, CallId, CallState, IncomingReply, SessionSecret, SessionTicket};
 
-use super::call::decode;
 use crate::error::{Error, Exit};
 use crate::output::Output;
-use crate::remote::{Link, Remote};
-use crate::schema::{self, Source};
+use crate::remote::{self, Link, Remote};
+use crate::schema::Source;
 use crate::task::block_on;
 use crate::tickets;
 
@@ -80,13 +79,15 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
 type Asked = Result<CallState<IncomingReply>, CallError>;
 
 async fn ask(args: &Args, ticket: SessionTicket) -> Result<(Link, Asked), Error> {
+    remote::not_grpc(&args.remote.addr, "ask for outcomes")?;
     if args.settle {
         let link = args.remote.connect_with(|builder| builder.resume(ticket)).await?;
-        let state = link.connection.channel().raw_outcome(args.call).await;
+        let state = link.channel().raw_outcome(args.call).await;
         return Ok((link, state));
     }
     let link = args.remote.connect().await?;
-    let state = link.connection.outcome_of(args.call, Some(ticket)).await;
+    let connection = link.connection().expect("over datagrams");
+    let state = connection.outcome_of(args.call, Some(ticket)).await;
     Ok((link, state))
 }
 
@@ -158,10 +159,6 @@ async fn reply(
         let text = format!("a reply of {size} bytes (--method pkg.Service/Method prints it)");
         return Ok((Value::Null, text));
     };
-    let (service, _) = schema::split(name)?;
-    let schema = args.source.load(&link.connection.channel(), service).await?;
-    let descriptor = schema.method(name)?;
-    let message = decode(&descriptor, &schema.callable(&descriptor), incoming)?;
-    let value = schema::to_json(&message)?;
+    let value = args.source.callable(link, name).await?.reply(incoming)?;
     Ok((value.clone(), value.to_string()))
 }

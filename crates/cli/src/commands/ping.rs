@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 use stubborn::reflection::{ListServicesRequest, ReflectionClient};
-use stubborn::{Fingerprint, Outcome};
+use stubborn::{Connection, Fingerprint, Outcome};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
-use crate::remote::{Link, Remote, duration};
+use crate::remote::{self, Link, Remote, duration};
 use crate::task::block_on;
 
 /// Measure the way to a server: round-trip times of calls, loss, path MTU, certificate.
@@ -34,6 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     block_on(async {
+        remote::not_grpc(&args.remote.addr, "be pinged")?;
         let link = args.remote.connect().await?;
         let mut probes = Probes::default();
         for probe in 0..args.count {
@@ -58,7 +59,7 @@ struct Probes {
 impl Probes {
     /// A read that every server answers: one without reflection says that it has no such method.
     async fn send(&mut self, link: &Link, wait: Duration) {
-        let client = ReflectionClient::new(link.connection.channel());
+        let client = ReflectionClient::new(link.channel());
         self.sent += 1;
         let began = Instant::now();
         let result = client.list_services(ListServicesRequest {}).deadline(wait).await;
@@ -100,10 +101,13 @@ impl Report {
             all @ [first, .., last] => Some([*first, all[all.len() / 2], *last]),
             [only] => Some([*only; 3]),
         };
-        let server = link.connection.server_identity().map(|(fingerprint, chain)| {
-            (fingerprint, chain.first().and_then(|der| certificate(der)))
-        });
-        let path = link.connection.stats().map(|(_, s)| (s.mtu, s.packets_sent, s.packets_lost));
+        let connection = link.connection();
+        let server =
+            connection.and_then(Connection::server_identity).map(|(fingerprint, chain)| {
+                (fingerprint, chain.first().and_then(|der| certificate(der)))
+            });
+        let stats = connection.and_then(Connection::stats);
+        let path = stats.map(|(_, s)| (s.mtu, s.packets_sent, s.packets_lost));
         let lost = probes.sent - u32::try_from(probes.times.len()).unwrap_or(probes.sent);
         Self { sent: probes.sent, lost, times, path, server }
     }

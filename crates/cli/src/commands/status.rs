@@ -99,7 +99,7 @@ async fn ask_one(address: &str, access: &Access, wait: Duration) -> Result<Statu
         let link = access
             .connect_with(address, |builder| builder.reads_only().attempt_timeout(wait))
             .await?;
-        let client = GroupClient::new(link.connection.channel());
+        let client = GroupClient::new(link.channel());
         let reply = client.status(StatusRequest {}).deadline(wait).await;
         link.close().await;
         reply.map_err(Error::from)

@@ -9,6 +9,8 @@ use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, Hasher, RawHasher, SecretBuff
 use xxhash_rust::const_xxh3;
 use xxhash_rust::xxh3;
 
+use super::codec::Signature;
+
 /// From so many bytes on, XXH3 makes use of vectors, and costs more to begin.
 const LONG: usize = 241;
 
@@ -94,17 +96,44 @@ pub struct Method {
     id: MethodId,
     semantics: Semantics,
     shape: Shape,
+    signature: Told,
 }
+
+/// How a method tells its signature. It is not part of what a method is.
+#[derive(Clone, Copy, Debug)]
+struct Told(Option<fn() -> Signature>);
+
+impl PartialEq for Told {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Told {}
 
 impl Method {
     /// A method known at compile time. `name` is `package.Service/Method`.
     pub const fn new(name: &'static str, semantics: Semantics, shape: Shape) -> Self {
-        Self { name: Cow::Borrowed(name), id: MethodId::of(name), semantics, shape }
+        let id = MethodId::of(name);
+        Self { name: Cow::Borrowed(name), id, semantics, shape, signature: Told(None) }
     }
 
     /// A method learned at run time, for example by reflection.
     pub fn dynamic(name: String, semantics: Semantics, shape: Shape) -> Self {
-        Self { id: MethodId::of(&name), name: Cow::Owned(name), semantics, shape }
+        let id = MethodId::of(&name);
+        Self { id, name: Cow::Owned(name), semantics, shape, signature: Told(None) }
+    }
+
+    /// The same method of a Rust trait, whose messages have these codecs and whose arguments these names:
+    /// for reflection.
+    pub const fn signed(mut self, signature: fn() -> Signature) -> Self {
+        self.signature = Told(Some(signature));
+        self
+    }
+
+    /// How the method is called, if it is that of a Rust trait. Computed anew each time.
+    pub fn signature(&self) -> Option<Signature> {
+        self.signature.0.map(|tell| tell())
     }
 
     /// The full name, `package.Service/Method`.

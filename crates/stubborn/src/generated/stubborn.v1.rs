@@ -23,13 +23,116 @@ pub struct FileDescriptorsRequest {
     pub service: ::stubborn::prost::alloc::string::String,
 }
 /// The description of a service.
-#[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[derive(Clone, PartialEq, ::stubborn::prost::Message)]
 #[prost(prost_path = "::stubborn::prost")]
 pub struct FileDescriptorsReply {
     /// An encoded google.protobuf.FileDescriptorSet with the file of the service and all that it
-    /// imports, imported files first.
+    /// imports, imported files first. Empty of a service that is a Rust trait.
     #[prost(bytes = "vec", tag = "1")]
     pub file_descriptor_set: ::stubborn::prost::alloc::vec::Vec<u8>,
+    /// The methods of a service that is a Rust trait.
+    #[prost(message, repeated, tag = "2")]
+    pub methods: ::stubborn::prost::alloc::vec::Vec<TraitMethod>,
+    /// The types that these methods name, as Rust writes them, in alphabetical order: as far as serde
+    /// tells them. `_` stands for what it does not tell.
+    #[prost(string, repeated, tag = "3")]
+    pub types: ::stubborn::prost::alloc::vec::Vec<
+        ::stubborn::prost::alloc::string::String,
+    >,
+}
+/// A method of a Rust trait.
+#[derive(Clone, PartialEq, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct TraitMethod {
+    /// The name, without that of the service.
+    #[prost(string, tag = "1")]
+    pub name: ::stubborn::prost::alloc::string::String,
+    /// What is promised about its calls.
+    #[prost(enumeration = "TraitPromise", tag = "2")]
+    pub promise: i32,
+    /// Whether the client streams its messages.
+    #[prost(bool, tag = "3")]
+    pub client_streams: bool,
+    /// Whether the server streams its messages.
+    #[prost(bool, tag = "4")]
+    pub server_streams: bool,
+    /// The format of its messages, `json` or `postcard`; empty if its codec does not tell.
+    #[prost(string, tag = "5")]
+    pub format: ::stubborn::prost::alloc::string::String,
+    /// What is sent, in the order in which it is sent. Of a client that streams: one without a name, a
+    /// message of the stream.
+    #[prost(message, repeated, tag = "6")]
+    pub arguments: ::stubborn::prost::alloc::vec::Vec<TraitArgument>,
+    /// The type of the reply, or of a message of the server's stream, as Rust writes it.
+    #[prost(string, tag = "7")]
+    pub reply: ::stubborn::prost::alloc::string::String,
+}
+/// An argument.
+#[derive(Clone, PartialEq, Eq, Hash, ::stubborn::prost::Message)]
+#[prost(prost_path = "::stubborn::prost")]
+pub struct TraitArgument {
+    /// What it is called.
+    #[prost(string, tag = "1")]
+    pub name: ::stubborn::prost::alloc::string::String,
+    /// Its type, as Rust writes it.
+    #[prost(string, tag = "2")]
+    pub r#type: ::stubborn::prost::alloc::string::String,
+}
+/// What is promised about the calls of a method.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    ::stubborn::prost::Enumeration
+)]
+#[prost(prost_path = "::stubborn::prost")]
+#[repr(i32)]
+pub enum TraitPromise {
+    /// Not known.
+    Unspecified = 0,
+    /// They are sent once and may be lost.
+    Maybe = 1,
+    /// They run at most once.
+    AtMostOnce = 2,
+    /// They run exactly once.
+    ExactlyOnce = 3,
+    /// They may run more than once.
+    Idempotent = 4,
+    /// They have no side effects.
+    Read = 5,
+}
+impl TraitPromise {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TRAIT_PROMISE_UNSPECIFIED",
+            Self::Maybe => "TRAIT_PROMISE_MAYBE",
+            Self::AtMostOnce => "TRAIT_PROMISE_AT_MOST_ONCE",
+            Self::ExactlyOnce => "TRAIT_PROMISE_EXACTLY_ONCE",
+            Self::Idempotent => "TRAIT_PROMISE_IDEMPOTENT",
+            Self::Read => "TRAIT_PROMISE_READ",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TRAIT_PROMISE_UNSPECIFIED" => Some(Self::Unspecified),
+            "TRAIT_PROMISE_MAYBE" => Some(Self::Maybe),
+            "TRAIT_PROMISE_AT_MOST_ONCE" => Some(Self::AtMostOnce),
+            "TRAIT_PROMISE_EXACTLY_ONCE" => Some(Self::ExactlyOnce),
+            "TRAIT_PROMISE_IDEMPOTENT" => Some(Self::Idempotent),
+            "TRAIT_PROMISE_READ" => Some(Self::Read),
+            _ => None,
+        }
+    }
 }
 /// Tells callers which services a server has and what their methods look like. Command lines use it
 /// to call methods without having the .proto files.
@@ -426,10 +529,21 @@ pub static REFLECTION_DESCRIPTOR: ::stubborn::ServiceDescriptor = ::stubborn::Se
     file_descriptor_set: REFLECTION_FILES,
 };
 /// The file of `stubborn.v1.Reflection` and its imports: an encoded `google.protobuf.FileDescriptorSet`.
-static REFLECTION_FILES: &[u8] = b"\n\xba\x03\n\x19stubborn/reflection.proto\x12\x0bstubborn.v1\"\x15\n\x13ListServicesRequest\"\
+static REFLECTION_FILES: &[u8] = b"\n\x8c\x08\n\x19stubborn/reflection.proto\x12\x0bstubborn.v1\"\x15\n\x13ListServicesRequest\"\
     /\n\x11ListServicesReply\x12\x1a\n\x08services\x18\x01 \x03(\x09R\x08services\"2\n\x16FileDe\
-    scriptorsRequest\x12\x18\n\x07service\x18\x01 \x01(\x09R\x07service\"F\n\x14FileDescriptorsR\
-    eply\x12.\n\x13file_descriptor_set\x18\x01 \x01(\x0cR\x11fileDescriptorSet2\xc3\x01\n\nRefle\
-    ction\x12U\n\x0cListServices\x12 .stubborn.v1.ListServicesRequest\x1a\x1e.stubborn.v1.ListSe\
-    rvicesReply\"\x03\x90\x02\x01\x12^\n\x0fFileDescriptors\x12#.stubborn.v1.FileDescriptorsRequ\
-    est\x1a!.stubborn.v1.FileDescriptorsReply\"\x03\x90\x02\x01b\x06proto3";
+    scriptorsRequest\x12\x18\n\x07service\x18\x01 \x01(\x09R\x07service\"\x90\x01\n\x14FileDescr\
+    iptorsReply\x12.\n\x13file_descriptor_set\x18\x01 \x01(\x0cR\x11fileDescriptorSet\x122\n\x07\
+    methods\x18\x02 \x03(\x0b2\x18.stubborn.v1.TraitMethodR\x07methods\x12\x14\n\x05types\x18\x03\
+    \x20\x03(\x09R\x05types\"\x8c\x02\n\x0bTraitMethod\x12\x12\n\x04name\x18\x01 \x01(\x09R\x04n\
+    ame\x123\n\x07promise\x18\x02 \x01(\x0e2\x19.stubborn.v1.TraitPromiseR\x07promise\x12%\n\x0e\
+    client_streams\x18\x03 \x01(\x08R\x0dclientStreams\x12%\n\x0eserver_streams\x18\x04 \x01(\x08\
+    R\x0dserverStreams\x12\x16\n\x06format\x18\x05 \x01(\x09R\x06format\x128\n\x09arguments\x18\x06\
+    \x20\x03(\x0b2\x1a.stubborn.v1.TraitArgumentR\x09arguments\x12\x14\n\x05reply\x18\x07 \x01(\x09\
+    R\x05reply\"7\n\x0dTraitArgument\x12\x12\n\x04name\x18\x01 \x01(\x09R\x04name\x12\x12\n\x04t\
+    ype\x18\x02 \x01(\x09R\x04type*\xbc\x01\n\x0cTraitPromise\x12\x1d\n\x19TRAIT_PROMISE_UNSPECI\
+    FIED\x10\x00\x12\x17\n\x13TRAIT_PROMISE_MAYBE\x10\x01\x12\x1e\n\x1aTRAIT_PROMISE_AT_MOST_ONC\
+    E\x10\x02\x12\x1e\n\x1aTRAIT_PROMISE_EXACTLY_ONCE\x10\x03\x12\x1c\n\x18TRAIT_PROMISE_IDEMPOT\
+    ENT\x10\x04\x12\x16\n\x12TRAIT_PROMISE_READ\x10\x052\xc3\x01\n\nReflection\x12U\n\x0cListSer\
+    vices\x12 .stubborn.v1.ListServicesRequest\x1a\x1e.stubborn.v1.ListServicesReply\"\x03\x90\x02\
+    \x01\x12^\n\x0fFileDescriptors\x12#.stubborn.v1.FileDescriptorsRequest\x1a!.stubborn.v1.File\
+    DescriptorsReply\"\x03\x90\x02\x01b\x06proto3";

@@ -19,6 +19,7 @@
 //!
 //! [`ServerBuilder::grpc`]: crate::ServerBuilder::grpc
 
+mod ask;
 mod client;
 mod generated;
 mod handlers;
@@ -33,6 +34,7 @@ use stubborn_grpc::door::{ALPN, Door, DoorConfig, Security, Traffic};
 use stubborn_tls::{CurrentIdentity, tcp_server};
 use tokio::net::TcpListener;
 
+pub use self::ask::Reflected;
 pub use crate::health::Health;
 pub(crate) use client::{connect, is_grpc};
 pub use stubborn_grpc::door::KeyLimits;

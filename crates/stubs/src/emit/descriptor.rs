@@ -5,7 +5,7 @@ use std::fmt::Write;
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
-use super::{Stub, ident};
+use super::{Stub, StubMethod, ident};
 use crate::names::ServiceNames;
 use crate::service::Files;
 
@@ -20,8 +20,10 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
         let name = &m.method.full_name;
         let semantics = ident(&format!("{:?}", m.method.semantics));
         let shape = ident(&format!("{:?}", m.method.shape));
+        let signed = signature(stub, m).map(|signature| quote!(.signed(|| #signature)));
         quote! {
             #runtime::Method::new(#name, #runtime::Semantics::#semantics, #runtime::Shape::#shape)
+                #signed
         }
     });
     let files_name = |service: &str| ident(&ServiceNames::of(service).files);
@@ -54,6 +56,27 @@ pub(super) fn emit(stub: &Stub<'_>) -> TokenStream {
 
         #definition
     }
+}
+
+/// What reflection tells of a method of a trait, which no file describes.
+fn signature(stub: &Stub<'_>, method: &StubMethod<'_>) -> Option<TokenStream> {
+    let (runtime, codec) = (&stub.runtime, stub.codec.as_ref()?);
+    let (request, reply) = (&method.request, &method.reply);
+    let sent = method.arguments.iter().flatten().filter(|argument| argument.given.is_none());
+    let names = sent.map(|argument| argument.name.to_string().trim_start_matches("r#").to_owned());
+    let arguments = names.collect::<Vec<_>>();
+    let tells = matches!(stub.service.files, Files::None);
+    let form = |of: &TokenStream| quote!(#runtime::codec::form_of::<_, #of>(#codec));
+    let (request, reply) = (form(request), form(reply));
+    tells.then(|| {
+        quote! {
+            #runtime::codec::Signature {
+                arguments: ::std::vec![#(#arguments),*],
+                request: #request,
+                reply: #reply,
+            }
+        }
+    })
 }
 
 /// The longest line of a byte string, without indentation.

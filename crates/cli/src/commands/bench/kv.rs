@@ -92,7 +92,7 @@ async fn perform(args: &Args) -> Result<(Rc<Run>, Duration), Error> {
     });
     let tasks = LocalSet::new();
     for link in links.iter().cycle().take(concurrency) {
-        let client = KvClient::new(link.connection.channel());
+        let client = KvClient::new(link.channel());
         tasks.spawn_local(work(client, Rc::clone(&run)));
     }
     let used = tasks.spawn_local(async move {

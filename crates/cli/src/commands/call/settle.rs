@@ -4,11 +4,10 @@ use serde_json::{Value, json};
 use stubborn::journal::Unfinished;
 use stubborn::{CallState, IncomingReply, Outcome};
 
-use super::{Args, connect, decode, written};
+use super::{Args, connect, written};
 use crate::error::{Error, Exit};
 use crate::output::Output;
 use crate::remote::Link;
-use crate::schema;
 use crate::task::block_on;
 
 /// What became of one call.
@@ -23,7 +22,8 @@ struct Settled {
 pub(super) fn run(args: &Args, out: &Output) -> Result<(), Error> {
     block_on(async {
         let link = connect(args).await?;
-        let journal = link.connection.journal().expect("asked for");
+        let connection = link.connection().expect("over datagrams");
+        let journal = connection.journal().expect("asked for");
         let (mut all, mut unknown) = (Vec::new(), 0);
         for call in journal.unfinished() {
             let (id, method) = (call.id().to_string(), call.method().to_owned());
@@ -103,9 +103,5 @@ async fn reply(
     method: &str,
     incoming: &IncomingReply,
 ) -> Result<Value, Error> {
-    let (service, _) = schema::split(method)?;
-    let schema = args.source.load(&link.connection.channel(), service).await?;
-    let descriptor = schema.method(method)?;
-    let message = decode(&descriptor, &schema.callable(&descriptor), incoming)?;
-    schema::to_json(&message)
+    args.source.callable(link, method).await?.reply(incoming)
 }

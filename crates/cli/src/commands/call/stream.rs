@@ -3,29 +3,27 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use prost_reflect::{DynamicMessage, prost::Message};
-use serde_json::{Value, json};
+use serde_json::json;
 use stubborn::trace::TRACEPARENT;
 use stubborn::{CallError, Encoded, IncomingReply, NotTaken, Port, Replies, Shape};
 
-use super::{Args, Prepared, Traced, decode, not_replied, note};
+use super::{Args, Prepared, Traced, not_replied, note};
 use crate::error::Error;
 use crate::notes;
 use crate::output::Output;
 use crate::remote::Link;
-use crate::schema;
 
-/// Makes the call: sends `messages` if the client streams, and prints what comes.
+/// Makes the call: sends messages if the client streams, and prints what comes.
 pub(super) async fn run(
     args: &Args,
     link: Link,
     call: Prepared,
-    messages: Vec<Encoded>,
     out: &Output,
 ) -> Result<(), Error> {
-    let Prepared { descriptor, method, request } = call;
-    let channel = link.connection.channel();
-    let mut stream = channel.raw_streaming::<Replies<()>>(&method, request);
+    let Prepared { callable, request, messages } = call;
+    let method = &callable.method;
+    let channel = link.channel();
+    let mut stream = channel.raw_streaming::<Replies<()>>(method, request);
     for (key, value) in &args.metadata {
         stream = stream.metadata(key.as_str(), value.as_bytes());
     }
@@ -42,7 +40,7 @@ pub(super) async fn run(
         let show = |message: Encoded| {
             came += 1;
             let incoming = IncomingReply { reply: message, ..IncomingReply::default() };
-            let message = schema::to_json(&decode(&descriptor, &method, &incoming)?)?;
+            let message = callable.reply(&incoming)?;
             out.line(&message);
             out.json(&json!({ "message": message }));
             Ok::<_, Error>(())
@@ -55,7 +53,7 @@ pub(super) async fn run(
     };
     let ended: Result<Result<IncomingReply, Error>, CallError> = ended.await;
     if let Some(name) = trace.id {
-        note(args, &method, name, sent, ended.as_ref().err());
+        note(args, method, name, sent, ended.as_ref().err());
     }
     let reply = match ended {
         Ok(Ok(reply)) => reply,
@@ -65,7 +63,7 @@ pub(super) async fn run(
         }
         Err(error) => {
             let taken = error.taken().filter(|_| method.shape().client_streams());
-            let error = not_replied(args, link, &method, error).await;
+            let error = not_replied(args, link, method, error).await;
             return Err(match taken {
                 Some(taken) => error.with_hint(format!("{taken} messages were taken")),
                 None => error,
@@ -76,7 +74,7 @@ pub(super) async fn run(
     let taken = reply.stream.as_ref().map_or(0, |end| end.taken);
     let mut end = json!({ "method": method.name(), "outcome": "executed", "taken": taken });
     if method.shape() == Shape::ClientStreaming {
-        let reply = schema::to_json(&decode(&descriptor, &method, &reply)?)?;
+        let reply = callable.reply(&reply)?;
         out.line(&reply);
         end["reply"] = json!(reply);
     } else {
@@ -84,19 +82,6 @@ pub(super) async fn run(
     }
     out.json(&end);
     Ok(())
-}
-
-/// The messages of a client, as they are sent.
-pub(super) fn messages(call: &Prepared, input: &str) -> Result<Vec<Encoded>, Error> {
-    let values = serde_json::Deserializer::from_str(input).into_iter::<Value>();
-    let encode = |value: Result<Value, serde_json::Error>| {
-        let value =
-            value.map_err(|error| Error::usage(format!("the input is no JSON: {error}")))?;
-        let message: DynamicMessage =
-            schema::from_json(call.descriptor.input(), &value.to_string())?;
-        Ok(Encoded::from_body(call.method.id(), message.encode_to_vec().into()))
-    };
-    values.map(encode).collect()
 }
 
 async fn send(port: &Arc<dyn Port>, messages: Vec<Encoded>) -> Result<(), NotTaken> {

@@ -65,7 +65,7 @@ impl Server {
             self.link = Some(self.access.connect_with(address, settings).await?);
         }
         let Some(link) = &self.link else { unreachable!("it was connected a line ago") };
-        let channel = link.connection.channel();
+        let channel = link.channel();
         let request = SnapshotRequest { links };
         let metrics = MetricsClient::new(channel.clone());
         let told = metrics.snapshot(request).deadline(wait).await.map_err(|error| {
@@ -81,7 +81,7 @@ impl Server {
         })?;
         let at = Instant::now();
         if self.replica.is_none() {
-            let services = schema::list(&channel).await.unwrap_or_default();
+            let services = schema::list(link).await.unwrap_or_default();
             self.replica = Some(services.iter().any(|service| service == GROUP));
         }
         let mut status = None;

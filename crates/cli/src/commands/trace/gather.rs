@@ -74,7 +74,7 @@ async fn ask_one(
         let link = access
             .connect_with(address, |builder| builder.reads_only().attempt_timeout(wait))
             .await?;
-        let client = TraceClient::new(link.connection.channel());
+        let client = TraceClient::new(link.channel());
         let ask = || client.call(CallRequest { call: call.to_owned() }).deadline(wait);
         // The first one waits for the connection; of the others the quickest tells the clock best.
         let mut best = ask().await.map(|_| None::<Said>);

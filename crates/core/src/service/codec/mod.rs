@@ -3,6 +3,7 @@
 
 #[cfg(feature = "buffa")]
 mod buffa;
+mod form;
 #[cfg(feature = "postcard")]
 mod postcard;
 
@@ -15,6 +16,7 @@ pub use stubborn_rope::Rope;
 
 #[cfg(feature = "buffa")]
 pub use self::buffa::Buffa;
+pub use self::form::{Form, Signature};
 #[cfg(feature = "postcard")]
 pub use self::postcard::Postcard;
 use super::encoded::{DecodeError, Encoded};
@@ -36,6 +38,11 @@ pub trait Codec<M> {
     /// # Errors
     /// If the bytes are none.
     fn decode(bytes: Bytes) -> Result<M, Malformed>;
+
+    /// What messages look like, for those who do not have their types: `None` if this codec cannot tell.
+    fn form() -> Option<Form> {
+        None
+    }
 }
 
 /// Messages of `prost`: what is generated from `.proto` files unless another backend is chosen.
@@ -89,6 +96,12 @@ impl fmt::Display for EncodeError {
 
 impl core::error::Error for Malformed {}
 impl core::error::Error for EncodeError {}
+
+/// What messages of a type look like with this codec: for generated code.
+#[doc(hidden)]
+pub fn form_of<C: Codec<M>, M>(_: C) -> Form {
+    C::form().unwrap_or_default()
+}
 
 /// A codec's way from a message, without its name: what calls and streams keep of it.
 pub(super) type Encode<M> = fn(MethodId, &M) -> Result<Encoded, EncodeError>;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stubborn_rope::Rope;
 
-use super::{Codec, EncodeError, Malformed};
+use super::{Codec, EncodeError, Form, Malformed};
 
 /// Messages of `serde`, in few bytes: neither names nor types of fields are sent.
 ///
@@ -43,6 +43,10 @@ impl<M: Serialize + DeserializeOwned> Codec<M> for Postcard {
 
     fn decode(bytes: Bytes) -> Result<M, Malformed> {
         M::deserialize(&mut read::Reader::new(&bytes)).map_err(Malformed::new)
+    }
+
+    fn form() -> Option<Form> {
+        Some(Form::of::<M>("postcard", false))
     }
 }
 
