@@ -536,6 +536,13 @@ impl GroupNode {
         }
     }
 
+    /// The node with this key has left for good: it was removed, and consensus does without it. As long as
+    /// it is one of those that a change of members leaves behind, its word may be needed.
+    fn has_left(&self, key: &[u8]) -> Option<NodeId> {
+        let left = self.replica.roster().has_left(key)?;
+        (!self.replica.members().contains(left)).then_some(left)
+    }
+
     /// A node of the group tells something; that it is one, its certificate proves.
     fn told_by_peer(&mut self, now: Instant, request: IncomingRequest) {
         let IncomingRequest { key, method, call, .. } = request;
@@ -570,7 +577,7 @@ impl GroupNode {
                     self.peers.meet(now, &mut self.node);
                     self.ask_for_members(now);
                 }
-                let left = identity.and_then(|key| self.replica.roster().has_left(&key));
+                let left = identity.and_then(|key| self.has_left(&key));
                 Answer::Status(match left {
                     Some(node) => roster::left(node),
                     None => Status::permission_denied("only nodes of the group may"),
