@@ -146,8 +146,11 @@ async fn calls_at_several_servers_are_each_settled_where_they_began() {
     let hold = |n| tokio::spawn(call(&first.channel(), &HOLD, &Note::number(n)).into_future());
     let at_one = hold(5);
     reaches(&site.lab.began, 1).await;
-    // It lets its call end, and has others go to the second server.
+    // It lets its call end, and has others go to the second server as soon as the client has heard of it,
+    // as it has when a call was answered after it.
     let drained = tokio::spawn(one.drain());
+    tokio::task::yield_now().await;
+    number(&first.channel(), &COUNT).await.unwrap();
     let at_two = hold(6);
     reaches(&site.lab.began, 2).await;
     soon(first.journal().unwrap().close()).await;
