@@ -2,6 +2,7 @@
 //! of other crates are translated here.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -93,7 +94,11 @@ impl Error {
 
     /// A file that cannot be written, read or made.
     pub(crate) fn io(what: &str, path: &Path, error: &std::io::Error) -> Self {
-        Self::internal(format!("cannot {what} {}: {error}", path.display()))
+        let told = Self::internal(format!("cannot {what} {}: {error}", path.display()));
+        match advice(error.kind()) {
+            Some(hint) => told.with_hint(hint),
+            None => told,
+        }
     }
 
     /// Says what to do next.
@@ -152,6 +157,17 @@ impl Error {
         }
         json!({ "error": error })
     }
+}
+
+/// What to do where the system refuses a file.
+fn advice(kind: ErrorKind) -> Option<&'static str> {
+    Some(match kind {
+        ErrorKind::NotFound => "look at the path: a folder in it is not there",
+        ErrorKind::PermissionDenied => "name another place, or change whose this one is",
+        ErrorKind::ReadOnlyFilesystem => "name another place: this one cannot be written",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room there, then try again",
+        _ => return None,
+    })
 }
 
 impl fmt::Display for Error {

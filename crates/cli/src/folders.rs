@@ -10,21 +10,22 @@ use crate::error::{Error, Exit};
 /// What every data folder has.
 const IDENTITY: &str = "identity";
 
+const NAME: &str =
+    "name the data folder of a node (with `stubborn up --data DIR`: DIR/node-1/data)";
+
 /// The data folders in a folder: itself, that of the node it belongs to, or those of a cluster's
 /// nodes.
 pub(crate) fn find(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let is_one = |path: &PathBuf| path.join(IDENTITY).exists();
     if !path.is_dir() {
-        return Err(Error::usage(format!("{} is no folder", path.display())));
+        return Err(Error::usage(format!("{} is no folder", path.display())).with_hint(NAME));
     }
     let below = (1..).map(|node| path.join(format!("node-{node}")));
     let cluster = below.take_while(|node| node.is_dir()).map(|node| node.join("data"));
     let found: Vec<PathBuf> =
         [path.to_owned(), path.join("data")].into_iter().chain(cluster).filter(is_one).collect();
     if found.is_empty() {
-        return Err(Error::usage(format!("{} holds no node", path.display())).with_hint(
-            "name the data folder of a node (with `stubborn up --data DIR`: DIR/node-1/data)",
-        ));
+        return Err(Error::usage(format!("{} holds no node", path.display())).with_hint(NAME));
     }
     Ok(found)
 }

@@ -33,7 +33,10 @@ use cli::Cli;
 use output::Output;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => return cli::refuse(&refused),
+    };
     let output = Output::new(cli.json, cli.color);
     match cli.command.run(&output) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! Reaching a server: the arguments of every command that does, and the way there.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use stubborn::{
 use crate::cluster::{self, Credentials, DEFAULT_FOLDER, Folder};
 use crate::error::Error;
 use crate::{key_log, pins};
+
+/// Over these options in help.
+const REACHING: &str = "Reaching the server";
 
 /// How to reach a server and whether to believe it.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,37 +33,40 @@ pub(crate) struct Remote {
 pub(crate) struct Access {
     /// Trust certificates that this PEM file holds or has signed; without it $STUBBORN_CA, else the
     /// system's authorities.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "data", help_heading = REACHING)]
     ca: Option<PathBuf>,
 
     /// Trust the server that owns the key with this fingerprint; without it $STUBBORN_PIN.
-    #[arg(long, value_name = "FINGERPRINT", conflicts_with = "ca")]
+    #[arg(long, value_name = "FINGERPRINT", conflicts_with_all = ["ca", "data"])]
+    #[arg(help_heading = REACHING)]
     pin: Option<Fingerprint>,
 
     /// Trust anybody. What is sent can be read and changed by whoever is in between.
-    #[arg(long, conflicts_with_all = ["ca", "pin"])]
+    #[arg(long, conflicts_with_all = ["ca", "pin", "data"], help_heading = REACHING)]
     insecure: bool,
 
     /// The name that the server's certificate must bear; without it the host.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = REACHING)]
     name: Option<String>,
 
     /// The certificate chain to show to the server, as PEM.
-    #[arg(long, value_name = "FILE", requires = "key")]
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "data")]
+    #[arg(help_heading = REACHING)]
     cert: Option<PathBuf>,
 
     /// The private key of --cert, as PEM.
-    #[arg(long, value_name = "FILE", requires = "cert")]
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = REACHING)]
     key: Option<PathBuf>,
 
     /// The folder of the cluster, as `stubborn up` has made it: with the client's certificate, and
     /// the authority to trust. Without it $STUBBORN_DATA; not needed for a cluster that this user
     /// runs on this machine.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["ca", "pin", "insecure", "cert"])]
+    #[arg(long, value_name = "DIR", global = true, help_heading = REACHING)]
     pub(crate) data: Option<PathBuf>,
 
     /// How long an attempt to connect to one address may take.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    #[arg(help_heading = REACHING)]
     connect_timeout: Duration,
 }
 
@@ -67,7 +74,7 @@ pub(crate) struct Access {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Cluster {
     /// The nodes: HOST:PORT[,HOST:PORT]. Without it, those that the folder of the cluster names.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", global = true, help_heading = REACHING)]
     pub(crate) addr: Option<String>,
 
     #[command(flatten)]
@@ -293,6 +300,12 @@ pub(crate) fn not_grpc(addr: &str, what: &str) -> Result<(), Error> {
 
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Reads an address to listen on.
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let expected = "expected an IP address and a port, such as 127.0.0.1:7400 or 0.0.0.0:7400";
+    text.parse().map_err(|_| expected.to_owned())
 }
 
 /// Reads a time such as `250ms`, `2s`, `1.5m` or `1h`; a bare number is seconds.

@@ -1,8 +1,13 @@
 //! Runs asynchronous commands.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::error::Error;
+use crate::output::Output;
+
+/// After this time of silence somebody who looks wants to know what is going on.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Runs a command's future to its end on this thread.
 ///
@@ -14,6 +19,18 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Res
         .build()
         .map_err(|e| Error::internal(format!("cannot start: {e}")))?;
     runtime.block_on(future)
+}
+
+/// Waits for a server's answer, and says so if it takes long.
+pub(crate) async fn answered<T>(out: &Output, answer: impl Future<Output = T>) -> T {
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(SILENCE) => {}
+    }
+    out.warn("no answer yet; it is waited for: Ctrl-C gives up");
+    answer.await
 }
 
 /// Waits for Ctrl-C, or for being told to end.

@@ -99,10 +99,14 @@ fn options_of_gen_reach_the_generator() {
 }
 
 #[test]
-fn wrong_arguments_end_with_2() {
+fn wrong_arguments_end_with_2_and_are_told_to_programs_too() {
     let dir = tempfile::tempdir().unwrap();
     for args in [&["gen"][..], &["nonsense"], &["gen", "x", "--extern=y"], &[]] {
         assert_eq!(code(&stubborn(dir.path(), args)), 2, "{args:?}");
+        let told = stubborn(dir.path(), &[&["--json"], args].concat());
+        assert_eq!((code(&told), &json(&told)["error"]["kind"]), (2, &"usage".into()), "{args:?}");
+        assert!(json(&told)["error"]["hint"].is_string(), "{told:?}");
+        assert_eq!(stderr(&told), "");
     }
 }
 

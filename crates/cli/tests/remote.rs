@@ -8,7 +8,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
-use stubborn::{Call, Identity, ReplySender, Requests, Server, ServerHandle, Status};
+use stubborn::{
+    Call, Identity, ReplySender, Requests, Server, ServerBuilder, ServerHandle, Status,
+};
 use tokio::sync::Semaphore;
 
 /// The runtime by the name that the generator's own tests use.
@@ -22,6 +24,9 @@ mod bank {
 }
 
 use bank::bank::v1::*;
+
+#[path = "remote/grpc.rs"]
+mod grpc;
 
 /// What a file of qlog may hold.
 #[path = "../../qlog/tests/schema/mod.rs"]
@@ -137,6 +142,18 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(|server| server)
+    }
+
+    /// With all the services, and what is chosen beside them.
+    fn with(choose: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        Self::start(|server, ledger| {
+            let server = server.service(BankServer::new(ledger)).service(ClockServer::new(Noon));
+            choose(server.service(ShopServer::new(Counter)))
+        })
+    }
+
+    fn start(choose: impl FnOnce(ServerBuilder, Ledger) -> ServerBuilder) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -149,9 +166,7 @@ impl World {
         std::fs::write(home.path().join("ca.pem"), identity.certificate_pem()).unwrap();
         let server = runtime.block_on(async {
             let server = Server::bind("127.0.0.1:0").identity(identity.clone());
-            let server = server.service(BankServer::new(ledger)).service(ClockServer::new(Noon));
-            let server = server.service(ShopServer::new(Counter));
-            server.start().await.unwrap()
+            choose(server, ledger).start().await.unwrap()
         });
         let address = server.local_addr().to_string();
         let pin = identity.fingerprint().unwrap().to_string();

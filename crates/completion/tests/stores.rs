@@ -302,7 +302,8 @@ async fn a_refusal_is_an_outcome_and_changes_nothing<S: Till + Clone>(store: S) 
     assert_eq!(call(&channel, &PLAIN, 4).await.unwrap().amount, 4);
     let error = call(&channel, &TWICE, 4).await.unwrap_err();
     assert!(error.to_string().contains("has a transaction already"), "{error}");
-    assert_eq!((store.total().await, *counter.began.borrow()), (3, 5));
+    // A handler that finds its slot still locked by the call before begins again: what it did counts.
+    assert_eq!((store.total().await, *counter.added.borrow()), (3, 3));
 }
 
 async fn a_number_that_was_fenced_never_runs<S: Till + Clone>(store: S) {

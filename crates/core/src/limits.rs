@@ -122,8 +122,8 @@ pub struct Limits {
     /// asked for.
     pub retention: Duration,
     /// Handlers that a server runs at once. A further call waits in its queue. Streams are not counted
-    /// once they have begun; they have their own bound. A group of replicas has another one: it pushes
-    /// back what its log cannot take.
+    /// once they have begun; they have their own bound. At a replica this is how many reads are answered
+    /// before anything else is done; commands have another bound: what the log cannot take is pushed back.
     pub concurrency: Concurrency,
     /// Calls that wait at a server for their turn; the one that matters least is then refused as
     /// overloaded.

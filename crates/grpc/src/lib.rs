@@ -28,6 +28,10 @@ pub use stubborn_core::service::CALL_ID;
 /// ([`NotExecutedReason::to_wire`](stubborn_core::session::NotExecutedReason::to_wire)).
 pub const NOT_EXECUTED: &str = "stubborn-not-executed";
 
+/// Metadata of a status: in how many milliseconds to try again, as retries of gRPC's clients know it
+/// (gRFC A6, "Pushback").
+pub const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
 /// Metadata of a status: the handler ran and said this.
 pub const EXECUTED: &str = "stubborn-executed";
 

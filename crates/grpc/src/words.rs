@@ -11,7 +11,7 @@ use tonic::metadata::{
     MetadataMap,
 };
 
-use crate::{EXECUTED, EXECUTING, NOT_EXECUTED};
+use crate::{EXECUTED, EXECUTING, NOT_EXECUTED, PUSHBACK};
 
 /// Headers that are gRPC's or HTTP's own, and no metadata.
 fn is_reserved(key: &str) -> bool {
@@ -123,8 +123,10 @@ pub(crate) fn not_executed_to(why: &NotExecuted) -> tonic::Status {
         Reason::Fenced => tonic::Code::Aborted,
         Reason::Deadline => tonic::Code::DeadlineExceeded,
         Reason::Cancelled => tonic::Code::Cancelled,
-        Reason::Overloaded | Reason::TooLarge => tonic::Code::ResourceExhausted,
-        Reason::Draining | Reason::NeverSent => tonic::Code::Unavailable,
+        Reason::TooLarge => tonic::Code::ResourceExhausted,
+        // Also of a server that has too much to do: clients heed push-back only with a code that their
+        // policy retries, which is this one (gRFC A6, "Retryable Status Codes").
+        Reason::Overloaded | Reason::Draining | Reason::NeverSent => tonic::Code::Unavailable,
         Reason::UnknownMethod => tonic::Code::Unimplemented,
         Reason::Malformed => tonic::Code::InvalidArgument,
         Reason::Corrupted => tonic::Code::DataLoss,
@@ -134,6 +136,11 @@ pub(crate) fn not_executed_to(why: &NotExecuted) -> tonic::Status {
     };
     let mut status = tonic::Status::new(code, why.to_string());
     status.metadata_mut().insert(NOT_EXECUTED, why.reason.to_wire().into());
+    if let Some(pause) = why.retry_after() {
+        // A negative number, or one that does not fit, would ask them not to come back.
+        let millis = i32::try_from(pause.as_millis()).unwrap_or(i32::MAX);
+        status.metadata_mut().insert(PUSHBACK, millis.into());
+    }
     status
 }
 
@@ -141,7 +148,17 @@ pub(crate) fn not_executed_to(why: &NotExecuted) -> tonic::Status {
 pub(crate) fn not_executed_from(status: &tonic::Status) -> Option<NotExecuted> {
     let number = status.metadata().get(NOT_EXECUTED)?.to_str().ok()?.parse().ok()?;
     let reason = NotExecutedReason::from_wire(number).unwrap_or(NotExecutedReason::Fenced);
-    Some(NotExecuted::because(reason, status.message().to_owned()))
+    let why = NotExecuted::because(reason, status.message().to_owned());
+    Some(match pushback_of(status) {
+        Some(pause) => why.with_retry_after(pause),
+        None => why,
+    })
+}
+
+/// When to come back, if the server says so.
+fn pushback_of(status: &tonic::Status) -> Option<Duration> {
+    let millis: i32 = status.metadata().get(PUSHBACK)?.to_str().ok()?.parse().ok()?;
+    u64::try_from(millis).ok().map(Duration::from_millis)
 }
 
 /// A call that is still executing, for who asked.
@@ -228,5 +245,23 @@ mod tests {
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert_eq!(not_executed_from(&status), Some(why));
         assert_eq!(not_executed_from(&tonic::Status::unavailable("so it seems")), None);
+    }
+
+    #[test]
+    fn who_is_to_come_back_later_is_told_so_as_grpc_has_it() {
+        let why = NotExecuted::because(NotExecutedReason::Overloaded, "later");
+        for (pause, said) in [(12, "12"), (u64::MAX, "2147483647")] {
+            let later = why.clone().with_retry_after(Duration::from_millis(pause));
+            let status = not_executed_to(&later);
+            assert_eq!(status.code(), tonic::Code::Unavailable);
+            assert_eq!(status.metadata().get(PUSHBACK).unwrap(), said);
+        }
+        for (said, pause) in [("12", Some(12)), ("-1", None), ("soon", None), ("4294967296", None)]
+        {
+            let mut status = not_executed_to(&why);
+            status.metadata_mut().insert(PUSHBACK, said.parse().unwrap());
+            let read = not_executed_from(&status).unwrap();
+            assert_eq!(read.retry_after(), pause.map(Duration::from_millis), "{said}");
+        }
     }
 }

@@ -90,8 +90,9 @@ pub use explorer::{
     measure_speed, simulate, simulate_recorded,
 };
 pub use groups::{
-    CalmCounts, Cut, CutCounts, DeathCounts, NodeCounts, explore_cuts, explore_node_seeds,
-    explore_operated_seeds, simulate_calm, simulate_cut, simulate_deaths, simulate_nodes,
+    CalmCounts, CrowdedCounts, Cut, CutCounts, DeathCounts, NodeCounts, explore_cuts,
+    explore_node_seeds, explore_operated_seeds, simulate_calm, simulate_crowded, simulate_cut,
+    simulate_deaths, simulate_moves, simulate_nodes,
 };
 pub use network::{Attack, Guard, Network, Rule};
 pub use oracle::{CallCounts, RaceCounts, Violation, WireCounts};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stubborn_sim::{Cut, explore_cuts, simulate_calm, simulate_deaths};
+use stubborn_sim::{Cut, explore_cuts, simulate_calm, simulate_crowded, simulate_deaths};
 
 fn keeps_serving(cut: Cut) {
     for nodes in [3, 5] {
@@ -44,4 +44,11 @@ fn clients_wait_for_less_than_three_tenths_of_a_second_when_a_leader_dies_at_twe
         let (_, counts) = simulate_deaths(seed, 3, 0.2, deaths, None).expect("a clean seed");
         assert_eq!((counts.deaths, counts.over_300_ms), (deaths, 0), "seed {seed}: {counts:?}");
     }
+}
+
+#[test]
+fn reads_that_wait_at_a_replica_keep_every_promise_and_hold_up_nothing_that_nodes_say() {
+    let (_, counts) = simulate_crowded(1, Duration::from_secs(1), None).expect("a clean seed");
+    assert!(counts.crowded > 20 && counts.reads > 200 && counts.commands > 50, "{counts:?}");
+    assert_eq!(counts.elections, 0);
 }

@@ -1,6 +1,6 @@
 //! Groups of whole nodes: every promise holds in every world.
 
-use stubborn_sim::{explore_node_seeds, simulate_nodes};
+use stubborn_sim::{explore_node_seeds, simulate_moves, simulate_nodes};
 
 #[test]
 fn groups_keep_every_promise_whatever_goes_wrong() {
@@ -67,6 +67,24 @@ fn a_name_that_is_found_after_its_member_has_moved_leads_nobody_back() {
 fn members_can_be_changed_with_the_first_command_of_a_group() {
     // It came before the roster, and was refused.
     simulate_nodes(63, None).expect("a clean seed");
+}
+
+#[test]
+fn a_member_that_moves_is_found_by_one_that_does_not_know_that_the_group_agreed() {
+    // It spoke to the old address alone, and got no vote from there.
+    simulate_moves(0, 6, None).expect("a group that goes on");
+}
+
+#[test]
+fn who_comes_is_configured_with_the_one_that_leaves_until_it_has_the_log() {
+    // It was started again with itself alone in its configuration.
+    simulate_nodes(60126, None).expect("a clean seed");
+}
+
+#[test]
+fn a_stream_of_reads_goes_on_when_the_replica_that_it_is_read_from_is_no_member_any_more() {
+    // It waited for the client's next call, of which there was none.
+    simulate_nodes(262, None).expect("a clean seed");
 }
 
 #[test]

@@ -90,6 +90,13 @@ fn completion_records_that_are_not_in_the_snapshot_are_found() {
 }
 
 #[test]
+fn ids_of_calls_that_are_not_in_the_snapshot_are_found() {
+    // Two of its sessions send a command under one id in a third of all groups that are not upgraded.
+    let said = explore("stubborn-group/planted-forgotten-ids", &["groups", "300", "5"]);
+    assert!(said.contains("runs a second time"), "{said}");
+}
+
+#[test]
 fn completion_records_that_are_kept_apart_from_the_state_are_found() {
     assert!(found_in_groups("late-records").contains(" broken at "));
 }

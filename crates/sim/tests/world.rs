@@ -74,10 +74,26 @@ fn one_seed_has_one_trace_and_another_seed_another() {
 }
 
 #[test]
+fn what_the_explorer_has_found_stays_mended() {
+    // A liar whose place was taken; a held call whose server died once more.
+    for seed in [971, 1_771] {
+        simulate(seed, None).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    }
+}
+
+#[test]
 fn the_explorer_finds_nothing_in_a_few_seeds() {
     let batch = stubborn_sim::explore_seeds(0, 12, 2, |_| {});
     assert_eq!(batch.failure, None);
     assert_eq!(batch.runs, 12);
+}
+
+/// In 224, 462 and 511 the hostile client believed them, in 476 and 563 a channel.
+#[test]
+fn liars_in_the_place_of_servers_break_no_promise() {
+    for seed in [224, 462, 476, 511, 563] {
+        simulate(seed, None).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+    }
 }
 
 #[test]

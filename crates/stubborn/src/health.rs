@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "replica")]
+use std::time::Duration;
 
 use stubborn_core::service::{Call, RegisterError, Registry, ReplySender, Status};
 use tokio::sync::watch;
@@ -163,6 +165,9 @@ mod of_replica {
     /// Entries that a replica may lag behind what it knows to be committed.
     const LAG: u64 = 1_024;
 
+    /// How often it is looked how a replica stands, for those who watch.
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+
     /// The service at a replica. Its statuses are those of `health` while the replica is of use.
     pub(crate) struct ReplicaHealth<F> {
         pub(crate) health: Health,
@@ -199,13 +204,28 @@ mod of_replica {
             Ok(HealthListResponse { statuses: names.into_iter().filter_map(status).collect() })
         }
 
-        /// A replica runs no such streams: who asks for one is told that it was not executed.
+        /// Over gRPC alone: over datagrams a replica runs no such streams, and who asks for one is told that
+        /// it was not executed.
         async fn watch(
             &self,
-            _: Call<HealthCheckRequest>,
-            _: ReplySender<HealthCheckResponse>,
+            call: Call<HealthCheckRequest>,
+            mut replies: ReplySender<HealthCheckResponse>,
         ) -> Result<(), Status> {
-            Err(Status::unimplemented("ask a replica again and again"))
+            let mut known = self.health.0.subscribe();
+            let mut told = None;
+            loop {
+                let draining = known.borrow_and_update().draining;
+                let status = self.status(&call.service);
+                let status = status.unwrap_or(ServingStatus::ServiceUnknown);
+                if told.replace(status) != Some(status) {
+                    replies.send(&response(status)).await?;
+                }
+                if draining {
+                    return Err(Status::unavailable("the replica is stopping"));
+                }
+                // How the replica stands changes without a word.
+                let _ = tokio::time::timeout(LOOK_EVERY, known.changed()).await;
+            }
         }
     }
 

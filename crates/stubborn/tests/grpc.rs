@@ -1,15 +1,17 @@
 //! The door for gRPC and the client of its servers, on the loopback: generated stubs on both sides, tonic
 //! and HTTP/2 between them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stubborn::grpc::{CALL_ID, Grpc, KeyLimits};
+use stubborn::grpc::{CALL_ID, Grpc, KeyLimits, NOT_EXECUTED};
 use stubborn::steps::{CallRequest, Kind, TraceClient};
 use stubborn::{
-    Call, CallError, ChannelBuilder, Code, Identity, NotExecutedReason, Outcome, Permissions,
-    ReplySender, Requests, Server, ServerBuilder, ServerHandle, Status, reply,
+    Call, CallError, ChannelBuilder, Code, Concurrency, Identity, Limits, NotExecutedReason,
+    Outcome, Permissions, Priority, ReplySender, Requests, Server, ServerBuilder, ServerHandle,
+    Status, reply,
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -17,6 +19,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 mod runtime {
     pub(crate) use stubborn::*;
 }
+
+#[path = "grpc/servers.rs"]
+mod servers;
 
 mod semantics {
     include!("../../build/tests/golden/semantics/mod.rs");
@@ -164,6 +169,14 @@ impl World {
     }
 
     async fn with(door: Grpc, choose: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), door, choose).await
+    }
+
+    async fn at(
+        address: SocketAddr,
+        door: Grpc,
+        choose: impl FnOnce(ServerBuilder) -> ServerBuilder,
+    ) -> Self {
         let identity = Identity::self_signed(["localhost"]).unwrap();
         let seen = Arc::new(Seen {
             ran: AtomicU64::new(0),
@@ -172,7 +185,7 @@ impl World {
             stopped: Notify::new(),
             whole: AtomicU64::new(0),
         });
-        let server = Server::bind("127.0.0.1:0")
+        let server = Server::bind(address)
             .identity(identity.clone())
             .service(KindsServer::new(Handlers(seen.clone())))
             .drain_timeout(LIMIT)
@@ -420,6 +433,170 @@ async fn the_door_tells_its_connections_and_bytes_and_what_happened_to_its_calls
     assert_eq!(kinds("order-2").await, []);
 }
 
+// --- load ----------------------------------------------------------------------------------------
+
+impl World {
+    /// A server with one handler at once, which is at work, and room for so many calls to wait.
+    async fn busy(door: Grpc, queued_calls: usize) -> Self {
+        let limits =
+            Limits { concurrency: Concurrency::Fixed(1), queued_calls, ..Limits::default() };
+        let world = Self::with(door, |server| server.limits(limits)).await;
+        // A call over datagrams has the place.
+        let client = KindsClient::connect(&world.address("stubborn")).await.unwrap();
+        tokio::spawn(async move { client.plain(text("wait")).await });
+        soon(world.began(1)).await;
+        world
+    }
+
+    async fn waiting(&self, count: usize) {
+        let all_wait = async {
+            while self.server.worker_stats()[0].load.waiting != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(all_wait).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_over_grpc_wait_with_the_others_and_what_matters_more_goes_first() {
+    let world = World::busy(Grpc::new(), 2).await;
+    let client = world.client().await;
+    let normal = tokio::spawn(client.plain(text("x")).into_future());
+    world.waiting(1).await;
+    let high = client.plain(text("x")).priority(Priority::High);
+    let high = tokio::spawn(high.into_future());
+    world.waiting(2).await;
+    assert_eq!(world.ran(), 1);
+    world.seen.gate.add_permits(1);
+    assert_eq!(soon(high).await.unwrap().unwrap().text, "2");
+    assert_eq!(soon(normal).await.unwrap().unwrap().text, "3");
+    let load = world.server.worker_stats()[0].load;
+    assert_eq!((load.waiting, load.running, load.shed.total()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_call_over_grpc_for_which_there_is_no_room_is_told_when_to_come_back() {
+    let world = World::busy(Grpc::new(), 0).await;
+    let client = world.client().await;
+    for key in [None, Some("one"), Some("one")] {
+        let mut call = client.plain(text("x"));
+        if let Some(key) = key {
+            call = call.metadata(CALL_ID, key);
+        }
+        let error = soon(call).await.unwrap_err();
+        let Outcome::NotExecuted(why) = error.outcome() else { panic!("{error}") };
+        assert_eq!(why.reason, NotExecutedReason::Overloaded);
+        assert!(why.retry_after().is_some());
+    }
+    assert!(soon(client.look(text("x"))).await.is_err(), "a read has no place either");
+    let health = stubborn::connect(&world.address("grpcs")).await.unwrap();
+    let health = stubborn::health::HealthClient::new(health);
+    soon(health.check(Default::default())).await.expect("how it is, it says nevertheless");
+    world.seen.gate.add_permits(1);
+    // What was refused is not remembered under its id.
+    let again = async {
+        while client.plain(text("x")).metadata(CALL_ID, "one").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(again).await;
+    assert_eq!(world.ran(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_call_has_the_code_that_grpcs_clients_retry_and_their_push_back() {
+    use tonic::codegen::http::uri::PathAndQuery;
+    let world = World::busy(Grpc::new().plain_too(), 0).await;
+    let address = format!("http://{}", world.server.local_addr());
+    let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect_lazy();
+    let mut client = tonic::client::Grpc::new(channel);
+    let refused = async {
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<Text, Text>::default();
+        let path = PathAndQuery::from_static("/semantics.v1.Kinds/Plain");
+        client.unary(tonic::Request::new(text("x")), path, codec).await.unwrap_err()
+    };
+    let status = soon(refused).await;
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let pause = status.metadata().get("grpc-retry-pushback-ms").unwrap();
+    assert!(pause.to_str().unwrap().parse::<i32>().unwrap() > 0, "{pause:?}");
+    assert!(status.metadata().contains_key(NOT_EXECUTED));
+}
+
+#[tokio::test]
+async fn a_call_over_grpc_that_nobody_waits_for_any_more_never_begins() {
+    let world = World::busy(Grpc::new(), 8).await;
+    let client = world.client().await;
+    // Its deadline passes, with an id and without.
+    for key in ["one", ""] {
+        let mut call = client.plain(text("x")).deadline(Duration::from_millis(50));
+        if !key.is_empty() {
+            call = call.metadata(CALL_ID, key);
+        }
+        let error = soon(call).await.unwrap_err();
+        assert!(!matches!(error.outcome(), Outcome::Executed(_)), "{error}");
+        world.waiting(0).await;
+    }
+    // Its caller has gone.
+    let gone = tokio::spawn(client.plain(text("x")).into_future());
+    world.waiting(1).await;
+    gone.abort();
+    world.waiting(0).await;
+    world.seen.gate.add_permits(1);
+    assert_eq!(soon(client.plain(text("x"))).await.unwrap().text, "2");
+    assert_eq!(world.ran(), 2);
+}
+
+#[tokio::test]
+async fn a_call_with_an_id_keeps_its_turn_for_its_copies_though_its_caller_is_gone() {
+    let world = World::busy(Grpc::new(), 8).await;
+    let client = world.client().await;
+    let call = || client.plain(text("x")).metadata(CALL_ID, "one").into_future();
+    let first = tokio::spawn(call());
+    world.waiting(1).await;
+    first.abort();
+    let copy = tokio::spawn(call());
+    world.seen.gate.add_permits(1);
+    assert_eq!(soon(copy).await.unwrap().unwrap().text, "2");
+    assert_eq!(world.ran(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_drains_runs_what_waits_over_grpc() {
+    let world = World::busy(Grpc::new(), 8).await;
+    let client = world.client().await;
+    let waits = tokio::spawn(client.plain(text("x")).into_future());
+    world.waiting(1).await;
+    let World { server, seen, .. } = world;
+    let drained = tokio::spawn(server.drain());
+    tokio::task::yield_now().await;
+    seen.gate.add_permits(1);
+    assert_eq!(soon(waits).await.unwrap().unwrap().text, "2");
+    assert!(soon(drained).await.unwrap().complete);
+}
+
+#[tokio::test]
+async fn no_stream_begins_over_grpc_while_more_comes_than_can_be_run() {
+    let world = World::busy(Grpc::new(), 8).await;
+    let client = world.client().await;
+    let _waits = tokio::spawn(client.plain(text("x")).into_future());
+    world.waiting(1).await;
+    // After a tenth of a second it is no burst any more.
+    let refused = async {
+        loop {
+            let mut down = client.down(text("1")).await.unwrap();
+            match down.message().await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => return error,
+            }
+        }
+    };
+    let error = soon(refused).await;
+    assert_eq!(not_executed(&error), Some(NotExecutedReason::Overloaded), "{error}");
+    world.seen.gate.add_permits(1);
+}
+
 // --- streams -------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -608,6 +785,9 @@ async fn who_is_not_let_in_over_grpc_is_told_that_nothing_ran_and_gets_no_kept_r
     assert_eq!(not_executed(&error), Some(NotExecutedReason::Unauthenticated));
     assert_eq!(world.ran(), 1);
     assert_eq!(soon(call("bob")).await.unwrap().text, "2", "its id is not ada's");
+    world.server.authorize(&Permissions::new()).unwrap();
+    let error = soon(call("ada")).await.unwrap_err();
+    assert_eq!(not_executed(&error), Some(NotExecutedReason::PermissionDenied));
 }
 
 #[tokio::test]

@@ -2,19 +2,17 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::future::IntoFuture;
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::group::Group;
 use common::soon;
-use stubborn::kv::{GetRequest, KvClient, KvReplica, PutRequest, Store, WatchRequest};
+use stubborn::kv::{GetRequest, KvClient, PutRequest, WatchRequest};
 use stubborn::{
-    AccessError, AccessFile, Arriving, Authority, CallError, CallId, CallState, ChannelBuilder,
-    Connection, Identity, NotExecuted, NotExecutedReason, Outcome, Permissions, Replica,
-    ReplicaBuilder, ReplicaError, ReplicaHandle,
+    AccessError, AccessFile, Arriving, CallError, CallId, CallState, Connection, NotExecuted,
+    NotExecutedReason, Outcome, Permissions, ReplicaError,
 };
 use tokio::sync::watch;
 
@@ -22,73 +20,6 @@ const TELLER: &str = "spiffe://bank.example/teller";
 const CLERK: &str = "spiffe://bank.example/clerk";
 const KV: &str = "stubborn.kv.v1.Kv";
 const PUT: &str = "stubborn.kv.v1.Kv/Put";
-
-/// Three members of a group.
-struct Group {
-    authority: Authority,
-    replicas: BTreeMap<SocketAddr, ReplicaHandle>,
-    /// Where they are, by their keys.
-    members: BTreeMap<[u8; 32], SocketAddr>,
-    _folder: tempfile::TempDir,
-}
-
-impl Group {
-    /// Each member as `settings` have the one of its number.
-    async fn start(settings: impl Fn(u64, ReplicaBuilder) -> ReplicaBuilder) -> Self {
-        let (authority, folder) = (Authority::generate().unwrap(), tempfile::tempdir().unwrap());
-        let sockets: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses: Vec<_> = sockets.iter().map(|of| of.local_addr().unwrap()).collect();
-        drop(sockets);
-        let issue = |number: u64| {
-            let names = [format!("node-{number}.stubborn"), "127.0.0.1".into()];
-            authority.issue_node(names).unwrap()
-        };
-        let identities = [1, 2, 3].map(issue);
-        let mut replicas = BTreeMap::new();
-        for (number, address) in (1..).zip(&addresses) {
-            let mut builder = Replica::open(folder.path().join(number.to_string()))
-                .group(0x100)
-                .node(number)
-                .listen(address)
-                .identity(identities[number as usize - 1].clone())
-                .authority(authority.trust())
-                .create(true)
-                .machine(KvReplica::new(Store::new()));
-            for ((member, address), identity) in (1..).zip(&addresses).zip(&identities) {
-                let key = identity.fingerprint().unwrap();
-                builder = builder.member(member, address.to_string(), key);
-            }
-            let replica = soon(settings(number, builder).start()).await.unwrap();
-            replicas.insert(*address, replica);
-        }
-        let keys = identities.iter().map(|identity| identity.fingerprint().unwrap().0);
-        let members = keys.zip(addresses).collect();
-        Self { authority, replicas, members, _folder: folder }
-    }
-
-    fn identity(&self, name: &str) -> Identity {
-        self.authority.issue_client(name).unwrap()
-    }
-
-    /// A client that knows all members.
-    async fn open(&self, identity: &Identity) -> Connection {
-        let addresses: Vec<String> = self.replicas.keys().map(ToString::to_string).collect();
-        let builder = ChannelBuilder::new(format!("stubborn://{}", addresses.join(",")))
-            .trust(self.authority.trust())
-            .identity(identity.clone())
-            .wait_for_ready(true);
-        soon(builder.open()).await.unwrap()
-    }
-
-    /// A client of one member.
-    async fn open_at(&self, member: SocketAddr, identity: &Identity) -> Connection {
-        let builder = ChannelBuilder::new(member.to_string())
-            .trust(self.authority.trust())
-            .identity(identity.clone())
-            .wait_for_ready(true);
-        soon(builder.open()).await.unwrap()
-    }
-}
 
 async fn put(connection: &Connection, key: &str) -> Result<CallId, CallError> {
     let put = PutRequest { key: key.into(), value: "1".into() };

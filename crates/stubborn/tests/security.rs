@@ -2,17 +2,19 @@
 
 mod common;
 
+use std::fs;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use common::{Note, soon};
 use stubborn::client::ConnectErrorKind;
 use stubborn::{
-    Answer, Authority, Bearer, Call, CallContext, CallError, CallState, Channel, ChannelBuilder,
-    Encoded, Handling, Identity, Incoming, Metadata, Method, NotExecuted, NotExecutedReason,
-    Outcome, Permissions, Port, Replies, Semantics, ServeError, Server, ServerBuilder,
-    ServerHandle, Service, ServiceDescriptor, Shape, Token, Trust,
+    AccessError, AccessFile, Answer, Authority, Bearer, Call, CallContext, CallError, CallState,
+    Channel, ChannelBuilder, Encoded, Handling, Identity, Incoming, Metadata, Method, NotExecuted,
+    NotExecutedReason, Outcome, Permissions, Port, Replies, Semantics, ServeError, Server,
+    ServerBuilder, ServerHandle, Service, ServiceDescriptor, Shape, Token, Trust,
 };
 use tokio::sync::watch;
 
@@ -186,6 +188,64 @@ async fn a_permission_for_a_method_that_is_not_there_keeps_the_server_from_start
 }
 
 #[tokio::test]
+async fn a_server_goes_by_new_permissions_while_it_runs_and_keeps_those_of_before_if_they_are_wrong()
+ {
+    let site = Site::new();
+    let server = site.server().workers(2).start().await.unwrap();
+    let channel = site.channel(&server, None).await;
+    call(&channel, &CHANGE).await.unwrap();
+    server.authorize(&Permissions::new().allow_anybody("gate.v1.Gate/Look")).unwrap();
+    assert_eq!(why(call(&channel, &CHANGE).await), NotExecutedReason::PermissionDenied);
+    call(&channel, &LOOK).await.unwrap();
+    let error = server.authorize(&Permissions::new().allow_anybody("gate.v1.Gat")).unwrap_err();
+    assert!(matches!(error, ServeError::Permissions(why) if why.contains("gate.v1.Gat")));
+    call(&channel, &LOOK).await.unwrap();
+    server.authorize(&Permissions::new().allow_anybody("gate.v1.Gate")).unwrap();
+    call(&channel, &CHANGE).await.unwrap();
+    assert_eq!(site.gate.started(), 4);
+}
+
+#[tokio::test]
+async fn a_server_takes_permissions_and_tokens_from_a_file_and_a_token_that_is_taken_out_is_nobodys()
+ {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.conf");
+    // Nobody sees half of it.
+    let write = |text: &str| {
+        fs::write(folder.path().join("next"), text).unwrap();
+        fs::rename(folder.path().join("next"), &path).unwrap();
+    };
+    let rule = "gate.v1.Gate = subject:ada\n";
+    let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    write("gate.v1.Gat = anybody");
+    let told = Arc::new(watch::Sender::new((0, 0)));
+    let tell = {
+        let told = told.clone();
+        move |result: &Result<(), AccessError>| {
+            told.send_modify(|(good, wrong)| match result {
+                Ok(()) => *good += 1,
+                Err(_) => *wrong += 1,
+            });
+        }
+    };
+    let site = Site::new();
+    let file = AccessFile::new(&path).every(Duration::from_millis(5)).tell(tell);
+    let error = site.server().access_file(file.clone()).start().await.unwrap_err().to_string();
+    assert!(error.contains("access.conf: a permission names gate.v1.Gat"), "{error}");
+    write(&format!("{rule}token ada = {digest}"));
+    let server = site.server().access_file(file).start().await.unwrap();
+    let channel = site.channel(&server, None).await;
+    assert_eq!(call_as(&channel, &CHANGE, "test").await.unwrap(), "ada");
+    write("gate.v1.Gate = everybody");
+    soon(told.subscribe().wait_for(|(_, wrong)| *wrong == 1)).await.unwrap();
+    assert_eq!(call_as(&channel, &CHANGE, "test").await.unwrap(), "ada");
+    write(rule);
+    soon(told.subscribe().wait_for(|(good, _)| *good == 1)).await.unwrap();
+    let refused = call_as(&channel, &CHANGE, "test").await;
+    assert_eq!(why(refused), NotExecutedReason::PermissionDenied);
+}
+
+#[tokio::test]
 async fn interceptors_see_each_call_in_their_order_and_may_answer_themselves() {
     let site = Site::new();
     let passed = Arc::new(AtomicU64::new(0));
@@ -211,7 +271,7 @@ async fn interceptors_see_each_call_in_their_order_and_may_answer_themselves() {
     let channel = site.channel(&server, None).await;
     assert_eq!(call(&channel, &CHANGE).await.unwrap(), "first");
     let look = channel.unary::<_, Note>(&LOOK, &Note::default());
-    let look = look.deadline(std::time::Duration::from_secs(1));
+    let look = look.deadline(Duration::from_secs(1));
     assert_eq!(why(soon(look.into_future()).await), NotExecutedReason::Overloaded);
     let down = channel.server_streaming::<_, Note>(&DOWN, &Note::default());
     let mut replies: Replies<Note> = soon(down.into_future()).await.unwrap();
@@ -287,7 +347,7 @@ async fn a_channel_takes_its_token_along_with_calls_and_streams_and_fetches_the_
     // Each is old at once.
     let bearer = Bearer::fetched(move || {
         let number = count.fetch_add(1, Ordering::Relaxed);
-        let token = Token::new(format!("t{number}")).good_for(std::time::Duration::ZERO);
+        let token = Token::new(format!("t{number}")).good_for(Duration::ZERO);
         async move { if number == 3 { Err("away") } else { Ok(token) } }
     });
     let channel = soon(site.to(&server).bearer(bearer).connect()).await.unwrap();

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use common::*;
 use stubborn::trace::{TRACEPARENT, TRACESTATE};
 use stubborn::{Incoming, Metadata, Method, Semantics, Server, ServerHandle, Shape};
+use tokio::sync::MutexGuard;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
@@ -24,6 +25,13 @@ type Closed = BTreeMap<String, String>;
 struct Capture {
     open: Arc<Mutex<BTreeMap<u64, Closed>>>,
     closed: Arc<Mutex<Vec<Closed>>>,
+}
+
+/// Lets one test after the other run. While a single subscriber is set, `tracing` asks the thread that
+/// comes to a span first whether anybody looks at it, for all threads: that of a test without one says no.
+async fn alone() -> MutexGuard<'static, ()> {
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ONE.lock().await
 }
 
 struct Fields<'a>(&'a mut Closed);
@@ -109,6 +117,7 @@ impl Chain {
 
 #[tokio::test]
 async fn a_trace_holds_together_across_services_of_which_none_exports() {
+    let _alone = alone().await;
     let (capture, _guard) = Capture::start();
     let chain = Chain::start().await;
     let channel = chain.site.channel(&chain.first).await;
@@ -145,6 +154,7 @@ async fn a_trace_holds_together_across_services_of_which_none_exports() {
 
 #[tokio::test]
 async fn a_service_at_which_nobody_looks_passes_a_trace_on_and_begins_none() {
+    let _alone = alone().await;
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let chain = Chain::start().await;
     let channel = chain.site.channel(&chain.first).await;
@@ -160,6 +170,7 @@ async fn a_service_at_which_nobody_looks_passes_a_trace_on_and_begins_none() {
 
 #[tokio::test]
 async fn a_trace_that_came_is_continued_with_its_state_and_flags() {
+    let _alone = alone().await;
     let (capture, _guard) = Capture::start();
     let chain = Chain::start().await;
     let channel = chain.site.channel(&chain.first).await;
@@ -181,6 +192,7 @@ async fn a_trace_that_came_is_continued_with_its_state_and_flags() {
 
 #[tokio::test]
 async fn spans_say_how_calls_ended() {
+    let _alone = alone().await;
     let (capture, _guard) = Capture::start();
     let site = Site::new();
     let server = site.start().await;

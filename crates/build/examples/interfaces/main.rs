@@ -125,7 +125,7 @@ fn run(wanted: &[String]) -> Result<(), Box<dyn Error>> {
     let metadata = metadata()?;
     for interface in &INTERFACES {
         let is_wanted = match wanted {
-            [] => interface.extent == Extent::Whole,
+            [] => interface.extent != Extent::Large,
             names => names.iter().any(|name| name == "all" || name == interface.name),
         };
         if is_wanted {

@@ -1,12 +1,13 @@
 //! The folder of a cluster: its authority, a client's certificate, and a folder for each node.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use stubborn::group::MembersReply;
+use stubborn::replica::ConfiguredMember;
 use stubborn::{Authority, Fingerprint, Identity, Trust};
 
-use super::config::{Admission, Member, NodeConfig};
+use super::{Clients, GrpcPort, NodeConfig, load};
 use crate::error::Error;
 use crate::private;
 
@@ -36,8 +37,21 @@ impl Place {
         Self { listen: address.clone(), address }
     }
 
+    /// A node at this address: of this machine if it is a loopback address.
+    pub(crate) fn at(address: String) -> Self {
+        match address.parse::<SocketAddr>() {
+            Ok(own) if own.ip().is_loopback() => Self::here(address),
+            _ => Self::elsewhere(address),
+        }
+    }
+
+    /// Whether it is of this machine alone.
+    pub(crate) fn is_here(&self) -> bool {
+        self.listen == self.address
+    }
+
     /// A node of another machine: it listens on all of that machine's addresses.
-    pub(crate) fn elsewhere(address: String) -> Self {
+    fn elsewhere(address: String) -> Self {
         let (host, port) = address.rsplit_once(':').unwrap_or((&address, "7400"));
         let listen = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(IpAddr::V6(_)) => format!("[::]:{port}"),
@@ -75,7 +89,7 @@ impl Folder {
     /// The configurations of the nodes that are here, by number.
     pub(crate) fn nodes(&self) -> Result<Vec<NodeConfig>, Error> {
         let configs = (1..).map(|node| self.config(node)).take_while(|config| config.exists());
-        configs.map(|config| NodeConfig::load(&config)).collect()
+        configs.map(|config| load(&config)).collect()
     }
 
     /// Where the nodes are, as far as this folder knows: as the last change of members left them that
@@ -114,7 +128,7 @@ impl Folder {
     ) -> Result<Fingerprint, Error> {
         let path = self.config(number);
         if path.exists() {
-            let config = NodeConfig::load(&path)?;
+            let config = load(&path)?;
             let own = Identity::from_pem_files(&config.certificate, &config.key)?;
             return Ok(own.fingerprint()?);
         }
@@ -133,20 +147,17 @@ impl Folder {
         })?;
         let identity = authority.issue_node(names(number as usize, address))?;
         let key = identity.fingerprint()?;
-        let mut members: Vec<Member> = Vec::new();
+        let mut members: Vec<ConfiguredMember> = Vec::new();
         for member in group.members.iter().filter(|member| member.node != number) {
             let key = member.key.as_slice().try_into().map_err(|_| {
                 Error::internal(format!("the group does not tell the key of node {}", member.node))
             })?;
             let (number, address) = (member.node, member.address.clone());
-            members.push(Member { number, address, key: Fingerprint(key) });
+            members.push(ConfiguredMember { number, address, key: Fingerprint(key) });
         }
-        members.push(Member { number, address: address.to_owned(), key });
+        members.push(ConfiguredMember { number, address: address.to_owned(), key });
         members.sort_by_key(|member| member.number);
-        let place = match address.parse::<std::net::SocketAddr>() {
-            Ok(own) if own.ip().is_loopback() => Place::here(address.to_owned()),
-            _ => Place::elsewhere(address.to_owned()),
-        };
+        let place = Place::at(address.to_owned());
         let config = NodeConfig {
             group: first.group,
             node: number,
@@ -158,6 +169,7 @@ impl Folder {
             clients: first.clients,
             access: None,
             lease: first.lease,
+            grpc: first.grpc,
             prometheus: None,
             members,
         };
@@ -169,7 +181,7 @@ impl Folder {
     ///
     /// # Errors
     /// If something is there already or cannot be written.
-    pub(crate) fn make(&self, places: &[Place], clients: Admission) -> Result<(), Error> {
+    pub(crate) fn make(&self, places: &[Place], clients: Clients) -> Result<(), Error> {
         private::make_directory(&self.0).map_err(|e| Error::io("make the folder", &self.0, &e))?;
         let authority = Authority::generate()?;
         let mut identities = Vec::new();
@@ -177,11 +189,11 @@ impl Folder {
             identities.push(authority.issue_node(names(index + 1, &place.address))?);
         }
         let group = draw_group()?;
-        let members: Result<Vec<Member>, Error> = (1..)
+        let members: Result<Vec<ConfiguredMember>, Error> = (1..)
             .zip(places.iter().zip(&identities))
             .map(|(number, (place, identity))| {
                 let key = identity.fingerprint()?;
-                Ok(Member { number, address: place.address.clone(), key })
+                Ok(ConfiguredMember { number, address: place.address.clone(), key })
             })
             .collect();
         let members = members?;
@@ -197,6 +209,7 @@ impl Folder {
                 clients,
                 access: None,
                 lease: false,
+                grpc: GrpcPort::No,
                 prometheus: None,
                 members: members.clone(),
             };
@@ -212,14 +225,24 @@ impl Folder {
     /// Gives each node that is here a copy of this file of who may call what.
     pub(crate) fn give_access(&self, file: &Path) -> Result<(), Error> {
         for node in self.nodes()? {
-            let config = self.config(node.node);
-            let copy = config.with_file_name("access.conf");
-            let wrong = |error| Error::io("write", &copy, &error);
-            std::fs::copy(file, &copy).map_err(wrong)?;
-            let text = std::fs::read_to_string(&config).map_err(wrong)?;
-            write(&config, &(text + "access = access.conf\n"))?;
+            let copy = self.config(node.node).with_file_name("access.conf");
+            std::fs::copy(file, &copy).map_err(|error| Error::io("write", &copy, &error))?;
+            self.add_line(node.node, "access = access.conf")?;
         }
         Ok(())
+    }
+
+    /// Lets each node that is here answer gRPC, too.
+    pub(crate) fn answer_grpc(&self) -> Result<(), Error> {
+        self.nodes()?.iter().try_for_each(|node| self.add_line(node.node, "grpc = tls"))
+    }
+
+    /// Adds a line to the configuration of a node.
+    fn add_line(&self, node: u64, line: &str) -> Result<(), Error> {
+        let config = self.config(node);
+        let text = std::fs::read_to_string(&config);
+        let text = text.map_err(|error| Error::io("read", &config, &error))?;
+        write(&config, &format!("{text}{line}\n"))
     }
 
     fn make_node(
@@ -304,8 +327,8 @@ mod tests {
         let folder = Folder::at(&home.path().join("cluster"));
         assert!(!folder.holds_cluster() && folder.credentials().is_err());
         let mut places = places(&["127.0.0.1:7400", "127.0.0.1:7401"]);
-        places.push(Place::elsewhere("b.example:7402".into()));
-        folder.make(&places, Admission::Certificate).unwrap();
+        places.push(Place::at("b.example:7402".into()));
+        folder.make(&places, Clients::Certificate).unwrap();
         let nodes = folder.nodes().unwrap();
         assert!(folder.holds_cluster() && folder.credentials().is_ok());
         assert_eq!(nodes.len(), 3);
@@ -314,7 +337,8 @@ mod tests {
         assert_eq!(nodes[2].listen, "0.0.0.0:7402");
         for node in &nodes {
             let own = Identity::from_pem_files(&node.certificate, &node.key).unwrap();
-            assert_eq!(own.fingerprint().unwrap(), node.own().key);
+            let member = node.members.iter().find(|member| member.number == node.node).unwrap();
+            assert_eq!(own.fingerprint().unwrap(), member.key);
         }
     }
 
@@ -324,7 +348,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
         let folder = Folder::at(&home.path().join("cluster"));
-        folder.make(&places(&["[::1]:7400"]), Admission::Certificate).unwrap();
+        folder.make(&places(&["[::1]:7400"]), Clients::Certificate).unwrap();
         for key in ["authority.key", "client.key", "node-1/node.key"] {
             let mode = fs::metadata(folder.path().join(key)).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{key}");
@@ -332,10 +356,11 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_another_machine_listens_on_all_of_its_addresses() {
-        let listens = |address: &str| Place::elsewhere(address.into()).listen;
+    fn a_node_of_another_machine_listens_on_all_of_its_addresses_one_of_this_machine_on_its_own() {
+        let listens = |address: &str| Place::at(address.into()).listen;
         assert_eq!(listens("10.0.0.1:7400"), "0.0.0.0:7400");
         assert_eq!(listens("[2001:db8::1]:7400"), "[::]:7400");
         assert_eq!(listens("a.example:7401"), "0.0.0.0:7401");
+        assert_eq!(listens("127.0.0.1:7401"), "127.0.0.1:7401");
     }
 }

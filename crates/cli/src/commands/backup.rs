@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use stubborn::ChannelBuilder;
 use stubborn::group::{BackupRequest, GroupClient};
@@ -63,7 +64,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         .map_err(|e| Error::io("write", &aside, &e))
         .and_then(|file| match &folder {
             Some((folder, path)) => write(path, folder, file),
-            None => block_on(fetch(&args, file)),
+            None => block_on(fetch(&args, file, out)),
         })
         .and_then(|written| {
             fs::rename(&aside, &args.file).map_err(|e| Error::io("write", &args.file, &e))?;
@@ -98,7 +99,7 @@ fn write(path: &Path, folder: &stubborn_store::Folder, file: File) -> Result<(u6
 }
 
 /// Fetches the state of a node that serves, piece by piece.
-async fn fetch(args: &Args, file: File) -> Result<(u64, u64), Error> {
+async fn fetch(args: &Args, file: File, shown: &Output) -> Result<(u64, u64), Error> {
     let link = args.access.connect_with(&args.source, ChannelBuilder::reads_only).await?;
     let client = GroupClient::new(link.channel());
     let first = client.backup(BackupRequest::default()).deadline(PATIENCE).await?;
@@ -116,6 +117,7 @@ async fn fetch(args: &Args, file: File) -> Result<(u64, u64), Error> {
     writer.state(&first.piece).map_err(failed)?;
     let mut offset = first.piece.len() as u64;
     let mut total = first.total;
+    let bar = progress(shown);
     while total == 0 || offset < total {
         let request = BackupRequest { backup: first.backup, offset };
         let reply = client.backup(request).deadline(PATIENCE).await?;
@@ -125,11 +127,23 @@ async fn fetch(args: &Args, file: File) -> Result<(u64, u64), Error> {
         writer.state(&reply.piece).map_err(failed)?;
         offset += reply.piece.len() as u64;
         total = reply.total;
+        bar.set_position(offset);
     }
+    bar.finish_and_clear();
     writer.finish().and_then(|mut out| out.flush()).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     link.close().await;
     Ok((info.group, at.index))
+}
+
+/// How much has come: how much there is, the node knows at the end.
+fn progress(out: &Output) -> ProgressBar {
+    if !out.shows_progress() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}");
+    ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 fn now() -> u64 {

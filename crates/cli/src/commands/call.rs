@@ -18,7 +18,7 @@ use crate::notes::{self, Note};
 use crate::output::Output;
 use crate::remote::{self, Link, Remote, duration};
 use crate::schema::{self, Callable, Source};
-use crate::task::block_on;
+use crate::task::{answered, block_on};
 use crate::tickets;
 
 /// Call a method and print its reply as JSON.
@@ -140,7 +140,7 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
     }
     let sent = notes::now();
     let result = tokio::select! {
-        result = unary.raw() => result,
+        result = answered(out, unary.raw()) => result,
         _ = tokio::signal::ctrl_c() => Err(interrupted(method, reserved)),
     };
     if let Some(call) = name {

@@ -13,7 +13,7 @@ use stubborn::kv::{
 use crate::error::{Error, Exit};
 use crate::output::Output;
 use crate::remote::{Cluster, duration};
-use crate::task::block_on;
+use crate::task::{answered, block_on};
 
 /// Read and change keys and values of a cluster: what `stubborn up` and `stubborn node` serve.
 ///
@@ -100,7 +100,9 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     block_on(async {
         let link = args.cluster.connect().await?;
         let client = KvClient::new(link.channel());
-        let done = perform(&client, request, out).await;
+        let watches = matches!(request, Request::Watch(_));
+        let performing = perform(&client, request, out);
+        let done = if watches { performing.await } else { answered(out, performing).await };
         // A call that is pending keeps its session.
         if done.as_ref().err().is_none_or(|error| error.exit() != Exit::Unknown) {
             drop(client);

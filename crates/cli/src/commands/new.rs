@@ -67,16 +67,27 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         ("stubborn-sim", dependencies[2].clone()),
         ("workspace", workspace.to_owned()),
     ];
-    let mut written = Vec::new();
-    for (file, template) in TEMPLATES {
-        let path = args.name.join(file);
-        let parent = path.parent().unwrap_or(&args.name);
-        fs::create_dir_all(parent).map_err(|e| Error::io("make the directory", parent, &e))?;
-        fs::write(&path, fill(template, &values)).map_err(|e| Error::io("write", &path, &e))?;
-        written.push(path);
-    }
+    let was_there = args.name.exists();
+    let written = write(&args.name, &values).inspect_err(|_| {
+        // Half a project would be in the way of the next try.
+        if !was_there {
+            let _ = fs::remove_dir_all(&args.name);
+        }
+    })?;
     report(&args.name, &written, out);
     Ok(())
+}
+
+fn write(directory: &Path, values: &[(&str, String)]) -> Result<Vec<PathBuf>, Error> {
+    let mut written = Vec::new();
+    for (file, template) in TEMPLATES {
+        let path = directory.join(file);
+        let parent = path.parent().unwrap_or(directory);
+        fs::create_dir_all(parent).map_err(|e| Error::io("make the directory", parent, &e))?;
+        fs::write(&path, fill(template, values)).map_err(|e| Error::io("write", &path, &e))?;
+        written.push(path);
+    }
+    Ok(written)
 }
 
 fn report(directory: &Path, written: &[PathBuf], out: &Output) {

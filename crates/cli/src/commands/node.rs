@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use stubborn::{
-    AccessFile, IdentityFiles, Replica, ReplicaBuilder, ReplicaError, ReplicaHandle, Trust, kv,
-};
+use stubborn::{ReplicaBuilder, ReplicaError, ReplicaHandle, ServeError, kv};
 
 use crate::child;
-use crate::cluster::{ACCESS_EXAMPLE, Admission, EXAMPLE, Folder, NodeConfig};
+use crate::cluster::{ACCESS_EXAMPLE, EXAMPLE, Folder, NodeConfig, load};
 use crate::error::Error;
 use crate::output::Output;
 use crate::pins;
@@ -58,7 +56,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let Some(path) = args.config else {
         return Err(Error::usage("no configuration file is named").with_hint("use --config FILE"));
     };
-    let config = NodeConfig::load(&path)?;
+    let config = load(&path)?;
     block_on(async {
         let node = start(&config, args.create, args.join).await?;
         // The folder of the cluster is the one above the node's.
@@ -83,28 +81,8 @@ async fn start(config: &NodeConfig, create: bool, join: bool) -> Result<ReplicaH
 
 /// A replica as its configuration file says.
 pub(crate) fn builder(config: &NodeConfig) -> Result<ReplicaBuilder, Error> {
-    let mut builder = Replica::open(&config.data)
-        .group(config.group)
-        .node(config.node)
-        .listen(&config.listen)
-        .identity_files(IdentityFiles::new(&config.certificate, &config.key))
-        .authority(Trust::pem_file(&config.authority)?)
-        .lease_reads(config.lease)
-        .key_log(crate::key_log::from_env()?)
-        .qlog(crate::qlog::from_env()?);
-    for member in &config.members {
-        builder = builder.member(member.number, member.address.as_str(), member.key);
-    }
-    if let Some(access) = &config.access {
-        builder = builder.access_file(AccessFile::new(access));
-    }
-    if let Some(address) = &config.prometheus {
-        builder = builder.prometheus(address);
-    }
-    Ok(match config.clients {
-        Admission::Certificate => builder,
-        Admission::Anybody => builder.anybody_may_call(),
-    })
+    let builder = config.builder()?;
+    Ok(builder.key_log(crate::key_log::from_env()?).qlog(crate::qlog::from_env()?))
 }
 
 fn ended(how: Result<(), ReplicaError>) -> Result<(), Error> {
@@ -119,9 +97,14 @@ impl From<ReplicaError> for Error {
                 "for the first start of a node in a new group, and only then: stubborn node \
                  --config FILE --create",
             ),
-            ReplicaError::Settings(_) | ReplicaError::Member(..) | ReplicaError::Join(_) => {
-                Error::usage(message)
-            }
+            ReplicaError::Settings(_)
+            | ReplicaError::Member(..)
+            | ReplicaError::Join(_)
+            | ReplicaError::Serve(ServeError::Security(_)) => Error::usage(message),
+            ReplicaError::Folder(..) => Error::internal(message).with_hint(
+                "stop the process that has the folder, if one has; `stubborn verify DIR` says \
+                 whether it is sound",
+            ),
             _ => Error::internal(message),
         }
     }

@@ -13,10 +13,11 @@ use stubborn_store::replication::{Members, NodeId};
 use stubborn_store::{Error as StoreError, Folder as DataFolder, Identity, Options};
 
 use super::{inspect, up};
-use crate::cluster::{Admission, Folder, NodeConfig, Place, draw_group, parse_group};
+use crate::cluster::{Clients, Folder, NodeConfig, Place, draw_group, load, parse_group};
 use crate::error::{Error, Exit};
 use crate::folders;
 use crate::output::Output;
+use crate::remote::socket_address;
 
 /// Make a new group from a backup.
 ///
@@ -44,7 +45,7 @@ pub(crate) struct Args {
     nodes: u16,
 
     /// Where its first node listens; each further one takes the next port. Port 0 takes free ones.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", conflicts_with_all = ["config", "folder"])]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", conflicts_with_all = ["config", "folder"], value_parser = socket_address)]
     listen: SocketAddr,
 
     /// Make the data folder of the node with this configuration file.
@@ -77,9 +78,8 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
             let message = format!("{} holds a cluster already", data.display());
             return Err(Error::usage(message).with_hint("name another folder with --data DIR"));
         }
-        let places =
-            up::Ports::from(args.listen, args.nodes)?.addresses.into_iter().map(Place::here);
-        cluster.make(&places.collect::<Vec<_>>(), Admission::Certificate)?;
+        let places = up::Ports::planned(args.listen, args.nodes)?.into_iter().map(Place::here);
+        cluster.make(&places.collect::<Vec<_>>(), Clients::Certificate)?;
         let configs = cluster.nodes()?;
         for config in &configs {
             restore_config(&args.backup, config)?;
@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         return tell(&from, group, data, &next, out);
     }
     if let Some(path) = &args.config {
-        let config = NodeConfig::load(path)?;
+        let config = load(path)?;
         restore_config(&args.backup, &config)?;
         let next = format!("stubborn node --config {}", path.display());
         return tell(&from, config.group, &config.data, &next, out);
@@ -112,7 +112,10 @@ fn check(backup: &Path) -> Result<BackupInfo, Error> {
 
 fn open(backup: &Path) -> Result<BufReader<File>, Error> {
     let file = File::open(backup);
-    let file = file.map_err(|e| Error::usage(format!("cannot read {}: {e}", backup.display())))?;
+    let file = file.map_err(|e| {
+        Error::usage(format!("cannot read {}: {e}", backup.display()))
+            .with_hint("name a file that `stubborn backup` has written")
+    })?;
     Ok(BufReader::new(file))
 }
 
@@ -148,6 +151,7 @@ fn of_backup(backup: &Path, error: &StoreError) -> Error {
         _ => Exit::Usage,
     };
     Error::new(exit, format!("{}: {error}", backup.display()))
+        .with_hint("name another file that `stubborn backup` has written")
 }
 
 fn tell(

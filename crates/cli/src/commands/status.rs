@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stubborn::group::{GroupClient, Role, StatusReply, StatusRequest};
+use stubborn::group::{GroupClient, Member, MembersRequest, Role, StatusReply, StatusRequest};
 
 use crate::cluster::{DEFAULT_FOLDER, Folder};
 use crate::error::{Error, Exit};
@@ -15,7 +15,8 @@ use crate::task::block_on;
 /// Show how the nodes of a cluster stand: who leads, their logs, sessions, and how far each lags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The nodes, each HOST:PORT; without any, those that the folder of the cluster names.
+    /// The nodes, each HOST:PORT: one is enough, it tells who the others are. Without any, those that
+    /// the folder of the cluster names.
     #[arg(value_name = "ADDR", value_delimiter = ',')]
     nodes: Vec<String>,
 
@@ -43,24 +44,27 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
                 if !folder.holds_cluster() {
                     return Err(Error::usage("no node is named").with_hint(
                         "name the nodes, each HOST:PORT, or the folder of the cluster with --data \
-                         DIR",
+                         DIR; `stubborn up` starts one",
                     ));
                 }
                 ask_folder(&folder, args.wait).await?
             }
             nodes => {
                 let nodes: Vec<_> = nodes.iter().map(|node| (None, node.clone())).collect();
-                ask(nodes, &args.access, args.wait).await
+                let mut found = ask(nodes, &args.access, args.wait).await;
+                let others = others(&found, &args.access, args.wait).await;
+                found.extend(ask(others, &args.access, args.wait).await);
+                found
             }
         };
         print(&found, out);
         match found.iter().find_map(|asked| asked.said.as_ref().err()) {
             Some(error) if found.iter().all(|asked| asked.said.is_err()) => {
-                let mut told = Error::new(Exit::Connect, format!("no node answers: {error}"));
-                if let Some(hint) = error.hint() {
-                    told = told.with_hint(hint);
-                }
-                Err(told.printed_if(out.is_json()))
+                let told = Error::new(Exit::Connect, format!("no node answers: {error}"));
+                let hint = error.hint().unwrap_or(
+                    "start them with `stubborn up` or `stubborn node`, or wait longer: --wait 5s",
+                );
+                Err(told.with_hint(hint).printed_if(out.is_json()))
             }
             _ => Ok(()),
         }
@@ -91,6 +95,33 @@ pub(super) async fn ask(
         found.extend(asked.await);
     }
     found
+}
+
+/// Members that were not asked, and where the group says they are. None if it cannot say in time.
+async fn others(found: &[Asked], access: &Access, wait: Duration) -> Vec<(Option<u64>, String)> {
+    let answered = |node: u64| {
+        found.iter().any(|asked| asked.said.as_ref().is_ok_and(|reply| reply.node == node))
+    };
+    let knows = |asked: &&Asked| {
+        let said = asked.said.as_ref();
+        said.is_ok_and(|reply| !reply.voters.iter().all(|voter| answered(*voter)))
+    };
+    let Some(asked) = found.iter().find(knows) else { return Vec::new() };
+    let members = tokio::time::timeout(wait, members(&asked.address, access, wait)).await;
+    let members = members.ok().and_then(Result::ok).unwrap_or_default();
+    let named = |member: &Member| found.iter().any(|asked| asked.address == member.address);
+    members
+        .into_iter()
+        .filter(|member| !answered(member.node) && !named(member))
+        .map(|member| (Some(member.node), member.address))
+        .collect()
+}
+
+async fn members(address: &str, access: &Access, wait: Duration) -> Result<Vec<Member>, Error> {
+    let link = access.connect_with(address, |builder| builder.reads_only()).await?;
+    let reply = GroupClient::new(link.channel()).members(MembersRequest {}).deadline(wait).await;
+    link.close().await;
+    Ok(reply?.members)
 }
 
 async fn ask_one(address: &str, access: &Access, wait: Duration) -> Result<StatusReply, Error> {
@@ -130,10 +161,13 @@ fn without_leader(found: &[Asked]) -> Option<String> {
     let said: Vec<_> = found.iter().filter_map(|asked| asked.said.as_ref().ok()).collect();
     let latest = said.iter().max_by_key(|reply| reply.term)?;
     Some(match latest.leader {
-        leader if leader != 0 && 2 * said.len() <= latest.voters.len() => format!(
-            "node {} follows node {leader}; too few nodes have answered to tell who leads",
-            latest.node
-        ),
+        leader if leader != 0 && 2 * said.len() <= latest.voters.len() => {
+            let claim = match latest.node {
+                node if node == leader => format!("node {node} says that it leads"),
+                node => format!("node {node} follows node {leader}"),
+            };
+            format!("{claim}; too few nodes have answered to tell who leads")
+        }
         _ => "no node leads: calls wait until a majority of the nodes is there".to_owned(),
     })
 }

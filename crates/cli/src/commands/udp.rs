@@ -9,7 +9,7 @@ use stubborn::datagram::{Datagram, Datagrams, DatagramsExt, UdpEndpoint};
 
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
-use crate::remote::duration;
+use crate::remote::{duration, socket_address};
 use crate::task::block_on;
 
 /// Send and receive plain datagrams, as any UDP program does. Nothing is encrypted, and what is
@@ -26,6 +26,7 @@ enum Command {
     /// Print what comes, and answer it if asked to.
     Listen {
         /// Where to listen, for example 0.0.0.0:9000; port 0 takes a free one.
+        #[arg(value_parser = socket_address)]
         addr: SocketAddr,
 
         /// Send each datagram back to where it came from. Only where strangers cannot reach it:

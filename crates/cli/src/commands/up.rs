@@ -1,6 +1,7 @@
 //! `stubborn up`
 
 use std::ffi::OsString;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,9 +11,10 @@ use stubborn::AccessFile;
 
 use super::{node, status};
 use crate::child::Child;
-use crate::cluster::{Admission, DEFAULT_FOLDER, Folder, NodeConfig, Place};
+use crate::cluster::{Clients, DEFAULT_FOLDER, Folder, GrpcPort, NodeConfig, Place};
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
+use crate::remote::socket_address;
 use crate::task::{block_on, interrupted};
 
 /// How long the nodes may take to agree on a leader.
@@ -36,7 +38,7 @@ pub(crate) struct Args {
 
     /// Where the first node of a new cluster listens; each further one takes the next port. Port 0
     /// takes free ones. Without it 127.0.0.1:7400.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = socket_address)]
     listen: Option<SocketAddr>,
 
     /// Let anybody call a new cluster, also without a certificate.
@@ -48,8 +50,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     access: Option<PathBuf>,
 
+    /// Answer gRPC at a new cluster, too: over TLS, on the port numbers of its nodes.
+    #[arg(long)]
+    grpc: bool,
+
     /// Only make the folders of a cluster on other machines, one of which has each of these
-    /// addresses: copy DIR/node-N to machine N, and start it there with `stubborn node`.
+    /// addresses: copy DIR/node-N to machine N, and start it there with `stubborn node`, or with a
+    /// program of your own.
     #[arg(long, value_name = "ADDR,ADDR,...", value_delimiter = ',', conflicts_with_all = ["nodes", "listen"])]
     prepare: Vec<String>,
 }
@@ -61,13 +68,17 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     }
     let (configs, mut ports) = open(&args, &folder)?;
     block_on(async {
-        let mut nodes = Vec::new();
+        let (mut nodes, mut failed) = (Vec::new(), Vec::new());
         for config in configs {
             if let Some(ports) = &mut ports {
                 ports.release_next();
             }
-            nodes.push(Node::start(&folder, config).await?);
+            match Node::start(&folder, config).await {
+                Ok(node) => nodes.push(node),
+                Err(error) => failed.push(error),
+            }
         }
+        tell_failed(failed, nodes.len(), out)?;
         let leader = tokio::select! {
             leader = wait_for_leader(&folder) => leader?,
             () = interrupted() => None,
@@ -77,16 +88,35 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     })
 }
 
-fn admission(args: &Args) -> Admission {
-    if args.anybody { Admission::Anybody } else { Admission::Certificate }
+/// Goes on without the nodes that do not start, if the others are a majority.
+fn tell_failed(mut failed: Vec<Error>, running: usize, out: &Output) -> Result<(), Error> {
+    if running <= failed.len() {
+        let last = failed.pop();
+        return last.map_or(Ok(()), Err);
+    }
+    for error in failed {
+        out.warn(&error);
+        error.hint().into_iter().for_each(|hint| out.warn(hint));
+    }
+    Ok(())
+}
+
+fn clients(args: &Args) -> Clients {
+    if args.anybody { Clients::Anybody } else { Clients::Certificate }
 }
 
 fn make(args: &Args, folder: &Folder, places: &[Place]) -> Result<(), Error> {
     if let Some(file) = &args.access {
         let read = AccessFile::new(file).read().map(|_| ());
-        read.map_err(|error| Error::usage(error.to_string()))?;
+        read.map_err(|error| {
+            Error::usage(error.to_string())
+                .with_hint("`stubborn node --print-access` prints one with an explanation")
+        })?;
     }
-    folder.make(places, admission(args))?;
+    folder.make(places, clients(args))?;
+    if args.grpc {
+        folder.answer_grpc()?;
+    }
     args.access.as_ref().map_or(Ok(()), |file| folder.give_access(file))
 }
 
@@ -95,20 +125,28 @@ fn prepare(args: &Args, folder: &Folder, out: &Output) -> Result<(), Error> {
         let message = format!("{} holds a cluster already", folder.path().display());
         return Err(Error::usage(message).with_hint("name another folder with --data DIR"));
     }
-    let places: Vec<_> = args.prepare.iter().cloned().map(Place::elsewhere).collect();
+    let places: Vec<_> = args.prepare.iter().cloned().map(Place::at).collect();
     make(args, folder, &places)?;
     for config in folder.nodes()? {
         node::builder(&config)?.make_folder()?;
     }
     let shown = folder.path().display();
     out.line(format_args!("made a group of {} nodes in {shown}", args.prepare.len()));
-    for (index, address) in args.prepare.iter().enumerate() {
-        let node = index + 1;
-        out.line(format_args!(
-            "  copy {shown}/node-{node} to the machine of {address}, then there:"
-        ));
-        out.line(format_args!("    stubborn node --config node-{node}/node.conf"));
+    for (node, place) in (1..).zip(&places) {
+        let address = &place.address;
+        if place.is_here() {
+            out.line(format_args!("  node {node}, at {address}:"));
+            out.line(format_args!("    stubborn node --config {shown}/node-{node}/node.conf"));
+        } else {
+            out.line(format_args!(
+                "  copy {shown}/node-{node} to the machine of {address}, then there:"
+            ));
+            out.line(format_args!("    stubborn node --config node-{node}/node.conf"));
+        }
     }
+    out.line(
+        "or, with state machines of your own: Replica::from_file(\".../node.conf\")?.machine(..)",
+    );
     out.line(format_args!(
         "clients need {shown}/client.crt, client.key and authority.crt: keep authority.key apart"
     ));
@@ -140,6 +178,11 @@ fn open(args: &Args, folder: &Folder) -> Result<(Vec<NodeConfig>, Option<Ports>)
     if args.access.is_some() {
         return holds("already: its nodes have their own access.conf, which may be changed".into());
     }
+    if args.grpc && configs.iter().any(|config| config.grpc == GrpcPort::No) {
+        return holds(
+            "without gRPC: a line `grpc = tls` in the node.conf of a node turns it on".into(),
+        );
+    }
     if args.nodes.is_some_and(|nodes| usize::from(nodes) != configs.len()) {
         return holds(format!("of {} nodes", configs.len()));
     }
@@ -150,31 +193,27 @@ fn open(args: &Args, folder: &Folder) -> Result<(Vec<NodeConfig>, Option<Ports>)
     Ok((configs, None))
 }
 
-/// Addresses for nodes of this machine. Free ports are held, so that nobody else takes them until
-/// their nodes start.
+/// Addresses for nodes of this machine. Their ports are held, so that nobody else takes them until
+/// the nodes start, and nothing is made for ports that are taken.
 pub(super) struct Ports {
     pub(super) addresses: Vec<String>,
     held: Vec<UdpSocket>,
 }
 
 impl Ports {
+    /// The addresses of [`from`](Self::from), whoever has their ports now.
+    pub(super) fn planned(first: SocketAddr, count: u16) -> Result<Vec<String>, Error> {
+        if first.port() == 0 {
+            return Ok(Self::from(first, count)?.addresses);
+        }
+        Ok(row(first, count)?.map(|address| address.to_string()).collect())
+    }
+
     /// So many in a row from the first on; free ones if its port is 0.
     pub(super) fn from(first: SocketAddr, count: u16) -> Result<Self, Error> {
-        if first.port() != 0 {
-            let last = first.port().checked_add(count - 1);
-            let last =
-                last.ok_or_else(|| Error::usage("the ports of the nodes go beyond 65535"))?;
-            let ports = first.port()..=last;
-            let addresses = ports.map(|port| SocketAddr::new(first.ip(), port).to_string());
-            return Ok(Self { addresses: addresses.collect(), held: Vec::new() });
-        }
-        let bound = (0..count).map(|_| {
-            let socket = UdpSocket::bind(first)?;
-            Ok((socket.local_addr()?.to_string(), socket))
-        });
-        let bound: std::io::Result<(Vec<_>, Vec<_>)> = bound.collect();
-        let refused = |e| Error::usage(format!("cannot listen on {first}: {e}"));
-        let (addresses, held) = bound.map_err(refused)?;
+        let bound =
+            row(first, count)?.map(|address| hold(address).map_err(|e| refused(address, &e)));
+        let (addresses, held) = bound.collect::<Result<(Vec<_>, Vec<_>), _>>()?;
         Ok(Self { addresses, held })
     }
 
@@ -184,6 +223,33 @@ impl Ports {
             self.held.remove(0);
         }
     }
+}
+
+/// So many addresses, with ports in a row unless that of the first is 0.
+fn row(first: SocketAddr, count: u16) -> Result<impl Iterator<Item = SocketAddr>, Error> {
+    let step = u16::from(first.port() != 0);
+    if first.port().checked_add(step * count.saturating_sub(1)).is_none() {
+        return Err(Error::usage("the ports of the nodes go beyond 65535")
+            .with_hint("--listen names the first port; each further node takes the next one"));
+    }
+    let port = move |place| first.port() + step * place;
+    Ok((0..count).map(move |place| SocketAddr::new(first.ip(), port(place))))
+}
+
+/// The address, with the port that the system chose, and what holds it.
+fn hold(address: SocketAddr) -> io::Result<(String, UdpSocket)> {
+    let socket = UdpSocket::bind(address)?;
+    Ok((socket.local_addr()?.to_string(), socket))
+}
+
+fn refused(address: SocketAddr, error: &io::Error) -> Error {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program uses this UDP port".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::usage(format!("cannot listen on {address}: {why}")).with_hint(
+        "stop it, or let a new cluster listen elsewhere: --listen 127.0.0.1:0 takes free ports",
+    )
 }
 
 /// A node of the cluster in a process of its own.
@@ -317,9 +383,13 @@ mod tests {
     #[test]
     fn nodes_listen_on_ports_in_a_row_or_on_free_ones() {
         let ports = |first: &str, count| Ports::from(first.parse().unwrap(), count);
-        let row = ports("127.0.0.1:7400", 2).unwrap().addresses;
-        assert_eq!(row, ["127.0.0.1:7400", "127.0.0.1:7401"]);
         assert!(ports("127.0.0.1:65535", 2).is_err());
+        // An address of this machine that no other test uses.
+        let row = ports("127.0.9.1:7400", 2).unwrap();
+        assert_eq!(row.addresses, ["127.0.9.1:7400", "127.0.9.1:7401"]);
+        let taken = ports("127.0.9.1:7399", 2).err().unwrap();
+        assert!(taken.message().contains("127.0.9.1:7400: another program"), "{taken}");
+        assert!(taken.hint().unwrap().contains("--listen"));
         let mut free = ports("127.0.0.1:0", 2).unwrap();
         assert_ne!(free.addresses[0], free.addresses[1]);
         assert!(UdpSocket::bind(&free.addresses[1]).is_err());

@@ -167,7 +167,10 @@ impl Cluster {
     pub(crate) fn restart_in_vain(&mut self, node: usize) -> String {
         let before = fs::read_to_string(self.log(node)).unwrap().len();
         self.nodes[node] = self.spawn(node, self.program(node));
+        // To wait closes a child's standard input, at which a node stops as it does with its parent.
+        let input = self.nodes[node].stdin.take();
         assert!(!self.nodes[node].wait().unwrap().success());
+        drop(input);
         fs::read_to_string(self.log(node)).unwrap().split_off(before)
     }
 

@@ -55,6 +55,9 @@ pub struct ChannelConfig {
     /// Whether a session is opened where there is none. Without, the channel is of use only as long as
     /// a server has the session in `resume`.
     pub opens: bool,
+    /// Whether the channel goes where the members of its group are, as they change. Without, its targets
+    /// stay those that it is given.
+    pub follows_members: bool,
 }
 
 impl ChannelConfig {
@@ -80,6 +83,7 @@ impl ChannelConfig {
             resume: None,
             journal: None,
             opens: true,
+            follows_members: true,
         }
     }
 }

@@ -7,13 +7,14 @@ use core::net::IpAddr;
 
 use stubborn_rope::Rope;
 
+use super::borrowed::{Borrowed, Position};
 use super::codec::MessageBuffer;
 use super::kept::Kept;
 use super::message::{Parts, ReplyPayload, ToClient, session_reference};
 use crate::limits::Limits;
 use crate::service::{Answer, NotExecuted, Status, StreamEnd};
 use crate::session::{
-    self, Attachment, CallId, Claim, Decision, NotExecutedReason, OpenRequest, QueryAnswer,
+    self, Attachment, CallId, Claim, Decision, Keep, NotExecutedReason, OpenRequest, QueryAnswer,
     Refusal, Refused, SessionId, SessionSecret, Sessions, SlotChange, SlotPosition, Succession,
 };
 use crate::time::Instant;
@@ -22,6 +23,8 @@ use crate::time::Instant;
 #[derive(Clone, Debug)]
 pub(crate) struct Desk<C = u64> {
     pub(crate) sessions: Sessions<Kept, C>,
+    /// Without it each reply gets memory of its own at once.
+    pub(crate) borrowed: Option<Borrowed>,
 }
 
 /// A connection on which a message came.
@@ -237,10 +240,37 @@ impl<C: Copy + Eq> Desk<C> {
             }
         };
         reply.stream = stream.map(Box::new);
-        let owned = self.sessions.limits().kept_reply;
-        let (parts, kept) = ToClient::new_reply(slot, sequence, reply, owned, buffer);
+        let (parts, kept) = ToClient::new_reply(slot, sequence, reply, buffer);
+        let borrowed = kept.is_borrowed();
         let completion = self.sessions.complete(now, attachment, slot, sequence, kept)?;
+        if borrowed && completion.keep == Some(Keep::Session) {
+            self.borrowed(now, Position { attachment: *attachment, slot, sequence });
+        }
         Some((completion.connection?, parts))
+    }
+
+    /// A reply is kept in memory that is not its own.
+    fn borrowed(&mut self, now: Instant, reply: Position) {
+        let own = match &mut self.borrowed {
+            Some(borrowed) => borrowed.push(now, reply),
+            None => Some(reply),
+        };
+        if let Some(Position { attachment, slot, sequence }) = own {
+            self.sessions.own(&attachment, slot, sequence);
+        }
+    }
+
+    /// When replies have to get memory of their own.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.borrowed.as_ref().and_then(Borrowed::next_timeout)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        for Position { attachment, slot, sequence } in
+            self.borrowed.iter_mut().flat_map(|borrowed| borrowed.due(now))
+        {
+            self.sessions.own(&attachment, slot, sequence);
+        }
     }
 
     /// What to tell a connection that does not speak for its session any more.

@@ -23,15 +23,14 @@ impl Kept {
     pub(crate) const SMALL: usize = SMALL;
 
     /// `head` is all but the body.
-    ///
-    /// A body in several pieces is no copy: it lies in memory of the handler, perhaps in a part of a
-    /// request. Such a one is copied if it has at most `owned` bytes, since it may be kept for long.
-    pub(crate) fn new(head: &[u8], body: &Rope, owned: usize) -> Self {
-        let mut body = body.clone();
-        if body.len() <= owned {
-            body = body.into_bytes().into();
-        }
-        Self::Large { head: Bytes::copy_from_slice(head), body }
+    pub(crate) fn new(head: &[u8], body: &Rope) -> Self {
+        Self::Large { head: Bytes::copy_from_slice(head), body: body.clone() }
+    }
+
+    /// Whether it lies in memory that may hold more than the reply: a body in several pieces is no copy
+    /// of what its handler returned.
+    pub(crate) fn is_borrowed(&self) -> bool {
+        matches!(self, Self::Large { body, .. } if body.pieces().len() > 1)
     }
 
     /// The same of what is written whole; `None` if that is not small.
@@ -122,6 +121,12 @@ impl KeptReply for Kept {
         match self {
             Self::Small { len, .. } => usize::from(*len),
             Self::Large { head, body } => head.len() + body.len(),
+        }
+    }
+
+    fn own(&mut self) {
+        if let Self::Large { body, .. } = self {
+            *body = core::mem::take(body).into_bytes().into();
         }
     }
 }

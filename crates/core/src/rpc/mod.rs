@@ -7,6 +7,8 @@
 mod admission;
 mod arena;
 mod assembly;
+pub mod balance;
+mod borrowed;
 mod client;
 mod codec;
 mod config;
@@ -17,6 +19,7 @@ mod events;
 mod group;
 mod kept;
 mod message;
+mod policies;
 mod policy;
 mod server;
 mod spares;
@@ -34,6 +37,7 @@ pub use event::{
 };
 
 pub use message::Staleness;
+pub use policies::{Policies, Tokens};
 pub use policy::{
     Again, Balancing, ChannelCounters, CircuitBreaker, Codes, EndpointState, EndpointStats,
     FailurePercentageEjection, HedgingPolicy, MethodConfig, MethodName, OutlierDetection, RING_KEY,

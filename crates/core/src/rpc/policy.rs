@@ -119,7 +119,7 @@ impl Default for RetryPolicy {
 
 impl RetryPolicy {
     /// The pause after so many attempts, without jitter.
-    pub(crate) fn pause(&self, attempts: u32) -> Duration {
+    pub fn pause(&self, attempts: u32) -> Duration {
         let mut pause = self.initial_backoff.min(self.max_backoff);
         for _ in 1..attempts {
             if pause >= self.max_backoff || self.multiplier <= 1_000 {

@@ -18,6 +18,7 @@ use stubborn_rope::ahead::read_ahead;
 use super::admission::{Admission, Ended, Ticket};
 use super::arena::Arena;
 use super::assembly::Progress;
+use super::borrowed::Borrowed;
 use super::context::{Context, Outgoing, close_code};
 use super::desk::{Caller, Desk, Verdict, Violation, larger_than};
 use super::event::{Event, IncomingRequest, RequestKey};
@@ -130,7 +131,10 @@ impl How {
 impl Server {
     pub(crate) fn new(incarnation: u64, limits: &Limits) -> Self {
         Self {
-            desk: Desk { sessions: Sessions::new(incarnation, limits) },
+            desk: Desk {
+                sessions: Sessions::new(incarnation, limits),
+                borrowed: Some(Borrowed::default()),
+            },
             group: None,
             clients: Arena::default(),
             by_handle: ByHandle::default(),
@@ -378,12 +382,14 @@ impl Server {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         let drain = self.drain.as_ref().and_then(Drain::next_timeout);
         let streams = earliest(self.streams.next_timeout(), drain);
-        let own = earliest(self.desk.sessions.next_timeout(), streams);
+        let sessions = earliest(self.desk.sessions.next_timeout(), self.desk.next_timeout());
+        let own = earliest(sessions, streams);
         earliest(own, self.admission.next_timeout())
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.desk.sessions.expire(cx.now);
+        self.desk.handle_timeout(cx.now);
         self.streams_due(cx);
         self.relieve(cx);
         self.drain_due(cx);

@@ -249,6 +249,16 @@ impl<R: KeptReply, C: Copy + Eq> Sessions<R, C> {
         ended.map(|connection| Completion { connection, keep })
     }
 
+    /// The reply of that number, if it is still kept for the session, gets memory of its own
+    /// ([`KeptReply::own`]).
+    pub fn own(&mut self, attachment: &Attachment, slot: u32, sequence: u64) {
+        if let Some(index) = self.same(attachment)
+            && let Ok(Place::Granted(slot)) = self.session_mut(index).slots.place(slot, sequence)
+        {
+            slot.own(sequence);
+        }
+    }
+
     /// The call was taken for execution, but its handler was not and never will be started: the
     /// number is fenced. Returns the connection to tell, in the outer option `None` if that number
     /// is not executing.

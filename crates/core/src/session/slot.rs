@@ -37,11 +37,14 @@ enum State<R> {
 
 /// A reply that can be kept in a slot.
 ///
-/// It must own its memory: a slice of a receive buffer would hold the whole buffer for as long as
-/// the reply is kept.
+/// What is kept for long must own its memory: a slice of a receive buffer would hold the whole buffer
+/// for as long as the reply is kept.
 pub trait KeptReply: Clone + Default {
     /// Bytes that keeping it holds.
     fn size(&self) -> usize;
+
+    /// Moves it to memory of its own, if it shares that of others.
+    fn own(&mut self) {}
 }
 
 /// A reply that becomes what a slot keeps.
@@ -236,6 +239,15 @@ impl<R: KeptReply> Slot<R> {
             None => self.state = State::DoneNotKept { digest },
         }
         true
+    }
+
+    /// The reply of `sequence`, if it is kept for the session, gets memory of its own.
+    pub fn own(&mut self, sequence: u64) {
+        if let State::Done { reply, keep: Keep::Session, .. } = &mut self.state
+            && self.last == sequence
+        {
+            reply.own();
+        }
     }
 
     /// The call of `sequence` was taken for execution, but its handler was not and will not be

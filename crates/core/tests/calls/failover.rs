@@ -215,6 +215,32 @@ fn an_idempotent_call_that_waits_for_its_server_is_lost_when_that_is_no_target_a
     assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
 }
 
+/// Seeds 476 and 563 of `stubborn sim`: a liar in the place of a server.
+#[test]
+fn an_idempotent_call_that_may_have_run_crosses_to_nobody_when_a_replica_takes_its_servers_place() {
+    let (mut world, call) = with_an_idempotent_call_at_a_server_that_died(74);
+    world.run(2_000);
+    world.pose_as_replica(SERVER);
+    let error = world.result_within(call, 20_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+    world.run(10_000);
+    assert!(world.ran.iter().all(|(method, _)| *method != AGAIN.name()), "{:?}", world.ran);
+}
+
+#[test]
+fn an_idempotent_call_that_waits_for_its_server_is_lost_when_a_replica_takes_its_place() {
+    let (mut world, call) = with_an_idempotent_call_at_a_server_that_died(75);
+    world.start(SERVER);
+    let now = world.now;
+    world.server().drain(now);
+    world.run(3_000);
+    assert!(world.results.is_empty());
+    world.kill(SERVER);
+    world.pose_as_replica(SERVER);
+    let error = world.result_within(call, 20_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+}
+
 #[test]
 fn an_idempotent_call_that_waits_for_its_server_ends_at_its_deadline() {
     let mut world = two_servers(73);

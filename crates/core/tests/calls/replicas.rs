@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use stubborn_core::limits::Limits;
-use stubborn_core::node::CallKey;
+use stubborn_core::node::{CallKey, JournalStart};
 use stubborn_core::service::{CallState, Outcome, OutgoingCall};
+use stubborn_core::session::JournalSlot;
 use stubborn_core::time::Duration;
 
 use crate::group::REPLICAS;
-use crate::world::{ECHO, FAIL, READ, SERVER, SPARE, THIRD, World, outgoing};
+use crate::world::{AGAIN, ECHO, FAIL, READ, SERVER, SPARE, THIRD, World, outgoing};
 
 /// The replica that the client's session is attached at.
 fn home(world: &mut World) -> usize {
@@ -247,6 +248,22 @@ fn calls_of_a_group_that_was_made_anew_are_lost_once_no_target_can_be_of_the_old
 }
 
 #[test]
+fn an_idempotent_call_of_a_group_that_is_gone_runs_at_none_of_the_servers_in_its_place() {
+    let mut world = ready(98);
+    world.the_group().commit = Duration::from_secs(600);
+    let call = world.patient_call(&AGAIN, b"again");
+    world.run(20);
+    world.group = None;
+    for host in REPLICAS {
+        world.start(host);
+    }
+    let error = world.result_within(call, 30_000).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Lost, "{error}");
+    world.run(10_000);
+    assert!(world.ran.is_empty(), "{:?}", world.ran);
+}
+
+#[test]
 fn a_replica_of_another_group_does_not_make_calls_lost_while_one_of_their_own_may_return() {
     let mut world = ready(93);
     world.the_group().commit = Duration::from_secs(600);
@@ -361,6 +378,30 @@ fn a_resumed_session_is_found_at_any_replica() {
     assert_eq!(world.result_within(call, 20_000).unwrap(), "on");
     assert_eq!(world.tickets.last(), Some(&ticket));
     assert_eq!(world.the_group().table.len(), 1);
+}
+
+#[test]
+fn a_resumed_session_is_found_though_all_targets_were_replaced_before_one_answered() {
+    let mut world = World::with_group(96);
+    let journal = |holder, slots| JournalStart { holder, after: (1..=holder).collect(), slots };
+    world.restart_client(None, journal(1, Vec::new()), 2);
+    let (now, channel) = (world.now, world.channel);
+    let key = world.client().reserve(now, channel, &ECHO);
+    assert!(world.run_until(1_000, |w| w.reserved.contains_key(&key)));
+    let id = world.reserved.remove(&key).unwrap().unwrap();
+    let ticket = world.tickets.last().cloned();
+    world.kill(SERVER);
+    let slot = JournalSlot { slot: id.slot, sequence: id.sequence, answered: false };
+    world.restart_client(ticket, journal(2, vec![slot]), 2);
+    let (now, channel) = (world.now, world.channel);
+    let asked = world.client().outcome(now, channel, id, None);
+    world.run(5_000);
+    assert!(!world.outcomes.contains_key(&asked), "nobody is there");
+    // Nobody calls, and what is asked is of the link of the old target.
+    world.set_targets(&REPLICAS[1..]);
+    assert!(world.run_until(5_000, |w| w.outcomes.contains_key(&asked)));
+    let outcome = world.outcomes.remove(&asked).unwrap();
+    assert!(matches!(outcome, Ok(CallState::NotExecuted(_))), "{outcome:?}");
 }
 
 #[test]

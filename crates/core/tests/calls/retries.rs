@@ -5,7 +5,8 @@ use stubborn_core::node::{
     Again, Balancing, CallKey, ChannelCounters, Codes, HedgingPolicy, MethodConfig, MethodName,
     RetryPolicy, RetryThrottling, ServiceConfig,
 };
-use stubborn_core::service::{CallError, CallState, Code, Method, Outcome};
+use stubborn_core::service::{Answer, CallError, CallState, Code, Method, NotExecuted, Outcome};
+use stubborn_core::session::NotExecutedReason;
 use stubborn_core::time::Duration;
 
 use crate::world::{AGAIN, ECHO, FAULT, HANG, READ, Rules, SERVER, SERVERS, SPARE, THIRD, World};
@@ -364,6 +365,21 @@ fn a_hedged_read_that_one_server_executed_is_not_said_to_be_refused_by_the_other
         let status = error.status().map(|status| status.code());
         assert_eq!(status, Some(Code::Unavailable), "{error}");
     }
+}
+
+/// Seed 1706 of `stubborn sim`.
+#[test]
+fn a_hedged_read_that_one_server_refuses_is_unanswered_while_a_copy_of_it_runs() {
+    let mut world = hedging(27, 2, 20);
+    world.slow_at = SERVERS.to_vec();
+    let call = world.call(&READ, b"x", Some(20_000));
+    assert!(world.run_until(1_000, |w| w.hanging.len() == 2));
+    let (host, key, _) = world.hanging.remove(1);
+    let why = NotExecuted::new(NotExecutedReason::PermissionDenied);
+    let now = world.now;
+    world.node(host).answer(now, key, Answer::NotExecuted(why));
+    let error = world.result(call).unwrap_err();
+    assert_eq!(*error.outcome(), Outcome::Unanswered, "another copy runs: {error}");
 }
 
 #[test]

@@ -232,6 +232,13 @@ impl World {
         }
     }
 
+    /// Starts somebody at a host who says that he is a replica of a group that nobody else knows.
+    pub(crate) fn pose_as_replica(&mut self, host: usize) {
+        self.incarnation += 256;
+        self.group = Some(Group::new(self.incarnation, &self.limits));
+        self.start_as(host, self.incarnation, 0);
+    }
+
     pub(crate) fn restart_workers(&mut self) {
         self.incarnation += 256;
         for (worker, host) in (0..).zip([SERVER, SPARE]) {

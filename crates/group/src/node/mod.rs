@@ -20,6 +20,7 @@ mod gate;
 mod overlay;
 mod peers;
 mod pieces;
+mod places;
 mod receipts;
 mod relay;
 mod roster;
@@ -31,17 +32,18 @@ use std::sync::Arc;
 
 use stubborn_core::node::{
     Batch, CallKey, CallName, CallStep, ChannelConfig, ChannelKey, Event, IncomingQuery,
-    IncomingRequest, Node, RequestKey, RequestKind, ServerConfig, in_order,
+    IncomingRequest, Node, RequestKey, RequestKind, ServerConfig, Staleness, in_order,
 };
 use stubborn_core::random::Random;
 use stubborn_core::service::{
-    Answer, Encoded, Image, Machines, Metadata, MethodId, OutgoingCall, Status,
+    Answer, Encoded, Image, Machines, Metadata, MethodId, OutgoingCall, Priority, Status,
 };
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{Received, Transmit};
 
 use self::peers::{BEAT, Ended, Heard, Peers, TELL};
 use self::pieces::Arrived;
+use self::places::Places;
 use self::receipts::Receipts;
 use self::relay::node_at;
 use self::roster::Followed;
@@ -79,6 +81,7 @@ pub struct GroupNode {
     /// Reads that wait for their place in the log.
     reads: BTreeMap<u64, Read>,
     read_of: BTreeMap<RequestKey, u64>,
+    places: Places,
     /// Reads that may be answered from an older state, by the time until which they wait for one that
     /// is fresh enough.
     impatient: VecDeque<(Instant, u64)>,
@@ -96,9 +99,24 @@ pub struct GroupNode {
 /// What is answered when everything that was committed before is applied.
 #[derive(Debug)]
 enum Read {
-    Call { key: RequestKey, came: Instant, method: MethodId, request: Encoded },
+    Call(ReadCall),
     Watch(Box<Watching>),
     Question(Box<IncomingQuery>),
+}
+
+/// A read of a client.
+#[derive(Debug)]
+struct ReadCall {
+    key: RequestKey,
+    came: Instant,
+    method: MethodId,
+    request: Encoded,
+    deadline: Option<Instant>,
+    priority: Priority,
+    /// How old the state may be.
+    stale: Option<Staleness>,
+    /// Its place among those that are answered, or that it waits for.
+    place: Option<RequestKey>,
 }
 
 impl GroupNode {
@@ -136,6 +154,7 @@ impl GroupNode {
             gate: config.gate.clone(),
             reads: BTreeMap::new(),
             read_of: BTreeMap::new(),
+            places: Places::default(),
             impatient: VecDeque::new(),
             next_read: 0,
             watches: Watches::default(),
@@ -180,6 +199,7 @@ impl GroupNode {
         let replica = Some(self.replica.poll_timeout().min(self.renews_at));
         let others = earliest(self.peers.poll_timeout(), self.watches.poll_timeout());
         let others = earliest(others, self.receipts.poll_timeout());
+        let others = earliest(others, self.places.poll_timeout());
         earliest(earliest(self.node.poll_timeout(), others), replica)
     }
 
@@ -203,6 +223,7 @@ impl GroupNode {
 
     /// Appends the next datagrams to `buf` and says where they go.
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.leave_places(now);
         self.receipts.send_due(now, &mut self.node);
         loop {
             let start = buf.len();
@@ -278,7 +299,7 @@ impl GroupNode {
     /// The methods of calls of this node's clients that are under way, reads among them. Looks at all.
     pub fn in_flight(&self) -> Vec<MethodId> {
         let reads = self.reads.values().filter_map(|read| match read {
-            Read::Call { method, .. } => Some(*method),
+            Read::Call(call) => Some(call.method),
             Read::Watch(_) | Read::Question(_) => None,
         });
         reads.chain(self.replica.in_flight()).collect()
@@ -331,6 +352,7 @@ impl GroupNode {
 impl GroupNode {
     /// Carries between node and replica until neither has anything for the other.
     fn work(&mut self, now: Instant) {
+        self.places.begin_turn();
         loop {
             while let Some(event) = self.node.poll_event(now) {
                 self.on_event(now, event);
@@ -369,7 +391,9 @@ impl GroupNode {
             self.node.tell(now, told.client, told.message);
         }
         while let Some(read) = self.replica.poll_read() {
-            self.answer_read(now, read);
+            if self.has_place(now, read) {
+                self.answer_read(now, read);
+            }
         }
         while let Some(packet) = self.replica.poll_packet() {
             self.peers.send(now, &mut self.node, &mut self.receipts, packet);
@@ -387,13 +411,17 @@ impl GroupNode {
                 }
             }
             Event::Request(request) => self.requested(now, request),
+            Event::Placed(place) => self.placed(now, place),
+            Event::Refused(place, why) => self.not_placed(now, place, why),
             Event::Query(query) => {
                 let read = self.note_read(Read::Question(Box::new(query)));
                 self.replica.read(read);
             }
             Event::Cancelled(key) => match self.read_of.remove(&key) {
                 Some(read) => {
-                    self.reads.remove(&read);
+                    if let Some(Read::Call(call)) = self.reads.remove(&read) {
+                        self.withdraw(now, call.place);
+                    }
                     self.watches.remove(read);
                 }
                 None => self.events.push_back(GroupEvent::Node(Event::Cancelled(key))),
@@ -423,17 +451,32 @@ impl GroupNode {
             return self.events.push_back(GroupEvent::Node(Event::Request(request)));
         }
         let IncomingRequest { key, method, call, stale, watch, .. } = request;
-        let request = call.into_message();
+        let (request, context) = call.into_parts();
+        let stale = stale.map(|stale| *stale);
         let read = self.note_read(match watch {
             Some(watch) => Read::Watch(Box::new(Watching { key, method, request, watch: *watch })),
-            None => Read::Call { key, came: now, method, request },
+            None => Read::Call(ReadCall {
+                key,
+                came: now,
+                method,
+                request,
+                deadline: context.deadline,
+                priority: Priority::of(&context.metadata),
+                stale,
+                place: None,
+            }),
         });
         self.read_of.insert(key, read);
+        self.begin_read(now, read, stale);
+    }
+
+    /// A read is answered when the state is known to be new enough.
+    fn begin_read(&mut self, now: Instant, read: u64, stale: Option<Staleness>) {
         match stale {
             None => self.replica.read(read),
             Some(stale) => {
                 self.impatient.push_back((now + STALE_PATIENCE, read));
-                self.replica.read_stale(now, read, *stale);
+                self.replica.read_stale(now, read, stale);
             }
         }
     }
@@ -447,14 +490,15 @@ impl GroupNode {
     /// Sends clients elsewhere whose reads have waited for the leader long enough.
     fn push_back_reads(&mut self, now: Instant) {
         while let Some((_, read)) = self.impatient.pop_front_if(|(until, _)| *until <= now) {
-            let key = match self.reads.get(&read) {
-                Some(Read::Call { key, .. }) => Some(*key),
-                Some(Read::Watch(watching)) => Some(watching.key),
+            let found = match self.reads.get(&read) {
+                Some(Read::Call(call)) => Some((call.key, call.place)),
+                Some(Read::Watch(watching)) => Some((watching.key, None)),
                 Some(Read::Question(_)) | None => None,
             };
-            if let Some(key) = key {
+            if let Some((key, place)) = found {
                 self.reads.remove(&read);
                 self.read_of.remove(&key);
+                self.withdraw(now, place);
                 self.node.too_stale(now, key);
             }
         }
@@ -462,11 +506,12 @@ impl GroupNode {
 
     fn answer_read(&mut self, now: Instant, read: u64) {
         match self.reads.remove(&read) {
-            Some(Read::Call { key, came, method, request }) => {
+            Some(Read::Call(ReadCall { key, came, method, request, place, .. })) => {
                 self.read_of.remove(&key);
                 let answer = self.replica.query(method, &request);
                 self.replica.served.note(method, Ending::of(&answer), now.since(came));
                 self.node.answer(now, key, answer);
+                self.places.answered(place);
             }
             Some(Read::Watch(watching)) => self.watch(now, read, *watching),
             Some(Read::Question(query)) => {
@@ -548,7 +593,7 @@ impl GroupNode {
         let IncomingRequest { key, method, call, .. } = request;
         let (request, context) = call.into_parts();
         let identity = context.peer.identity;
-        let directly = context.peer.address.is_some_and(|address| node_at(address).is_none());
+        let directly = context.peer.address.filter(|address| node_at(*address).is_none());
         let from = identity.and_then(|identity| self.peers.find(&self.node, &identity));
         let answer = match (from, request.verified(method)) {
             (Some(from), Ok(body)) => {

@@ -67,6 +67,9 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Link {
     peer: Peer,
+    /// Where it spoke from last, if that is somewhere else than it is said to be: it may have moved, and
+    /// this node may not know yet that the group has agreed to it, or need its vote to learn that.
+    spoke_from: Option<SocketAddr>,
     direct: Lane,
     /// The way through other nodes, once it was needed.
     relayed: Option<Lane>,
@@ -161,16 +164,18 @@ impl Peers {
             return;
         }
         if let Some(link) = self.links.get_mut(&peer.id) {
-            if link.peer.address != peer.address {
-                node.set_targets(now, link.direct.channel, vec![peer.address]);
-            }
+            let moved = link.peer.address != peer.address;
             link.peer = peer;
+            if moved {
+                node.set_targets(now, link.direct.channel, link.addresses());
+            }
             return;
         }
         let channel = node.open_channel(now, channel(&peer, peer.address, &self.config));
         self.overlay.add(now, peer.id);
         let link = Link {
             peer,
+            spoke_from: None,
             direct: Lane { channel, under_way: 0 },
             relayed: None,
             seen: None,
@@ -483,18 +488,20 @@ impl Peers {
         link.peer.identity.is_none_or(|known| known == proved).then_some(packet)
     }
 
-    /// What a peer has told, directly or through others. None if it is not for the replica, and for
-    /// what is malformed.
+    /// What a peer has told, directly from an address or through others. None if it is not for the
+    /// replica, and for what is malformed.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         node: &mut Node,
         from: NodeId,
-        directly: bool,
+        at: Option<SocketAddr>,
         body: &Bytes,
     ) -> Option<Heard> {
-        if directly {
+        let directly = at.is_some();
+        if let Some(at) = at {
             self.overlay.heard(now, from);
+            self.spoke_from(now, node, from, at);
         }
         match *body.first()? {
             WHOLE => Some(Heard::Packet(body.slice(1..))),
@@ -510,6 +517,16 @@ impl Peers {
             MEMBERS => Hearsay::decode(&body[1..]).map(Heard::Members),
             RELAYED if directly => self.relayed(now, node, Relayed::decode(&body.slice(1..))?),
             _ => None,
+        }
+    }
+
+    /// A peer, as its certificate proves, speaks from an address: it is spoken to there as well where it
+    /// does not answer at its own. Whoever is there must show the peer's name, too.
+    fn spoke_from(&mut self, now: Instant, node: &mut Node, from: NodeId, at: SocketAddr) {
+        let Some(link) = self.links.get_mut(&from) else { return };
+        if link.peer.address != at && link.spoke_from != Some(at) {
+            link.spoke_from = Some(at);
+            node.set_targets(now, link.direct.channel, link.addresses());
         }
     }
 
@@ -532,6 +549,12 @@ impl Peers {
 }
 
 impl Link {
+    /// Where it may be, the likeliest first.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let from = self.spoke_from.filter(|from| *from != self.peer.address);
+        std::iter::once(self.peer.address).chain(from).collect()
+    }
+
     fn lanes(&self) -> impl Iterator<Item = &Lane> {
         std::iter::once(&self.direct).chain(&self.relayed)
     }

@@ -379,10 +379,7 @@ impl Replica {
     /// it, and all that was committed before the time that it names: by the word of a leader that was
     /// asked at that time or later, so that no two clocks are compared.
     pub fn read_stale(&mut self, now: Instant, read: u64, stale: Staleness) {
-        let applied = self.consensus.applied().index;
-        let seen = stale.seen <= applied || cfg!(feature = "planted-backward-read");
-        let age = self.reads.age(now).filter(|age| seen && *age <= stale.at_most);
-        match age {
+        match self.new_enough(now, &stale) {
             Some(age) => {
                 self.due.push_back(read);
                 // Before the next read finds the state too old.
@@ -392,6 +389,18 @@ impl Replica {
             }
             None => self.reads.add(read),
         }
+    }
+
+    /// Whether such a read may be answered from the state as it is.
+    pub fn is_new_enough(&self, now: Instant, stale: &Staleness) -> bool {
+        self.new_enough(now, stale).is_some()
+    }
+
+    /// How old the state is at most, if that is new enough.
+    fn new_enough(&self, now: Instant, stale: &Staleness) -> Option<Duration> {
+        let applied = self.consensus.applied().index;
+        let seen = stale.seen <= applied || cfg!(feature = "planted-backward-read");
+        self.reads.age(now).filter(|age| seen && *age <= stale.at_most)
     }
 
     /// Whether it has a method: one of its machines, or of its own.

@@ -250,6 +250,7 @@ impl State {
                 let mut empty = SessionTable::new(self.table.group(), &Limits::default());
                 (empty.freeze(), self.table.freeze_ids())
             }
+            None if cfg!(feature = "planted-forgotten-ids") => (self.table.freeze(), None),
             None => (self.table.freeze(), self.table.freeze_ids()),
         };
         let mut head = vec![u8::from(self.founded)];

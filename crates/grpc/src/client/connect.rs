@@ -2,61 +2,135 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::Uri;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
-use tower_service::Service;
+use tonic::body::Body;
 
 use super::ClientConfig;
 
-/// A connection, secured or not.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// How long a connection may be silent before its server is asked whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(60);
+/// How long it may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that a call, and a connection, may have sent that were not taken.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+/// A connection that its server has answered.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<Body>,
+    /// Ends when it takes no more requests.
+    pub(super) end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
 
-/// Connects to whichever address answers first in their order.
-#[derive(Clone)]
-pub(super) struct Connector(pub(super) Arc<ClientConfig>);
-
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Box<dyn Stream>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let config = self.0.clone();
-        Box::pin(async move { Ok(TokioIo::new(connect(&config).await?)) })
+/// Connects to one address, and waits until the server has begun HTTP/2 as well: what is sent before is
+/// lost where a server that is leaving never took the connection from the system.
+pub(super) async fn connect(
+    config: &ClientConfig,
+    address: SocketAddr,
+) -> Result<Connection, String> {
+    match tokio::time::timeout(config.attempt_timeout, attempt(config, address)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(format!("{address}: {error}")),
+        Err(_) => Err(format!("{address} does not answer")),
     }
 }
 
-async fn connect(config: &ClientConfig) -> io::Result<Box<dyn Stream>> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "it has no server now");
-    for address in (config.lookup)().await? {
-        let attempt = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok::<Box<dyn Stream>, io::Error>(match &config.tls {
-                None => Box::new(stream),
-                Some((tls, name)) => {
-                    Box::new(TlsConnector::from(tls.now()).connect(name.clone(), stream).await?)
-                }
-            })
-        };
-        failed = match tokio::time::timeout(config.attempt_timeout, attempt).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => io::Error::new(error.kind(), format!("{address}: {error}")),
-            Err(_) => io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
-        };
+async fn attempt(config: &ClientConfig, address: SocketAddr) -> io::Result<Connection> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    match &config.tls {
+        None => begin(stream).await,
+        Some((tls, name)) => {
+            begin(TlsConnector::from(tls.now()).connect(name.clone(), stream).await?).await
+        }
     }
-    Err(failed)
+}
+
+async fn begin<S>(stream: S) -> io::Result<Connection>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (first, heard) = oneshot::channel();
+    let stream = TokioIo::new(Listening { stream, first: Some(first) });
+    let (sender, connection) = Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .handshake(stream)
+        .await
+        .map_err(io::Error::other)?;
+    let mut end: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        // How it ended is for its calls to say.
+        let _ = connection.await;
+    });
+    tokio::select! {
+        Ok(()) = heard => Ok(Connection { sender, end }),
+        () = &mut end => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+/// Tells when the first bytes have come.
+struct Listening<S> {
+    stream: S,
+    first: Option<oneshot::Sender<()>>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listening<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before
+            && let Some(first) = self.first.take()
+        {
+            // Nobody waits any more: it took too long.
+            let _ = first.send(());
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listening<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

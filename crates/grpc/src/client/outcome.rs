@@ -1,7 +1,7 @@
 //! What became of a call, as far as gRPC tells.
 
 use std::error::Error;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use stubborn_core::service::{CallError, Method, NotExecuted, Outcome, Semantics};
 use stubborn_core::session::NotExecutedReason as Reason;
@@ -12,7 +12,11 @@ use crate::{EXECUTED, EXECUTING, words};
 /// Whether the request was handed to a connection. Either it is sent, or it never is: what is decided
 /// first holds.
 #[derive(Debug, Default)]
-pub(super) struct Gate(AtomicU8);
+pub(super) struct Gate {
+    decided: AtomicU8,
+    /// The server has begun to answer.
+    answered: AtomicBool,
+}
 
 const WAITING: u8 = 0;
 const SENT: u8 = 1;
@@ -21,14 +25,80 @@ const SHUT: u8 = 2;
 impl Gate {
     /// Lets the request through, unless the gate was shut.
     pub(super) fn pass(&self) -> bool {
-        let decided = self.0.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire);
-        decided.map_or_else(|now| now == SENT, |_| true)
+        self.decide(SENT)
     }
 
     /// Shuts the gate; false if the request has passed.
     pub(super) fn shut(&self) -> bool {
-        let decided = self.0.compare_exchange(WAITING, SHUT, Ordering::AcqRel, Ordering::Acquire);
-        decided.map_or_else(|now| now == SHUT, |_| true)
+        self.decide(SHUT)
+    }
+
+    fn decide(&self, as_: u8) -> bool {
+        let decided =
+            self.decided.compare_exchange(WAITING, as_, Ordering::SeqCst, Ordering::SeqCst);
+        decided.map_or_else(|before| before == as_, |_| true)
+    }
+
+    /// The headers of the answer are here.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+}
+
+/// What is known of an attempt that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// The connection has taken nothing of the request, and takes no other.
+    Unsent,
+    /// It was sent, and the server said that it has not looked at it. `leaving`: nor at any other on this
+    /// connection.
+    Unseen { leaving: bool },
+    /// The server may have seen it.
+    Seen,
+}
+
+impl Attempt {
+    /// Of a request whose one message is behind this gate, which it shuts.
+    pub(super) fn of(gate: &Gate, status: &Status) -> Self {
+        if gate.shut() { Self::Unsent } else { Self::of_sent(gate, status) }
+    }
+
+    /// Of a request that begins with its headers: hyper says of one that it never handed on that it was
+    /// canceled.
+    pub(super) fn of_stream(gate: &Gate, status: &Status) -> Self {
+        let queued = |error: &hyper::Error| error.is_canceled();
+        if find(status, queued) { Self::Unsent } else { Self::of_sent(gate, status) }
+    }
+
+    fn of_sent(gate: &Gate, status: &Status) -> Self {
+        // RFC 9113 §6.8: what is above the last stream that a GOAWAY names was not looked at. Only those
+        // streams end by it: h2 leaves the others to their end.
+        let left = |error: &h2::Error| error.is_remote() && error.is_go_away();
+        // RFC 9113 §8.7.
+        let refused = |error: &h2::Error| {
+            error.is_remote()
+                && error.is_reset()
+                && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+        };
+        match () {
+            () if gate.is_answered() => Self::Seen,
+            () if find(status, left) => Self::Unseen { leaving: true },
+            () if find(status, refused) => Self::Unseen { leaving: false },
+            () => Self::Seen,
+        }
+    }
+}
+
+/// A call whose server says that it has not looked at it.
+pub(super) fn unseen(method: &Method, leaving: bool) -> CallError {
+    if leaving {
+        never_sent(method, Reason::Draining, "the server left before it looked at the stream")
+    } else {
+        never_sent(method, Reason::Overloaded, "the server refused the stream")
     }
 }
 
@@ -49,9 +119,6 @@ pub(super) fn unknown(method: &Method, why: impl Into<String>) -> CallError {
 pub(super) fn failed(method: &Method, status: &Status) -> CallError {
     if let Some(why) = words::not_executed_from(status) {
         return CallError::new(method.name().to_owned(), Outcome::NotExecuted(why));
-    }
-    if was_refused(status) {
-        return never_sent(method, Reason::Overloaded, "the server refused the stream");
     }
     let says = |key| status.metadata().contains_key(key);
     let on_the_way = status.source().is_some()
@@ -74,17 +141,9 @@ pub(super) fn failed(method: &Method, status: &Status) -> CallError {
     unknown(method, why)
 }
 
-/// Whether the server said that it did nothing with the stream (RFC 9113 §8.7).
-fn was_refused(status: &Status) -> bool {
-    let refused = |error: &h2::Error| {
-        error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
-    };
-    chain(status).any(|error| error.downcast_ref().is_some_and(refused))
-}
-
-/// Whether there was no connection to send anything on.
-pub(super) fn was_unreachable(status: &Status) -> bool {
-    chain(status).any(|error| error.is::<tonic::ConnectError>())
+/// Whether an error among the causes of a status is like this.
+fn find<E: Error + 'static>(status: &Status, like: impl Fn(&E) -> bool) -> bool {
+    chain(status).any(|error| error.downcast_ref().is_some_and(&like))
 }
 
 fn chain(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
@@ -142,10 +201,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_stream_that_the_server_refused_is_known_not_to_have_run() {
+    fn only_what_the_server_refused_is_known_not_to_have_run() {
         let mut status = Status::unavailable("");
         status.set_source(Arc::new(h2::Error::from(h2::Reason::REFUSED_STREAM)));
-        assert_eq!(outcome(&CHANGE, &status), Outcome::Lost, "it was this side that refused");
+        let gate = Gate::default();
+        assert!(gate.pass());
+        assert_eq!(Attempt::of(&gate, &status), Attempt::Seen, "it was this side that refused");
+        assert_eq!(Attempt::of(&Gate::default(), &status), Attempt::Unsent);
+        assert_eq!(Attempt::of_stream(&Gate::default(), &status), Attempt::Seen);
     }
 
     #[test]

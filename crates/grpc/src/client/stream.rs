@@ -6,26 +6,27 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use stubborn_core::service::{
-    Answer, CallError, Code, Encoded, IncomingReply, Metadata, Method, NotTaken, OutgoingCall,
-    Port, Status,
+    CallError, Encoded, IncomingReply, Metadata, Method, NotTaken, OutgoingCall, Port,
 };
 use stubborn_core::session::NotExecutedReason as Reason;
-use stubborn_rope::Rope;
 use tokio::task::AbortHandle;
 use tokio_stream::Stream;
 use tonic::{Response, Streaming};
 
-use super::caller::{GrpcCaller, Prepared, innermost, request, until};
-use super::outcome::{Gate, failed, never_sent, unknown, was_unreachable};
+use super::again::{UNSEEN, UNSENT};
+use super::caller::{GrpcCaller, Once, Prepared, innermost, request, until};
+use super::outcome::{Attempt, Gate, failed, never_sent, unknown, unseen};
+use super::outgoing::{Outbox, cancelled, no_more};
+use super::pool::Place;
 use crate::codec::RawCodec;
-use crate::door::{Early, Ended};
-use crate::outlet::{Next, Outlet};
+use crate::door::Early;
+use crate::outlet::Outlet;
 use crate::words;
 
 /// A call that streams. Dropping it cancels the call.
 pub(super) struct ClientPort {
     shared: Arc<Shared>,
-    /// Opens the stream, and ends it at its deadline.
+    /// Opens the stream, keeps its place, and ends it at its deadline.
     task: AbortHandle,
 }
 
@@ -45,7 +46,12 @@ struct State {
 
 enum Stage {
     Opening,
-    Open(Box<Streaming<Bytes>>, Metadata),
+    /// In flight at its server.
+    Open {
+        stream: Box<Streaming<Bytes>>,
+        headers: Metadata,
+        place: Place,
+    },
     /// The end, until it is told.
     Ended(Option<Result<IncomingReply, CallError>>),
 }
@@ -57,63 +63,105 @@ impl ClientPort {
         prepared: Prepared,
     ) -> Arc<dyn Port> {
         let method = call.method.clone();
-        let (window, largest) = (caller.config.stream_window, caller.config.message as u64);
+        let config = &caller.pool.config;
+        let (window, largest) = (config.stream_window, config.message as u64);
         let outlet = Arc::new(Outlet::new(window, largest));
-        let gate = Arc::new(Gate::default());
-        if method.shape().client_streams() {
-            // Its headers begin it.
-            gate.pass();
-        } else {
-            let mut cx = Context::from_waker(Waker::noop());
-            let mut message = Some(call.request.body.clone());
-            let _ = outlet.poll_send(&mut cx, &mut message, Early::default);
+        if !method.shape().client_streams() {
             outlet.end(no_more());
         }
         let state = State { stage: Stage::Opening, reply: None, take: None, end: None };
         let shared = Arc::new(Shared { method, outlet, state: Mutex::new(state) });
-        let task = tokio::spawn(open(caller, shared.clone(), gate, prepared));
+        let task = tokio::spawn(run(caller, shared.clone(), call, prepared));
         Arc::new(Self { shared, task: task.abort_handle() })
     }
 }
 
 /// Opens the stream; then waits for its deadline.
-async fn open(caller: GrpcCaller, shared: Arc<Shared>, gate: Arc<Gate>, prepared: Prepared) {
-    let Prepared { headers, path, deadline } = prepared;
-    let messages = Outgoing { outlet: shared.outlet.clone(), gate: gate.clone() };
-    let request = request(messages, &headers, deadline);
-    let mut grpc = caller.grpc();
-    let opening = async {
-        let ready = grpc.ready().await;
-        ready.map_err(|error| tonic::Status::from_error(Box::new(error)))?;
-        grpc.streaming(request, path, RawCodec).await
-    };
-    let method = &shared.method;
-    let stage = match until(deadline, opening).await {
-        Some(Ok(response)) => {
+async fn run(caller: GrpcCaller, shared: Arc<Shared>, call: OutgoingCall, prepared: Prepared) {
+    let deadline = prepared.deadline;
+    match open(&caller, &shared, &call, prepared).await {
+        Ok((response, place)) => {
             let (headers, stream) = split(response);
-            Stage::Open(Box::new(stream), headers)
+            let stage = Stage::Open { stream: Box::new(stream), headers, place };
+            shared.change(|state| state.stage = stage);
         }
-        Some(Err(status)) => Stage::Ended(Some(Err(if gate.shut() || was_unreachable(&status) {
-            never_sent(method, Reason::NeverSent, innermost(&status))
+        Err(error) => {
+            shared.outlet.end(cancelled());
+            return shared.change(|state| state.stage = Stage::Ended(Some(Err(error))));
+        }
+    }
+    drop(caller);
+    let Some(deadline) = deadline else { return };
+    tokio::time::sleep_until(deadline).await;
+    shared.change(|state| {
+        if !matches!(state.stage, Stage::Ended(_)) {
+            let passed = unknown(&shared.method, "the deadline has passed");
+            state.stage = Stage::Ended(Some(Err(passed)));
+        }
+    });
+}
+
+/// Opens the stream at a server. What no server has looked at is sent again at once, as long as all of the
+/// client's messages are kept.
+async fn open(
+    caller: &GrpcCaller,
+    shared: &Arc<Shared>,
+    call: &OutgoingCall,
+    prepared: Prepared,
+) -> Result<(Response<Streaming<Bytes>>, Place), CallError> {
+    let method = &shared.method;
+    let streams = method.shape().client_streams();
+    let outbox = Outbox::new(shared.outlet.clone(), caller.pool.config.stream_window);
+    let (mut unsent, mut unseen_left) = (UNSENT, UNSEEN);
+    loop {
+        let place = caller.place(method, &prepared, None).await?;
+        let gate = Arc::new(Gate::default());
+        let mut grpc = caller.grpc(&place, &gate);
+        let Prepared { headers, path, deadline, .. } = &prepared;
+        let (path, deadline) = (path.clone(), *deadline);
+        let opened = if streams {
+            let request = request(outbox.begin(), headers, deadline);
+            until(deadline, grpc.streaming(request, path, RawCodec)).await
         } else {
-            failed(method, &status)
-        }))),
-        None if gate.shut() => {
-            let why = "no server was reached in time";
-            Stage::Ended(Some(Err(never_sent(method, Reason::Deadline, why))))
-        }
-        None => Stage::Ended(Some(Err(unknown(method, "the deadline has passed")))),
-    };
-    let open = matches!(stage, Stage::Open(..));
-    shared.change(|state| state.stage = stage);
-    if let (true, Some(deadline)) = (open, deadline) {
-        tokio::time::sleep_until(deadline).await;
-        shared.change(|state| {
-            if !matches!(state.stage, Stage::Ended(_)) {
-                let passed = unknown(&shared.method, "the deadline has passed");
-                state.stage = Stage::Ended(Some(Err(passed)));
+            let message = Once { message: Some(call.request.body.clone()), gate: gate.clone() };
+            let request = request(message, headers, deadline);
+            until(deadline, grpc.streaming(request, path, RawCodec)).await
+        };
+        let status = match opened {
+            Some(Ok(response)) => {
+                place.answered(false);
+                if streams {
+                    outbox.commit();
+                }
+                return Ok((response, place));
             }
-        });
+            Some(Err(status)) => status,
+            None if !streams && gate.shut() => {
+                let why = "the connection had no room for it in time";
+                return Err(never_sent(method, Reason::Deadline, why));
+            }
+            None => {
+                place.unanswered();
+                return Err(unknown(method, "the deadline has passed"));
+            }
+        };
+        let attempt =
+            if streams { Attempt::of_stream(&gate, &status) } else { Attempt::of(&gate, &status) };
+        place.note(attempt);
+        let whole = !streams || outbox.is_whole();
+        match attempt {
+            Attempt::Unsent if whole && unsent > 0 => unsent -= 1,
+            Attempt::Unsent => {
+                return Err(never_sent(method, Reason::NeverSent, innermost(&status)));
+            }
+            Attempt::Unseen { .. } if whole && unseen_left > 0 => unseen_left -= 1,
+            Attempt::Unseen { leaving } => return Err(unseen(method, leaving)),
+            Attempt::Seen => {
+                let error = failed(method, &status);
+                place.said(error.outcome());
+                return Err(error);
+            }
+        }
     }
 }
 
@@ -122,16 +170,6 @@ fn split(response: Response<Streaming<Bytes>>) -> (Metadata, Streaming<Bytes>) {
     // What does not fit is left out: the stream is worth more.
     let _ = words::add_metadata(&mut metadata, response.metadata());
     (metadata, response.into_inner())
-}
-
-/// The client has said all.
-fn no_more() -> Ended {
-    Ended::of(Answer::Reply(Encoded::default(), Metadata::new()))
-}
-
-/// The client has not, and never will: the server must not take what was sent for the whole.
-fn cancelled() -> Ended {
-    Ended::of(Answer::Status(Status::new(Code::Cancelled, "")))
 }
 
 impl Shared {
@@ -150,7 +188,7 @@ impl Shared {
 
     /// The next message of the server; `None` when there is an end to be told, or it was.
     fn poll_next(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let Stage::Open(stream, headers) = &mut state.stage else {
+        let Stage::Open { stream, headers, place } = &mut state.stage else {
             let over = matches!(state.stage, Stage::Ended(_));
             return if over { Poll::Ready(None) } else { Poll::Pending };
         };
@@ -159,7 +197,11 @@ impl Shared {
         };
         let end = match message {
             Some(Ok(message)) => return Poll::Ready(Some(message)),
-            Some(Err(status)) => Err(failed(&self.method, &status)),
+            Some(Err(status)) => {
+                let error = failed(&self.method, &status);
+                place.said(error.outcome());
+                Err(error)
+            }
             None => {
                 let mut metadata = std::mem::take(headers);
                 // They have come with the end.
@@ -205,7 +247,7 @@ impl Port for ClientPort {
     fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<IncomingReply, CallError>> {
         let mut state = self.shared.lock();
         let single = !self.shared.method.shape().server_streams();
-        while let Stage::Opening | Stage::Open(..) = state.stage {
+        while let Stage::Opening | Stage::Open { .. } = state.stage {
             if !single {
                 state.end = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -254,33 +296,5 @@ impl ClientPort {
 impl Drop for ClientPort {
     fn drop(&mut self) {
         self.cancel();
-    }
-}
-
-/// The messages of the client, on their way to the connection.
-struct Outgoing {
-    outlet: Arc<Outlet>,
-    gate: Arc<Gate>,
-}
-
-impl Stream for Outgoing {
-    type Item = Rope;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Rope>> {
-        let Poll::Ready(next) = self.outlet.poll_next(cx) else { return Poll::Pending };
-        match next {
-            // Behind a shut gate nobody waits any more: whoever polls is about to be dropped.
-            Next::Message(_) if !self.gate.pass() => Poll::Pending,
-            Next::Message(message) => Poll::Ready(Some(message)),
-            Next::End(Ended { answer: Answer::Reply(..), .. }) => Poll::Ready(None),
-            Next::End(_) => Poll::Pending,
-        }
-    }
-}
-
-impl Drop for Outgoing {
-    /// The connection takes no more: whoever waits for room learns it.
-    fn drop(&mut self) {
-        self.outlet.end(cancelled());
     }
 }

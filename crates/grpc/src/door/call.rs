@@ -28,7 +28,7 @@ use tonic::metadata::MetadataMap;
 
 use super::intake::{Intake, Watched};
 use super::port::DoorPort;
-use super::{Inner, Stage};
+use super::{Handlers, Inner, Place, Stage};
 use crate::codec::RawCodec;
 use crate::outlet::{Early, Next, Outlet};
 use crate::{CALL_ID, NOT_EXECUTED, words};
@@ -43,12 +43,20 @@ pub struct Ended {
     pub answer: Answer,
     /// What goes ahead of it; of a stream only if no message went before.
     pub early: Early,
+    /// The answer is a status that no handler has said: what became of the call is not known here, or
+    /// not yet.
+    pub unknown: bool,
 }
 
 impl Ended {
     /// With nothing ahead.
     pub fn of(answer: Answer) -> Self {
-        Self { answer, early: Early::default() }
+        Self { answer, early: Early::default(), unknown: false }
+    }
+
+    /// What became of the call is not known, for this reason.
+    pub fn unknown(why: Status) -> Self {
+        Self { unknown: true, ..Self::of(Answer::Status(why)) }
     }
 }
 
@@ -70,12 +78,6 @@ impl KeyedEnd for Ended {
 pub(super) type Copies = watch::Receiver<Kept>;
 
 type Kept = Option<Arc<Ended>>;
-
-/// The right to run a call with a key, and where its copies wait.
-struct Keyed {
-    ticket: Ticket,
-    done: watch::Sender<Kept>,
-}
 
 /// What a connection is to its calls.
 #[derive(Clone)]
@@ -189,10 +191,13 @@ impl Arriving {
         let request = request.unwrap_or_else(|| {
             Err(refuse(Reason::Deadline, "the deadline passed before the request was here"))
         })?;
-        let request = Encoded::from_body(method.id(), request);
+        let call = Call::new(Encoded::from_body(method.id(), request), self.context());
         let ended = match key {
-            None => self.run(request, None),
-            Some(key) => self.run_once(request, &key)?,
+            Some(key) if !self.caller.door.handlers.know_ids() => self.run_once(call, &key).await?,
+            _ => {
+                let place = self.place(&call).await;
+                self.run(call, place.map_err(|why| words::not_executed_to(&why))?)
+            }
         };
         let ended = until(deadline, ended).await;
         respond(ended.ok_or_else(|| late(method))??, encodings)
@@ -233,16 +238,49 @@ impl Arriving {
         }
     }
 
+    /// Waits for a place among the handlers, within the deadline.
+    fn place(
+        &self,
+        call: &Call<Encoded>,
+    ) -> impl Future<Output = Result<Box<dyn Place>, NotExecuted>> + Send + use<> {
+        let (handlers, deadline) = (&self.caller.door.handlers, self.deadline);
+        let placing = handlers.place(self.method, call.context(), call.message().body.len());
+        async move {
+            let passed = "its deadline passed in the server's queue";
+            let placed = until(deadline, placing).await;
+            placed.unwrap_or_else(|| Err(NotExecuted::because(Reason::Deadline, passed)))
+        }
+    }
+
+    /// Starts the handler. A call with side effects runs to its end, whatever becomes of its caller.
+    fn run(self, call: Call<Encoded>, place: Box<dyn Place>) -> Running {
+        let (method, handlers) = (self.method, self.caller.door.handlers.clone());
+        let (done, ended) = oneshot::channel();
+        let permit = self.permit;
+        let task = self.caller.door.spawn(async move {
+            let ended = handle(&*handlers, method, call, place).await;
+            // Nobody waits: it has ended all the same.
+            let _ = done.send(Arc::new(ended));
+            drop(permit);
+        });
+        let dropped = (method.semantics() == Semantics::Read).then(|| AbortOnDrop(task));
+        Box::pin(async move {
+            let _dropped = dropped;
+            ended.await.map_err(|_| stopped())
+        })
+    }
+
     /// Begins the call unless it has begun before.
-    fn run_once(self, request: Encoded, key: &str) -> Result<Running, Failure> {
+    async fn run_once(self, call: Call<Encoded>, key: &str) -> Result<Running, Failure> {
         let door = self.caller.door.clone();
         let (account, address) = (self.peer.key_account(), self.peer.address);
         let address = address.map(|address| address.ip());
         let now = door.handlers.now();
         let (done, copies) = watch::channel(None);
-        let begun = door.keys().begin(now, account, address, key, request.digest, copies);
+        let digest = call.message().digest;
+        let begun = door.keys().begin(now, account, address, key, digest, copies);
         match begun {
-            Begin::Run(ticket) => Ok(self.run(request, Some(Keyed { ticket, done }))),
+            Begin::Run(ticket) => Ok(self.run_keyed(call, ticket, done).await),
             Begin::Known(ended) => {
                 door.handlers.copied(&self.metadata);
                 Ok(Box::pin(std::future::ready(Ok(ended))))
@@ -261,35 +299,38 @@ impl Arriving {
         }
     }
 
-    /// Starts the handler. A call with side effects runs to its end, whatever becomes of its caller.
-    fn run(self, request: Encoded, keyed: Option<Keyed>) -> Running {
-        let (method, door) = (self.method, self.caller.door.clone());
-        let context = self.context();
-        let handlers = door.handlers.clone();
-        let call = Call::new(request, context);
+    /// Runs a call with an id when there is a place for it, whatever becomes of its caller: copies of it
+    /// may wait here, too. Returns when it has begun, or never will.
+    async fn run_keyed(
+        self,
+        call: Call<Encoded>,
+        ticket: Ticket,
+        copies: watch::Sender<Kept>,
+    ) -> Running {
+        let (method, door, placing) = (self.method, self.caller.door.clone(), self.place(&call));
+        let (begins, begun) = oneshot::channel::<()>();
         let (done, ended) = oneshot::channel();
         let permit = self.permit;
-        let work = async move {
-            let started = handlers.start(RequestKind::Numbered, method.id(), call, None);
-            let ended = Arc::new(match started {
-                Ok(handler) => handler.await,
-                Err(answer) => Ended::of(answer),
+        self.caller.door.spawn(async move {
+            // Kept to the end by a call that does not begin: who waits finds what became of it.
+            let mut begins = Some(begins);
+            let ended = Arc::new(match placing.await {
+                Ok(place) => {
+                    drop(begins.take());
+                    handle(&*door.handlers, method, call, place).await
+                }
+                Err(why) => Ended::of(Answer::NotExecuted(why)),
             });
-            if let Some(Keyed { ticket, done }) = keyed {
-                door.keys().finish(door.handlers.now(), ticket, &ended);
-                // Who waits gets the whole reply.
-                done.send_replace(Some(ended.clone()));
-            }
+            door.keys().finish(door.handlers.now(), ticket, &ended);
+            // Who waits gets the whole reply.
+            copies.send_replace(Some(ended.clone()));
             // Nobody waits: it has ended all the same.
             let _ = done.send(ended);
-            drop(permit);
-        };
-        let task = self.caller.door.spawn(work);
-        let dropped = (method.semantics() == Semantics::Read).then(|| AbortOnDrop(task));
-        Box::pin(async move {
-            let _dropped = dropped;
-            ended.await.map_err(|_| stopped())
-        })
+            drop((begins, permit));
+        });
+        // Nothing is ever sent: it is dropped.
+        let _ = begun.await;
+        Box::pin(async move { ended.await.map_err(|_| stopped()) })
     }
 
     fn context(&self) -> CallContext {
@@ -308,6 +349,8 @@ impl Arriving {
 
     async fn stream(mut self) -> Result<http::Response<Body>, Failure> {
         self.key()?;
+        let may = self.caller.door.handlers.may_begin_stream(self.method, &self.metadata);
+        may.map_err(|why| words::not_executed_to(&why))?;
         let (method, shape, deadline) = (self.method, self.method.shape(), self.deadline);
         let request = if shape.client_streams() {
             Encoded::from_rope(method.id(), Rope::default())
@@ -353,6 +396,23 @@ impl Arriving {
 
 /// The end of a unary call that is under way.
 type Running = Pin<Box<dyn Future<Output = Result<Arc<Ended>, Failure>> + Send>>;
+
+/// Runs a handler in its place.
+async fn handle(
+    handlers: &dyn Handlers,
+    method: &Method,
+    call: Call<Encoded>,
+    place: Box<dyn Place>,
+) -> Ended {
+    match handlers.start(RequestKind::Numbered, method.id(), call, None) {
+        Ok(handler) => {
+            let ended = handler.await;
+            place.answered();
+            ended
+        }
+        Err(answer) => Ended::of(answer),
+    }
+}
 
 /// The end of a call that another one is a copy of.
 async fn end_of(mut done: Copies) -> Result<Arc<Ended>, Failure> {
@@ -425,7 +485,7 @@ impl Stream for OutletStream {
                     Err(trailers)
                 }
             }
-            Next::End(ended) => Err(failure(&ended.answer)),
+            Next::End(ended) => Err(end_of_failed(&ended)),
         }))
     }
 }
@@ -481,8 +541,8 @@ fn respond(ended: Arc<Ended>, encodings: Encodings) -> Result<http::Response<Bod
             let items = [Ok(reply.body), Err(trailers(&metadata))];
             Ok(response(ended.early, encodings, tokio_stream::iter(items)))
         }
-        answer => {
-            let mut failed = failure(&answer);
+        _ => {
+            let mut failed = end_of_failed(&ended);
             let _ = words::headers_of(&ended.early.metadata, failed.metadata_mut());
             Err(failed)
         }
@@ -515,6 +575,14 @@ fn trailers(metadata: &Metadata) -> Failure {
     let mut map = MetadataMap::new();
     let _ = words::headers_of(metadata, &mut map);
     tonic::Status::with_metadata(tonic::Code::Ok, "", map)
+}
+
+/// The end of a call that began and returned no reply.
+fn end_of_failed(ended: &Ended) -> Failure {
+    match &ended.answer {
+        Answer::Status(status) if ended.unknown => words::status_to(status),
+        answer => failure(answer),
+    }
 }
 
 /// The end of a call that returned no reply.

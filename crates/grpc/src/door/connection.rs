@@ -13,7 +13,7 @@ use stubborn_core::service::Peer;
 use stubborn_tls::{peer_identity, rustls::ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -27,6 +27,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const PING_AFTER: Duration = Duration::from_secs(60);
 /// How long it may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a connection may take to say its first byte once the door drains.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The pause after the system gave no connection: most likely it has no descriptor left.
 const NONE_LEFT: Duration = Duration::from_millis(50);
 /// Calls of one connection at once.
@@ -38,53 +40,90 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const HEADERS: u32 = 32 << 10;
 
 /// Takes connections until the door drains, and then sees those that are there to their end.
+///
+/// They are told (GOAWAY) once the port is closed: whoever comes back at once is refused by the system,
+/// which proves that nothing of its calls ran, instead of waiting there for nobody.
 pub(super) async fn accept(listener: TcpListener, security: Security, door: Arc<Inner>) {
-    let room = Arc::new(Semaphore::new(door.limits.connections.min(Semaphore::MAX_PERMITS)));
-    let mut stage = door.stage.clone();
-    let mut connections = JoinSet::new();
+    let (leave, leaving) = watch::channel(false);
+    let mut taken = Taken {
+        room: Arc::new(Semaphore::new(door.limits.connections.min(Semaphore::MAX_PERMITS))),
+        connections: JoinSet::new(),
+        security,
+        leaving,
+        door,
+    };
+    let mut stage = taken.door.stage.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
+            Some(_) = taken.connections.join_next() => continue,
             _ = stage.wait_for(|stage| *stage > Stage::Open) => break,
         };
         match accepted {
-            // Where there is no room the connection is closed at once.
-            Ok((stream, peer)) => {
-                if let Ok(permit) = room.clone().try_acquire_owned() {
-                    let stream = Counted::new(stream, door.counts.clone());
-                    let connection = connection(stream, peer, security.clone(), door.clone());
-                    connections.spawn(async move {
-                        // How it ended is for its calls to say.
-                        let _ = connection.await;
-                        drop(permit);
-                    });
-                } else {
-                    door.counts.refused();
-                }
-            }
+            Ok((stream, peer)) => taken.take(stream, peer),
             Err(_) => tokio::time::sleep(NONE_LEFT).await,
         }
     }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    // Those who are connected as far as they know have sent their calls already.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                taken.take(stream, peer);
+            }
+        }
+    }
+    leave.send_replace(true);
+    while taken.connections.join_next().await.is_some() {}
+}
+
+/// The connections of a door.
+struct Taken {
+    room: Arc<Semaphore>,
+    connections: JoinSet<()>,
+    security: Security,
+    leaving: watch::Receiver<bool>,
+    door: Arc<Inner>,
+}
+
+impl Taken {
+    /// Where there is no room the connection is closed at once.
+    fn take(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let door = self.door.clone();
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            return door.counts.refused();
+        };
+        let stream = Counted::new(stream, door.counts.clone());
+        let (security, leaving) = (self.security.clone(), self.leaving.clone());
+        let connection = connection(stream, peer, security, leaving, door);
+        self.connections.spawn(async move {
+            // How it ended is for its calls to say.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
 }
 
 async fn connection(
     stream: Counted<TcpStream>,
     peer: SocketAddr,
     security: Security,
+    mut leaving: watch::Receiver<bool>,
     door: Arc<Inner>,
 ) -> io::Result<()> {
     stream.get_ref().set_nodelay(true)?;
-    let mut stage = door.stage.clone();
+    let silent = async {
+        let _ = leaving.wait_for(|leaving| *leaving).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
     let config = tokio::select! {
         config = tokio::time::timeout(HANDSHAKE, config_for(stream.get_ref(), security)) => config??,
-        _ = stage.wait_for(|stage| *stage > Stage::Open) => return Ok(()),
+        () = silent => return Ok(()),
     };
     let Some(config) = config else {
         let peer = Peer { address: Some(peer), ..Peer::default() };
-        return http(stream, peer, door).await;
+        return http(stream, peer, leaving, door).await;
     };
     let secured = TlsAcceptor::from(config).accept(stream);
     let secured = tokio::time::timeout(HANDSHAKE, secured).await??;
@@ -93,7 +132,7 @@ async fn connection(
         (peer.identity, peer.owner) = (Some(shown.key_digest), Some(shown.owner));
         peer.names = shown.names;
     }
-    http(secured, peer, door).await
+    http(secured, peer, leaving, door).await
 }
 
 /// The configuration of TLS for a connection; `None` if it is to be plain.
@@ -114,7 +153,12 @@ async fn config_for(
     }
 }
 
-async fn http<S>(stream: S, peer: Peer, door: Arc<Inner>) -> io::Result<()>
+async fn http<S>(
+    stream: S,
+    peer: Peer,
+    mut leaving: watch::Receiver<bool>,
+    door: Arc<Inner>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -136,7 +180,7 @@ where
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
     tokio::select! {
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
-        _ = stage.wait_for(|stage| *stage > Stage::Open) => connection.as_mut().graceful_shutdown(),
+        _ = leaving.wait_for(|leaving| *leaving) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         ended = connection => ended.map_err(io::Error::other),

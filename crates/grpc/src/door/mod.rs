@@ -6,6 +6,9 @@
 //!   an id (metadata [`CALL_ID`](crate::CALL_ID)) a copy of it runs no second time; see [`KeyLimits`] for
 //!   how long.
 //! - A read, and a stream, ends when its caller cancels it, is gone, or its deadline passes.
+//! - A call that finds no room waits for it with the calls of the server's other ways in, within its
+//!   deadline. One whose caller has gone meanwhile does not begin, unless it has an id. One that is refused
+//!   has not begun, and is told when to come back (metadata [`PUSHBACK`](crate::PUSHBACK)).
 //! - A status says whether the call did not run (metadata [`NOT_EXECUTED`](crate::NOT_EXECUTED)).
 
 mod call;
@@ -22,7 +25,7 @@ use std::sync::{Arc, Mutex};
 
 use stubborn_core::limits::Limits;
 use stubborn_core::service::{
-    Answer, Call, CallContext, Encoded, Metadata, Method, MethodId, Port, RequestKind,
+    Answer, Call, CallContext, Encoded, Metadata, Method, MethodId, NotExecuted, Port, RequestKind,
 };
 use stubborn_core::session::Keys;
 use stubborn_core::time::Instant;
@@ -50,6 +53,20 @@ const CALLS: usize = 16_384;
 /// A handler at work.
 pub type Handling = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
+/// A call that waits for a place among the handlers. Dropping it gives that up.
+pub type Placing = Pin<Box<dyn Future<Output = Result<Box<dyn Place>, NotExecuted>> + Send>>;
+
+/// A place among the handlers. It is left when this is dropped.
+pub trait Place: Send {
+    /// Leaves it after a handler that has ended: how long that took counts.
+    fn answered(self: Box<Self>);
+}
+
+/// For a call that nobody counts.
+impl Place for () {
+    fn answered(self: Box<Self>) {}
+}
+
 /// Whoever runs the handlers of a server.
 pub trait Handlers: Send + Sync + 'static {
     /// The method with this id.
@@ -64,7 +81,20 @@ pub trait Handlers: Send + Sync + 'static {
     /// The answer, if they may not.
     fn admit(&self, method: &'static Method, context: &mut CallContext) -> Result<(), Answer>;
 
-    /// Starts the handler of a call that was admitted; of a stream with its `port`. It answers also when it panics.
+    /// Waits until a unary call that was admitted may begin, which holds so many bytes meanwhile.
+    fn place(&self, method: &'static Method, context: &CallContext, bytes: usize) -> Placing;
+
+    /// Whether a stream that was admitted may begin now.
+    ///
+    /// # Errors
+    /// If not.
+    fn may_begin_stream(
+        &self,
+        method: &'static Method,
+        metadata: &Metadata,
+    ) -> Result<(), NotExecuted>;
+
+    /// Starts the handler of a call that may begin; of a stream with its `port`. It answers also when it panics.
     ///
     /// # Errors
     /// The answer, if no handler is started.
@@ -75,6 +105,12 @@ pub trait Handlers: Send + Sync + 'static {
         call: Call<Encoded>,
         port: Option<Arc<dyn Port>>,
     ) -> Result<Handling, Answer>;
+
+    /// Whether copies of calls with ids are known where the handlers run. The door then keeps no ids: it
+    /// looks whether they can be any, and hands them on as metadata.
+    fn know_ids(&self) -> bool {
+        false
+    }
 
     /// A copy of a call with an id came, which is answered without running it.
     fn copied(&self, _: &Metadata) {}
@@ -102,7 +138,7 @@ pub struct DoorConfig {
     /// The bounds of the server: `connections`, `message`, `assembly` and `stream_window` hold here, too,
     /// each for the door by itself.
     pub limits: Limits,
-    /// The bounds of what is known of calls with ids.
+    /// The bounds of what the door knows of calls with ids.
     pub keys: KeyLimits,
 }
 

@@ -141,7 +141,8 @@ impl Worker {
 
     /// The id is known before anything is sent: whatever happens to the call, its outcome can be
     /// asked for.
-    async fn reserved(&mut self, sent: Sent, call: OutgoingCall, id: CallId) {
+    async fn reserved(&mut self, mut sent: Sent, call: OutgoingCall, id: CallId) {
+        sent.watched.of(Some(id));
         if self.random.chance(0.1) {
             self.caller.abandon(id);
             return sent.watched.tell(Verdict::NotExecuted); // it was never sent
@@ -153,11 +154,12 @@ impl Worker {
         }
     }
 
-    async fn judge(&mut self, sent: Sent, result: Result<IncomingReply, CallError>) {
+    async fn judge(&mut self, mut sent: Sent, result: Result<IncomingReply, CallError>) {
         let error = match result {
             Ok(reply) => return sent.replied(&reply),
             Err(error) => error,
         };
+        sent.watched.of(error.call_id());
         match error.outcome() {
             Outcome::Executed(status) => sent.refused(status.code(), self.habits.kept_reply),
             Outcome::NotExecuted(why) => sent.watched.not_executed(why.reason),
@@ -171,7 +173,8 @@ impl Worker {
     }
 
     /// Asks until the outcome is known.
-    async fn settle(&mut self, sent: Sent, id: CallId) {
+    async fn settle(&mut self, mut sent: Sent, id: CallId) {
+        sent.watched.of(Some(id));
         loop {
             if self.world.state().lies.told(id) {
                 return drop(sent); // a liar may have denied its session, and nobody else has it

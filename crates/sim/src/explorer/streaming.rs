@@ -257,7 +257,7 @@ impl Streamer {
 
     async fn judge(
         &mut self,
-        watched: Watched,
+        mut watched: Watched,
         deadline: bool,
         end: Result<IncomingReply, CallError>,
     ) {
@@ -268,6 +268,7 @@ impl Streamer {
             }
             Err(error) => error,
         };
+        watched.of(error.call_id());
         match error.outcome() {
             Outcome::Executed(status) => {
                 ended(watched, error.taken().unwrap_or(0), Some(status.code()), deadline);
@@ -280,7 +281,8 @@ impl Streamer {
     }
 
     /// Asks until the outcome is known.
-    async fn settle(&mut self, watched: Watched, id: CallId) {
+    async fn settle(&mut self, mut watched: Watched, id: CallId) {
+        watched.of(Some(id));
         loop {
             if self.world.state().lies.told(id) {
                 return drop(watched); // a liar may have denied its session, and nobody else has it

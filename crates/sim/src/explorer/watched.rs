@@ -1,6 +1,6 @@
 //! A call whose end is watched, of whatever kind: what its client is told, the oracles are told.
 
-use stubborn_core::session::NotExecutedReason;
+use stubborn_core::session::{CallId, NotExecutedReason};
 
 use crate::oracle::calls::{Token, Verdict};
 use crate::world::{Memories, SimCaller, World};
@@ -12,6 +12,8 @@ pub(super) struct Watched {
     caller: SimCaller,
     /// What servers remembered when it began.
     memories: Memories,
+    /// The number that its end was told of, if that had one.
+    id: Option<CallId>,
     told: bool,
 }
 
@@ -23,16 +25,25 @@ impl Watched {
             state.calls.begin(now)
         };
         let (caller, memories) = (caller.clone(), caller.memories());
-        Self { world: world.clone(), token, caller, memories, told: false }
+        Self { world: world.clone(), token, caller, memories, id: None, told: false }
     }
 
     pub(super) fn token(&self) -> Token {
         self.token
     }
 
-    /// Whether what its client was told of it may be a lie, which proves nothing.
+    /// Its end is about to be told, of this number if of any.
+    pub(super) fn of(&mut self, id: Option<CallId>) {
+        self.id = id.or(self.id);
+    }
+
+    /// Whether what its client was told of it may be a lie, which proves nothing. Of a number nobody can
+    /// tell but the server that the session is with: the client must believe no other.
     pub(super) fn is_lied_to(&self) -> bool {
-        self.caller.was_lied_to(&self.memories)
+        match self.id {
+            Some(id) => self.world.state().lies.told(id),
+            None => self.caller.was_lied_to(&self.memories),
+        }
     }
 
     /// Says something of the call in the trace.

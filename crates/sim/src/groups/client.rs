@@ -243,21 +243,27 @@ impl Client {
         let command = self.begin_add();
         let call = outgoing(&ADD, command.encode(), self.deadline());
         let twin = self.twin.clone().filter(|_| self.cluster.chance(self.manners.twice));
-        let ended = match twin {
+        let seen = self.seen;
+        let (ended, itself) = match twin {
             // What takes up a journal knows of one call for each command.
             Some(twin) if self.journal.is_none() => self.add_twice(command, call, twin).await,
-            _ => self.call(call).await,
+            _ => (self.call(call).await, true),
         };
         self.end_add(command, ended);
+        if !itself {
+            // What the twin's session has seen is nothing that this one reads after.
+            self.seen = seen;
+        }
     }
 
-    /// Has two sessions send a command under the same id, at once or one after the other.
+    /// Has two sessions send a command under the same id, at once or one after the other. Also tells
+    /// whether it was this client's session that was told the end.
     async fn add_twice(
         &self,
         command: Command,
         mut call: OutgoingCall,
         twin: SimCaller,
-    ) -> Option<Ended> {
+    ) -> (Option<Ended>, bool) {
         self.cluster.lock().counts.twice += 1;
         let id = format!("{}/{}", command.client, command.number);
         call.metadata.insert(CALL_ID, id).expect("an id is short");
@@ -275,7 +281,7 @@ impl Client {
             Ended::Replied(reply) => Some(count(&reply.reply)),
             Ended::NotExecuted(_) | Ended::Lost => None,
         };
-        let ended = ended?;
+        let Some(mut ended) = ended else { return (None, false) };
         let mut counts = ended.iter().filter_map(told);
         if let (Some(one), Some(other)) = (counts.next(), counts.next())
             && one != other
@@ -284,7 +290,8 @@ impl Client {
             self.cluster.judge(Err(("an id runs once", what)));
         }
         // A copy that did not run says nothing of the other one.
-        ended.into_iter().max_by_key(|ended| told(ended).is_some())
+        let itself = told(&ended[0]).is_some();
+        (Some(ended.swap_remove(usize::from(!itself))), itself)
     }
 
     fn begin_add(&mut self) -> Command {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use stubborn_core::limits::Concurrency;
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
 use stubborn_group::replica::{Replica, Settings, Standing};
@@ -53,6 +54,8 @@ pub(super) struct Habits {
     pub(super) permissions: bool,
     /// Sessions may expire.
     pub(super) expires: bool,
+    /// How many reads a node answers in a turn.
+    pub(super) places: Concurrency,
     pub(super) settings: Settings,
 }
 
@@ -68,6 +71,7 @@ impl Habits {
             upgrades: false,
             permissions: false,
             expires: false,
+            places: Concurrency::ADAPTIVE,
             settings,
         }
     }
@@ -77,6 +81,8 @@ pub(super) struct Shared {
     pub(super) random: Random,
     pub(super) judge: Invariants,
     pub(super) counts: NodeCounts,
+    /// Turns of nodes after which reads waited for a place.
+    pub(super) crowded: u64,
     /// What the leader is to do next.
     pub(super) order: Option<Order>,
     /// Nothing goes wrong any more.
@@ -126,6 +132,7 @@ impl Cluster {
             random,
             judge: Invariants::default(),
             counts: NodeCounts::default(),
+            crowded: 0,
             order: None,
             healed: false,
             clients_done: BTreeSet::new(),

@@ -5,12 +5,14 @@ mod calm;
 mod client;
 mod cluster;
 mod crashing;
+mod crowded;
 mod cuts;
 mod deaths;
 mod disk;
 mod gate;
 mod invariants;
 mod ledger;
+mod moves;
 mod operated;
 mod operator;
 mod process;
@@ -27,6 +29,7 @@ use crate::batch::{Batch, counts, explore_batch, simulate_counting};
 use crate::world::{Failure, Report};
 
 pub use calm::CalmCounts;
+pub use crowded::CrowdedCounts;
 pub use cuts::{Cut, CutCounts};
 pub use deaths::DeathCounts;
 
@@ -196,6 +199,18 @@ pub fn simulate_calm(
     simulate_counting(seed, trace, |world| calm::calm(world, nodes, loss, lasts))
 }
 
+/// Runs a group of three nodes that answer one read at a time, where many come at once.
+///
+/// # Errors
+/// If a promise was broken.
+pub fn simulate_crowded(
+    seed: u64,
+    lasts: Duration,
+    trace: Option<Box<dyn Write + Send>>,
+) -> Result<(Report, CrowdedCounts), Failure> {
+    simulate_counting(seed, trace, |world| crowded::crowded(world, lasts))
+}
+
 /// Runs a group of so many nodes, on a network that loses datagrams with this probability, whose
 /// leader dies so many times, and tells how long clients waited for an answer.
 ///
@@ -209,4 +224,16 @@ pub fn simulate_deaths(
     trace: Option<Box<dyn Write + Send>>,
 ) -> Result<(Report, DeathCounts), Failure> {
     simulate_counting(seed, trace, |world| deaths::deaths(world, nodes, loss, deaths))
+}
+
+/// Runs a group of two nodes that move to other addresses in turn, so many times, and lose power then.
+///
+/// # Errors
+/// If a promise was broken.
+pub fn simulate_moves(
+    seed: u64,
+    moves: u64,
+    trace: Option<Box<dyn Write + Send>>,
+) -> Result<(Report, NodeCounts), Failure> {
+    simulate_counting(seed, trace, |world| moves::moves(world, moves))
 }

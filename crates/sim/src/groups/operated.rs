@@ -20,6 +20,8 @@ pub(super) struct Operated {
     pub(super) wanted: BTreeMap<NodeId, Seat>,
     /// Who was asked to leave.
     pub(super) removed: BTreeSet<NodeId>,
+    /// Those of them who may not have left yet.
+    pub(super) leaving: BTreeMap<NodeId, Seat>,
     /// Its disk is gone, and nobody has taken its place yet.
     pub(super) lost: Option<NodeId>,
     /// With whom each node is configured.
@@ -55,6 +57,7 @@ impl Cluster {
             first,
             wanted: seats,
             removed: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             lost: None,
             peers: founders.iter().map(|id| (*id, peers.clone())).collect(),
             clients: BTreeMap::new(),
@@ -87,22 +90,42 @@ impl Cluster {
         self.add(id);
     }
 
-    /// Members that know no leader, and nobody who is a member.
+    /// Members that know no leader, and nobody who is a member and there.
     pub(super) fn strangers(&self) -> Vec<NodeId> {
         let unled = self.unled();
         let shared = self.lock();
-        let Some(Operated { wanted, .. }) = &shared.operated else { return Vec::new() };
+        let Some(Operated { wanted, lost, .. }) = &shared.operated else { return Vec::new() };
         let knows = |id: &NodeId| {
             let (standing, _) = &shared.standings[id];
-            standing.members.all().any(|other| other != *id && wanted.contains_key(&other))
+            standing
+                .members
+                .all()
+                .any(|other| other != *id && Some(other) != *lost && wanted.contains_key(&other))
         };
         unled.into_iter().filter(|id| wanted.contains_key(id) && !knows(id)).collect()
     }
 
-    /// Configures a node with the members that there are.
+    /// Members all of whose peers were replaced or lost while they were away are started again, with a
+    /// configuration that is brought up to date.
+    pub(super) fn start_strangers(&self) {
+        for id in self.strangers() {
+            self.bring_up_to_date(id);
+            self.crash(id, millis(1 + self.below(300)));
+        }
+    }
+
+    /// Configures a node with the members that there are: with those that leave, too, until the group
+    /// is without them. Until then they may be all that has the log.
     pub(super) fn bring_up_to_date(&self, id: NodeId) {
-        let wanted = self.with_operated(|operated| operated.wanted.clone());
-        let peers = self.peers(&wanted);
+        let done = self.is_in_line();
+        let seats = self.with_operated(|operated| {
+            if done {
+                operated.leaving.clear();
+            }
+            let Operated { wanted, leaving, .. } = operated;
+            wanted.iter().chain(leaving.iter()).map(|(id, seat)| (*id, seat.clone())).collect()
+        });
+        let peers = self.peers(&seats);
         self.with_operated(|operated| operated.peers.insert(id, peers));
     }
 

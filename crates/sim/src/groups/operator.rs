@@ -26,6 +26,9 @@ const MOST: usize = 6;
 /// time.
 const BOUND: Duration = millis(10_000);
 
+/// All that an operator waits for after healing takes so many times as long at most.
+const MOST_WAITS: u32 = 12;
+
 pub(super) struct Operator {
     cluster: Cluster,
     client: Client,
@@ -63,6 +66,7 @@ impl Operator {
 
     /// Changes members until nothing goes wrong any more, and the group is as it is wanted.
     pub(super) async fn run(mut self) {
+        self.cluster.world.spawn(Self::tend(self.cluster.clone()));
         while !self.cluster.is_healed() {
             self.pause().await;
             if !self.replace_lost().await && !self.cluster.is_healed() {
@@ -77,6 +81,11 @@ impl Operator {
         }
         self.wait_until_in_line().await;
         self.start_strangers().await;
+        self.ends();
+    }
+
+    /// It has nothing more to do.
+    pub(super) fn ends(self) {
         let mut shared = self.cluster.lock();
         shared.clients_done.insert(OPERATOR);
         shared.operated.as_mut().expect("this is its operator").is_done = true;
@@ -138,9 +147,8 @@ impl Operator {
     }
 
     /// Moves a node to another address.
-    async fn relocate(&mut self, id: NodeId) {
-        // One whose vote is needed to agree on its new address is not found there.
-        if !self.cluster.nodes().contains(&id) || self.wanted().len() < 3 {
+    pub(super) async fn relocate(&mut self, id: NodeId) {
+        if !self.cluster.nodes().contains(&id) {
             return;
         }
         let address = self.cluster.world.address_at(&host(id));
@@ -235,14 +243,27 @@ impl Operator {
         true
     }
 
-    /// Members all of whose peers were replaced while they were away are started again, with a
-    /// configuration that is brought up to date.
+    /// The same that is done [meanwhile](Self::tend), once more.
     async fn start_strangers(&self) {
         self.cluster.world.sleep(millis(2_000)).await;
-        for id in self.cluster.strangers() {
-            self.cluster.bring_up_to_date(id);
-            self.cluster.crash(id, millis(1 + self.cluster.below(300)));
+        self.cluster.start_strangers();
+    }
+
+    /// While the operator waits for the group, a member without whose vote nothing is agreed on may know
+    /// nobody who is there. It waits for so long and no longer.
+    async fn tend(cluster: Cluster) {
+        while !cluster.is_healed() {
+            cluster.world.sleep(BOUND).await;
         }
+        for _ in 0..MOST_WAITS {
+            cluster.world.sleep(BOUND).await;
+            if !cluster.is_operated() {
+                return;
+            }
+            cluster.start_strangers();
+        }
+        let what = format!("{:?} after healing:{}", BOUND * MOST_WAITS, cluster.standings());
+        cluster.judge(Err(("orders are carried out", what)));
     }
 
     async fn wait_until_in_line(&self) {
@@ -279,7 +300,9 @@ impl Operator {
             }
         }
         for id in &change.remove {
-            self.left.extend(wanted.remove(id).map(|seat| (*id, seat)));
+            let Some(seat) = wanted.remove(id) else { continue };
+            self.cluster.with_operated(|operated| operated.leaving.insert(*id, seat.clone()));
+            self.left.insert(*id, seat);
         }
         // Nobody else changes it.
         if *roster.seats() != wanted || roster.version() <= self.version {

@@ -278,6 +278,7 @@ impl Process {
                 self.cluster.judge(verdict);
             }
         }
+        self.cluster.lock().crowded += u64::from(self.node.node().load().waiting > 0);
         let now = self.now();
         let addresses = self.cluster.addresses();
         let relaying = addresses.iter().any(|(id, _)| self.node.relay(now, *id).is_some());
@@ -296,7 +297,8 @@ impl Process {
 
 fn config(cluster: &Cluster, id: NodeId, program: u32) -> GroupConfig {
     let (peers, roster) = cluster.configured(id);
-    let (endpoint, server, client) = cluster.world.identity_of(&host(id));
+    let (mut endpoint, server, client) = cluster.world.identity_of(&host(id));
+    endpoint.limits.concurrency = cluster.habits.places;
     GroupConfig {
         group: GROUP,
         id,

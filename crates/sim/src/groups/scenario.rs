@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stubborn_core::limits::Limits;
+use stubborn_core::limits::{Concurrency, Limits};
 use stubborn_core::random::Random;
 use stubborn_group::replica::Settings;
 use stubborn_group::replication::{self, Members, NodeId};
@@ -176,6 +176,7 @@ fn habits(random: &mut Random) -> Habits {
         slow_syncs: if random.chance(0.2) { random.unit() * 0.05 } else { 0.0 },
         faults: if random.chance(0.5) { random.unit() } else { 0.0 },
         damage: random.chance(0.25),
+        places: Concurrency::ADAPTIVE,
         settings,
     }
 }

@@ -65,6 +65,7 @@ struct Settings {
     attempt_timeout: Option<Duration>,
     resume: Option<SessionTicket>,
     reads_only: bool,
+    stays: bool,
     service: Option<ServiceConfig>,
 }
 
@@ -235,6 +236,13 @@ impl ChannelBuilder {
     /// anything. [`open`](Self::open) and [`connect`](Self::connect) do not wait then.
     pub fn reads_only(mut self) -> Self {
         self.settings.reads_only = true;
+        self
+    }
+
+    /// Goes nowhere else than to its address, whatever a group tells of its members.
+    #[cfg(all(feature = "grpc", feature = "replica"))]
+    pub(crate) fn stays(mut self) -> Self {
+        self.settings.stays = true;
         self
     }
 
@@ -428,6 +436,9 @@ pub(crate) struct GrpcChoices {
     pub(crate) deadline: Option<Duration>,
     pub(crate) wait_for_ready: bool,
     pub(crate) attempt_timeout: Option<Duration>,
+    pub(crate) backoff: Option<(Duration, Duration)>,
+    pub(crate) resolver: Option<Box<dyn Resolver>>,
+    pub(crate) service: ServiceConfig,
 }
 
 #[cfg(feature = "grpc")]
@@ -444,6 +455,9 @@ impl ChannelBuilder {
             deadline: self.settings.deadline,
             wait_for_ready: self.settings.wait_for_ready,
             attempt_timeout: self.settings.attempt_timeout,
+            backoff: self.settings.backoff,
+            resolver: self.resolver,
+            service: self.settings.service.unwrap_or_default(),
         }
     }
 }
@@ -468,6 +482,7 @@ impl Settings {
         config.resume = self.resume;
         set(&mut config.service, self.service);
         config.session = !self.reads_only;
+        config.follows_members = !self.stays;
     }
 }
 

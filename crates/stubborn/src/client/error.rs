@@ -62,14 +62,22 @@ impl fmt::Display for ConnectError {
         write!(f, "cannot connect to {}: ", self.address)?;
         match &self.kind {
             ConnectErrorKind::Address(_) => Ok(()),
-            ConnectErrorKind::Resolve(error) => write!(f, "no address found: {error}"),
+            ConnectErrorKind::Resolve(error) => write!(
+                f,
+                "no address found: {error}; is the name spelled as it should be (HOST:PORT)?"
+            ),
             ConnectErrorKind::Security(error) => write!(f, "{error}"),
             ConnectErrorKind::Journal(error) => write!(f, "{error}"),
             ConnectErrorKind::Socket(error) => write!(f, "no UDP socket: {error}"),
-            ConnectErrorKind::Unreachable(why) => write!(
-                f,
-                "{why}; is the server running there, and do UDP datagrams get through to it?"
-            ),
+            ConnectErrorKind::Unreachable(why) => {
+                // It names the address that was tried, which stands there already if it was the only one.
+                let named = why.strip_prefix(self.address.as_str());
+                let why = named.and_then(|why| why.strip_prefix(": ")).unwrap_or(why);
+                write!(
+                    f,
+                    "{why}; is the server running there, and do UDP datagrams get through to it?"
+                )
+            }
             ConnectErrorKind::Refused(why) if why.contains("is not trusted") => write!(
                 f,
                 "{why}; use the address with ?pin= that the server printed, or give the authority \

@@ -11,8 +11,7 @@ mod mailbox;
 mod members;
 mod outgoing;
 mod patience;
-// Nobody asks a server for places yet.
-#[allow(dead_code)]
+#[cfg(feature = "grpc")]
 mod places;
 mod shared;
 mod streams;
@@ -36,7 +35,7 @@ use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
     ServerConfig, SessionCommand, StreamKey,
 };
-use stubborn_core::service::{Answer, Clock, NotExecuted, Port};
+use stubborn_core::service::{Answer, Clock, Port};
 use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
@@ -50,7 +49,8 @@ pub(crate) use outgoing::Outgoing;
 pub(crate) use patience::Patience;
 #[cfg(feature = "replica")]
 pub(crate) use patience::{GLANCE, LONGEST_FOR_COMMITS};
-use places::Told;
+#[cfg(feature = "grpc")]
+pub(crate) use places::Place;
 pub use shared::ChannelStatus;
 pub(crate) use shared::{ChannelState, Ended, Shared, Stage, State};
 use streams::HandlerPort;
@@ -142,8 +142,6 @@ struct Driver {
     /// Handlers had it since then, while nobody looked at the socket.
     away_since: Option<Instant>,
     cancelled: Vec<RequestKey>,
-    /// Who is to be told of a place.
-    placed: Vec<(Told, Result<(), NotExecuted>)>,
     answers: Vec<(RequestKey, Answer)>,
     /// Handlers that were not ready and have no task of their own, as the others have elsewhere;
     /// `None` on a runtime whose other threads can run them meanwhile.
@@ -314,7 +312,6 @@ impl Driver {
             took_long: false,
             away_since: None,
             cancelled: Vec::new(),
-            placed: Vec::new(),
             answers: Vec::new(),
             tasks: one_thread.then(Tasks::new),
             clock: clock.handle(),
@@ -398,7 +395,6 @@ impl Driver {
             woke_callers |= !self.woken.is_empty();
             self.woken.drain(..).for_each(Waker::wake);
             self.cancel();
-            self.tell_placed();
             self.ask_keeper();
             if self.requests.is_empty() && self.queries.is_empty() {
                 // Nobody waits for what came of acknowledgements, or of parts of a large message:
@@ -492,16 +488,13 @@ impl Driver {
                     }
                     None
                 }
-                Event::Placed(key) => {
-                    let told = state.places.remove(&key);
-                    self.placed.extend(told.map(|told| (told, Ok(()))));
-                    None
-                }
-                Event::Refused(key, why) => {
-                    let told = state.places.remove(&key);
-                    self.placed.extend(told.map(|told| (told, Err(why))));
-                    None
-                }
+                #[cfg(feature = "grpc")]
+                Event::Placed(key) => state.places.tell(key, Ok(())),
+                #[cfg(feature = "grpc")]
+                Event::Refused(key, why) => state.places.tell(key, Err(why)),
+                // Without a door nobody asks for places.
+                #[cfg(not(feature = "grpc"))]
+                Event::Placed(_) | Event::Refused(..) => None,
                 Event::Query(query) => {
                     self.queries.push(query);
                     None
@@ -640,14 +633,6 @@ impl Driver {
             if let Some(tasks) = &mut self.tasks {
                 tasks.cancel(key);
             }
-        }
-    }
-
-    /// Tells calls that came by another way whether they have a place.
-    fn tell_placed(&mut self) {
-        for (told, place) in self.placed.drain(..) {
-            // Who does not wait any more has left the place.
-            let _ = told.send(place);
         }
     }
 

@@ -2,20 +2,49 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use stubborn_core::node::{PlaceEnd, PlaceRequest, RequestKey};
 use stubborn_core::service::{NotExecuted, Priority};
 use stubborn_core::session::NotExecutedReason;
 use stubborn_core::time::Instant;
-use tokio::sync::oneshot;
 
 use super::shared::{Shared, State};
 
 /// Who waits for a place, until the node says whether there is one.
-pub(crate) type Places = HashMap<RequestKey, Told>;
+#[derive(Default)]
+pub(crate) struct Places(HashMap<RequestKey, Waiting>);
 
-/// Tells who waits.
-pub(crate) type Told = oneshot::Sender<Result<(), NotExecuted>>;
+#[derive(Default)]
+struct Waiting {
+    waker: Option<Waker>,
+    told: Option<Result<(), NotExecuted>>,
+}
+
+impl Places {
+    /// Notes whether there is a place. Returns whom to wake.
+    pub(super) fn tell(&mut self, key: RequestKey, told: Result<(), NotExecuted>) -> Option<Waker> {
+        let waiting = self.0.get_mut(&key)?;
+        waiting.told = Some(told);
+        waiting.waker.take()
+    }
+
+    /// Nobody is told anything any more. Returns whom to wake.
+    pub(super) fn end(&mut self) -> impl Iterator<Item = Waker> + '_ {
+        self.0.drain().filter_map(|(_, waiting)| waiting.waker)
+    }
+
+    fn poll(&mut self, key: RequestKey, waker: &Waker) -> Poll<Result<(), NotExecuted>> {
+        let Some(waiting) = self.0.get_mut(&key) else { return Poll::Ready(Err(stopping())) };
+        match waiting.told.take() {
+            Some(told) => Poll::Ready(told),
+            None => {
+                waiting.waker = Some(waker.clone());
+                Poll::Pending
+            }
+        }
+    }
+}
 
 /// A place that a call has, or waits for. It is left when this is dropped.
 pub(crate) struct Place {
@@ -35,7 +64,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let (key, end) = (self.key, self.end);
         self.shared.change_quietly(|state, now| {
-            state.places.remove(&key);
+            state.places.0.remove(&key);
             state.node.leave_place(now, key, end);
         });
     }
@@ -50,20 +79,18 @@ impl Shared {
         self: &Arc<Self>,
         request: impl FnOnce(Instant) -> PlaceRequest,
     ) -> Result<Place, NotExecuted> {
-        let stopping =
-            || NotExecuted::because(NotExecutedReason::Draining, "the server is stopping");
-        let (told, waits) = oneshot::channel();
         let asked = self.change_quietly(|state, now| {
             let (key, at_once) = state.node.ask_place(now, request(now))?;
             if !at_once {
-                state.places.insert(key, told);
+                state.places.0.insert(key, Waiting::default());
             }
             Some((key, at_once))
         });
         let (key, at_once) = asked.flatten().ok_or_else(stopping)?;
+        // Left also if nobody waits for it any more.
         let place = Place { shared: Arc::clone(self), key, end: PlaceEnd::Withdrawn };
         if !at_once {
-            waits.await.map_err(|_| stopping())??;
+            std::future::poll_fn(|cx| self.lock().places.poll(key, cx.waker())).await?;
         }
         Ok(place)
     }
@@ -74,11 +101,11 @@ impl Shared {
     /// If not.
     pub(crate) fn may_begin_stream(&self, priority: Priority) -> Result<(), NotExecuted> {
         let may = self.change_quietly(|state, now| state.node.may_begin_stream(now, priority));
-        may.unwrap_or(Ok(()))
+        may.unwrap_or_else(|| Err(stopping()))
     }
 
-    /// As [`change`](Self::change), for what concerns the driver only if others wait: they may be told
-    /// something now, or refused later.
+    /// As [`change`](Self::change), for what concerns the driver only if others wait, who may be told
+    /// something now or refused later, or if the node drains, which may end now.
     fn change_quietly<R>(&self, change: impl FnOnce(&mut State, Instant) -> R) -> Option<R> {
         let mut state = self.lock();
         if state.ended {
@@ -86,7 +113,7 @@ impl Shared {
         }
         let waited = state.node.has_waiting();
         let result = change(&mut state, self.clock.now());
-        let concerns = waited || state.node.has_waiting();
+        let concerns = waited || state.draining || state.node.has_waiting();
         let driver = if concerns { state.driver.take() } else { None };
         drop(state);
         if let Some(driver) = driver {
@@ -94,4 +121,8 @@ impl Shared {
         }
         Some(result)
     }
+}
+
+fn stopping() -> NotExecuted {
+    NotExecuted::because(NotExecutedReason::Draining, "the server is stopping")
 }

@@ -24,6 +24,7 @@ use tokio::task::AbortHandle;
 
 use super::clock::NodeClock;
 use super::outgoing::Alone;
+#[cfg(feature = "grpc")]
 use super::places::Places;
 use super::streams::StreamWakers;
 use super::waiters::{Waiter, WaiterKey, Waiters};
@@ -70,6 +71,7 @@ pub(crate) struct State {
     /// What comes for the keeper is pushed back from now on.
     pub(crate) draining: bool,
     pub(crate) streams: StreamWakers,
+    #[cfg(feature = "grpc")]
     pub(super) places: Places,
     pub(crate) meters: Meters,
     pub(super) driver: Option<Waker>,
@@ -180,7 +182,8 @@ impl Shared {
             kept_calls: KeptCalls::default(),
             draining: false,
             streams: StreamWakers::default(),
-            places: Places::new(),
+            #[cfg(feature = "grpc")]
+            places: Places::default(),
             meters: Meters::new(registry),
             driver: None,
             armed: None,
@@ -393,7 +396,6 @@ impl State {
         self.ended = true;
         self.driver = None;
         self.socket = None;
-        self.places.clear();
         for (_, handler) in self.handlers.drain() {
             handler.abort();
         }
@@ -402,6 +404,8 @@ impl State {
         }
         let mut woken = self.waiters.end();
         woken.extend(self.streams.end());
+        #[cfg(feature = "grpc")]
+        woken.extend(self.places.end());
         woken
     }
 }

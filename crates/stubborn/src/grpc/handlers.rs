@@ -1,18 +1,18 @@
 //! The handlers of a server, for its door.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use stubborn_core::node::Passed;
+use stubborn_core::node::{Passed, PlaceRequest};
 use stubborn_core::service::{
     Answer, Call, CallContext, CallError, Clock, Encoded, IncomingReply, Metadata, Method,
-    MethodId, NotTaken, Port, RequestKind,
+    MethodId, NotExecuted, NotTaken, Port, Priority, RequestKind,
 };
 use stubborn_core::time::Instant;
-use stubborn_grpc::door::{Early, Ended, Handlers, Handling};
+use stubborn_grpc::door::{Early, Ended, Handlers, Handling, Place, Placing};
 
-use crate::driver::{NodeClock, start_handler};
+use crate::driver::{self, NodeClock, Shared, start_handler};
 use crate::metrics::{DoorBook, DoorCall, Ending, Source};
 use crate::reply;
 use crate::server::Services;
@@ -22,7 +22,14 @@ pub(super) struct DoorHandlers {
     clock: NodeClock,
     handle: Clock,
     book: Book,
+    /// The server's workers, who have the places, and how often one was asked for one.
+    nodes: Vec<Arc<Shared>>,
+    asked: AtomicUsize,
 }
+
+/// What is asked how the server is gets an answer also when there is too much to do: who asks may end a
+/// server that gives none.
+const UNCOUNTED: &str = "grpc.health.v1.Health/";
 
 /// Where calls are counted and traced.
 type Book = Arc<Mutex<DoorBook>>;
@@ -32,13 +39,30 @@ fn open(book: &Book) -> MutexGuard<'_, DoorBook> {
 }
 
 impl DoorHandlers {
-    /// Of so many steps of calls the latest are kept.
-    pub(super) fn new(services: Arc<Services>, source: &Source, steps: usize) -> Self {
+    /// Of so many steps of calls the latest are kept. `nodes` are those of the server's workers, at least one.
+    pub(super) fn new(
+        services: Arc<Services>,
+        source: &Source,
+        steps: usize,
+        nodes: Vec<Arc<Shared>>,
+    ) -> Self {
         let clock = NodeClock::start();
         let book = Arc::new(Mutex::new(DoorBook::new(services.registry(), clock, steps)));
         source.set_door(book.clone());
-        Self { services, clock, handle: clock.handle(), book }
+        let (handle, asked) = (clock.handle(), AtomicUsize::new(0));
+        Self { services, clock, handle, book, nodes, asked }
     }
+
+    /// The worker whose turn it is.
+    fn next_node(&self) -> &Arc<Shared> {
+        let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+        &self.nodes[turn % self.nodes.len()]
+    }
+}
+
+/// Notes a call that does not begin.
+fn note_refused(book: &Book, method: MethodId, metadata: &Metadata, answer: &Answer) {
+    Measured::begin(book, method, metadata).end(Ending::of_answer(answer));
 }
 
 impl Handlers for DoorHandlers {
@@ -53,10 +77,49 @@ impl Handlers for DoorHandlers {
     fn admit(&self, method: &'static Method, context: &mut CallContext) -> Result<(), Answer> {
         let admitted = self.services.admit(method, context);
         if let Err(answer) = &admitted {
-            let mut measured = Measured::begin(&self.book, method.id(), &context.metadata);
-            measured.end(Ending::of_answer(answer));
+            note_refused(&self.book, method.id(), &context.metadata, answer);
         }
         admitted
+    }
+
+    fn place(&self, method: &'static Method, context: &CallContext, bytes: usize) -> Placing {
+        if method.name().starts_with(UNCOUNTED) {
+            return Box::pin(std::future::ready(Ok(Box::new(()) as Box<dyn Place>)));
+        }
+        let (node, book) = (self.next_node().clone(), self.book.clone());
+        let metadata = context.metadata.clone();
+        let (method, priority) = (method.id(), Priority::of(&metadata));
+        // The worker has a clock of its own.
+        let came = self.clock.now();
+        let left = context.deadline.map(|at| at.since(came));
+        let request = move |now: Instant| {
+            let deadline = left.map(|left| now + left);
+            PlaceRequest { method, priority, deadline, bytes: bytes as u64 }
+        };
+        Box::pin(async move {
+            match node.place(request).await {
+                Ok(place) => Ok(Box::new(Placed(place)) as Box<dyn Place>),
+                Err(why) => {
+                    note_refused(&book, method, &metadata, &Answer::NotExecuted(why.clone()));
+                    Err(why)
+                }
+            }
+        })
+    }
+
+    fn may_begin_stream(
+        &self,
+        method: &'static Method,
+        metadata: &Metadata,
+    ) -> Result<(), NotExecuted> {
+        if method.name().starts_with(UNCOUNTED) {
+            return Ok(());
+        }
+        let may = self.next_node().may_begin_stream(Priority::of(metadata));
+        if let Err(why) = &may {
+            note_refused(&self.book, method.id(), metadata, &Answer::NotExecuted(why.clone()));
+        }
+        may
     }
 
     fn start(
@@ -82,7 +145,7 @@ impl Handlers for DoorHandlers {
             let answer = (&mut handler).await;
             measured.end(Ending::of_answer(&answer));
             let (metadata, compress) = handler.take_beside().into_early();
-            Ended { answer, early: Early { metadata, compress } }
+            Ended { early: Early { metadata, compress }, ..Ended::of(answer) }
         }))
     }
 
@@ -93,6 +156,15 @@ impl Handlers for DoorHandlers {
     fn early(&self) -> Early {
         let (metadata, compress) = reply::take_early();
         Early { metadata, compress }
+    }
+}
+
+/// A place at one of the workers.
+struct Placed(driver::Place);
+
+impl Place for Placed {
+    fn answered(self: Box<Self>) {
+        self.0.answered();
     }
 }
 

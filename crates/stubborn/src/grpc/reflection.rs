@@ -46,10 +46,13 @@ static ALPHA_FILES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     )
 });
 
-/// Adds both, which describe what the registry holds and themselves.
-pub(super) fn add(registry: &mut Registry) -> Result<(), RegisterError> {
+/// Adds both, which describe what the registry holds, `more`, and themselves.
+pub(super) fn add(
+    registry: &mut Registry,
+    more: impl IntoIterator<Item = &'static ServiceDescriptor>,
+) -> Result<(), RegisterError> {
     let both = [&SERVER_REFLECTION_DESCRIPTOR, &ALPHA];
-    let descriptors: Vec<_> = registry.descriptors().chain(both).collect();
+    let descriptors: Vec<_> = registry.descriptors().chain(more).chain(both).collect();
     let files = Arc::new(Files::new(&descriptors, &ALPHA_FILES));
     for descriptor in both {
         registry.add(Arc::new(Reflection { files: files.clone(), descriptor }))?;

@@ -1,5 +1,8 @@
 //! What a replica is made of.
 
+#[cfg(feature = "grpc")]
+mod grpc;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,13 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use stubborn_core::limits::Limits;
-use stubborn_core::service::{Machine, Machines, NotExecuted, Registry, ServiceDescriptor};
+use stubborn_core::service::{
+    Machine, Machines, NotExecuted, RegisterError, Registry, ServiceDescriptor,
+};
 use stubborn_core::transport::record::Recording;
 use stubborn_group::replica::Seat;
 use stubborn_group::replication::{Durable, Members, NodeId};
 use stubborn_store::{Error, Folder, Options, Store};
 use stubborn_tls::{ClientCertificates, TlsClient, TlsServer};
 
+use super::config::NodeConfig;
 use super::door::{Arriving, Door, Middleware};
 use super::error::ReplicaError;
 use super::handle::{Control, ReplicaHandle};
@@ -56,6 +62,25 @@ const RESOLVE: Duration = Duration::from_secs(60);
 pub enum Replica {}
 
 impl Replica {
+    /// A replica with the settings of this file: see [`NodeConfig`]. Its data folder must be there, as
+    /// `stubborn up --prepare` makes it.
+    ///
+    /// ```no_run
+    /// # use stubborn::{Replica, kv};
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// Replica::from_file("group/node-1/node.conf")?
+    ///     .machine(kv::KvReplica::new(kv::Store::new()))
+    ///     .run()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`NodeConfig::load`] and [`NodeConfig::builder`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<ReplicaBuilder, ReplicaError> {
+        NodeConfig::load(path)?.builder()
+    }
+
     /// A replica that keeps its log and its snapshots in this folder.
     pub fn open(folder: impl AsRef<Path>) -> ReplicaBuilder {
         ReplicaBuilder {
@@ -73,6 +98,8 @@ impl Replica {
             recording: Recording::default(),
             lease: false,
             metrics: MetricsFor::default(),
+            #[cfg(feature = "grpc")]
+            grpc: None,
             #[cfg(feature = "prometheus")]
             prometheus: None,
             health: Some(Health::new()),
@@ -102,6 +129,8 @@ pub struct ReplicaBuilder {
     recording: Recording,
     lease: bool,
     metrics: MetricsFor,
+    #[cfg(feature = "grpc")]
+    grpc: Option<crate::grpc::Grpc>,
     #[cfg(feature = "prometheus")]
     prometheus: Option<String>,
     health: Option<Health>,
@@ -162,7 +191,7 @@ impl ReplicaBuilder {
         self
     }
 
-    /// The UDP address to listen on, for example `0.0.0.0:7400`. Required.
+    /// The address to listen on, for example `0.0.0.0:7400`. Required.
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen = Some(address.to_string());
         self
@@ -233,8 +262,8 @@ impl ReplicaBuilder {
     }
 
     /// Looks at each call that permissions let in, before it is in the log or the machine is asked, and lets
-    /// it in or not. One that is not let in never runs. It runs on the thread of the node and must not
-    /// block; it changes nothing of a call, since all members run what the client has sent. The one that
+    /// it in or not. One that is not let in never runs. It runs on the thread of the node (of calls over gRPC
+    /// also elsewhere, several at once) and must not block; it changes nothing of a call, since all members run what the client has sent. The one that
     /// was added first is asked first.
     ///
     /// ```
@@ -284,6 +313,18 @@ impl ReplicaBuilder {
     /// `stubborn top` does. By default callers with a certificate and those on the same machine.
     pub fn metrics(mut self, who: MetricsFor) -> Self {
         self.metrics = who;
+        self
+    }
+
+    /// Answers gRPC, too: the same methods over TCP, on the same port number; see [`grpc`](crate::grpc).
+    ///
+    /// A call that changes something runs once at the group if it carries an id, whichever replicas its
+    /// client sends it to. Queries are reads of the group, and its streams of reads are there; others are
+    /// not. A replica that knows of no leader answers `UNAVAILABLE` and when to come back. Callers are
+    /// those who may call over datagrams, with the same permissions; what these refuse is not in the log.
+    #[cfg(feature = "grpc")]
+    pub fn grpc(mut self, grpc: crate::grpc::Grpc) -> Self {
+        self.grpc = Some(grpc);
         self
     }
 
@@ -370,7 +411,8 @@ impl ReplicaBuilder {
             return Err(missing("a state machine: .machine(BankReplica::new(ledger))"));
         }
         let listen = self.listen.clone().ok_or_else(|| missing(".listen(\"0.0.0.0:7400\")"))?;
-        let listen = crate::server::resolve(&listen).await?;
+        #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+        let mut listen = crate::server::resolve(&listen).await?;
         let (tls, peers) = (self.tls()?, self.peers(node).await?);
         if self.join && !self.holds_node() {
             founders = self.ask_to_join(node).await?;
@@ -394,7 +436,12 @@ impl ReplicaBuilder {
         };
         let registry = self.registry(&control)?;
         let own = registry.descriptors().chain([&TRACE_DESCRIPTOR]);
-        let services = self.machines.descriptors().chain(own).collect();
+        #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+        let mut services: Vec<_> = self.machines.descriptors().chain(own).collect();
+        #[cfg(feature = "grpc")]
+        let opening = self.listen_for_grpc(&mut listen, &registry, &control).await?;
+        #[cfg(feature = "grpc")]
+        services.extend(opening.iter().flat_map(crate::grpc::Opening::services));
         let door = self.middleware.door(services, Limits::default().sessions)?;
         if let Some(file) = &self.access {
             let given = file.read().map_err(|error| error.to_string());
@@ -406,6 +453,15 @@ impl ReplicaBuilder {
         let identity = self.identity.ok_or(ServeError::NoIdentity)?;
         let authority = self.authority.ok_or(ServeError::ClientTrust)?;
         let client = authority.client(Some(&identity), self.key_log.as_ref());
+        #[cfg(feature = "grpc")]
+        let beside = crate::grpc::Beside {
+            name: driver::member_name(node.get()),
+            identity: identity.clone(),
+            authority: authority.clone(),
+            entrance: Arc::clone(&door),
+            control: Arc::clone(&control),
+            health: self.health.clone(),
+        };
         let plan = Plan {
             group,
             node,
@@ -424,7 +480,12 @@ impl ReplicaBuilder {
             door,
             control,
         };
-        let handle = driver::start(plan).await?;
+        #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+        let mut handle = driver::start(plan).await?;
+        #[cfg(feature = "grpc")]
+        if let Some(opening) = opening {
+            handle.set_door(opening.open(beside).await?);
+        }
         #[cfg_attr(not(feature = "prometheus"), allow(unused_mut))]
         let mut handle = handle.watching(self.files, self.access);
         #[cfg(feature = "prometheus")]
@@ -477,19 +538,22 @@ impl ReplicaBuilder {
         Ok((group, node))
     }
 
-    fn tls(&self) -> Result<TlsServer, ReplicaError> {
-        let identity = self.identity.as_ref().ok_or(ServeError::NoIdentity)?;
+    /// Who may connect.
+    fn clients(&self) -> Result<ClientCertificates, ReplicaError> {
         let roots = match &self.authority {
             Some(trust) => Some(trust.roots()?.ok_or(ServeError::ClientTrust)?),
             None => None,
         };
-        let clients = match (roots, self.anybody) {
-            (Some(roots), false) => ClientCertificates::Required(roots),
-            (Some(roots), true) => ClientCertificates::Optional(roots),
-            (None, _) => {
-                return Err(missing(".authority(..), who signs the certificates of the members"));
-            }
-        };
+        match (roots, self.anybody) {
+            (Some(roots), false) => Ok(ClientCertificates::Required(roots)),
+            (Some(roots), true) => Ok(ClientCertificates::Optional(roots)),
+            (None, _) => Err(missing(".authority(..), who signs the certificates of the members")),
+        }
+    }
+
+    fn tls(&self) -> Result<TlsServer, ReplicaError> {
+        let identity = self.identity.as_ref().ok_or(ServeError::NoIdentity)?;
+        let clients = self.clients()?;
         let builder = TlsServer::builder(identity.tls.clone())
             .client_certificates(clients)
             .key_log(self.key_log.clone());
@@ -573,12 +637,21 @@ impl ReplicaBuilder {
         if let Some(health) = &self.health {
             let names = machines.iter().map(|descriptor| descriptor.name);
             health.know(names.chain(registry.descriptors().map(|descriptor| descriptor.name)));
-            let told = Arc::clone(control);
-            let standing = move || told.standing();
-            ReplicaHealth { health: health.clone(), standing }.add(&mut registry)?;
         }
+        self.add_health(&mut registry, control)?;
         crate::reflection::add(&mut registry, machines)?;
         Ok(registry)
+    }
+
+    fn add_health(
+        &self,
+        registry: &mut Registry,
+        control: &Arc<Control>,
+    ) -> Result<(), RegisterError> {
+        let Some(health) = &self.health else { return Ok(()) };
+        let told = Arc::clone(control);
+        let standing = move || told.standing();
+        ReplicaHealth { health: health.clone(), standing }.add(registry)
     }
 }
 

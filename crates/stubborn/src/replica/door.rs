@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use stubborn_core::service::{
     CallContext, Encoded, Method, MethodId, NotExecuted, ServiceDescriptor,
@@ -14,7 +13,9 @@ use stubborn_core::session::NotExecutedReason;
 use stubborn_group::node::Gate;
 
 use super::error::ReplicaError;
-use crate::server::{Access, Authenticator, Callers, Permissions, Subjects};
+#[cfg(feature = "grpc")]
+use super::guests::{Guest, Guests};
+use crate::server::{Access, Authenticator, Callers, CurrentGate, Permissions, Subjects};
 
 /// Bytes of a subject: it stands in the log with every call of its sessions.
 const LONGEST_SUBJECT: usize = 256;
@@ -39,7 +40,8 @@ impl Arriving<'_> {
         self.request
     }
 
-    /// What is known of the call. A call that comes again has the same id.
+    /// What is known of the call. A call that comes again has the same id; one over gRPC has none, but for
+    /// the one in its metadata.
     pub fn context(&self) -> &CallContext {
         self.context
     }
@@ -60,6 +62,9 @@ pub(super) struct Middleware {
     pub(super) many_subjects: bool,
     pub(super) permissions: Option<Permissions>,
     pub(super) interceptors: Vec<Interceptor>,
+    /// Those who call over gRPC, if anybody may.
+    #[cfg(feature = "grpc")]
+    pub(super) guests: Option<Arc<Guests>>,
 }
 
 impl Middleware {
@@ -72,7 +77,7 @@ impl Middleware {
         services: Vec<&'static ServiceDescriptor>,
         sessions: usize,
     ) -> Result<Arc<Door>, ReplicaError> {
-        let callers = Callers {
+        let gate = Callers {
             authenticator: self.authenticator.clone(),
             rules: None,
             subjects: (!self.many_subjects).then(|| Arc::new(Subjects::new(sessions))),
@@ -80,10 +85,10 @@ impl Middleware {
         let methods = services.iter().flat_map(|service| service.methods);
         let door = Door {
             methods: methods.map(|method| (method.id(), method)).collect(),
-            services,
-            callers: Mutex::new(Arc::new(callers)),
+            callers: CurrentGate::new(services, gate),
             interceptors: self.interceptors.clone(),
-            open: (self.authenticator.is_none() && self.interceptors.is_empty()).into(),
+            #[cfg(feature = "grpc")]
+            guests: self.guests.clone(),
         };
         if let Some(permissions) = &self.permissions {
             door.permit(permissions).map_err(ReplicaError::Settings)?;
@@ -93,13 +98,12 @@ impl Middleware {
 }
 
 /// Lets calls of a replica's own clients in, or not.
-pub(super) struct Door {
-    services: Vec<&'static ServiceDescriptor>,
+pub(crate) struct Door {
     methods: BTreeMap<MethodId, &'static Method>,
-    callers: Mutex<Arc<Callers>>,
+    callers: CurrentGate,
     interceptors: Vec<Interceptor>,
-    /// Nobody is asked who calls, or kept from anything.
-    open: AtomicBool,
+    #[cfg(feature = "grpc")]
+    guests: Option<Arc<Guests>>,
 }
 
 impl Door {
@@ -108,33 +112,36 @@ impl Door {
     /// # Errors
     /// If they cannot be meant so: those of before stay.
     pub(super) fn permit(&self, permissions: &Permissions) -> Result<(), String> {
-        self.exchange(permissions, None)
+        self.callers.permit(permissions)
     }
 
     /// The same with the tokens of a file, if it names some.
     pub(super) fn give_access(&self, access: &Access) -> Result<(), String> {
-        self.exchange(access.permissions(), access.authenticator())
+        self.callers.give(access)
     }
 
-    fn exchange(
-        &self,
-        permissions: &Permissions,
-        authenticator: Option<Authenticator>,
-    ) -> Result<(), String> {
-        let rules = permissions.resolve(self.services.iter().copied())?;
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut exchanged = Callers::clone(&callers);
-        exchanged.rules = Some(Arc::new(rules));
-        if authenticator.is_some() {
-            exchanged.authenticator = authenticator;
-        }
-        *callers = Arc::new(exchanged);
-        self.open.store(false, Ordering::Release);
-        Ok(())
+    /// Whether calls come of which the node has to look whose they are.
+    #[cfg(feature = "grpc")]
+    fn has_guests(&self) -> bool {
+        self.guests.is_some()
     }
 
-    fn callers(&self) -> Arc<Callers> {
-        Arc::clone(&self.callers.lock().unwrap_or_else(PoisonError::into_inner))
+    #[cfg(not(feature = "grpc"))]
+    fn has_guests(&self) -> bool {
+        false
+    }
+
+    /// Makes a call that came over gRPC its caller's. Returns whether it was judged before.
+    #[cfg(feature = "grpc")]
+    fn recognise(&self, method: MethodId, context: &mut CallContext) -> Result<bool, NotExecuted> {
+        let Some(guests) = &self.guests else { return Ok(false) };
+        let has_number = || self.methods.get(&method).is_some_and(|method| has_number(method));
+        Ok(guests.recognise(context)? && has_number())
+    }
+
+    #[cfg(not(feature = "grpc"))]
+    fn recognise(&self, _: MethodId, _: &mut CallContext) -> Result<bool, NotExecuted> {
+        Ok(false)
     }
 
     fn intercept(&self, call: &Arriving<'_>) -> Result<(), NotExecuted> {
@@ -147,7 +154,7 @@ impl Door {
 
 impl Gate for Door {
     fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        self.callers.is_open() && self.interceptors.is_empty() && !self.has_guests()
     }
 
     fn admit(
@@ -156,7 +163,10 @@ impl Gate for Door {
         request: &Encoded,
         context: &mut CallContext,
     ) -> Result<(), NotExecuted> {
-        let callers = self.callers();
+        if self.recognise(method, context)? {
+            return Ok(());
+        }
+        let callers = self.callers.now();
         let Some(method) = self.methods.get(&method) else {
             // Another member may have it, of a newer program. No permission of this one names it.
             return match callers.rules {
@@ -164,13 +174,68 @@ impl Gate for Door {
                 None => Ok(()),
             };
         };
+        Self::let_in(&callers, method, context)?;
+        self.intercept(&Arriving { method, request, context })
+    }
+}
+
+#[cfg(feature = "grpc")]
+impl Door {
+    /// A method of this replica.
+    pub(crate) fn method(&self, id: MethodId) -> Option<&'static Method> {
+        self.methods.get(&id).copied()
+    }
+
+    /// Judges who calls over gRPC, and knows their token afterwards.
+    ///
+    /// # Errors
+    /// Why they may not.
+    pub(crate) fn admit_guest(
+        &self,
+        method: &Method,
+        context: &mut CallContext,
+    ) -> Result<(), NotExecuted> {
+        Self::let_in(&self.callers.now(), method, context)
+    }
+
+    /// Begins a call over gRPC whose caller was let in. One that takes a number is judged here, before it
+    /// has any; a read is judged at the node.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub(crate) fn receive_guest(
+        &self,
+        method: &'static Method,
+        request: &Encoded,
+        context: &CallContext,
+    ) -> Result<Guest, NotExecuted> {
+        if has_number(method) {
+            self.intercept(&Arriving { method, request, context })?;
+        }
+        let guests = self.guests.as_ref().ok_or_else(|| denied("nobody calls over gRPC here"))?;
+        Ok(guests.enter(Arc::clone(&context.peer)))
+    }
+}
+
+impl Door {
+    fn let_in(
+        callers: &Callers,
+        method: &Method,
+        context: &mut CallContext,
+    ) -> Result<(), NotExecuted> {
         callers.admit(method, context)?;
         if context.peer.subject.as_ref().is_some_and(|subject| subject.len() > LONGEST_SUBJECT) {
             let why = "the subject of the token is too long";
             return Err(NotExecuted::because(NotExecutedReason::Unauthenticated, why));
         }
-        self.intercept(&Arriving { method, request, context })
+        Ok(())
     }
+}
+
+/// Whether its calls come to the node with a number; also those of streams of reads come as reads.
+#[cfg(feature = "grpc")]
+fn has_number(method: &Method) -> bool {
+    method.semantics().takes_slot()
 }
 
 fn denied(why: &'static str) -> NotExecuted {

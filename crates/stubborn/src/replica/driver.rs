@@ -491,7 +491,13 @@ impl Driver {
         self.meters.served.set_in_flight(self.node.in_flight());
         let mut all = Gathering::new(MOST_LINKS);
         all.add(self.node.node(), &self.meters);
-        all.tell(Duration::from_nanos(self.clock.now().as_nanos()))
+        #[cfg_attr(not(feature = "grpc"), allow(unused_mut))]
+        let mut told = all.tell(Duration::from_nanos(self.clock.now().as_nanos()));
+        #[cfg(feature = "grpc")]
+        {
+            told.grpc = self.control.door_traffic();
+        }
+        told
     }
 
     /// What happened to a call here.

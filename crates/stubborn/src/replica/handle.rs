@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+#[cfg(feature = "grpc")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -35,6 +37,9 @@ pub struct ReplicaHandle {
     door: Arc<Door>,
     /// Look for renewed certificates and permissions.
     watching: Vec<AbortHandle>,
+    /// Where gRPC is answered.
+    #[cfg(feature = "grpc")]
+    grpc: Option<Arc<crate::grpc::ReplicaDoor>>,
     /// Where Prometheus is answered.
     #[cfg(feature = "prometheus")]
     exporter: Option<crate::metrics::Exporter>,
@@ -42,8 +47,13 @@ pub struct ReplicaHandle {
 
 /// What the handle and the thread share.
 #[derive(Default)]
-pub(super) struct Control {
+pub(crate) struct Control {
     state: Mutex<State>,
+    /// Whether the replica knows who leads.
+    led: watch::Sender<bool>,
+    /// Tells what the door for gRPC has counted of its connections.
+    #[cfg(feature = "grpc")]
+    door_traffic: OnceLock<Box<dyn Fn() -> crate::metrics::Door + Send + Sync>>,
 }
 
 #[derive(Default)]
@@ -69,13 +79,21 @@ pub(super) struct Renewal {
     client: Arc<TlsClient>,
     /// By which the others know it.
     key: Fingerprint,
+    #[cfg(feature = "grpc")]
+    grpc: Option<Arc<crate::grpc::ReplicaDoor>>,
 }
 
 impl Renewal {
     pub(super) fn of(plan: &Plan) -> Result<Self, ReplicaError> {
         let key = plan.identity.fingerprint().map_err(ServeError::from)?;
         let (server, client) = (plan.tls.identity().clone(), plan.client.clone());
-        Ok(Self { server, client, key })
+        Ok(Self {
+            server,
+            client,
+            key,
+            #[cfg(feature = "grpc")]
+            grpc: None,
+        })
     }
 
     fn replace(&self, identity: &Identity) -> Result<(), SecurityError> {
@@ -85,6 +103,10 @@ impl Renewal {
             return Err(ConfigError::Unusable(why.into()).into());
         }
         self.server.replace(identity.tls.clone())?;
+        #[cfg(feature = "grpc")]
+        if let Some(door) = &self.grpc {
+            door.replace(identity)?;
+        }
         Ok(self.client.replace_identity(identity.tls.clone())?)
     }
 }
@@ -142,9 +164,24 @@ impl ReplicaHandle {
             renewal,
             door,
             watching: Vec::new(),
+            #[cfg(feature = "grpc")]
+            grpc: None,
             #[cfg(feature = "prometheus")]
             exporter: None,
         }
+    }
+
+    /// Answers gRPC at this door for as long as the replica runs.
+    #[cfg(feature = "grpc")]
+    pub(super) fn set_door(&mut self, door: crate::grpc::ReplicaDoor) {
+        let door = Arc::new(door);
+        let (closed, mut ended) = (Arc::clone(&door), self.ended.clone());
+        tokio::spawn(async move {
+            let _ = ended.wait_for(|ended| *ended).await;
+            closed.close();
+        });
+        self.renewal.grpc = Some(Arc::clone(&door));
+        self.grpc = Some(door);
     }
 
     #[cfg(feature = "prometheus")]
@@ -195,11 +232,16 @@ impl ReplicaHandle {
         self.control.lock().failure.take().map_or(Ok(()), Err)
     }
 
-    /// Stops the replica: its peers and clients are told, its disk is synced and closed.
+    /// Stops the replica: its peers and clients are told, its disk is synced and closed. Calls that came
+    /// over gRPC have a second to end before.
     ///
     /// # Errors
     /// If the replica had ended before, why.
     pub async fn stop(self) -> Result<(), ReplicaError> {
+        #[cfg(feature = "grpc")]
+        if let Some(door) = &self.grpc {
+            door.drain().await;
+        }
         self.control.stop();
         self.ended().await
     }
@@ -298,9 +340,32 @@ impl Control {
     }
 
     pub(super) fn stands(&self, now: Instant, standing: StatusReply) {
+        let leads = standing.leader != 0;
+        self.led.send_if_modified(|led| std::mem::replace(led, leads) != leads);
         let mut state = self.lock();
         (state.standing, state.now) = (standing, now);
         state.backup.take_if(|backup| backup.is_stale(now));
+    }
+
+    /// Whether the replica knows who leads, now and from now on.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn led(&self) -> watch::Receiver<bool> {
+        self.led.subscribe()
+    }
+
+    /// There is a door, which tells so what it counts of its connections.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn set_door_traffic(
+        &self,
+        traffic: impl Fn() -> crate::metrics::Door + Send + Sync + 'static,
+    ) {
+        let _ = self.door_traffic.set(Box::new(traffic));
+    }
+
+    /// What the door has counted of its connections, if there is one.
+    #[cfg(feature = "grpc")]
+    pub(super) fn door_traffic(&self) -> Option<crate::metrics::Door> {
+        self.door_traffic.get().map(|traffic| traffic())
     }
 
     pub(super) fn hold(&self, backup: Backup) {

@@ -6,15 +6,22 @@
 
 mod backup;
 mod builder;
+mod config;
 mod deferral;
 mod disk;
 mod door;
 mod driver;
 mod error;
+#[cfg(feature = "grpc")]
+mod guests;
 mod handle;
 mod join;
 
 pub use builder::{Replica, ReplicaBuilder};
+pub use config::{Clients, ConfiguredMember, GrpcPort, NodeConfig, parse_group};
 pub use door::Arriving;
 pub use error::ReplicaError;
 pub use handle::ReplicaHandle;
+
+#[cfg(feature = "grpc")]
+pub(crate) use {door::Door, guests::Guest, handle::Control};

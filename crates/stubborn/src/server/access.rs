@@ -52,7 +52,7 @@ pub struct AccessError(String);
 /// A file with an [`Access`] that is looked at again and again: what is new holds from the next call on.
 /// What cannot be used leaves what was before, and is told.
 #[derive(Clone)]
-#[must_use = "it is given to a replica"]
+#[must_use = "it is given to a server or a replica"]
 pub struct AccessFile {
     path: PathBuf,
     every: Duration,
@@ -218,7 +218,6 @@ impl AccessFile {
     }
 
     /// Hands what is found in it from now on to `replace`.
-    #[cfg_attr(not(feature = "replica"), allow(dead_code))]
     pub(crate) fn watch(
         self,
         replace: impl Fn(&Access) -> Result<(), String> + Send + Sync + 'static,

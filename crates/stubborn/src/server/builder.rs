@@ -15,7 +15,7 @@ use stubborn_core::session::KeyLimits;
 use stubborn_core::transport::record::Recording;
 use stubborn_tls::{ClientCertificates, TlsServer};
 
-use super::access::Access;
+use super::access::{Access, AccessFile};
 use super::error::ServeError;
 use super::handle::{DrainReport, ServerHandle};
 use super::intercept::Incoming;
@@ -183,6 +183,8 @@ impl ServerBuilder {
     /// Lets callers call only what is allowed to them. A call that is not allowed ends as
     /// [`NotExecuted`](crate::NotExecuted) with the reason `PermissionDenied` (`Unauthenticated` where
     /// a token could help): its handler is never started. gRPC's clients see the same code.
+    ///
+    /// They can be [exchanged](ServerHandle::authorize) while the server runs.
     pub fn authorize(mut self, permissions: Permissions) -> Self {
         self.middleware.permissions = Some(permissions);
         self
@@ -195,6 +197,13 @@ impl ServerBuilder {
         if let Some(authenticator) = access.authenticator() {
             self.middleware.authenticator = Some(authenticator);
         }
+        self
+    }
+
+    /// The same from a file that may change while the server runs: what is new in it holds from the next
+    /// call on, over datagrams and gRPC. What cannot be used leaves what was before, and is told.
+    pub fn access_file(mut self, file: AccessFile) -> Self {
+        self.middleware.access = Some(file);
         self
     }
 
@@ -415,7 +424,8 @@ impl ServerBuilder {
             keeper.set_limits(&self.limits);
         }
         let recording = self.recording.clone();
-        let services = Services::new(registry, before);
+        let access = self.middleware.access.clone();
+        let services = Services::new(registry, Arc::clone(&before));
         let serving = Serving { config, services, keeper: self.keeper.clone() };
         let source = Arc::clone(&self.source);
         let health = self.health.clone().unwrap_or_default();
@@ -430,7 +440,8 @@ impl ServerBuilder {
                 .map_err(ServeError::Entropy)?;
             shared.set_busy_poll(self.busy_poll);
             let handle = ServerHandle::one(shared, task, source, self.drain);
-            return Ok(handle.with_health(health).identified(&current, files));
+            let handle = handle.with_health(health).identified(&current, files);
+            return Ok(handle.guarded(before, access));
         }
         let limits = share(&self.limits, sockets.len());
         let (group, workers) = driver::start_workers(sockets, limits, serving, recording)
@@ -440,7 +451,8 @@ impl ServerBuilder {
             worker.shared.set_busy_poll(self.busy_poll);
         }
         let handle = ServerHandle::several(group, workers, steered, source, self.drain);
-        Ok(handle.with_health(health).identified(&current, files))
+        let handle = handle.with_health(health).identified(&current, files);
+        Ok(handle.guarded(before, access))
     }
 
     /// Runs the server until `shutdown` is ready, then drains it: it refuses new sessions, lets

@@ -12,7 +12,10 @@ use stubborn_tls::CurrentIdentity;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 
+use super::access::AccessFile;
 use super::error::ServeError;
+use super::permissions::Permissions;
+use super::services::Before;
 use crate::driver::{Group, Shared, Stage, Worker};
 use crate::health::Health;
 use crate::metrics::{SnapshotReply, Source};
@@ -31,8 +34,10 @@ pub struct ServerHandle {
     drain_timeout: Duration,
     /// Who the server is now, wherever it listens.
     identities: Arc<Identities>,
-    /// Looks for renewed certificates.
-    watching: Option<AbortHandle>,
+    /// What stands before its handlers.
+    before: Arc<Before>,
+    /// Look for renewed certificates and permissions.
+    watching: Vec<AbortHandle>,
     /// Where gRPC is answered.
     #[cfg(feature = "grpc")]
     door: Option<crate::grpc::OpenDoor>,
@@ -94,7 +99,8 @@ impl ServerHandle {
             health: Health::new(),
             drain_timeout,
             identities: Arc::default(),
-            watching: None,
+            before: Arc::default(),
+            watching: Vec::new(),
             #[cfg(feature = "grpc")]
             door: None,
             #[cfg(feature = "prometheus")]
@@ -124,12 +130,19 @@ impl ServerHandle {
             health: Health::new(),
             drain_timeout,
             identities: Arc::default(),
-            watching: None,
+            before: Arc::default(),
+            watching: Vec::new(),
             #[cfg(feature = "grpc")]
             door: None,
             #[cfg(feature = "prometheus")]
             exporter: None,
         }
+    }
+
+    /// The nodes of its workers.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn nodes(&self) -> Vec<Arc<Shared>> {
+        self.workers.iter().map(|worker| Arc::clone(&worker.shared)).collect()
     }
 
     #[cfg(feature = "grpc")]
@@ -173,8 +186,28 @@ impl ServerHandle {
         let watch = |files: IdentityFiles| {
             tokio::spawn(files.watch(move |identity| identities.replace(identity))).abort_handle()
         };
-        self.watching = files.map(watch);
+        self.watching.extend(files.map(watch));
         self
+    }
+
+    /// The same server, with this before its handlers, which a file may change.
+    pub(super) fn guarded(mut self, before: Arc<Before>, access: Option<AccessFile>) -> Self {
+        self.before = Arc::clone(&before);
+        let watch = |file: AccessFile| {
+            tokio::spawn(file.watch(move |access| before.gate.give(access))).abort_handle()
+        };
+        self.watching.extend(access.map(watch));
+        self
+    }
+
+    /// Goes by these permissions from the next call on, over datagrams and gRPC. Calls and streams that
+    /// were let in before go on.
+    ///
+    /// # Errors
+    /// [`ServeError::Permissions`] if a rule names what the server does not have, or two name the same:
+    /// the permissions of before stay.
+    pub fn authorize(&self, permissions: &Permissions) -> Result<(), ServeError> {
+        self.before.gate.permit(permissions).map_err(ServeError::Permissions)
     }
 
     /// Proves to be this from the next handshake on, over datagrams and gRPC. Connections that are there
@@ -348,9 +381,7 @@ impl Identities {
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
-        if let Some(watching) = &self.watching {
-            watching.abort();
-        }
+        self.watching.iter().for_each(AbortHandle::abort);
         self.advance(Stage::Leaving);
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod builder;
+mod current;
 mod error;
 mod gate;
 mod handle;
@@ -18,6 +19,8 @@ pub use builder::{Server, ServerBuilder};
 pub(crate) use builder::{recording, resolve};
 pub use error::ServeError;
 
+#[cfg(feature = "replica")]
+pub(crate) use current::CurrentGate;
 pub(crate) use gate::AUTHORIZATION;
 #[cfg(feature = "replica")]
 pub(crate) use gate::{Authenticator, Gate as Callers};

@@ -10,6 +10,8 @@ use stubborn_core::service::{
 };
 use stubborn_core::session::{KeyLimits, NotExecutedReason};
 
+use super::access::AccessFile;
+use super::current::CurrentGate;
 use super::gate::{Authenticator, Gate};
 use super::intercept::{Incoming, Interceptor};
 use super::once::Once;
@@ -28,7 +30,7 @@ pub(crate) struct Services {
 /// What stands before the handlers. A server has one, for all ways by which calls come.
 #[derive(Default)]
 pub(crate) struct Before {
-    pub(super) gate: Gate,
+    pub(super) gate: CurrentGate,
     /// None if calls are kept elsewhere than in the server's memory, as in a database: an id would have
     /// to be kept there, too.
     pub(super) once: Option<Arc<Once>>,
@@ -41,6 +43,8 @@ pub(super) struct Middleware {
     pub(super) authenticator: Option<Authenticator>,
     pub(super) many_subjects: bool,
     pub(super) permissions: Option<Permissions>,
+    /// What it says stands in place of those.
+    pub(super) access: Option<AccessFile>,
     pub(super) interceptors: Vec<Arc<dyn Interceptor>>,
 }
 
@@ -59,6 +63,11 @@ impl Middleware {
             rules: self.permissions.as_ref().map(resolve).transpose()?.map(Arc::new),
             subjects: (!self.many_subjects).then(|| Arc::new(Subjects::new(limits.sessions))),
         };
+        let gate = CurrentGate::new(registry.descriptors().collect(), gate);
+        if let Some(file) = &self.access {
+            let access = file.read().map_err(|error| error.to_string())?;
+            gate.give(&access).map_err(|why| format!("{}: {why}", file.path().display()))?;
+        }
         let once = keys.map(|keys| Arc::new(Once::new(keys)));
         Ok(Arc::new(Before { gate, once, interceptors: self.interceptors.clone() }))
     }
@@ -150,7 +159,11 @@ impl Services {
     /// # Errors
     /// The answer, if not.
     pub(crate) fn admit(&self, method: &Method, context: &mut CallContext) -> Result<(), Answer> {
-        self.before.gate.admit(method, context).map_err(Answer::NotExecuted)
+        let gate = &self.before.gate;
+        if gate.is_open() {
+            return Ok(());
+        }
+        gate.now().admit(method, context).map_err(Answer::NotExecuted)
     }
 
     pub(super) fn interceptor(&self, place: usize) -> Option<&dyn Interceptor> {

@@ -1,6 +1,9 @@
 //! A service written by hand, whose handlers tests can hold and watch, and servers for it.
 #![allow(dead_code, unreachable_pub)] // Each test file uses its part.
 
+#[cfg(feature = "replica")]
+pub mod group;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;

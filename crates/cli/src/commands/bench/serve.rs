@@ -11,6 +11,7 @@ use super::{cpu, memory};
 use crate::error::Error;
 use crate::output::{Output, Style};
 use crate::pins;
+use crate::remote::socket_address;
 use crate::stubs::bench::v1::{Echo, EchoServer, Payload, UsageReply};
 use crate::task::block_on;
 
@@ -18,7 +19,7 @@ use crate::task::block_on;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where to listen; port 0 takes a free one.
-    #[arg(value_name = "ADDR", default_value = "127.0.0.1:7500")]
+    #[arg(value_name = "ADDR", default_value = "127.0.0.1:7500", value_parser = socket_address)]
     address: SocketAddr,
 
     /// Workers: threads that share the connections. 0 for one per processor.

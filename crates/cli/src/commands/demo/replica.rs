@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::ledger;
 use super::machine::Bank;
 use crate::child;
-use crate::cluster::NodeConfig;
+use crate::cluster::load;
 use crate::commands::node;
 use crate::error::Error;
 use crate::stubs::bank::v1::BankReplica;
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 /// Serves until the parent process is gone or closes standard input; then writes the ledger.
 pub(super) async fn run(args: Args) -> Result<(), Error> {
-    let config = NodeConfig::load(&args.config)?;
+    let config = load(&args.config)?;
     let bank = Bank::new();
     let machine = BankReplica::new(bank.clone());
     let replica = node::builder(&config)?.machine(machine).start().await?;

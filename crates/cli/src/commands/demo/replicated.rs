@@ -13,7 +13,7 @@ use super::relay::Counters;
 use super::report::{Latency, Report, grouped};
 use super::{Args, check, client, ledger, payer, print_run, show_progress, start_relay};
 use crate::child::Child;
-use crate::cluster::{Admission, Folder, NodeConfig, Place};
+use crate::cluster::{Clients, Folder, NodeConfig, Place};
 use crate::commands::{node, status, up};
 use crate::error::{Error, Exit};
 use crate::output::Output;
@@ -137,7 +137,7 @@ impl Group {
             places.push(Place { address: relay.address().to_string(), listen });
             relays.push(relay);
         }
-        folder.make(&places, Admission::Certificate)?;
+        folder.make(&places, Clients::Certificate)?;
         let configs = folder.nodes()?;
         let mut group = Self { folder, configs, relays, nodes: Vec::new() };
         for index in 0..group.configs.len() {

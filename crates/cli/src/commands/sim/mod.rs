@@ -16,22 +16,22 @@ use stubborn_sim::{Batch, CallCounts, Failure, Report, WorldCounts};
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 
-/// Runs the system in a simulated world where everything goes wrong, and checks every promise
+/// Run the system in a simulated world where everything goes wrong, and check every promise
 ///
 /// Time is virtual, and everything follows from one seed: a run that breaks a promise can be
 /// repeated exactly. Without options a hundred seeds run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Runs this one seed
+    /// Run this one seed
     #[arg(long, value_name = "N", conflicts_with_all = ["runs", "first", "bench"])]
     seed: Option<u64>,
-    /// Writes what happened in the run, a line for each event
+    /// Write what happened in the run, a line for each event
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
-    /// Writes the connections of the run as qlog, a file for each side of one in this folder
+    /// Write the connections of the run as qlog, a file for each side of one in this folder
     #[arg(long, value_name = "DIR", requires = "seed", conflicts_with_all = ["replicas", "groups"])]
     qlog: Option<PathBuf>,
-    /// Runs so many seeds
+    /// Run so many seeds
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "bench")]
     runs: u64,
     /// The first of the seeds
@@ -40,20 +40,20 @@ pub(crate) struct Args {
     /// Seeds that run at the same time; by default one for each core
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Measures how fast a world of five hosts at 5 % loss runs
+    /// Measure how fast a world of five hosts at 5 % loss runs
     #[arg(long)]
     bench: bool,
-    /// Runs groups of replicas instead of servers: consensus on disks that lose what was not synced
+    /// Run groups of replicas instead of servers: consensus on disks that lose what was not synced
     #[arg(long, conflicts_with = "bench")]
     replicas: bool,
-    /// Runs groups of whole nodes and their clients: replicated services, with exactly once checked
+    /// Run groups of whole nodes and their clients: replicated services, with exactly once checked
     #[arg(long, conflicts_with_all = ["bench", "replicas"])]
     groups: bool,
-    /// With --groups: lets groups be for so many hours of simulated time at 30 % loss, and counts the
+    /// With --groups: let groups be for so many hours of simulated time at 30 % loss, and count the
     /// elections, of which none is needed; and how long clients wait when leaders die at 20 % loss
     #[arg(long, value_name = "HOURS", requires = "groups", conflicts_with_all = ["seed", "cuts"])]
     calm: Option<f64>,
-    /// With --groups: cuts links between nodes so that most of them cannot speak to most others
+    /// With --groups: cut links between nodes so that most of them cannot speak to most others
     #[arg(long, requires = "groups", conflicts_with = "seed")]
     cuts: bool,
 }

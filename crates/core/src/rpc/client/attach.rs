@@ -86,6 +86,11 @@ impl Client {
         if link.nonce != Some(nonce) || link.session.is_some() {
             return;
         }
+        let named =
+            cx.endpoint.connection(handle).and_then(|connection| connection.peer_incarnation());
+        if !named.is_some_and(|named| same_process(named, opened.session.incarnation)) {
+            return cx.close(handle, close_code::PROTOCOL, "a session of another server");
+        }
         link.nonce = None;
         let slots = ClientSession::new(opened, cx.limits.slots, cx.limits.background_fences);
         let ticket = SessionTicket { session: opened.session, secret: opened.secret.clone() };
@@ -220,6 +225,8 @@ impl Client {
         if !self.channels[link.channel.0 as usize].config.opens {
             return self.leave_unopened(cx, key, handle);
         }
+        // What was said about slots on an earlier connection is told again, if it still holds.
+        link.early_changes.clear();
         let nonce = *link.nonce.get_or_insert_with(|| cx.random.bytes());
         let slots = self.channels[link.channel.0 as usize].config.slots.min(cx.limits.slots);
         self.send_on_attempt(cx, handle, ToServer::Open { nonce, slots });

@@ -37,10 +37,10 @@ impl Client {
         let spreads = link.share.spread;
         let alone = channel.links.len() < 2 || link.session.is_some() || spreads;
         // A session that is sought is asked for at one target after the other: at first for a moment
-        // each, since the first one may be dead, then again with patience.
+        // each, since the first one may be dead, then again, and each time with more patience. With all of
+        // it at once, who has many targets and was cut off would come to the one that is there too late.
         let sought = link.session.as_ref().and_then(|session| session.sought.as_ref());
-        let hurried =
-            channel.links.len() > 1 && sought.is_some_and(|sought| !sought.silent.contains(&key));
+        let hurried = channel.links.len() > 1 && sought.is_some();
         let yields_at = match sought.is_some() || seeks {
             true => (channel.links.len() > 1).then_some(cx.now + SEEK_DELAY),
             false => (!alone).then_some(cx.now + ATTEMPT_DELAY),
@@ -55,8 +55,8 @@ impl Client {
                     Some(rtt) => (link.backoff * 4).min(REATTEMPT).max(rtt * ATTEMPT_ROUND_TRIPS),
                     None => config.attempt_timeout,
                 };
-                let gives_up_at =
-                    cx.now + if hurried { patience.min(ATTEMPT_DELAY) } else { patience };
+                let moment = ATTEMPT_DELAY.max(link.backoff * 4);
+                let gives_up_at = cx.now + if hurried { patience.min(moment) } else { patience };
                 link.attempt = Some(Attempt { handle, gives_up_at, yields_at, greeted: None });
                 self.by_handle.insert(handle, key);
                 self.set_link_timer(key);

@@ -4,10 +4,9 @@ use alloc::vec::Vec;
 
 use super::balance::Balance;
 use super::memory::Memory;
-use super::retry::{Policies, Tokens};
 use super::stale::Seen;
 use super::waiting::Waiting;
-use crate::rpc::{ChannelConfig, ChannelCounters};
+use crate::rpc::{ChannelConfig, ChannelCounters, Policies, Tokens};
 use crate::time::Instant;
 
 /// A user's way to a service.

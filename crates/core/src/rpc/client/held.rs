@@ -9,6 +9,7 @@ use super::call::{Earlier, State};
 use crate::rpc::context::Context;
 use crate::rpc::event::CallKey;
 use crate::service::Outcome;
+use crate::session::CallId;
 
 impl Client {
     /// Lets a call wait until the server of a link can run it again. It waits in no other queue.
@@ -32,23 +33,28 @@ impl Client {
 
     /// Sends what waits for this server, as far as it has slots for it.
     pub(super) fn send_held(&mut self, cx: &mut Context<'_>, link_key: u64) {
-        while let Some(link) = self.links.get_mut(link_key) {
-            let Some(&key) = link.held.front() else { return };
-            let waits = |key: CallKey| {
-                self.calls.get(key.0).is_some_and(|call| matches!(call.state, State::Waiting))
-            };
-            if !waits(key) {
-                link.held.pop_front();
-                continue;
-            }
-            if !link.is_ready() || link.is_draining() {
-                return;
-            }
-            let session = link.session.as_mut();
-            let Some(id) = session.and_then(|session| session.slots.reserve()) else { return };
-            link.held.pop_front();
+        let mut sent = false;
+        while let Some((key, id)) = self.next_held(link_key) {
             self.occupy(cx, link_key, key, id);
+            sent = true;
         }
+        if sent {
+            self.after_sending(cx, link_key);
+        }
+    }
+
+    /// The first that waits for this server, and a number for it.
+    fn next_held(&mut self, link: u64) -> Option<(CallKey, CallId)> {
+        let link = self.links.get_mut(link)?;
+        let waits = |key: &CallKey| {
+            self.calls.get(key.0).is_some_and(|call| matches!(call.state, State::Waiting))
+        };
+        while link.held.pop_front_if(|key| !waits(key)).is_some() {}
+        if link.held.is_empty() || !link.is_ready() || link.is_draining() {
+            return None;
+        }
+        let id = link.session.as_mut()?.slots.reserve()?;
+        link.held.pop_front().map(|key| (key, id))
     }
 
     /// The server could not be reached: what does not wait for it ends.

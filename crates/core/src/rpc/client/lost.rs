@@ -12,6 +12,15 @@ use crate::session::{CallId, Fate, NotExecutedReason};
 use crate::transport::connection::ConnectionError;
 use crate::transport::endpoint::ConnectionHandle;
 
+/// Where the server is that the calls of a lost session may have run at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Server {
+    /// At the link that had the session, with another memory.
+    Here,
+    /// Nowhere: it was a group, and no target is of it any more. Who answers at the link is another one.
+    Gone,
+}
+
 impl Client {
     /// A connection of this half is over.
     pub(crate) fn lost(
@@ -63,6 +72,8 @@ impl Client {
         }
         let Some(link) = self.links.get_mut(key) else { return };
         link.silent_since.get_or_insert(cx.now);
+        // The next connection may be good.
+        link.suspect = false;
         let (channel, unsettled) = (link.channel, link.has_unsettled());
         if link.retired && !unsettled {
             return self.dismiss_if_done(cx, key);
@@ -107,9 +118,9 @@ impl Client {
         link.early_changes.clear();
         let channel = link.channel;
         let asked = self.questions_for(key);
-        let Some(session) = self.links.get_mut(key).and_then(|link| link.session.take()) else {
-            return;
-        };
+        let Some(link) = self.links.get_mut(key) else { return };
+        let at = link.group;
+        let Some(session) = link.session.take() else { return };
         self.recount(key);
         self.channels[channel.0 as usize].memory.lose(session.slots.id());
         for question in asked {
@@ -117,6 +128,8 @@ impl Client {
         }
         let mut occupants = session.occupants;
         let journal = session.slots.keeps_journal();
+        let gone = session.group && at != Some(session.slots.id().incarnation);
+        let server = if gone { Server::Gone } else { Server::Here };
         for (id, fate) in session.slots.lost() {
             if journal {
                 self.write_outcome(cx, channel, id, fate_state(fate));
@@ -127,7 +140,7 @@ impl Client {
                 self.finish_question(cx, question, Ok(fate_state(fate)));
             }
             match occupant.call {
-                Some(call) => self.end_lost(cx, key, call, fate, why),
+                Some(call) => self.end_lost(cx, (key, server), call, fate, why),
                 None => self.remember(key, id, fate_state(fate)),
             }
         }
@@ -164,7 +177,8 @@ impl Client {
             self.finish_question(cx, question, Ok(fate_state(fate)));
         }
         if let Some(call) = occupant.call {
-            self.end_lost(cx, key, call, fate, "the server has forgotten the call");
+            let why = "the server has forgotten the call";
+            self.end_lost(cx, (key, Server::Here), call, fate, why);
         }
     }
 
@@ -173,7 +187,7 @@ impl Client {
     fn end_lost(
         &mut self,
         cx: &mut Context<'_>,
-        key: u64,
+        (key, server): (u64, Server),
         call_key: CallKey,
         fate: Fate,
         why: &'static str,
@@ -190,7 +204,8 @@ impl Client {
         let elsewhere =
             call.request().is_some_and(|request| self.may_cross(call.channel, &request.method));
         let channel = &self.channels[call.channel.0 as usize];
-        let no_other = elsewhere || !self.may_hold(key) && channel.links == [key];
+        let here = server == Server::Here;
+        let no_other = elsewhere || here && !self.may_hold(key) && channel.links == [key];
         let no_other = no_other || cfg!(feature = "planted-crossing");
         if repeatable && in_time && (no_other || !may_have_run) {
             if let Some(call) = self.calls.get_mut(call_key.0).filter(|_| may_have_run) {
@@ -198,7 +213,7 @@ impl Client {
             }
             return self.enqueue_again(call_key);
         }
-        if repeatable && in_time && self.may_hold(key) {
+        if repeatable && in_time && here && self.may_hold(key) {
             return self.hold(cx, call_key, key);
         }
         let error = match fate {

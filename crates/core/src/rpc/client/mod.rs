@@ -143,6 +143,8 @@ impl Client {
         }
         // Those that are new stand by, too: of the others none may be there any more.
         self.keep_standbys(cx, key);
+        // Reads that waited at a replica which is none any more go to another one.
+        self.pump(cx, key);
         self.seek_server(cx, key);
     }
 

@@ -38,7 +38,9 @@ pub(super) struct Progress {
 }
 
 impl Client {
-    /// A handshake with a replica of `group` is done.
+    /// A handshake with a replica of `group` is done. If the link had a server that kept sessions of its
+    /// own, that one is gone with them, and none of its calls is looked for at other targets: whoever
+    /// says that it is a replica may be a liar in the server's place.
     pub(super) fn meet_replica(
         &mut self,
         cx: &mut Context<'_>,
@@ -53,10 +55,16 @@ impl Client {
             connection.answers_within(ANSWERS_WITHIN);
         }
         let channel = link.channel;
+        // A session that is sought may be a group's.
+        let replaced = link.session.as_ref().is_some_and(|of| !of.group && of.sought.is_none());
         let own = link.session.as_ref().map(|session| session.slots.id().incarnation);
-        if own.is_some_and(|own| own != group) {
+        if replaced {
+            self.session_lost(cx, key, "a replica of a group has taken the server's place");
+        } else if own.is_some_and(|own| own != group) {
             self.other_group(cx, key);
         }
+        // What waits here to run again is for a server that was none.
+        self.end_all_held_at(cx, key);
         match self.home_of(channel, group) {
             Some(home) if home != key && self.is_served(cx.endpoint, home) => {
                 return self.stand_by(cx, key, handle);
@@ -65,6 +73,7 @@ impl Client {
                 if home != key {
                     self.leave_home(cx, home);
                     self.hand_session(home, key);
+                    self.dismiss_if_done(cx, home);
                 }
                 if let Some(session) =
                     self.links.get_mut(key).and_then(|link| link.session.as_mut())
@@ -167,7 +176,11 @@ impl Client {
         let channel = &self.channels[link.channel.0 as usize];
         let served = |home: &u64| {
             let group = self.links.get(*home).and_then(|home| match &home.session {
-                Some(session) => session.group.then(|| session.slots.id().incarnation),
+                Some(session) => {
+                    // Its targets are others by now, and nobody has answered at the old ones.
+                    let sought = home.retired && session.sought.is_some();
+                    (session.group || sought).then(|| session.slots.id().incarnation)
+                }
                 None => home.nonce.and(home.group),
             });
             group.is_some_and(|home| link.group.is_none_or(|group| group == home))
@@ -175,7 +188,7 @@ impl Client {
         !channel.closed
             && !link.retired
             && link.has_no_session()
-            && channel.links.iter().any(served)
+            && channel.links.iter().chain(&channel.retired).any(served)
     }
 
     /// Leaves a replica that says nothing, or that takes everything and answers nothing. To be called

@@ -62,6 +62,13 @@ impl Client {
         message: ToClient,
     ) {
         match message {
+            // What was asked on another connection is not answered on this one.
+            ToClient::Outcome { .. }
+            | ToClient::ReadReply { .. }
+            | ToClient::ReadNotExecuted { .. }
+            | ToClient::ReadTooStale { .. }
+            | ToClient::Watched { .. }
+                if !self.carries(key, handle) => {}
             ToClient::Opened { nonce, opened } => self.opened(cx, key, handle, nonce, &opened),
             ToClient::Attached(attached) => self.attached(cx, key, handle, &attached),
             ToClient::Refused { reference, refusal } => {
@@ -109,6 +116,12 @@ impl Client {
             }
             ToClient::Draining => self.drains(cx, key, handle),
         }
+    }
+
+    /// Whether reads and queries go by this connection of a link.
+    fn carries(&self, key: u64, handle: ConnectionHandle) -> bool {
+        let Some(link) = self.links.get(key) else { return false };
+        link.live.iter().chain(&link.standby).any(|carrier| carrier.handle == handle)
     }
 
     /// Slots are granted or asked back: on the connection that carries the session, or that is
@@ -434,6 +447,9 @@ impl Client {
             Status::new(Code::ResourceExhausted, crate::service::text(said))
         };
         match ToClient::decode(start) {
+            Ok(
+                ToClient::ReadReply { .. } | ToClient::Watched { .. } | ToClient::Outcome { .. },
+            ) if !self.carries(key, handle) => {}
             Ok(ToClient::Reply { slot, sequence, mut reply }) => {
                 reply.status = Some(status());
                 self.answer(cx, key, slot, sequence, Answer::Reply(reply), None);

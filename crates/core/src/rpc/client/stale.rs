@@ -56,7 +56,11 @@ impl Client {
     ) {
         let Some(link) = self.links.get(key) else { return };
         let Some(group) = link.group else { return };
-        let seen = &mut self.channels[link.channel.0 as usize].seen;
+        let channel = &mut self.channels[link.channel.0 as usize];
+        if !channel.config.follows_members {
+            return;
+        }
+        let seen = &mut channel.seen;
         *seen = seen.in_group(group);
         if version > seen.members && !addresses.is_empty() {
             seen.members = version;

@@ -258,7 +258,7 @@ impl SessionTable {
     fn with(sessions: Sessions<Kept, Origin>) -> Self {
         let limits = sessions.limits().clone();
         let (buffer, ids, version) = (MessageBuffer::default(), None, 1);
-        Self { desk: Desk { sessions }, ids, limits, buffer, version }
+        Self { desk: Desk { sessions, borrowed: None }, ids, limits, buffer, version }
     }
 
     fn carry_out(
@@ -544,7 +544,7 @@ impl ImageOf for Kept {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let kept = Self::new(bytes, &Rope::EMPTY, 0);
+        let kept = Self::new(bytes, &Rope::EMPTY);
         ReplyPayload::from_kept(&kept).ok().map(|_| kept)
     }
 }

@@ -11,7 +11,7 @@ use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::ConnectionHandle;
 use stubborn_core::wire::varint;
 
-use super::line::Lines;
+use super::line::{Heard, Lines};
 use crate::world::World;
 
 /// What a liar does most of the time.
@@ -83,7 +83,7 @@ impl Liar {
         let pause = Duration::from_micros(1 + self.random.below(20_000));
         let end = self.world.now() + pause;
         self.lines.run_until(end).await;
-        while let Some((line, message)) = self.lines.hear() {
+        while let Some(Heard { line, message, .. }) = self.lines.hear() {
             self.hear(line, &message);
         }
         if self.habit == Habit::Raving && self.random.chance(0.2) {
@@ -123,9 +123,12 @@ impl Liar {
         let raves = self.habit == Habit::Raving && self.random.chance(0.2);
         let slots = if raves { self.any_number() } else { 1 + self.random.below(32) };
         let epoch = if raves { self.any_number() } else { 1 };
+        // Somebody else's session is not to be had here.
+        let others = raves && self.random.chance(0.3);
+        let incarnation = if others { self.random.u64() } else { self.incarnation };
         let mut said = vec![0x41];
         said.extend(nonce);
-        said.extend(self.incarnation.to_be_bytes());
+        said.extend(incarnation.to_be_bytes());
         said.extend(self.sessions.to_be_bytes());
         said.extend([7; 32]);
         numbers(&mut said, &[epoch, slots, 3_600]);

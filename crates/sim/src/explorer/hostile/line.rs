@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use stubborn_core::datagram::{Datagram, DatagramsExt};
+use stubborn_core::datagram::{Datagram, DatagramError, DatagramsExt};
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::connection::{Chunk, ConnectionEvent, MessageId};
@@ -28,7 +28,15 @@ pub(super) struct Lines {
     server: Option<Server>,
     up: Vec<ConnectionHandle>,
     partial: BTreeMap<(ConnectionHandle, MessageId), Vec<u8>>,
-    heard: VecDeque<(ConnectionHandle, Vec<u8>)>,
+    heard: VecDeque<Heard>,
+}
+
+/// A message that has come.
+pub(super) struct Heard {
+    pub(super) line: ConnectionHandle,
+    /// The incarnation that the peer named when the connection was made; a client names none.
+    pub(super) from: Option<u64>,
+    pub(super) message: Vec<u8>,
 }
 
 /// Who is dialled.
@@ -113,8 +121,8 @@ impl Lines {
         connection.is_some_and(|connection| connection.send(message, Bytes::new()).is_ok())
     }
 
-    /// The next message that came, and where.
-    pub(super) fn hear(&mut self) -> Option<(ConnectionHandle, Vec<u8>)> {
+    /// The next message that came.
+    pub(super) fn hear(&mut self) -> Option<Heard> {
         self.heard.pop_front()
     }
 
@@ -131,7 +139,11 @@ impl Lines {
                 return;
             }
             let due = self.endpoint.poll_timeout().map_or(end, |due| due.min(end));
-            let came = receive_or(&self.world, &self.socket, due).await;
+            let Ok(came) = receive_or(&self.world, &self.socket, due).await else {
+                // Its place was taken: nothing comes there any more.
+                self.world.sleep(end.since(now)).await;
+                return;
+            };
             let now = self.world.now();
             match came {
                 Some(datagram) => self.endpoint.handle(now, received(&datagram)),
@@ -180,6 +192,7 @@ impl Lines {
     fn read(&mut self, line: ConnectionHandle) {
         let Self { endpoint, partial, heard, .. } = self;
         let Some(connection) = endpoint.connection_mut(line) else { return };
+        let from = connection.peer_incarnation();
         while let Some(message) = connection.accept_message() {
             partial.insert((line, message), Vec::new());
         }
@@ -191,8 +204,8 @@ impl Lines {
                         let bytes = partial.get_mut(&key).expect("the message is open");
                         bytes.extend_from_slice(&data);
                         if end {
-                            let bytes = partial.remove(&key).expect("the message is open");
-                            heard.push_back((line, bytes));
+                            let message = partial.remove(&key).expect("the message is open");
+                            heard.push_back(Heard { line, from, message });
                             break;
                         }
                     }
@@ -207,12 +220,17 @@ impl Lines {
     }
 }
 
-async fn receive_or(world: &World, socket: &SimSocket, due: Instant) -> Option<Datagram> {
+/// The next datagram; none if none comes in time.
+async fn receive_or(
+    world: &World,
+    socket: &SimSocket,
+    due: Instant,
+) -> Result<Option<Datagram>, DatagramError> {
     let mut receive = pin!(socket.recv_from());
     let mut timeout = pin!(world.sleep(due.since(world.now())));
     std::future::poll_fn(|cx| match receive.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result.ok()),
-        Poll::Pending => timeout.as_mut().poll(cx).map(|()| None),
+        Poll::Ready(result) => Poll::Ready(result.map(Some)),
+        Poll::Pending => timeout.as_mut().poll(cx).map(|()| Ok(None)),
     })
     .await
 }

@@ -14,7 +14,7 @@ use stubborn_core::transport::endpoint::ConnectionHandle;
 use stubborn_core::wire::varint;
 
 pub(super) use self::liar::lie;
-use self::line::Lines;
+use self::line::{Heard, Lines};
 use super::probe::{Errand, Kind};
 use crate::oracle::calls::{Token, Verdict};
 use crate::world::World;
@@ -34,6 +34,13 @@ struct Session {
     slots: Vec<Slot>,
     /// Requests that were made under each number.
     requests: Vec<Request>,
+}
+
+impl Session {
+    /// The memory that opened it.
+    fn incarnation(&self) -> u64 {
+        u64::from_be_bytes(*self.id.first_chunk().expect("16 bytes"))
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -69,8 +76,8 @@ impl Hostile {
             let pause = self.pause();
             let end = self.world.now() + pause;
             self.lines.run_until(end).await;
-            while let Some((_, message)) = self.lines.hear() {
-                self.understand(&message);
+            while let Some(heard) = self.lines.hear() {
+                self.understand(&heard);
             }
         }
     }
@@ -216,14 +223,13 @@ impl Hostile {
         state.calls.told(request.token, Verdict::NotExecuted, now);
     }
 
-    fn understand(&mut self, message: &[u8]) {
-        let Some((kind, rest)) = message.split_first() else { return };
+    fn understand(&mut self, heard: &Heard) {
+        let Some((kind, rest)) = heard.message.split_first() else { return };
         match kind {
             0x41 => self.opened(rest),
             0x43 => self.refused(rest),
-            0x44 => self.answered(rest, Verdict::Executed),
-            0x46 => self.answered(rest, Verdict::NotExecuted),
-            0x47 => self.answered(rest, Verdict::Executed),
+            0x44 | 0x47 => self.answered(heard.from, rest, Verdict::Executed),
+            0x46 => self.answered(heard.from, rest, Verdict::NotExecuted),
             _ => {}
         }
     }
@@ -254,8 +260,13 @@ impl Hostile {
         }
     }
 
-    fn answered(&mut self, rest: &[u8], verdict: Verdict) {
+    fn answered(&mut self, from: Option<u64>, rest: &[u8], verdict: Verdict) {
         let Some(session) = &mut self.session else { return };
+        let incarnation = session.incarnation();
+        // It asks whoever is at the server's address; nobody else knows what became of its requests.
+        if from != Some(incarnation) {
+            return;
+        }
         let Some((slot, rest)) = varint::decode(rest) else { return };
         let Some((sequence, _)) = varint::decode(rest) else { return };
         let found = session
@@ -269,7 +280,6 @@ impl Hostile {
             entry.settled = true;
         }
         let token = request.token;
-        let incarnation = u64::from_be_bytes(*session.id.first_chunk().expect("16 bytes"));
         let mut state = self.world.state();
         let now = state.now;
         if !state.lies.is_of_one(incarnation) {

@@ -5,23 +5,19 @@
 //! a good server as the policy says, to a fit one if none is good, and waits if none is fit.
 
 mod endpoints;
-mod outliers;
 mod pick;
-mod ring;
 
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-pub(super) use outliers::Health;
-
-use self::ring::Ring;
 use super::Client;
 use super::call::{State, Work};
 use super::link::Link;
+use crate::rpc::balance::{Chooser, Health, after_failure, is_fault, sweep};
 use crate::rpc::context::Context;
 use crate::rpc::event::{CallKey, ChannelEvent, ChannelKey, Event};
 use crate::rpc::policy::{Balancing, ServiceConfig};
-use crate::service::{Code, Outcome, text};
+use crate::service::{Outcome, text};
 use crate::session::NotExecutedReason;
 use crate::time::Instant;
 
@@ -30,9 +26,7 @@ use crate::time::Instant;
 pub(super) struct Balance {
     /// Whether calls go to several servers, so that all of them are kept connected.
     pub(super) spreads: bool,
-    /// Where round robin stands.
-    next: usize,
-    ring: Ring,
+    chooser: Chooser,
     swept_at: Instant,
     /// Kept for its memory.
     good: Vec<u64>,
@@ -64,8 +58,7 @@ impl Balance {
         let wanted = spreads || config.outliers.is_some() || config.breaker.is_some();
         wanted.then(|| Self {
             spreads,
-            next: 0,
-            ring: Ring::default(),
+            chooser: Chooser::default(),
             swept_at: Instant::ZERO,
             good: Vec::new(),
             fit: Vec::new(),
@@ -89,11 +82,9 @@ impl Client {
                 link.share.spread = balance.spreads;
             }
         }
-        if let Balancing::RingHash { points, .. } = channel.config.service.balancing {
-            let address = |link: &u64| Some((*link, self.links.get(*link)?.address));
-            let links: Vec<(u64, SocketAddr)> = channel.links.iter().filter_map(address).collect();
-            balance.ring = Ring::new(&links, points);
-        }
+        let address = |link: &u64| Some((*link, self.links.get(*link)?.address));
+        let links: Vec<(u64, SocketAddr)> = channel.links.iter().filter_map(address).collect();
+        balance.chooser.set_targets(&channel.config.service.balancing, &links);
     }
 
     /// Connects to every server that is not connected, if the channel has a use for it.
@@ -255,7 +246,7 @@ impl Client {
         let mut taken = self.take_healths(&links);
         let mut all: Vec<_> =
             taken.iter_mut().map(|(health, answers)| (health, *answers)).collect();
-        outliers::after_failure(&config, now, &mut all, index);
+        after_failure(&config, now, &mut all, index);
         self.put_healths(&links, taken);
     }
 
@@ -272,7 +263,7 @@ impl Client {
         let mut taken = self.take_healths(&links);
         let mut all: Vec<_> =
             taken.iter_mut().map(|(health, answers)| (health, *answers)).collect();
-        outliers::sweep(&config, cx.now, cx.random, &mut all);
+        sweep(&config, cx.now, cx.random, &mut all);
         self.put_healths(&links, taken);
     }
 
@@ -311,23 +302,6 @@ impl Link {
     /// Answers that have come from here in this session.
     pub(super) fn answers(&self) -> u64 {
         self.session.as_ref().map_or(0, |session| session.slots.answers()) + self.share.reads
-    }
-}
-
-/// Whether the outcome says that the server is at fault.
-fn is_fault(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Executed(status) => matches!(
-            status.code(),
-            Code::Unknown
-                | Code::DeadlineExceeded
-                | Code::ResourceExhausted
-                | Code::Internal
-                | Code::Unavailable
-                | Code::DataLoss
-        ),
-        Outcome::NotExecuted(why) => why.reason == NotExecutedReason::Overloaded,
-        Outcome::Pending(_) | Outcome::Lost | Outcome::Unanswered => true,
     }
 }
 

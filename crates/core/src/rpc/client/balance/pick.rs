@@ -1,7 +1,7 @@
 //! Which server gets the next call.
 
-use super::outliers::{self, Turn};
-use super::{Balance, ring};
+use super::Balance;
+use crate::rpc::balance::{Candidates, Turn, probe_pause};
 use crate::rpc::client::Client;
 use crate::rpc::client::link::Link;
 use crate::rpc::context::Context;
@@ -9,9 +9,6 @@ use crate::rpc::event::{CallKey, ChannelKey};
 use crate::rpc::policy::Balancing;
 use crate::time::Instant;
 use crate::transport::endpoint::Endpoint;
-
-/// The most servers that one call is drawn from.
-const MOST_CHOICES: u32 = 10;
 
 impl Client {
     /// The server for a call, or for a copy of it that goes to none of `except`. `slot`: whether it
@@ -32,7 +29,7 @@ impl Client {
             found = self.choose(cx, key, call, from, &balance);
         }
         if found.is_some() {
-            balance.next = balance.next.wrapping_add(1);
+            balance.chooser.advance();
         }
         self.channels[key.0 as usize].balance = Some(balance);
         found
@@ -51,7 +48,7 @@ impl Client {
         balance.fit.clear();
         let channel = &self.channels[key.0 as usize];
         let most = channel.config.service.breaker.as_ref().map_or(u32::MAX, |b| b.max_outstanding);
-        let pause = channel.config.service.outliers.as_ref().map(outliers::probe_pause);
+        let pause = channel.config.service.outliers.as_ref().map(probe_pause);
         let alone = channel.links.len() == 1;
         for link_key in &channel.links {
             let Some(link) = self.links.get_mut(*link_key) else { continue };
@@ -85,41 +82,17 @@ impl Client {
         balance: &Balance,
     ) -> Option<u64> {
         let channel = &self.channels[key.0 as usize];
-        let count = from.len() as u64;
-        if count < 2 {
-            return from.first().copied();
-        }
-        match &channel.config.service.balancing {
-            Balancing::PickFirst => {
-                let current = channel.links.get(channel.current);
-                current.filter(|current| from.contains(current)).or(from.first()).copied()
-            }
-            Balancing::RoundRobin => {
-                // By its place among all, so that one which comes or goes does not upset the turn.
-                let links = &channel.links;
-                let at = |step: usize| links[balance.next.wrapping_add(step) % links.len()];
-                (0..links.len()).map(at).find(|link| from.contains(link))
-            }
-            Balancing::LeastOutstanding { choices } => {
-                // The first two differ.
-                let first = cx.random.below(count);
-                let second = (first + 1 + cx.random.below(count - 1)) % count;
-                let further = (*choices).clamp(2, MOST_CHOICES) - 2;
-                let drawn = (0..further).map(|_| cx.random.below(count));
-                let draws = [first, second].into_iter().chain(drawn);
-                let draws = draws.map(|index| from[index as usize]);
-                let wait = |link: &u64| self.links.get(*link).map_or(u32::MAX, Link::outstanding);
-                draws.min_by_key(wait)
-            }
+        let balancing = &channel.config.service.balancing;
+        let ring_key = match balancing {
             Balancing::RingHash { header, .. } => {
                 let request = call.and_then(|call| self.calls.get(call.0)?.request());
-                let place = match request.and_then(|request| request.metadata.get(header)) {
-                    Some(key) => ring::place(key),
-                    None => cx.random.u64(),
-                };
-                balance.ring.find(place, |link| from.contains(&link))
+                request.and_then(|request| request.metadata.get(header))
             }
-        }
+            _ => None,
+        };
+        let servers = Candidates { all: &channel.links, current: channel.current, fit: from };
+        let outstanding = |link| self.links.get(link).map_or(u32::MAX, Link::outstanding);
+        balance.chooser.choose(balancing, servers, cx.random, ring_key, outstanding)
     }
 }
 

@@ -142,6 +142,12 @@ impl Client {
         let spent = self.retries.calls[&key.0].attempts >= hedge.policy.max_attempts;
         let Some(channel) = self.calls.get(key.0).map(|call| call.channel) else { return false };
         if !passes {
+            // The read ends here. Of the others nobody knows whether they run.
+            if self.has_copy_under_way(key)
+                && let Some(call) = self.calls.get_mut(key.0)
+            {
+                call.earlier = Earlier::MayHaveRun;
+            }
             return false;
         }
         self.count_failure(channel);
@@ -176,6 +182,20 @@ impl Client {
         }
         self.enqueue_again(key);
         true
+    }
+
+    fn has_copy_under_way(&self, key: CallKey) -> bool {
+        let hedge = self.retries.calls.get(&key.0).and_then(|retry| retry.hedge.as_ref());
+        let in_hand = match self.calls.get(key.0).map(|call| &call.state) {
+            Some(State::Reading { link, read }) => Some((*link, *read)),
+            _ => None,
+        };
+        let mut all = hedge.iter().flat_map(|hedge| &hedge.copies).copied().chain(in_hand);
+        all.any(|(link, read)| {
+            let link = self.links.get(link);
+            let mut carriers = link.iter().flat_map(|link| link.live.iter().chain(&link.standby));
+            carriers.any(|carrier| carrier.reads.get(&read) == Some(&key))
+        })
     }
 
     /// The copy in hand may be gone: goes on with one that is under way. Returns whether there is one.

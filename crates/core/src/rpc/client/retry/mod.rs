@@ -6,13 +6,10 @@
 //! in between is no state of its own: the call waits, but in no queue.
 
 mod hedge;
-mod policies;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-
-pub(super) use policies::{Policies, Tokens};
 
 use self::hedge::Hedge;
 use super::Client;

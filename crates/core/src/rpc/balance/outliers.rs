@@ -13,9 +13,9 @@ use crate::time::{Duration, Instant};
 
 /// What is known of how one server answers.
 #[derive(Debug, Default)]
-pub(in crate::rpc::client) struct Health {
+pub struct Health {
     /// Failures since the channel began.
-    pub(super) failures: u64,
+    pub(in crate::rpc) failures: u64,
     in_a_row: u32,
     /// Answers that had come when the last failure was noted.
     at_failure: u64,
@@ -28,7 +28,7 @@ pub(in crate::rpc::client) struct Health {
     /// Times that it was left out, less one for each interval that went well since.
     multiplier: u32,
     /// Times that it was left out since the channel began.
-    pub(super) ejections: u64,
+    pub(in crate::rpc) ejections: u64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ enum Standing {
 
 /// What a server that was left out may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub enum Turn {
     /// It is not left out.
     Good,
     /// The next call: it tells how the server is.
@@ -60,7 +60,7 @@ pub(super) enum Turn {
 impl Health {
     /// Notes a failure. `answers` are those that have come so far; `answered` says whether the failure
     /// is one of them.
-    pub(super) fn failed(&mut self, answers: u64, answered: bool) {
+    pub fn failed(&mut self, answers: u64, answered: bool) {
         let answered = u64::from(answered);
         let since = answers.saturating_sub(self.at_failure);
         self.in_a_row = if since > answered { 1 } else { self.in_a_row.saturating_add(1) };
@@ -71,7 +71,7 @@ impl Health {
     }
 
     /// Whether it is left out, at this time and with so many answers.
-    pub(super) fn turn(&mut self, now: Instant, answers: u64) -> Turn {
+    pub fn turn(&mut self, now: Instant, answers: u64) -> Turn {
         match self.standing {
             Standing::Good => Turn::Good,
             Standing::Ejected { until } if now < until => Turn::Out,
@@ -90,23 +90,24 @@ impl Health {
     }
 
     /// The probe is on its way: no other before `next_at`.
-    pub(super) fn probing(&mut self, next: Instant) {
+    pub fn probing(&mut self, next: Instant) {
         if let Standing::Probed { next_at, .. } = &mut self.standing {
             *next_at = next;
         }
     }
 
-    pub(super) fn is_out(&self) -> bool {
+    /// Whether it is left out, or on trial.
+    pub fn is_out(&self) -> bool {
         self.standing != Standing::Good
     }
 
     /// What its state is called: whether it is left out entirely.
-    pub(super) fn is_ejected(&self, now: Instant) -> bool {
+    pub fn is_ejected(&self, now: Instant) -> bool {
         matches!(self.standing, Standing::Ejected { until } if now < until)
     }
 
     /// A session was lost: answers are counted from zero.
-    pub(in crate::rpc::client) fn recount(&mut self) {
+    pub fn recount(&mut self) {
         (self.at_failure, self.at_interval) = (0, 0);
         if let Standing::Probed { answers, .. } = &mut self.standing {
             *answers = 0;
@@ -139,7 +140,7 @@ impl Health {
 
 /// A failure was noted of the one at `index`: leaves it out if it is time. A probe that failed is left
 /// out at once, as it counts among those that are out already.
-pub(super) fn after_failure(
+pub fn after_failure(
     config: &OutlierDetection,
     now: Instant,
     all: &mut [(&mut Health, u64)],
@@ -161,7 +162,7 @@ pub(super) fn after_failure(
 }
 
 /// An interval has passed: leaves those out whose share of failures is too large, and begins another.
-pub(super) fn sweep(
+pub fn sweep(
     config: &OutlierDetection,
     now: Instant,
     random: &mut Random,
@@ -242,7 +243,7 @@ fn above_the_bound(rule: &FailurePercentageEjection, all: &[(&mut Health, u64)])
 }
 
 /// Pauses between probes of one server that answer nothing.
-pub(super) fn probe_pause(config: &OutlierDetection) -> Duration {
+pub fn probe_pause(config: &OutlierDetection) -> Duration {
     config.base_ejection_time.min(config.interval)
 }
 

@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use std::vec;
@@ -5,9 +6,17 @@ use std::vec;
 use proptest::collection::vec as list;
 use proptest::prelude::*;
 
+use super::kinds::*;
 use super::*;
-use crate::rpc::stream::{Content, Credit};
-use crate::service::Encoded;
+use crate::rpc::codec::{Malformed, MessageBuffer};
+use crate::rpc::kept::Kept;
+use crate::rpc::stream::{Content, Credit, Part};
+use crate::rpc::watch::Watch;
+use crate::service::{Code, Encoded, Metadata, MethodId, NotExecuted, Shape, Status, StreamEnd};
+use crate::session::{
+    CallId, JournalSlot, NotExecutedReason, Opened, QueryAnswer, SessionSecret, SlotChange,
+    SlotPosition, Succession,
+};
 
 const ID: u64 = (1 << 62) - 1;
 
@@ -225,7 +234,7 @@ fn bytes_after_a_message_make_it_malformed() {
 }
 
 fn new_reply(reply: ReplyPayload) -> (Parts, Kept) {
-    ToClient::new_reply(3, 70_000, reply, 0, &mut MessageBuffer::default())
+    ToClient::new_reply(3, 70_000, reply, &mut MessageBuffer::default())
 }
 
 #[test]

@@ -10,18 +10,19 @@ use crate::service::{Method, MethodId};
 
 /// The settings of methods, to be found by name.
 #[derive(Debug, Default)]
-pub(in crate::rpc::client) struct Policies {
+pub struct Policies {
     methods: BTreeMap<MethodId, usize>,
     services: BTreeMap<String, usize>,
     any: Option<usize>,
     /// Whether there are any.
     some: bool,
     /// Whether a method is hedged.
-    pub(in crate::rpc::client) hedges: bool,
+    pub(in crate::rpc) hedges: bool,
 }
 
 impl Policies {
-    pub(in crate::rpc::client) fn new(config: &ServiceConfig) -> Self {
+    /// The settings of these methods.
+    pub fn new(config: &ServiceConfig) -> Self {
         let mut policies = Self::default();
         for (index, method) in config.methods.iter().enumerate() {
             policies.some |= !method.names.is_empty();
@@ -43,11 +44,8 @@ impl Policies {
         policies
     }
 
-    pub(in crate::rpc::client) fn of<'a>(
-        &self,
-        config: &'a ServiceConfig,
-        method: &Method,
-    ) -> Option<&'a MethodConfig> {
+    /// The settings of a method that has some, in the configuration that these were made from.
+    pub fn of<'a>(&self, config: &'a ServiceConfig, method: &Method) -> Option<&'a MethodConfig> {
         if !self.some {
             return None;
         }
@@ -56,18 +54,15 @@ impl Policies {
         config.methods.get(index)
     }
 
-    pub(super) fn retry<'a>(
-        &self,
-        config: &'a ServiceConfig,
-        method: &Method,
-    ) -> Option<&'a RetryPolicy> {
+    /// How calls of a method are made again.
+    pub fn retry<'a>(&self, config: &'a ServiceConfig, method: &Method) -> Option<&'a RetryPolicy> {
         match self.of(config, method).map(|method| &method.again) {
             Some(Again::Retry(policy)) => Some(policy),
             _ => config.retry.as_ref(),
         }
     }
 
-    pub(super) fn hedging<'a>(
+    pub(in crate::rpc) fn hedging<'a>(
         &self,
         config: &'a ServiceConfig,
         method: &Method,
@@ -81,7 +76,7 @@ impl Policies {
 
 /// gRFC A6's bucket of tokens, in thousandths.
 #[derive(Debug, Default)]
-pub(in crate::rpc::client) struct Tokens {
+pub struct Tokens {
     /// `None`: as many as wanted.
     left: Option<u64>,
     most: u64,
@@ -89,27 +84,29 @@ pub(in crate::rpc::client) struct Tokens {
 }
 
 impl Tokens {
-    pub(in crate::rpc::client) fn new(config: Option<&RetryThrottling>) -> Self {
+    /// All of them; `None` for as many as wanted.
+    pub fn new(config: Option<&RetryThrottling>) -> Self {
         let most = config.map_or(0, |config| u64::from(config.max_tokens) * 1_000);
         let ratio = config.map_or(0, |config| u64::from(config.token_ratio));
         Self { left: config.map(|_| most), most, ratio }
     }
 
     /// So many calls succeeded since the last one failed.
-    pub(super) fn succeeded(&mut self, calls: u64) {
+    pub fn succeeded(&mut self, calls: u64) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_add(self.ratio.saturating_mul(calls)).min(self.most);
         }
     }
 
-    pub(super) fn failed(&mut self) {
+    /// A call failed.
+    pub fn failed(&mut self) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(1_000);
         }
     }
 
     /// Whether a call may be made again.
-    pub(super) fn allow(&self) -> bool {
+    pub fn allow(&self) -> bool {
         self.left.is_none_or(|left| left * 2 > self.most)
     }
 }

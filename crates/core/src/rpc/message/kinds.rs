@@ -1,0 +1,40 @@
+//! The first byte of each message.
+
+pub(super) const OPEN: u8 = 0x01;
+pub(super) const ATTACH: u8 = 0x02;
+pub(super) const REQUEST: u8 = 0x03;
+pub(super) const FENCE: u8 = 0x04;
+pub(super) const RELEASE: u8 = 0x05;
+pub(super) const RETURN_SLOTS: u8 = 0x06;
+pub(super) const QUERY: u8 = 0x07;
+pub(super) const READ: u8 = 0x08;
+pub(super) const CANCEL_READ: u8 = 0x09;
+pub(super) const MAYBE: u8 = 0x0a;
+pub(super) const CLOSE_SESSION: u8 = 0x0b;
+pub(super) const STALE_READ: u8 = 0x0c;
+pub(super) const STREAM: u8 = 0x0d;
+pub(super) const CANCEL_STREAM: u8 = 0x0e;
+pub(super) const WATCH: u8 = 0x0f;
+pub(super) const LEFT: u8 = 0x10;
+
+pub(super) const OPENED: u8 = 0x41;
+pub(super) const ATTACHED: u8 = 0x42;
+pub(super) const REFUSED: u8 = 0x43;
+pub(super) const REPLY: u8 = 0x44;
+pub(super) const WORKING: u8 = 0x45;
+pub(super) const NOT_EXECUTED: u8 = 0x46;
+pub(super) const NOT_KEPT: u8 = 0x47;
+pub(super) const FALSE_RETRY: u8 = 0x48;
+pub(super) const STALE: u8 = 0x49;
+pub(super) const SLOTS: u8 = 0x4a;
+pub(super) const OUTCOME: u8 = 0x4b;
+pub(super) const READ_REPLY: u8 = 0x4c;
+pub(super) const DRAINING: u8 = 0x4d;
+pub(super) const READ_NOT_EXECUTED: u8 = 0x4e;
+pub(super) const BUSY: u8 = 0x4f;
+pub(super) const SESSION_BUSY: u8 = 0x50;
+pub(super) const READ_TOO_STALE: u8 = 0x51;
+pub(super) const AS_OF: u8 = 0x52;
+pub(super) const MEMBERS: u8 = 0x53;
+pub(super) const WATCHED: u8 = 0x54;
+pub(super) const NO_STREAM: u8 = 0x60;
