@@ -18,6 +18,7 @@
 pub mod client;
 mod codec;
 pub mod door;
+mod noticed;
 mod outlet;
 mod words;
 

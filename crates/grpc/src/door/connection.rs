@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::call::{Caller, serve};
-use super::traffic::Counted;
+use super::traffic::Open;
 use super::{Inner, Security, Stage};
+use crate::noticed::Noticed;
 
 /// How long a connection may take to be secured.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -94,7 +95,7 @@ impl Taken {
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
             return door.counts.refused();
         };
-        let stream = Counted::new(stream, door.counts.clone());
+        let stream = Noticed::new(stream, Open::count(door.counts.clone()));
         let (security, leaving) = (self.security.clone(), self.leaving.clone());
         let connection = connection(stream, peer, security, leaving, door);
         self.connections.spawn(async move {
@@ -106,7 +107,7 @@ impl Taken {
 }
 
 async fn connection(
-    stream: Counted<TcpStream>,
+    stream: Noticed<TcpStream, Open>,
     peer: SocketAddr,
     security: Security,
     mut leaving: watch::Receiver<bool>,

@@ -1,12 +1,9 @@
 //! What a door counts of its connections.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use crate::noticed::Notice;
 
 /// What a door has counted of its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,79 +47,29 @@ impl Counts {
     }
 }
 
-/// A connection that is counted until it is dropped.
-pub(super) struct Counted<S> {
-    stream: S,
-    counts: Arc<Counts>,
-}
+/// A connection that is open, until it is dropped.
+pub(super) struct Open(Arc<Counts>);
 
-impl<S> Counted<S> {
-    pub(super) fn new(stream: S, counts: Arc<Counts>) -> Self {
+impl Open {
+    pub(super) fn count(counts: Arc<Counts>) -> Self {
         counts.open.fetch_add(1, Ordering::Relaxed);
         counts.connections.fetch_add(1, Ordering::Relaxed);
-        Self { stream, counts }
-    }
-
-    pub(super) fn get_ref(&self) -> &S {
-        &self.stream
-    }
-
-    fn note_sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = &polled {
-            self.counts.sent.fetch_add(*bytes as u64, Ordering::Relaxed);
-        }
-        polled
+        Self(counts)
     }
 }
 
-impl<S> Drop for Counted<S> {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.counts.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let bytes = buffer.filled().len() - before;
-        self.counts.received.fetch_add(bytes as u64, Ordering::Relaxed);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.note_sent(polled)
+impl Notice for Open {
+    fn received(&mut self, bytes: usize) {
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.note_sent(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn sent(&mut self, bytes: usize) {
+        self.0.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
