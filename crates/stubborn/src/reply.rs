@@ -6,6 +6,8 @@
 use std::cell::Cell;
 
 use stubborn_core::service::{Answer, Metadata, MetadataError};
+#[cfg(feature = "grpc")]
+use stubborn_grpc::door::Early;
 
 /// What a handler has said so far.
 #[derive(Debug, Default)]
@@ -114,10 +116,10 @@ impl Beside {
 
 /// What goes ahead of the first message of the handler that is polled here, and with it now.
 #[cfg(feature = "grpc")]
-pub(crate) fn take_early() -> (Metadata, Option<bool>) {
+pub(crate) fn take_early() -> Early {
     let take = |beside: &mut Beside| {
         beside.gone = true;
-        (std::mem::take(&mut beside.early), beside.compress)
+        Early { metadata: std::mem::take(&mut beside.early), compress: beside.compress }
     };
     say(take).unwrap_or_default()
 }
@@ -125,8 +127,8 @@ pub(crate) fn take_early() -> (Metadata, Option<bool>) {
 #[cfg(feature = "grpc")]
 impl Beside {
     /// What goes ahead of an answer.
-    pub(crate) fn into_early(self) -> (Metadata, Option<bool>) {
-        (self.early, self.compress)
+    pub(crate) fn into_early(self) -> Early {
+        Early { metadata: self.early, compress: self.compress }
     }
 }
 

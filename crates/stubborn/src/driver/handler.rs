@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use stubborn_core::node::RequestKind;
 use stubborn_core::service::{Answer, Call, Clock, Encoded, Handling, MethodId, Port, Status};
+#[cfg(feature = "grpc")]
+use stubborn_grpc::door::Early;
 
 use super::clock::NodeClock;
 use crate::deadline;
@@ -30,14 +32,11 @@ pub(crate) struct Handler {
 
 #[cfg(feature = "grpc")]
 impl Handler {
-    /// What is early goes ahead of the answer: [`take_beside`](Self::take_beside) has it.
-    pub(crate) fn apart(mut self) -> Self {
+    /// Its answer, and what goes ahead of it.
+    pub(crate) async fn apart(mut self) -> (Answer, Early) {
         self.early = false;
-        self
-    }
-
-    pub(crate) fn take_beside(&mut self) -> Beside {
-        self.beside.take().map_or_else(Beside::default, |beside| *beside)
+        let answer = (&mut self).await;
+        (answer, self.beside.take().map_or_else(Early::default, |beside| beside.into_early()))
     }
 }
 

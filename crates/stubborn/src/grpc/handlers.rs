@@ -134,18 +134,17 @@ impl Handlers for DoorHandlers {
         let mut measured = Measured::begin(&self.book, method, metadata);
         let port = port.map(|port| measured.watch(port, metadata));
         let started = start_handler(&self.services, clock, handle, port, method, kind, call);
-        let mut handler = match started {
-            Ok(handler) => handler.apart(),
+        let handler = match started {
+            Ok(handler) => handler,
             Err(answer) => {
                 measured.end(Ending::of_answer(&answer));
                 return Err(answer);
             }
         };
         Ok(Box::pin(async move {
-            let answer = (&mut handler).await;
+            let (answer, early) = handler.apart().await;
             measured.end(Ending::of_answer(&answer));
-            let (metadata, compress) = handler.take_beside().into_early();
-            Ended { early: Early { metadata, compress }, ..Ended::of(answer) }
+            Ended { early, ..Ended::of(answer) }
         }))
     }
 
@@ -154,8 +153,7 @@ impl Handlers for DoorHandlers {
     }
 
     fn early(&self) -> Early {
-        let (metadata, compress) = reply::take_early();
-        Early { metadata, compress }
+        reply::take_early()
     }
 }
 

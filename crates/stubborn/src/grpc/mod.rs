@@ -1,7 +1,8 @@
 //! gRPC: the same services for its clients, and its servers for the same stubs.
 //!
 //! A server with [`ServerBuilder::grpc`], and a replica with `ReplicaBuilder::grpc`, answers gRPC over TCP
-//! on its own port number: every method and stream (at a replica streams of reads only), deadlines, metadata, statuses with details, gzip, [health](crate::health) and server reflection.
+//! on its own port number: every method and stream (at a replica streams of reads only), deadlines,
+//! metadata, statuses with details, gzip, [health](crate::health) and server reflection.
 //! What a handler sends beside its reply is said with [`reply`](crate::reply). In a status whose details
 //! gRPC's own clients shall read, these are an encoded `google.rpc.Status`, as gRPC has it.
 //!

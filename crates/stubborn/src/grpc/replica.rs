@@ -261,8 +261,7 @@ impl Handlers for Guarded {
     }
 
     fn early(&self) -> Early {
-        let (metadata, compress) = reply::take_early();
-        Early { metadata, compress }
+        reply::take_early()
     }
 }
 
@@ -275,11 +274,9 @@ impl Guarded {
         port: Option<Arc<dyn Port>>,
     ) -> Result<Handling, Answer> {
         let handler = start_handler(&self.own, self.clock, &self.handle, port, id, kind, call)?;
-        let mut handler = handler.apart();
         Ok(Box::pin(async move {
-            let answer = (&mut handler).await;
-            let (metadata, compress) = handler.take_beside().into_early();
-            Ended { early: Early { metadata, compress }, ..Ended::of(answer) }
+            let (answer, early) = handler.apart().await;
+            Ended { early, ..Ended::of(answer) }
         }))
     }
 }
