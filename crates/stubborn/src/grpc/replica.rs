@@ -148,12 +148,13 @@ impl Opening {
 
 /// Where a process reaches itself that listens at this address.
 fn own_address(local: SocketAddr) -> SocketAddr {
-    let ip = match local.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, local.port())
+    let mut own = local;
+    match local.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    own
 }
 
 impl ReplicaDoor {
@@ -444,6 +445,7 @@ mod tests {
             ("0.0.0.0:74", "127.0.0.1:74"),
             ("[::]:74", "[::1]:74"),
             ("10.0.0.7:74", "10.0.0.7:74"),
+            ("[fe80::7%3]:74", "[fe80::7%3]:74"),
         ] {
             assert_eq!(own_address(local.parse().unwrap()), own.parse().unwrap(), "{local}");
         }

@@ -1,7 +1,7 @@
 //! How the address of a service is written, and what is read from it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -26,10 +26,11 @@ const ETCD_PORT: u16 = 2379;
 /// | `file:///PATH` | as this file lists them, read again [when it changes](super::HostsFile) |
 /// | `etcd:///PREFIX`, `etcd://MEMBER[:PORT][,MEMBER[:PORT]].../PREFIX` | as etcd has them under this prefix of its keys, kept up to date by a watch (feature `etcd`) |
 ///
-/// A host is a DNS name, an IPv4 address, or an IPv6 address in brackets. After all of it may stand
-/// `?name=NAME`, the name that every server's certificate must bear, and `?pin=FINGERPRINT`, the key
-/// that every server must own; joined by `&`. The name is by default the first host, or the name that
-/// DNS is asked for: what DNS answers is not believed. For a file and for etcd one of the two must be given.
+/// A host is a DNS name, an IPv4 address, or an IPv6 address in brackets, of a link with the number of the
+/// interface (`[fe80::1%3]`). After all of it may stand `?name=NAME`, the name that every server's
+/// certificate must bear, and `?pin=FINGERPRINT`, the key that every server must own; joined by `&`. The
+/// name is by default the first host, or the name that DNS is asked for: what DNS answers is not believed.
+/// For a file and for etcd one of the two must be given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     place: Place,
@@ -56,15 +57,9 @@ pub(super) enum Place {
 
 /// One host and port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) host: Host,
-    pub(super) port: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
-    Ip(IpAddr),
-    Name(String),
+pub(super) enum Target {
+    Ip(SocketAddr),
+    Name(String, u16),
 }
 
 /// Why a text is not an address of a service.
@@ -93,9 +88,9 @@ impl Address {
             return name.clone();
         }
         match &self.place {
-            Place::Hosts(targets) => match &targets[0].host {
-                Host::Name(name) => name.clone(),
-                Host::Ip(ip) => ip.to_string(),
+            Place::Hosts(targets) => match &targets[0] {
+                Target::Name(name, _) => name.clone(),
+                Target::Ip(address) => address.ip().to_string(),
             },
             Place::Dns { name, .. } => domain(name).to_owned(),
             // Only where a key is pinned, which then proves who it is.
@@ -112,7 +107,7 @@ impl Address {
     #[cfg(feature = "grpc")]
     pub(crate) fn authority(&self, name: &str) -> String {
         let port = match &self.place {
-            Place::Hosts(targets) => targets[0].port,
+            Place::Hosts(targets) => targets[0].port(),
             _ => DEFAULT_PORT,
         };
         match name.parse() {
@@ -128,8 +123,7 @@ impl Address {
 
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
-        let target = Target { host: Host::Ip(address.ip()), port: address.port() };
-        Self { place: Place::Hosts(vec![target]), name: None, pin: None }
+        Self { place: Place::Hosts(vec![Target::Ip(address)]), name: None, pin: None }
     }
 }
 
@@ -181,11 +175,21 @@ fn write_hosts(f: &mut fmt::Formatter<'_>, hosts: &[Target]) -> fmt::Result {
     Ok(())
 }
 
+impl Target {
+    #[cfg(feature = "grpc")]
+    fn port(&self) -> u16 {
+        match self {
+            Self::Ip(address) => address.port(),
+            Self::Name(_, port) => *port,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            Host::Ip(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
-            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
         }
     }
 }
@@ -263,10 +267,9 @@ fn parse_dns(text: &str) -> Result<Place, String> {
 }
 
 fn parse_name_server(text: &str) -> Result<SocketAddr, String> {
-    let Target { host, port } = parse_target_at(text, DNS_PORT)?;
-    match host {
-        Host::Ip(ip) => Ok(SocketAddr::new(ip, port)),
-        Host::Name(name) => {
+    match parse_target_at(text, DNS_PORT)? {
+        Target::Ip(address) => Ok(address),
+        Target::Name(name, _) => {
             Err(format!("the name server {name:?} is not written as an IP address"))
         }
     }
@@ -292,13 +295,15 @@ pub(super) fn parse_target(text: &str) -> Result<Target, String> {
 fn parse_target_at(text: &str, default: u16) -> Result<Target, String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (ip, port) = rest.split_once(']').ok_or("a bracket is not closed")?;
-        let ip: Ipv6Addr = ip.parse().map_err(|_| format!("{ip:?} is no IPv6 address"))?;
-        let port = match port.strip_prefix(':') {
+        // An address alone is read without its scope (`%`).
+        let mut address: SocketAddrV6 =
+            format!("[{ip}]:0").parse().map_err(|_| format!("{ip:?} is no IPv6 address"))?;
+        address.set_port(match port.strip_prefix(':') {
             Some(port) => parse_port(port)?,
             None if port.is_empty() => default,
             None => return Err(format!("{port:?} after the bracket")),
-        };
-        return Ok(Target { host: Host::Ip(ip.into()), port });
+        });
+        return Ok(Target::Ip(address.into()));
     }
     let (host, port) = match text.split_once(':') {
         Some((_, port)) if port.contains(':') => {
@@ -311,12 +316,12 @@ fn parse_target_at(text: &str, default: u16) -> Result<Target, String> {
         return Err("a host is missing".into());
     }
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(Target { host: Host::Ip(ip), port });
+        return Ok(Target::Ip(SocketAddr::new(ip, port)));
     }
     if !is_host_name(host) {
         return Err(format!("{host:?} is no host name"));
     }
-    Ok(Target { host: Host::Name(host.to_owned()), port })
+    Ok(Target::Name(host.to_owned(), port))
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -345,12 +350,14 @@ mod tests {
         assert_eq!(address("stubborn://10.0.0.7:1").to_string(), "stubborn://10.0.0.7:1");
         assert_eq!(address("[::1]").to_string(), "stubborn://[::1]:7400");
         assert_eq!(address("a:1,b,[::2]:3").to_string(), "stubborn://a:1,b:7400,[::2]:3");
+        assert_eq!(address("[fe80::7%3]").to_string(), "stubborn://[fe80::7%3]:7400");
     }
 
     #[test]
     fn the_first_host_is_the_name_unless_another_is_given() {
         assert_eq!(address("a,b").server_name(), "a");
         assert_eq!(address("[::1]:5").server_name(), "::1");
+        assert_eq!(address("[fe80::7%3]").server_name(), "fe80::7");
         assert_eq!(address("10.0.0.1?name=bank").server_name(), "bank");
     }
 

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 
-use super::address::{Host, Target};
+use super::address::Target;
 use super::{MAX_ADDRESSES, Resolver, Resolving};
 
 /// A list of hosts. Names are looked up once, and again when no address answers: the system does not
@@ -39,7 +39,7 @@ impl Resolver for Hosts {
 
 /// Whether these hosts' addresses can change.
 pub(super) fn needs_dns(targets: &[Target]) -> bool {
-    targets.iter().any(|target| matches!(target.host, Host::Name(_)))
+    targets.iter().any(|target| matches!(target, Target::Name(..)))
 }
 
 /// All socket addresses of these hosts, in the order of the list, each one's addresses in the order of
@@ -51,9 +51,10 @@ pub(super) async fn look_up(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
     let mut found = Vec::new();
     let mut failure = None;
     for target in targets {
-        match &target.host {
-            Host::Ip(ip) => found.push(SocketAddr::new(*ip, target.port)),
-            Host::Name(name) => match tokio::net::lookup_host((name.as_str(), target.port)).await {
+        match target {
+            Target::Ip(address) => found.push(*address),
+            Target::Name(name, port) => match tokio::net::lookup_host((name.as_str(), *port)).await
+            {
                 Ok(addresses) => found.extend(in_turn(addresses.collect())),
                 Err(error) => {
                     let named = io::Error::new(error.kind(), format!("{name}: {error}"));
