@@ -75,8 +75,8 @@ fn one_seed_has_one_trace_and_another_seed_another() {
 
 #[test]
 fn what_the_explorer_has_found_stays_mended() {
-    // A liar whose place was taken; a held call whose server died once more.
-    for seed in [971, 1_771] {
+    // A liar whose place was taken, and one who left no slot; a held call whose server died once more.
+    for seed in [971, 1_428, 1_771] {
         simulate(seed, None).unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
     }
 }

@@ -1,10 +1,12 @@
 //! What a caller learns when the path or the server fails.
 
 use bytes::Bytes;
+use stubborn_core::limits::Limits;
+use stubborn_core::node::{Balancing, ChannelEvent, ServiceConfig};
 use stubborn_core::service::{CallState, Outcome};
 use stubborn_core::time::Duration;
 
-use crate::world::{AGAIN, ECHO, READ, Rules, SERVER, SLOW, SLOW_READ, World};
+use crate::world::{AGAIN, ECHO, READ, Rules, SERVER, SLOW, SLOW_READ, SPARE, World};
 
 #[test]
 fn every_call_runs_once_over_a_path_that_loses_and_doubles() {
@@ -68,6 +70,28 @@ fn after_a_restart_calls_in_flight_are_lost_at_once_and_the_next_call_works() {
     let next = world.call(&ECHO, b"next", None);
     assert_eq!(world.result_within(next, 500).unwrap(), "next");
     assert_eq!(world.ran.len(), 2);
+}
+
+#[test]
+fn who_waits_for_a_slot_notices_that_the_server_has_restarted() {
+    let servers =
+        [(&[SERVER][..], Balancing::default()), (&[SERVER, SPARE], Balancing::RoundRobin)];
+    for (hosts, balancing) in servers {
+        // A server grants at least one slot, which this client has no place for.
+        let limits = Limits { slots: 0, ..Limits::default() };
+        let mut world = World::with_limits(33, limits);
+        world.start(SPARE);
+        world.open_channel_to(hosts, ServiceConfig { balancing, ..ServiceConfig::default() });
+        world.run(500);
+        world.call(&ECHO, b"x", None);
+        world.run(2_000);
+        world.kill_server();
+        world.run(500);
+        world.start_server();
+        world.channel_events.clear();
+        let ready = |event: &_| matches!(event, ChannelEvent::Ready { .. });
+        assert!(world.run_until(2_000, |world| world.channel_events.iter().any(ready)));
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Client {
         }
         let Some(link) = self.ready_link(channel) else {
             self.fail_draining(cx, channel);
-            self.watch_shunned(cx, channel);
+            self.watch_awaited(cx, channel);
             return self.seek_server(cx, channel);
         };
         if self.channels[channel.0 as usize].balance.is_some() {
@@ -132,11 +132,11 @@ impl Client {
         call.deadline.is_some_and(|deadline| now.since(call.began) > deadline.since(now))
     }
 
-    /// Calls that wait while every server is shunned have to notice that a draining one is gone, or
-    /// that a silent one speaks again.
-    fn watch_shunned(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
+    /// Has servers watched that waiting calls wait for, though nothing is in flight there.
+    pub(super) fn watch_awaited(&mut self, cx: &mut Context<'_>, key: ChannelKey) {
         for link in self.channels[key.0 as usize].links.clone() {
-            if self.links.get(link).is_some_and(|link| link.is_shunned() && link.live.is_some()) {
+            let found = self.links.get(link).filter(|link| link.live.is_some());
+            if found.is_some_and(|link| self.is_awaited(link)) {
                 self.after_sending(cx, link);
             }
         }
@@ -633,19 +633,27 @@ impl Client {
         }
     }
 
-    pub(super) fn silence_checked(&mut self, now: Instant, key: u64) {
+    /// Arms the next look at a link, if something hangs on its server still.
+    pub(super) fn silence_checked(&mut self, cx: &mut Context<'_>, key: u64) {
         let awaited = self.links.get(key).is_some_and(|link| self.is_awaited(link));
-        if let Some(link) = self.links.get_mut(key) {
-            let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted.is_some());
-            let every = link.check_every();
-            link.check_at = (link.has_unsettled() || awaited || greets).then(|| now + every);
+        let Some(link) = self.links.get_mut(key) else { return };
+        let watched = link.has_unsettled() || awaited;
+        let greets = link.attempt.as_ref().is_some_and(|attempt| attempt.greeted.is_some());
+        let every = link.check_every();
+        link.check_at = (watched || greets).then(|| cx.now + every);
+        if let Some(live) = &link.live
+            && let Some(connection) = cx.endpoint.connection_mut(live.handle)
+        {
+            connection.await_answer(cx.now, watched);
         }
     }
 
-    /// Whether it has to be noticed that a server speaks again, or that one which drains is gone.
+    /// Whether it has to be noticed that a server which drains is gone, that a silent one speaks
+    /// again, or that one which leaves calls without a slot has made place for another.
     fn is_awaited(&self, link: &Link) -> bool {
         let somebody_waits = !self.channels[link.channel.0 as usize].waiting.is_empty();
-        link.is_draining() || link.is_shunned() && somebody_waits
+        let has_no_slot = || link.is_ready() && !link.has_unsettled();
+        link.is_draining() || somebody_waits && (link.is_shunned() || has_no_slot())
     }
 
     fn remove_placed(&mut self, key: CallKey) {

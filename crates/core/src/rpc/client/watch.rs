@@ -63,7 +63,7 @@ impl Client {
     /// it: whichever answers first settles them. This schedule is its own, so that a long outage does
     /// not leave both sides deep in their back-off.
     fn check_silence(&mut self, cx: &mut Context<'_>, key: u64) {
-        self.silence_checked(cx.now, key);
+        self.silence_checked(cx, key);
         self.leave_silent_standby(cx, key);
         if self.leave_if_useless(cx, key) {
             return;

@@ -160,6 +160,9 @@ impl Client {
         for link in sent {
             self.after_sending(cx, link);
         }
+        if !self.channels[key.0 as usize].waiting.is_empty() {
+            self.watch_awaited(cx, key);
+        }
     }
 
     /// Sends reads and questions. What finds no server waits on.
