@@ -14,6 +14,7 @@ mod folders;
 mod key_log;
 mod notes;
 mod output;
+mod pending;
 mod pins;
 mod private;
 mod qlog;

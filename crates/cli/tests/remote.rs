@@ -5,9 +5,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use stubborn::kv::{
+    CompareAndSwapReply, CompareAndSwapRequest, DeleteReply, DeleteRequest, GetReply, GetRequest,
+    Kv, KvServer, ListReply, ListRequest, PutReply, PutRequest, WatchReply, WatchRequest,
+};
 use stubborn::{
     Call, Identity, ReplySender, Requests, Server, ServerBuilder, ServerHandle, Status,
 };
@@ -496,6 +501,66 @@ fn a_call_that_is_pending_is_asked_for_again_in_a_new_process() {
     assert_eq!((late.code, late.out.as_str()), (0, "executed: {\"fromCents\":\"987\"}\n"));
     let (code, value) = world.json("outcome", &[words[2], "--final"]);
     assert_eq!((code, &value["reply"]["fromCents"]), (0, &"987".into()), "{value}");
+}
+
+/// Puts last as long as the gate is shut; nothing else is answered.
+struct Store {
+    begun: SyncSender<()>,
+    gate: Arc<Semaphore>,
+}
+
+impl Kv for Store {
+    async fn put(&self, _: Call<PutRequest>) -> Result<PutReply, Status> {
+        self.begun.send(()).expect("somebody waits for it");
+        self.gate.acquire().await.expect("never closed").forget();
+        Ok(PutReply { revision: 7, ..PutReply::default() })
+    }
+
+    async fn get(&self, _: Call<GetRequest>) -> Result<GetReply, Status> {
+        Err(Status::not_found("get"))
+    }
+
+    async fn delete(&self, _: Call<DeleteRequest>) -> Result<DeleteReply, Status> {
+        Err(Status::not_found("delete"))
+    }
+
+    async fn compare_and_swap(
+        &self,
+        _: Call<CompareAndSwapRequest>,
+    ) -> Result<CompareAndSwapReply, Status> {
+        Err(Status::not_found("compare_and_swap"))
+    }
+
+    async fn list(&self, _: Call<ListRequest>) -> Result<ListReply, Status> {
+        Err(Status::not_found("list"))
+    }
+
+    async fn watch(&self, _: Call<WatchRequest>, _: ReplySender<WatchReply>) -> Result<(), Status> {
+        Err(Status::not_found("watch"))
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_put_that_is_interrupted_is_asked_for_in_a_new_process() {
+    let (begun, has_begun) = sync_channel(1);
+    let gate = Arc::new(Semaphore::new(0));
+    let store = Store { begun, gate: Arc::clone(&gate) };
+    let world = World::with(|server| server.service(KvServer::new(store)));
+    let mut put = world.command();
+    put.args(["kv", "--addr", &world.address, "put", "a", "b"]).stderr(Stdio::piped());
+    let put = put.stdout(Stdio::piped()).spawn().unwrap();
+    has_begun.recv().unwrap();
+    let pid = put.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let put = Ran::from(put.wait_with_output().unwrap());
+    assert_eq!(put.code, 4, "{put:?}");
+    let advice = put.err.split("ask again with: stubborn ").nth(1).expect(&put.err).trim();
+    let words: Vec<&str> = advice.split(' ').collect();
+    assert_eq!(words[..2], ["outcome", &world.address]);
+    let early = world.run("outcome", &[words[2]]);
+    assert!(early.code == 4 && early.err.contains("still executing"), "{early:?}");
+    gate.add_permits(1);
 }
 
 #[test]

@@ -16,10 +16,10 @@ use stubborn::{
 use crate::error::{Error, Exit};
 use crate::notes::{self, Note};
 use crate::output::Output;
+use crate::pending;
 use crate::remote::{self, Link, Remote, duration};
 use crate::schema::{self, Callable, Source};
 use crate::task::{answered, block_on};
-use crate::tickets;
 
 /// Call a method and print its reply as JSON.
 ///
@@ -139,10 +139,8 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
         name = trace.id;
     }
     let sent = notes::now();
-    let result = tokio::select! {
-        result = answered(out, unary.raw()) => result,
-        _ = tokio::signal::ctrl_c() => Err(interrupted(method, reserved)),
-    };
+    let answer = answered(out, unary.raw());
+    let result = pending::unless_interrupted(method.name(), reserved, answer).await;
     if let Some(call) = name {
         note(args, method, call, sent, result.as_ref().err());
     }
@@ -152,7 +150,7 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
             link.close().await;
             print(&callable, reserved, reply, out)
         }
-        Err(error) => Err(not_replied(args, link, method, error).await),
+        Err(error) => Err(not_replied(args, link, error).await),
     }
 }
 
@@ -208,14 +206,9 @@ async fn written(link: &Link) {
     }
 }
 
-fn interrupted(method: &Method, id: Option<CallId>) -> CallError {
-    let outcome = id.map_or(Outcome::Unanswered, Outcome::Pending);
-    CallError::new(method.name().to_owned(), outcome).with_id(id).because("interrupted")
-}
-
 /// Says what became of a call without a reply. A call that is pending keeps its session, so that
 /// its outcome can be asked for from a new process.
-async fn not_replied(args: &Args, link: Link, method: &Method, error: CallError) -> Error {
+async fn not_replied(args: &Args, link: Link, error: CallError) -> Error {
     written(&link).await;
     let Outcome::Pending(id) = *error.outcome() else {
         link.close().await;
@@ -227,20 +220,7 @@ async fn not_replied(args: &Args, link: Link, method: &Method, error: CallError)
             "the call is {id}; settle it with: stubborn call {addr} --journal {journal}"
         ));
     }
-    let kept = link
-        .connection()
-        .and_then(Connection::ticket)
-        .ok_or_else(|| Error::internal("the session is gone"))
-        .and_then(|ticket| tickets::keep(id, &ticket, method.name()));
-    let addr = &args.remote.addr;
-    let converted = Error::from(error);
-    match kept {
-        Ok(()) => converted
-            .with_hint(format!("the call is {id}; ask again with: stubborn outcome {addr} {id}")),
-        Err(why) => converted.with_hint(format!(
-            "the call is {id}, but its outcome cannot be asked for later: {why}"
-        )),
-    }
+    pending::told(&link, &args.remote.addr, error)
 }
 
 fn print(

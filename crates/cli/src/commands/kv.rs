@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use stubborn::UnaryCall;
 use stubborn::kv::compare_and_swap_request::Expected;
 use stubborn::kv::{
-    Change, CompareAndSwapRequest, DeleteRequest, GetRequest, KvClient, ListRequest, Pair,
-    PutRequest, Removal, WatchRequest, change, watch_request,
+    Change, CompareAndSwapReply, CompareAndSwapRequest, DeleteRequest, GetRequest, KvClient,
+    ListRequest, Pair, PutRequest, Removal, WatchRequest, change, watch_request,
 };
 
 use crate::error::{Error, Exit};
 use crate::output::Output;
-use crate::remote::{Cluster, duration};
+use crate::pending;
+use crate::remote::{Cluster, Link, duration};
 use crate::task::{answered, block_on};
 
 /// Read and change keys and values of a cluster: what `stubborn up` and `stubborn node` serve.
@@ -97,15 +99,14 @@ enum Command {
 
 pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let request = read(args.command)?;
+    let addr = args.cluster.address()?;
     block_on(async {
         let link = args.cluster.connect().await?;
-        let client = KvClient::new(link.channel());
         let watches = matches!(request, Request::Watch(_));
-        let performing = perform(&client, request, out);
+        let performing = perform(&link, &addr, request, out);
         let done = if watches { performing.await } else { answered(out, performing).await };
         // A call that is pending keeps its session.
         if done.as_ref().err().is_none_or(|error| error.exit() != Exit::Unknown) {
-            drop(client);
             link.close().await;
         }
         done
@@ -158,10 +159,11 @@ fn bytes(argument: &str) -> Result<Bytes, Error> {
     }
 }
 
-async fn perform(client: &KvClient, request: Request, out: &Output) -> Result<(), Error> {
+async fn perform(link: &Link, addr: &str, request: Request, out: &Output) -> Result<(), Error> {
+    let client = KvClient::new(link.channel());
     match request {
         Request::Put(request) => {
-            let reply = client.put(request).await?;
+            let reply = change(link, addr, "Put", client.put(request)).await?;
             out.line(format_args!("revision {}", reply.revision));
             out.json(&json!({ "revision": reply.revision, "previous": reply.previous }));
         }
@@ -180,26 +182,37 @@ async fn perform(client: &KvClient, request: Request, out: &Output) -> Result<()
             out.json(&shown(&pair));
         }
         Request::Delete(request) => {
-            let reply = client.delete(request).await?;
+            let reply = change(link, addr, "Delete", client.delete(request)).await?;
             out.line(match reply.previous {
                 0 => "it was not there".to_owned(),
                 _ => format!("revision {}", reply.revision),
             });
             out.json(&json!({ "revision": reply.revision, "previous": reply.previous }));
         }
-        Request::Swap(request) => return swap(client, request, out).await,
-        Request::List { prefix, limit } => return list(client, prefix, limit, out).await,
-        Request::Watch(request) => return watch(client, request, out).await,
+        Request::Swap(request) => {
+            let call = client.compare_and_swap(request);
+            return swapped(&change(link, addr, "CompareAndSwap", call).await?, out);
+        }
+        Request::List { prefix, limit } => return list(&client, prefix, limit, out).await,
+        Request::Watch(request) => return watch(&client, request, out).await,
     }
     Ok(())
 }
 
-async fn swap(
-    client: &KvClient,
-    request: CompareAndSwapRequest,
-    out: &Output,
-) -> Result<(), Error> {
-    let reply = client.compare_and_swap(request).await?;
+/// Makes a change whose outcome can be asked for later, if it is interrupted or gets no reply.
+async fn change<T>(
+    link: &Link,
+    addr: &str,
+    method: &str,
+    mut call: UnaryCall<T>,
+) -> Result<T, Error> {
+    let id = if link.is_grpc() { None } else { Some(call.id().await?) };
+    let method = format!("stubborn.kv.v1.Kv/{method}");
+    let replied = pending::unless_interrupted(&method, id, call.into_future()).await;
+    replied.map_err(|error| pending::told(link, addr, error))
+}
+
+fn swapped(reply: &CompareAndSwapReply, out: &Output) -> Result<(), Error> {
     out.json(&json!({ "swapped": reply.swapped, "revision": reply.revision }));
     if reply.swapped {
         out.line(format_args!("revision {}", reply.revision));

@@ -63,7 +63,7 @@ pub(super) async fn run(
         }
         Err(error) => {
             let taken = error.taken().filter(|_| method.shape().client_streams());
-            let error = not_replied(args, link, method, error).await;
+            let error = not_replied(args, link, error).await;
             return Err(match taken {
                 Some(taken) => error.with_hint(format!("{taken} messages were taken")),
                 None => error,
