@@ -25,11 +25,15 @@ fn main() -> ExitCode {
         let file = std::fs::File::create(path).expect("a file to write to");
         let trace = Box::new(std::io::BufWriter::new(file));
         let run = match groups || operated {
-            true => stubborn_sim::simulate_nodes(first, Some(trace)).map(drop),
-            false => stubborn_sim::simulate(first, Some(trace)).map(drop),
+            true => stubborn_sim::simulate_nodes(first, Some(trace)).map(|(report, _)| report),
+            false => stubborn_sim::simulate(first, Some(trace)),
         };
-        return match run {
-            Ok(()) => ExitCode::SUCCESS,
+        return match run.map(|report| report.unwritten) {
+            Ok(None) => ExitCode::SUCCESS,
+            Ok(Some(why)) => {
+                println!("the trace could not be written: {why}");
+                ExitCode::FAILURE
+            }
             Err(failure) => {
                 println!("{failure}");
                 ExitCode::FAILURE

@@ -1,5 +1,6 @@
 //! What a world does for those who write scenarios in it.
 
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -71,6 +72,24 @@ fn one_seed_has_one_trace_and_another_seed_another() {
         assert_eq!(hash(seed), hash(seed));
     }
     assert_ne!(hash(0), hash(1));
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_is_no_broken_promise() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let whole = simulate(1, None).unwrap();
+    let report = simulate(1, Some(Box::new(Full))).unwrap();
+    assert_eq!(report.unwritten, Some(io::ErrorKind::StorageFull));
+    assert_eq!(Report { unwritten: None, ..report }, whole);
 }
 
 #[test]

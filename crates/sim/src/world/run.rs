@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -55,6 +55,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// Events in the trace.
     pub events: u64,
+    /// What kept the trace from being written whole, if anything did: the run went on without it.
+    pub unwritten: Option<io::ErrorKind>,
     /// How long it took, in the world's time.
     pub simulated: Duration,
     /// What passed over the wire.
@@ -128,15 +130,11 @@ where
         Ok(()) => {
             let now = state.now;
             let written = state.trace.finish();
-            written.map_err(|error| Failure {
-                seed,
-                violation: Violation::new("trace", now, format!("cannot be written: {error}")),
-                trace_hash,
-            })?;
             Ok(Report {
                 seed,
                 trace_hash,
                 events: state.trace.events(),
+                unwritten: written.err().map(|error| error.kind()),
                 simulated: now.since(Instant::ZERO),
                 wire: state.oracles.wire.clone(),
                 calls: state.calls.counts,

@@ -90,6 +90,7 @@ fn replay(seed: u64, trace: Option<&Path>, qlog: Option<&Path>, out: &Output) ->
     let recording = qlog.map(made).transpose()?.map(|folder| folder.recording());
     let report = stubborn_sim::simulate_recorded(seed, writer, recording.unwrap_or_default())
         .map_err(|failure| broken(&failure, ""))?;
+    check_written(&report, trace)?;
     out.json(&to_json(&report));
     out.line(format_args!(
         "seed {seed}: every promise was kept in {} of simulated time; trace hash {:016x}",
@@ -106,6 +107,12 @@ fn replay(seed: u64, trace: Option<&Path>, qlog: Option<&Path>, out: &Output) ->
 fn create(path: &Path) -> Result<Box<dyn Write + Send>, Error> {
     let file = File::create(path).map_err(|error| Error::io("write", path, &error))?;
     Ok(Box::new(BufWriter::new(file)))
+}
+
+/// A trace that could not be written says nothing about the run, which kept every promise.
+fn check_written(report: &Report, trace: Option<&Path>) -> Result<(), Error> {
+    let (Some(kind), Some(path)) = (report.unwritten, trace) else { return Ok(()) };
+    Err(Error::io("write", path, &kind.into()).with("seed", report.seed))
 }
 
 fn explore(args: &Args, out: &Output) -> Result<(), Error> {

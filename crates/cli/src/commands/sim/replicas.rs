@@ -8,7 +8,7 @@ use stubborn_sim::{
     simulate_nodes,
 };
 
-use super::{Args, RUNS_THAT_REACH_EVERY_RACE, broken, create, progress, seconds};
+use super::{Args, RUNS_THAT_REACH_EVERY_RACE, broken, check_written, create, progress, seconds};
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 
@@ -40,18 +40,20 @@ pub(super) fn run(kind: Kind, args: &Args, out: &Output) -> Result<(), Error> {
 fn replay(kind: Kind, seed: u64, args: &Args, out: &Output) -> Result<(), Error> {
     let writer = args.trace.as_deref().map(create).transpose()?;
     match kind {
-        Kind::Replicas => tell_run(kind, simulate_group(seed, writer, None), seed, out),
-        Kind::Groups => tell_run(kind, simulate_nodes(seed, writer), seed, out),
+        Kind::Replicas => tell_run(kind, simulate_group(seed, writer, None), args, out),
+        Kind::Groups => tell_run(kind, simulate_nodes(seed, writer), args, out),
     }
 }
 
 fn tell_run<C: Counts>(
     kind: Kind,
     result: Result<(Report, C), Failure>,
-    seed: u64,
+    args: &Args,
     out: &Output,
 ) -> Result<(), Error> {
     let (report, counts) = result.map_err(|failure| broken(&failure, kind.flag()))?;
+    check_written(&report, args.trace.as_deref())?;
+    let seed = report.seed;
     out.json(&json!({
         "seed": seed,
         "trace_hash": format!("{:016x}", report.trace_hash),
