@@ -67,7 +67,7 @@ impl Completions<Postgres> {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub async fn with_stalled(pool: PgPool, stalled: Duration) -> Result<Self, StoreError> {
-        let mut tx = pool.begin().await.map_err(fault)?;
+        let mut tx = begin(&pool, "BEGIN".into()).await?.0;
         let lock = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MAKING_TABLES);
         lock.execute(&mut *tx).await.map_err(fault)?;
         for statement in schema!("BYTEA") {
@@ -96,11 +96,22 @@ impl CompletionStore for Postgres {
     type Transaction = PostgresTransaction;
 
     async fn begin(&self) -> Result<PostgresTransaction, StoreError> {
-        let begun = self.pool.begin_with(AssertSqlSafe(self.begin.clone())).await;
-        begun.map(PostgresTransaction).map_err(fault)
+        begin(&self.pool, self.begin.clone()).await
     }
 
     sql_store!();
+}
+
+/// Begins in a task of its own: where this is given up halfway, the transaction is ended when it has
+/// begun. `sqlx` would hand its connection to the next one while `BEGIN` is on its way, and what that
+/// one writes outside a transaction would be in this one, which nobody commits.
+async fn begin(pool: &PgPool, statement: String) -> Result<PostgresTransaction, StoreError> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(AssertSqlSafe(statement)).await });
+    match begun.await {
+        Ok(begun) => begun.map(PostgresTransaction).map_err(fault),
+        Err(_) => Err(StoreError::Unavailable("its runtime ends".into())),
+    }
 }
 
 impl PostgresTransaction {

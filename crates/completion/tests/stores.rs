@@ -3,8 +3,10 @@
 
 mod common;
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use common::faulty::{Faulty, Step};
 use common::*;
@@ -106,6 +108,27 @@ async fn a_slot_is_locked_by_one_transaction_at_a_time<S: Till>(store: S) {
     first.save_slot(number, 0, &done(1, b"first")).await.unwrap();
     first.commit().await.unwrap();
     assert_eq!(soon(second).await.unwrap(), done(1, b"first"));
+}
+
+/// Polls a future as many times, each time when it has asked for it, and drops it then.
+async fn give_up_after<F: Future>(polls: usize, future: F) {
+    let (mut future, mut left) = (std::pin::pin!(future), polls);
+    poll_fn(|cx| {
+        left -= 1;
+        let ended = future.as_mut().poll(cx).is_ready();
+        if ended || left == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+async fn a_transaction_that_is_given_up_while_it_begins_leaves_nothing_open<S: Till>(store: S) {
+    for polls in (1..8).cycle().take(40) {
+        give_up_after(polls, store.begin()).await;
+        // Makes the row of a slot outside a transaction, which another one is to see.
+        let number = session(&store).await;
+        save(&store, number, &done(1, b"reply")).await;
+        assert_eq!(slot(&store, number).await, done(1, b"reply"));
+    }
 }
 
 async fn every_state_of_a_slot_is_read_as_it_was_written<S: Till>(store: S) {
@@ -635,6 +658,7 @@ macro_rules! over {
             the_first_who_asks_names_the_group_and_all_others_hear_the_same
             what_is_not_committed_never_was
             a_slot_is_locked_by_one_transaction_at_a_time
+            a_transaction_that_is_given_up_while_it_begins_leaves_nothing_open
             every_state_of_a_slot_is_read_as_it_was_written
             a_released_reply_is_gone_and_a_later_number_stays
             a_removed_session_takes_its_slots_with_it_unless_one_executes
