@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::call::{Caller, serve};
+use super::lingering::Lingering;
 use super::traffic::Open;
 use super::{Inner, Security, Stage};
 use crate::noticed::Noticed;
@@ -95,7 +96,7 @@ impl Taken {
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
             return door.counts.refused();
         };
-        let stream = Noticed::new(stream, Open::count(door.counts.clone()));
+        let stream = Noticed::new(Lingering::new(stream), Open::count(door.counts.clone()));
         let (security, leaving) = (self.security.clone(), self.leaving.clone());
         let connection = connection(stream, peer, security, leaving, door);
         self.connections.spawn(async move {
@@ -107,19 +108,20 @@ impl Taken {
 }
 
 async fn connection(
-    stream: Noticed<TcpStream, Open>,
+    stream: Noticed<Lingering<TcpStream>, Open>,
     peer: SocketAddr,
     security: Security,
     mut leaving: watch::Receiver<bool>,
     door: Arc<Inner>,
 ) -> io::Result<()> {
-    stream.get_ref().set_nodelay(true)?;
+    let socket = stream.get_ref().get_ref();
+    socket.set_nodelay(true)?;
     let silent = async {
         let _ = leaving.wait_for(|leaving| *leaving).await;
         tokio::time::sleep(LAST_WORDS).await;
     };
     let config = tokio::select! {
-        config = tokio::time::timeout(HANDSHAKE, config_for(stream.get_ref(), security)) => config??,
+        config = tokio::time::timeout(HANDSHAKE, config_for(socket, security)) => config??,
         () = silent => return Ok(()),
     };
     let Some(config) = config else {

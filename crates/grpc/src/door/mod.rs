@@ -14,6 +14,7 @@
 mod call;
 mod connection;
 mod intake;
+mod lingering;
 mod port;
 mod traffic;
 
