@@ -39,7 +39,7 @@ pub struct ChannelConfig {
     /// How long one connection attempt may take before the next begins.
     pub attempt_timeout: Duration,
     /// What a round trip is expected to take before one was measured: handshake packets that are
-    /// lost are sent again after about three of it. `None`: a third of a second (RFC 9002 §6.2.2).
+    /// lost are sent again after about three of it. `None`: 100 ms.
     pub expected_rtt: Option<Duration>,
     /// Whether the channel keeps a session at its server, as calls that take a slot need one. Without
     /// one it carries reads and `maybe` calls only, and is ready once its connection stands.

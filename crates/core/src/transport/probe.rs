@@ -113,6 +113,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const MICROSECOND: Duration = Duration::from_micros(1);
 
     fn at(s: u64) -> Instant {
         Instant::ZERO + Duration::from_secs(s)
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn each_expiry_doubles_the_timeout_up_to_a_minute_and_an_ack_ends_that() {
-        let rtt = RttEstimator::default();
+        let rtt = RttEstimator::new(SECOND / 3 + MICROSECOND);
         let mut probe = ProbeTimeout::new();
         let mut last = probe.timeout(&rtt);
         assert!(last >= SECOND);
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_prompt_during_the_back_off_probes_at_once_but_only_once_a_second() {
-        let rtt = RttEstimator::default();
+        let rtt = RttEstimator::new(SECOND / 3 + MICROSECOND);
         let mut probe = ProbeTimeout::new();
         assert!(!probe.prompt(at(0), &rtt), "nothing is overdue yet");
         for _ in 0..6 {
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn prompts_that_bring_no_answer_count_as_expiries() {
-        let rtt = RttEstimator::default();
+        let rtt = RttEstimator::new(SECOND / 3 + MICROSECOND);
         let mut probe = ProbeTimeout::new();
         probe.on_expired();
         for (second, backoff) in [(2, 1), (4, 2), (12, 3)] {

@@ -358,7 +358,7 @@ impl Connection {
     }
 
     /// A client that repeats its hello has not got the answer. A server knows nothing of the path
-    /// yet, so it would wait a second to repeat that; the client may know better (RFC 9002 §6.2.3).
+    /// yet, so it would wait 300 ms to repeat that; the client may know better (RFC 9002 §6.2.3).
     fn answer_early(&mut self) {
         let Some(left) = self.handshake.early_answers.checked_sub(1) else { return };
         self.handshake.early_answers = left;

@@ -23,6 +23,10 @@ use crate::time::{Duration, Instant};
 /// Challenges of which an answer is still accepted.
 const OUTSTANDING_CHALLENGES: usize = 4;
 
+/// The probe timeout of a path that nothing is known of, where it decides that the path leads nowhere
+/// (RFC 9000 §8.2.4): three times what recovery takes it for, which errs towards sending.
+const UNKNOWN_PATH: Duration = Duration::from_secs(1);
+
 /// A pair of addresses, and all that is known of the way between them.
 pub(super) struct Path {
     pub(super) remote: SocketAddr,
@@ -235,10 +239,10 @@ impl AddressProof {
     }
 
     /// Begins to challenge the address, which has three probe timeouts to answer: of `timeout`, or of
-    /// a path that nothing is known of if that is longer (RFC 9000 §8.2.4). The challenge is repeated
-    /// after `timeout`, then after twice that, and so on.
+    /// [`UNKNOWN_PATH`] if that is longer. The challenge is repeated after `timeout`, then after twice
+    /// that, and so on.
     pub(super) fn begin_challenge(&mut self, now: Instant, timeout: Duration) {
-        let patience = 3 * timeout.max(RttEstimator::new(INITIAL_RTT).probe_timeout_base());
+        let patience = 3 * timeout.max(UNKNOWN_PATH);
         self.challenge = Some(Challenge {
             outstanding: Vec::new(),
             due: true,

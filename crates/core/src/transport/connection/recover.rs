@@ -116,7 +116,7 @@ impl Connection {
     ) -> Result<(), TransportError> {
         let delay = match (space, Duration::from_micros(ack.delay)) {
             // The same acknowledgement as before, which was lost, again: it came when the peer's timeout
-            // had passed, of a second as a rule, and says nothing of the path. As the first sample it
+            // had passed, and says nothing of the path. As the first sample it
             // would make our timeout three times as long.
             (Space::Initial | Space::Handshake, delay)
                 if delay > MAX_ACK_DELAY_CREDIT && self.path.rtt.samples() == 0 =>
