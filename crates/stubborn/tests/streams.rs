@@ -221,7 +221,7 @@ async fn dropping_an_unfinished_upload_stops_the_handler() {
 #[tokio::test]
 async fn a_deadline_ends_a_stream() {
     let (_server, client, seen) = start().await;
-    let mut upload = client.up().deadline(Duration::from_millis(200)).await.unwrap();
+    let mut upload = client.up().deadline(Duration::from_secs(2)).await.unwrap();
     upload.send(&text(1)).await.unwrap();
     soon(seen.stopped.notified()).await;
     let error = soon(upload.finish()).await.unwrap_err();
