@@ -13,6 +13,16 @@ fn stubborn(args: &[&str]) -> Command {
     command
 }
 
+/// How fast a node answers is not what is tested, where it is one that does.
+fn patience(command: &str) -> &'static [&'static str] {
+    match command {
+        "backup" | "call" | "kv" | "ls" => &["--connect-timeout", "1m"],
+        "health" | "trace" => &["--connect-timeout", "1m", "--wait", "1m"],
+        "top" => &["--wait", "1m"],
+        _ => &[],
+    }
+}
+
 /// A cluster that runs until this is dropped.
 struct Cluster {
     up: Child,
@@ -31,9 +41,34 @@ impl Cluster {
             .unwrap();
         let mut line = String::new();
         BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap_or_default();
-        assert!(told["leader"].as_u64().is_some(), "{line}");
-        Self { up, told, data: data.to_owned() }
+        let told = serde_json::from_str(&line).expect(&line);
+        let mut cluster = Self { up, told, data: data.to_owned() };
+        // An election may take longer than it is waited for.
+        if cluster.told["leader"].is_null() {
+            cluster.told["leader"] = cluster.status()["leader"].take();
+        }
+        cluster
+    }
+
+    /// The status, once a majority has told in time who leads: how fast it does is not what is tested.
+    fn status(&self) -> Value {
+        loop {
+            let told = self.run("status", &["--json"]).stdout;
+            let told: Value = serde_json::from_slice(&told).unwrap_or_default();
+            if told["leader"].is_u64() {
+                return told;
+            }
+        }
+    }
+
+    /// The same as a table.
+    fn status_table(&self, args: &[&str]) -> String {
+        loop {
+            let table = String::from_utf8(self.run("status", args).stdout).unwrap();
+            if table.contains(" leads") {
+                return table;
+            }
+        }
     }
 
     fn leader(&self) -> usize {
@@ -51,7 +86,7 @@ impl Cluster {
 
     /// Runs `stubborn COMMAND ARGS` with the cluster's folder.
     fn run(&self, command: &str, args: &[&str]) -> Output {
-        let args = [&[command], args].concat();
+        let args = [&[command], patience(command), args].concat();
         stubborn(&args).env("STUBBORN_DATA", &self.data).output().unwrap()
     }
 
@@ -230,15 +265,15 @@ fn only_who_has_a_certificate_may_call_and_who_has_none_is_told_what_to_do() {
     let cluster = Cluster::up(&data, &["--listen", "127.0.0.1:0", "--nodes", "1"]);
     let authority = data.join("authority.crt");
     let args = ["ls", cluster.address(1), "--ca", authority.to_str().unwrap()];
-    let output = stubborn(&args).output().unwrap();
+    let output = stubborn(&[&args, patience("ls")].concat()).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(5), "{errors}");
     assert!(errors.contains("--data DIR"), "{errors}");
     let services = cluster.succeed("ls", &[cluster.address(1)]);
     assert!(services.contains("stubborn.kv.v1.Kv"), "{services}");
     // The node has left a note for programs of its user.
-    let noted = stubborn(&["ls", cluster.address(1)]).output().unwrap();
-    assert!(noted.status.success());
+    let noted = [&["ls", cluster.address(1)], patience("ls")].concat();
+    assert!(stubborn(&noted).output().unwrap().status.success());
     cluster.stop();
 }
 
@@ -248,21 +283,22 @@ fn the_status_names_every_node_also_those_that_do_not_answer() {
     let cluster = Cluster::up(&home.path().join("cluster"), &["--listen", "127.0.0.1:0"]);
     let follower = (1..=3).find(|node| *node != cluster.leader()).unwrap();
     cluster.kill(follower);
-    let told: Value = serde_json::from_str(&cluster.succeed("status", &["--json"])).unwrap();
+    let told = cluster.status();
     let nodes = told["nodes"].as_array().unwrap();
     assert_eq!(nodes.len(), 3);
     assert_eq!(nodes[follower - 1]["reachable"], false);
     let leader = &nodes[cluster.leader() - 1];
     assert_eq!((&leader["reachable"], &leader["sessions"]), (&true.into(), &0.into()));
-    let table = cluster.succeed("status", &[]);
+    let table = cluster.status_table(&[]);
     assert!(table.contains("unreachable") && table.contains("leader"), "{table}");
     let leader = cluster.address(cluster.leader());
     // One node is enough: it tells who the others are.
-    let table = cluster.succeed("status", &[leader]);
-    assert!(table.contains("unreachable") && table.contains(" leads"), "{table}");
+    let table = cluster.status_table(&[leader]);
+    assert!(table.contains("unreachable"), "{table}");
     assert_eq!(cluster.succeed("health", &[leader, "stubborn.kv.v1.Kv"]), "serving\n");
     // A replica tells no changes by itself: it is asked again and again.
-    let mut watch = stubborn(&["health", leader, "--watch"]);
+    let watch = ["health", leader, "--watch"];
+    let mut watch = stubborn(&[&watch, patience("health")].concat());
     let watch = watch.env("STUBBORN_DATA", &cluster.data).stdout(Stdio::piped()).spawn();
     let mut watch = watch.unwrap();
     let mut line = String::new();
@@ -300,13 +336,22 @@ fn durable_puts_are_measured() {
     let home = tempfile::tempdir().unwrap();
     let cluster = Cluster::up(&home.path().join("cluster"), &["--listen", "127.0.0.1:0"]);
     let addresses = cluster.told["address"].as_str().unwrap();
-    let args = ["kv", addresses, "--concurrency", "8", "--warmup", "0", "--seconds", "0.3"];
-    let told =
-        cluster.succeed("bench", &args.iter().chain(&["--json"]).copied().collect::<Vec<_>>());
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert!(told["calls"].as_u64().is_some_and(|calls| calls > 0), "{told}");
-    assert_eq!((told["failed"].as_u64(), told["unresolved"].as_u64()), (Some(0), Some(0)));
+    // As long as it takes until a put ends within it.
+    let mut seconds = 0.3;
+    while measure_puts(&cluster, addresses, seconds) == 0 {
+        seconds *= 2.0;
+    }
     cluster.stop();
+}
+
+/// Measures for some time; how many puts ended in it. Of all that were begun none fails.
+fn measure_puts(cluster: &Cluster, addresses: &str, seconds: f64) -> u64 {
+    let seconds = seconds.to_string();
+    let args = ["kv", addresses, "--concurrency", "8", "--warmup", "0", "--seconds", &seconds];
+    let told = cluster.succeed("bench", &[&args[..], &["--json"]].concat());
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((told["failed"].as_u64(), told["unresolved"].as_u64()), (Some(0), Some(0)));
+    told["calls"].as_u64().unwrap()
 }
 
 #[test]

@@ -37,6 +37,7 @@ impl Shop for Counter {
 fn run(world: &World, scheme: &str, command: &str, arguments: &[&str]) -> Ran {
     let mut ran = world.command();
     ran.env_remove("STUBBORN_PIN").arg(command).arg(format!("{scheme}://{}", world.address));
+    ran.args(patience(command));
     if scheme == "grpcs" {
         ran.arg("--ca").arg(world.home.path().join("ca.pem"));
     }
