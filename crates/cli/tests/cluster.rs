@@ -23,6 +23,9 @@ fn patience(command: &str) -> &'static [&'static str] {
     }
 }
 
+/// How often a cluster is asked for its leader before it is taken to have none.
+const TRIES: usize = 1_000;
+
 /// A cluster that runs until this is dropped.
 struct Cluster {
     up: Child,
@@ -52,23 +55,19 @@ impl Cluster {
 
     /// The status, once a majority has told in time who leads: how fast it does is not what is tested.
     fn status(&self) -> Value {
-        loop {
+        let ask = || {
             let told = self.run("status", &["--json"]).stdout;
-            let told: Value = serde_json::from_slice(&told).unwrap_or_default();
-            if told["leader"].is_u64() {
-                return told;
-            }
-        }
+            serde_json::from_slice::<Value>(&told).unwrap_or_default()
+        };
+        let mut asked = std::iter::repeat_with(ask).take(TRIES);
+        asked.find(|told| told["leader"].is_u64()).expect("a majority that has a leader")
     }
 
     /// The same as a table.
     fn status_table(&self, args: &[&str]) -> String {
-        loop {
-            let table = String::from_utf8(self.run("status", args).stdout).unwrap();
-            if table.contains(" leads") {
-                return table;
-            }
-        }
+        let ask = || String::from_utf8(self.run("status", args).stdout).unwrap();
+        let mut asked = std::iter::repeat_with(ask).take(TRIES);
+        asked.find(|table| table.contains(" leads")).expect("a majority that has a leader")
     }
 
     fn leader(&self) -> usize {
@@ -340,6 +339,7 @@ fn durable_puts_are_measured() {
     let mut seconds = 0.3;
     while measure_puts(&cluster, addresses, seconds) == 0 {
         seconds *= 2.0;
+        assert!(seconds < 60.0, "no put ends");
     }
     cluster.stop();
 }

@@ -342,8 +342,6 @@ async fn roll_balanced(balancing: Balancing) {
     let servers = site.servers().await;
     let channel = ChannelBuilder::new(addresses(&servers).join(","))
         .trust(site.identity.trust().unwrap())
-        // That no server answers in time, on a machine that is too busy, is another matter.
-        .wait_for_ready(true)
         .balancing(balancing.clone())
         .connect()
         .await
