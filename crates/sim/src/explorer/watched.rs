@@ -1,5 +1,7 @@
 //! A call whose end is watched, of whatever kind: what its client is told, the oracles are told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use stubborn_core::session::{CallId, NotExecutedReason};
 
 use crate::oracle::calls::{Token, Verdict};
@@ -12,6 +14,8 @@ pub(super) struct Watched {
     caller: SimCaller,
     /// What servers remembered when it began.
     memories: Memories,
+    /// A liar may have spoken in its server's place at some time: what came then was not counted.
+    lied_to: AtomicBool,
     /// The number that its end was told of, if that had one.
     id: Option<CallId>,
     told: bool,
@@ -25,7 +29,8 @@ impl Watched {
             state.calls.begin(now)
         };
         let (caller, memories) = (caller.clone(), caller.memories());
-        Self { world: world.clone(), token, caller, memories, id: None, told: false }
+        let lied_to = AtomicBool::new(false);
+        Self { world: world.clone(), token, caller, memories, lied_to, id: None, told: false }
     }
 
     pub(super) fn token(&self) -> Token {
@@ -42,7 +47,12 @@ impl Watched {
     pub(super) fn is_lied_to(&self) -> bool {
         match self.id {
             Some(id) => self.world.state().lies.told(id),
-            None => self.caller.was_lied_to(&self.memories),
+            None => {
+                let lied_to =
+                    self.lied_to.load(Ordering::Relaxed) || self.caller.was_lied_to(&self.memories);
+                self.lied_to.store(lied_to, Ordering::Relaxed);
+                lied_to
+            }
         }
     }
 
