@@ -64,12 +64,12 @@ pub use stubborn_core::node::{Load, SessionTicket, Shed};
 pub use stubborn_core::service::details;
 pub use stubborn_core::service::{
     Answer, Applied, Begun, BidiStream, BoxFuture, CALL_ID, Call, CallContext, CallError,
-    CallState, Caller, Calling, Channel, ClientStream, Clock, Code, DecodeError, Detail, Encoded,
-    Finished, Handling, Image, IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError,
-    Method, MethodId, Next, NotExecuted, NotTaken, Outcome, OutgoingCall, PRIORITY, Peer, Piece,
-    Port, Priority, RegisterError, Registry, Replies, ReplySender, RequestSender, Requests,
-    RestoreError, Semantics, Service, ServiceDescriptor, Shape, Status, StreamCall, StreamEnd,
-    StreamKind, UnaryCall,
+    CallState, Caller, Channel, ClientStream, Clock, Code, DecodeError, Detail, Encoded, Finished,
+    Handling, Image, IncomingReply, MAX_METADATA, Machine, Metadata, MetadataError, Method,
+    MethodId, Next, NotExecuted, NotTaken, Outcome, OutgoingCall, PRIORITY, Peer, Piece, Port,
+    Priority, RegisterError, Registry, Replies, ReplySender, RequestSender, Requests, RestoreError,
+    Semantics, Service, ServiceDescriptor, Shape, Status, StreamCall, StreamEnd, StreamKind,
+    UnaryCall,
 };
 pub use stubborn_core::session::{
     CallId, KeyLimits, NotExecutedReason, ParseIdError, SessionId, SessionSecret,

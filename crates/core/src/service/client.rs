@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::future::{Future, IntoFuture};
+use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
@@ -207,7 +207,7 @@ impl Channel {
         let call = OutgoingCall::new(method, request);
         let mut call = UnaryCall::new(self.clone(), call, decoder::<C, R>());
         if let Some(error) = failed {
-            call.calling.stage = Stage::Failed(error);
+            call.stage = Stage::Failed(error);
         }
         call
     }
@@ -266,14 +266,28 @@ impl fmt::Debug for Channel {
 /// fenced); dropping it while it is awaited is described at [`Caller::call`].
 #[must_use = "a call is sent when it is awaited"]
 pub struct UnaryCall<R> {
-    calling: Calling<R>,
+    /// `None` for a mocked call.
+    channel: Option<Channel>,
+    /// It is large to move, so it stays here and its parts are taken out.
+    call: OutgoingCall,
+    stage: Stage<R>,
+    decode: Decode<R>,
     invalid: Option<MetadataError>,
+}
+
+/// How far a call is.
+enum Stage<R> {
+    New,
+    Key(u64),
+    Future(BoxFuture<Result<IncomingReply, CallError>>),
+    Failed(CallError),
+    Resolved(Box<Result<R, CallError>>),
+    Over,
 }
 
 impl<R> UnaryCall<R> {
     fn new(channel: Channel, call: OutgoingCall, decode: Decode<R>) -> Self {
-        let calling = Calling { channel: Some(channel), call, stage: Stage::New, decode };
-        Self { calling, invalid: None }
+        Self { channel: Some(channel), call, stage: Stage::New, decode, invalid: None }
     }
 
     /// A call that has its result already: for mocks of generated clients.
@@ -282,18 +296,18 @@ impl<R> UnaryCall<R> {
         let stage = Stage::Resolved(Box::new(result));
         // A result that is there already is never decoded.
         let decode: Decode<R> = |_, _| Err(DecodeError::Digest);
-        Self { calling: Calling { channel: None, call, stage, decode }, invalid: None }
+        Self { channel: None, call, stage, decode, invalid: None }
     }
 
     /// Waits no longer than this for the reply. The deadline travels with the call.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.calling.call.deadline = Some(deadline);
+        self.call.deadline = Some(deadline);
         self
     }
 
     /// Waits for a server to become reachable (until the deadline) instead of failing at once.
     pub fn wait_for_ready(mut self, wait: bool) -> Self {
-        self.calling.call.wait_for_ready = Some(wait);
+        self.call.wait_for_ready = Some(wait);
         self
     }
 
@@ -302,20 +316,20 @@ impl<R> UnaryCall<R> {
     /// channel has seen before, its own writes among it, is in that state all the same. Of a server
     /// that is no replica it changes nothing; a call that is no read fails, not executed.
     pub fn max_staleness(mut self, at_most: Duration) -> Self {
-        self.calling.call.max_staleness = Some(at_most);
+        self.call.max_staleness = Some(at_most);
         self
     }
 
     /// Adds metadata. An invalid pair makes the call fail, not executed, when it is awaited.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.invalid = self.invalid.or(self.calling.call.metadata.insert(key, value).err());
+        self.invalid = self.invalid.or(self.call.metadata.insert(key, value).err());
         self
     }
 
     /// Says how much the call matters where a server cannot run all that it is asked for: sets the
     /// metadata [`PRIORITY`].
     pub fn priority(mut self, priority: Priority) -> Self {
-        let set = self.calling.call.metadata.set(PRIORITY, priority.as_str());
+        let set = self.call.metadata.set(PRIORITY, priority.as_str());
         self.invalid = self.invalid.or(set.err());
         self
     }
@@ -341,21 +355,11 @@ impl<R> UnaryCall<R> {
     /// # Errors
     /// [`CallError`] says whether the call ran. A mocked call, which has no encoded reply, ends as
     /// never sent.
-    pub async fn raw(self) -> Result<IncomingReply, CallError> {
-        let mut calling = self.launch();
-        if let Stage::Resolved(_) = calling.stage {
+    pub async fn raw(mut self) -> Result<IncomingReply, CallError> {
+        if let Stage::Resolved(_) = self.stage {
             return Err(no_number("a mocked call", "it has no encoded reply"));
         }
-        core::future::poll_fn(|cx| calling.poll_reply(cx)).await
-    }
-
-    fn launch(mut self) -> Calling<R> {
-        if let (Some(error), Stage::New) = (self.invalid, &self.calling.stage) {
-            self.calling.abandon();
-            let failed = not_sent(self.calling.call.method.name(), error);
-            self.calling.stage = Stage::Failed(failed);
-        }
-        self.calling
+        core::future::poll_fn(|cx| self.poll_reply(cx)).await
     }
 
     /// The id of the call, known before anything is sent. Waits for a session and a free slot.
@@ -363,7 +367,7 @@ impl<R> UnaryCall<R> {
     /// # Errors
     /// If no server can be reached, or the method takes no number (reads and `maybe` calls).
     pub async fn id(&mut self) -> Result<CallId, CallError> {
-        let Calling { channel: Some(channel), call, stage, .. } = &mut self.calling else {
+        let Self { channel: Some(channel), call, stage, .. } = self else {
             return Err(no_number("a mocked call", "it was never sent"));
         };
         if let Stage::Failed(error) = stage {
@@ -389,57 +393,31 @@ impl<R> UnaryCall<R> {
     ///
     /// # Errors
     /// [`CallError`] says whether the call ran.
-    pub async fn with_metadata(self) -> Result<(R, Metadata), CallError> {
-        let mut calling = self.into_future();
-        core::future::poll_fn(|cx| calling.poll_parts(cx)).await
+    pub async fn with_metadata(mut self) -> Result<(R, Metadata), CallError> {
+        core::future::poll_fn(|cx| self.poll_parts(cx)).await
     }
-}
 
-impl<R> IntoFuture for UnaryCall<R> {
-    type Output = Result<R, CallError>;
-    type IntoFuture = Calling<R>;
-
-    fn into_future(self) -> Calling<R> {
-        self.launch()
+    fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Metadata), CallError>> {
+        if let Stage::Resolved(_) = self.stage
+            && let Stage::Resolved(result) = core::mem::replace(&mut self.stage, Stage::Over)
+        {
+            return Poll::Ready(result.map(|reply| (reply, Metadata::new())));
+        }
+        let Poll::Ready(result) = self.poll_reply(cx) else { return Poll::Pending };
+        Poll::Ready(result.and_then(|IncomingReply { mut reply, metadata, .. }| {
+            let (method, id) = (&self.call.method, self.call.reserved);
+            let message = decode_reply(method, id, &mut reply, self.decode)?;
+            Ok((message, metadata))
+        }))
     }
-}
 
-/// The method of a call that was never sent.
-pub(super) const MOCKED: Method = Method::new("a mocked call", Semantics::Read, Shape::Unary);
-
-/// A unary call that is being made. See [`Caller::call`] for what dropping it does.
-#[must_use = "a call is sent when it is awaited"]
-pub struct Calling<R> {
-    /// `None` for a mocked call.
-    channel: Option<Channel>,
-    /// It is large to move, so it stays here and its parts are taken out.
-    call: OutgoingCall,
-    stage: Stage<R>,
-    decode: Decode<R>,
-}
-
-/// How far a call is.
-enum Stage<R> {
-    New,
-    Key(u64),
-    Future(BoxFuture<Result<IncomingReply, CallError>>),
-    Failed(CallError),
-    Resolved(Box<Result<R, CallError>>),
-    Over,
-}
-
-impl<R> Calling<R> {
     /// The reply as it came.
     fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<IncomingReply, CallError>> {
-        if let (Stage::New, Some(channel)) = (&self.stage, &self.channel) {
-            self.stage = match channel.0.begin(&mut self.call, cx.waker()) {
-                Begun::Key(key) => {
-                    self.stage = Stage::Key(key);
-                    return Poll::Pending;
-                }
-                Begun::Future(future) => Stage::Future(future),
-                Begun::Failed(error) => Stage::Failed(error),
-            };
+        if let Stage::New = self.stage {
+            self.begin(cx);
+            if let Stage::Key(_) = self.stage {
+                return Poll::Pending;
+            }
         }
         let polled = match (&mut self.stage, &self.channel) {
             (Stage::Key(key), Some(channel)) => {
@@ -458,6 +436,20 @@ impl<R> Calling<R> {
         polled
     }
 
+    fn begin(&mut self, cx: &mut Context<'_>) {
+        if let Some(error) = self.invalid {
+            self.abandon();
+            self.stage = Stage::Failed(not_sent(self.call.method.name(), error));
+            return;
+        }
+        let Some(channel) = &self.channel else { return };
+        self.stage = match channel.0.begin(&mut self.call, cx.waker()) {
+            Begun::Key(key) => Stage::Key(key),
+            Begun::Future(future) => Stage::Future(future),
+            Begun::Failed(error) => Stage::Failed(error),
+        };
+    }
+
     /// Gives up the number that was reserved, if the call was not begun.
     fn abandon(&self) {
         if let (Stage::New, Some(id), Some(channel)) =
@@ -468,23 +460,8 @@ impl<R> Calling<R> {
     }
 }
 
-impl<R> Calling<R> {
-    fn poll_parts(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Metadata), CallError>> {
-        if let Stage::Resolved(_) = self.stage
-            && let Stage::Resolved(result) = core::mem::replace(&mut self.stage, Stage::Over)
-        {
-            return Poll::Ready(result.map(|reply| (reply, Metadata::new())));
-        }
-        let Poll::Ready(result) = self.poll_reply(cx) else { return Poll::Pending };
-        Poll::Ready(result.and_then(|IncomingReply { mut reply, metadata, .. }| {
-            let (method, id) = (&self.call.method, self.call.reserved);
-            let message = decode_reply(method, id, &mut reply, self.decode)?;
-            Ok((message, metadata))
-        }))
-    }
-}
-
-impl<R> Future for Calling<R> {
+/// Makes the call. See [`Caller::call`] for what dropping it does.
+impl<R> Future for UnaryCall<R> {
     type Output = Result<R, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -492,16 +469,10 @@ impl<R> Future for Calling<R> {
     }
 }
 
-impl<R> fmt::Debug for Calling<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Calling({})", self.call.method)
-    }
-}
-
 // Nothing in it is pinned: futures are on the heap, and a reply is only ever moved.
-impl<R> Unpin for Calling<R> {}
+impl<R> Unpin for UnaryCall<R> {}
 
-impl<R> Drop for Calling<R> {
+impl<R> Drop for UnaryCall<R> {
     fn drop(&mut self) {
         match (&self.stage, &self.channel) {
             (Stage::Key(key), Some(channel)) => channel.0.leave(*key),
@@ -512,12 +483,15 @@ impl<R> Drop for Calling<R> {
 
 impl<R> fmt::Debug for UnaryCall<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.calling.stage {
+        match &self.stage {
             Stage::Resolved(_) => f.write_str("UnaryCall(resolved)"),
-            _ => write!(f, "UnaryCall({})", self.calling.call.method),
+            _ => write!(f, "UnaryCall({})", self.call.method),
         }
     }
 }
+
+/// The method of a call that was never sent.
+pub(super) const MOCKED: Method = Method::new("a mocked call", Semantics::Read, Shape::Unary);
 
 pub(super) fn decode_reply<R>(
     method: &Method,

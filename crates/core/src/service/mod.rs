@@ -22,7 +22,7 @@ mod stream;
 mod watch;
 
 pub use client::{
-    Begun, BoxFuture, Caller, Calling, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
+    Begun, BoxFuture, Caller, Channel, IncomingReply, OutgoingCall, StreamEnd, UnaryCall,
 };
 pub use details::Detail;
 pub use encoded::{DecodeError, Encoded};
