@@ -1,5 +1,6 @@
 //! A client node and a server node that are handed one another's datagrams, in virtual time.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration as RealDuration;
@@ -87,7 +88,7 @@ pub(crate) struct Pair {
     one_by_one: bool,
     body: Bytes,
     resolved: usize,
-    requests: Vec<IncomingRequest>,
+    requests: VecDeque<IncomingRequest>,
     calls: Vec<OutgoingCall>,
     answers: Vec<(RequestKey, Answer)>,
     sent: Vec<u8>,
@@ -125,7 +126,7 @@ impl Pair {
             one_by_one: load.one_by_one,
             body: vec![7; load.body].into(),
             resolved: 0,
-            requests: Vec::new(),
+            requests: VecDeque::new(),
             calls: Vec::new(),
             answers: Vec::new(),
             sent: Vec::new(),
@@ -253,11 +254,9 @@ impl Pair {
     fn server_receive(&mut self) {
         let batch = self.batch.min(self.to_server.len());
         receive(&mut self.server, self.now, self.to_server.drain(..batch), self.one_by_one);
-        while let Some(event) = self.server.poll_event(self.now) {
-            match event {
-                Event::Request(request) => self.requests.push(request),
-                other => panic!("unexpected at the server: {other:?}"),
-            }
+        self.server.poll_requests(self.now, &mut self.requests);
+        if let Some(other) = self.server.poll_event(self.now) {
+            panic!("unexpected at the server: {other:?}");
         }
     }
 

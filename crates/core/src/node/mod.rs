@@ -18,6 +18,7 @@
 mod config;
 mod footprint;
 
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::{self, Vec};
 use core::net::SocketAddr;
@@ -178,16 +179,23 @@ impl Node {
         if self.events.is_empty() {
             self.pass_on(now);
         }
-        // Looked at where it lies: it is large to move.
-        while let Event::Request(request) = self.events.front()? {
-            let key = request.key;
-            let start = self.with_server(now, |server, cx| server.may_start(cx, key));
-            if start == Some(true) {
-                break;
-            }
-            self.events.pop();
+        self.next_request(now).map(Event::Request).or_else(|| self.events.pop())
+    }
+
+    /// Takes all requests that [`poll_event`](Self::poll_event) would tell one by one, ahead of all other
+    /// events, and adds them to `requests`.
+    pub fn poll_requests(&mut self, now: Instant, requests: &mut VecDeque<IncomingRequest>) {
+        if self.events.is_empty() {
+            self.pass_on(now);
         }
-        self.events.pop()
+        if requests.is_empty() {
+            // They are large to move; the memory of those that were taken is used for the next ones.
+            self.events.swap_requests(requests);
+            requests.retain(|request| self.may_start(now, request.key));
+        }
+        while let Some(request) = self.next_request(now) {
+            requests.push_back(request);
+        }
     }
 
     /// As [`poll_event`](Self::poll_event) where the next event is [`Event::Resolved`]; `None` where it
@@ -555,6 +563,20 @@ impl Node {
             ..server.sessions().races()
         };
         self.server.as_ref().map(races).unwrap_or_default()
+    }
+
+    /// The next request that is still to be started.
+    fn next_request(&mut self, now: Instant) -> Option<IncomingRequest> {
+        loop {
+            let request = self.events.pop_request()?;
+            if self.may_start(now, request.key) {
+                return Some(request);
+            }
+        }
+    }
+
+    fn may_start(&mut self, now: Instant, request: RequestKey) -> bool {
+        self.with_server(now, |server, cx| server.may_start(cx, request)).unwrap_or(false)
     }
 
     /// Carries what the endpoint reports to the half that owns the connection.

@@ -1,17 +1,21 @@
 //! Events on their way to the driver.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::event::{CallKey, Event};
+use super::event::{CallKey, Event, IncomingRequest, RequestKey};
 use crate::service::{CallError, IncomingReply};
 
-/// A queue that is filled and then emptied. An event is large to move: it is written where it stays until
-/// the driver takes it.
+/// Two queues that are filled and then emptied. What is large to move is written where it stays until the
+/// driver takes it.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
-    /// Those before `next` were taken; others may have been withdrawn.
+    /// All but requests; those before `next` were taken.
     queue: Vec<Option<Event>>,
     next: usize,
+    /// They come before all else. Apart, so that no other event has their size, and the driver takes all
+    /// of them without a copy.
+    requests: VecDeque<IncomingRequest>,
 }
 
 impl Events {
@@ -20,29 +24,30 @@ impl Events {
         self.queue.push(Some(event));
     }
 
+    #[inline(always)]
+    pub(crate) fn push_request(&mut self, request: IncomingRequest) {
+        self.requests.push_back(request);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue[self.next..].iter().all(Option::is_none)
+        self.next == self.queue.len() && self.requests.is_empty()
     }
 
-    /// The next event.
-    #[inline]
-    pub(crate) fn front(&mut self) -> Option<&Event> {
-        while self.queue.get(self.next)?.is_none() {
-            self.pass();
-        }
-        self.queue[self.next].as_ref()
-    }
-
-    /// Takes the next event out.
+    /// Takes the next event out that is no request.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Event> {
-        loop {
-            let event = self.queue.get_mut(self.next)?.take();
-            self.pass();
-            if event.is_some() {
-                return event;
-            }
-        }
+        let event = self.queue.get_mut(self.next)?.take();
+        self.pass();
+        event
+    }
+
+    pub(crate) fn pop_request(&mut self) -> Option<IncomingRequest> {
+        self.requests.pop_front()
+    }
+
+    /// Exchanges the requests that wait here for those in `others`.
+    pub(crate) fn swap_requests(&mut self, others: &mut VecDeque<IncomingRequest>) {
+        core::mem::swap(&mut self.requests, others);
     }
 
     /// Takes the next event out if it is the end of a call, which is smaller than an event.
@@ -56,13 +61,10 @@ impl Events {
         Some(ended)
     }
 
-    /// Takes an event back that has not been taken out. False if there is none.
-    pub(crate) fn withdraw(&mut self, is_it: impl Fn(&Event) -> bool) -> bool {
-        let mut left = self.queue[self.next..].iter_mut();
-        left.find(|event| event.as_ref().is_some_and(&is_it)).is_some_and(|event| {
-            *event = None;
-            true
-        })
+    /// Takes a request back that has not been taken out. False if it was.
+    pub(crate) fn withdraw(&mut self, request: RequestKey) -> bool {
+        let place = self.requests.iter().position(|other| other.key == request);
+        place.and_then(|place| self.requests.remove(place)).is_some()
     }
 
     #[inline]
@@ -78,33 +80,35 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rpc::event::RequestKey;
+    use crate::service::{Call, CallContext, Encoded, MethodId, RequestKind};
 
-    fn cancelled(number: u64) -> Event {
-        Event::Cancelled(RequestKey(number))
-    }
-
-    fn number(event: Option<&Event>) -> Option<u64> {
-        match event {
-            Some(Event::Cancelled(key)) => Some(key.0),
-            _ => None,
+    fn request(number: u64) -> IncomingRequest {
+        IncomingRequest {
+            key: RequestKey(number),
+            method: MethodId(0),
+            kind: RequestKind::Numbered,
+            stale: None,
+            watch: None,
+            call: Call::new(Encoded::default(), CallContext::default()),
         }
     }
 
     #[test]
-    fn events_come_in_their_order_but_those_that_were_withdrawn() {
+    fn events_and_requests_come_in_their_order_but_those_that_were_withdrawn() {
         let mut events = Events::default();
-        assert!(events.is_empty() && events.front().is_none() && events.pop().is_none());
-        (0..4).for_each(|n| events.push(cancelled(n)));
-        let withdraw = |events: &mut Events, n| events.withdraw(|e| number(Some(e)) == Some(n));
-        assert!(withdraw(&mut events, 0) && !withdraw(&mut events, 0));
-        assert_eq!(number(events.front()), Some(1));
-        assert_eq!(number(events.pop().as_ref()), Some(1));
-        assert!(!withdraw(&mut events, 1), "it was taken out");
-        assert!(withdraw(&mut events, 3));
-        assert_eq!(number(events.pop().as_ref()), Some(2));
+        assert!(events.is_empty() && events.pop().is_none() && events.pop_request().is_none());
+        (0..4).for_each(|n| events.push_request(request(n)));
+        (0..2).for_each(|n| events.push(Event::Cancelled(RequestKey(n))));
+        assert!(events.withdraw(RequestKey(1)) && !events.withdraw(RequestKey(1)));
+        assert_eq!(events.pop_request().map(|request| request.key.0), Some(0));
+        assert!(!events.withdraw(RequestKey(0)), "it was taken out");
+        let mut taken = VecDeque::new();
+        events.swap_requests(&mut taken);
+        assert_eq!(taken.iter().map(|request| request.key.0).collect::<Vec<_>>(), [2, 3]);
+        for n in 0..2 {
+            assert!(!events.is_empty());
+            assert!(matches!(events.pop(), Some(Event::Cancelled(RequestKey(key))) if key == n));
+        }
         assert!(events.is_empty() && events.pop().is_none());
-        events.push(cancelled(9));
-        assert_eq!(number(events.pop().as_ref()), Some(9));
     }
 }

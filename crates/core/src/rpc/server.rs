@@ -329,47 +329,56 @@ impl Server {
     fn finish(&mut self, cx: &mut Context<'_>, key: RequestKey, answer: Answer) {
         let Some(pending) = self.requests.get(key.0) else { return };
         let Pending { kind, ticket, method, deadline, came } = pending;
+        let (came, ended) =
+            (*came, Ended { ticket: *ticket, method: *method, deadline: *deadline });
+        // Fields are taken from where they lie: a copy of all of them is slow to take apart.
         match kind {
             PendingKind::Numbered { attachment, slot, sequence } => {
-                let (slot, sequence) = (*slot, *sequence);
+                let (attachment, slot, sequence) = (*attachment, *slot, *sequence);
+                if ended.ticket == Ticket::WAITING {
+                    self.forget_waiting(attachment.session(), slot, sequence);
+                }
                 let call = CallId { session: attachment.session(), slot, sequence };
-                if *ticket == Ticket::WAITING {
-                    self.waiting.remove(&call);
-                }
                 match answer {
-                    Answer::Reply(..) => self.log.done(cx.now, call, *came),
-                    _ => self.log.failed(cx.now, call, *came),
+                    Answer::Reply(..) => self.log.done(cx.now, call, came),
+                    _ => self.log.failed(cx.now, call, came),
                 }
+                self.forget(cx.now, key, ended);
+                self.answer_numbered(cx, attachment, slot, sequence, answer);
             }
             // Its request stays until its messages are sent.
             PendingKind::Stream { place, sequence, .. } => {
                 let (place, sequence) = (*place, *sequence);
                 return self.answer_stream(cx, place, sequence, answer);
             }
-            PendingKind::Read { trace, .. } => {
-                let (trace, came) = (*trace, *came);
+            PendingKind::Read { client, read, trace } => {
+                let (client, read, trace) = (*client, *read, *trace);
                 note_read(&mut self.log, cx.now, trace, came, !matches!(answer, Answer::Reply(..)));
+                self.forget(cx.now, key, ended);
+                self.answer_read(cx, client, read, answer);
             }
-            PendingKind::Maybe | PendingKind::Place => {}
-        }
-        let (ticket, method, deadline) = (*ticket, *method, *deadline);
-        self.admission.end(cx.now, Ended { ticket, method, deadline });
-        let kind = *kind;
-        self.requests.discard(key.0);
-        match kind {
-            PendingKind::Numbered { attachment, slot, sequence } => {
-                self.answer_numbered(cx, attachment, slot, sequence, answer);
-            }
-            PendingKind::Read { client, read, .. } => self.answer_read(cx, client, read, answer),
             PendingKind::Place => {
+                self.forget(cx.now, key, ended);
                 self.places -= 1;
                 if let Answer::NotExecuted(why) = answer {
                     cx.events.push(Event::Refused(key, why));
                 }
             }
-            PendingKind::Maybe | PendingKind::Stream { .. } => {}
+            PendingKind::Maybe => self.forget(cx.now, key, ended),
         }
         self.check_drained(cx);
+    }
+
+    /// A request has left.
+    #[inline]
+    fn forget(&mut self, now: Instant, key: RequestKey, ended: Ended) {
+        self.admission.end(now, ended);
+        self.requests.discard(key.0);
+    }
+
+    #[cold]
+    fn forget_waiting(&mut self, session: SessionId, slot: u32, sequence: u64) {
+        self.waiting.remove(&CallId { session, slot, sequence });
     }
 
     /// Sets how many slots a session may have; those above are asked back.
@@ -608,7 +617,7 @@ impl Server {
         if ticket == Ticket::WAITING {
             self.wait(cx, Box::new(request()));
         } else {
-            cx.events.push(Event::Request(request()));
+            cx.events.push_request(request());
         }
         Some(key)
     }

@@ -281,15 +281,16 @@ impl CallLog {
     }
 
     /// A call came at `came` and was answered now.
-    #[inline]
+    #[inline(always)]
     pub fn done(&mut self, now: Instant, call: CallId, came: Instant) {
-        let logged = Logged::with(now, call, What::Done, came.as_nanos());
+        // Put together where it is wanted, and nowhere before: it is slow to move.
+        let logged = || Logged::with(now, call, What::Done, came.as_nanos());
         let took = now.as_nanos().saturating_sub(came.as_nanos());
         if took >= self.threshold || !self.again.is_empty() {
-            return self.done_strangely(logged, took);
+            return self.done_strangely(logged(), took);
         }
         self.threshold -= self.threshold >> DOWN;
-        self.latest.put(logged);
+        self.latest.put(logged());
     }
 
     /// The same of one that its handler has failed, or that it did not run.
@@ -415,7 +416,7 @@ impl Ring {
         older.iter().chain(newer)
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, logged: Logged) {
         let next = self.next + 1;
         match self.steps.get_mut(self.next) {

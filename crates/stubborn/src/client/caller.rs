@@ -226,7 +226,7 @@ impl<T> Drop for Waiting<T> {
 fn abandon(state: &mut crate::driver::State, now: Instant, channel: ChannelKey, key: WaiterKey) {
     match state.forget_waiter(now, key) {
         None => {}
-        Some((call, Waiter::Waiting(_))) => state.node.abandon(now, call),
+        Some((call, Waiter::Waiting(..))) => state.node.abandon(now, call),
         Some((_, Waiter::Ready(Ended::Reservation(Ok(id))))) => {
             state.node.abandon_reserved(now, channel, id);
         }

@@ -70,33 +70,42 @@ pub(crate) fn start(
     Ok(Handler { handling: Some(handling), deadline, arrived, beside: None, early: true })
 }
 
+impl Handler {
+    /// Polls it. Its answer, which is slow to move, is written where it stays.
+    pub(super) fn poll_into(&mut self, cx: &mut Context<'_>, answer: &mut Option<Answer>) {
+        let Self { handling, deadline, arrived, beside, early } = self;
+        let Some(running) = handling else {
+            unreachable!("a handler is not polled after its answer");
+        };
+        let mut poll = || {
+            if let Poll::Ready(ready) = running.as_mut().poll(cx) {
+                *answer = Some(ready);
+            }
+        };
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            deadline::enter(*deadline, || arrived.enter(|| reply::enter(beside, &mut poll)))
+        }));
+        if let Err(panic) = polled {
+            *answer = Some(panicked(panic));
+        }
+        let Some(answer) = answer else { return };
+        if let Some(beside) = beside {
+            beside.add_to(answer, *early);
+        }
+        arrived.answered(answer);
+        // What a handler owns may panic when it is dropped, too; its answer stands.
+        let handling = handling.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
+    }
+}
+
 impl Future for Handler {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Self { handling, deadline, arrived, beside, early } = &mut *self;
-        let Some(running) = handling else {
-            unreachable!("a handler is not polled after its answer");
-        };
-        let polled = catch_unwind(AssertUnwindSafe(|| {
-            deadline::enter(*deadline, || {
-                let poll = || running.as_mut().poll(cx);
-                arrived.enter(|| reply::enter(beside, poll))
-            })
-        }));
-        let mut answer = match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(answer)) => answer,
-            Err(panic) => panicked(panic),
-        };
-        if let Some(beside) = beside {
-            beside.add_to(&mut answer, *early);
-        }
-        arrived.answered(&answer);
-        // What a handler owns may panic when it is dropped, too; its answer stands.
-        let handling = handling.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(handling)));
-        Poll::Ready(answer)
+        let mut answer = None;
+        self.poll_into(cx, &mut answer);
+        answer.map_or(Poll::Pending, Poll::Ready)
     }
 }
 

@@ -21,6 +21,7 @@ mod together;
 mod waiters;
 mod workers;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::mem;
@@ -35,7 +36,7 @@ use stubborn_core::node::{
     Event, Finding, IncomingQuery, IncomingRequest, Node, NodeConfig, RequestKey, RequestKind,
     ServerConfig, SessionCommand, StreamKey,
 };
-use stubborn_core::service::{Answer, Clock, Port};
+use stubborn_core::service::{Clock, Port};
 use stubborn_core::session::CallId;
 use stubborn_core::time::{Duration, Instant, earliest};
 use stubborn_core::transport::endpoint::{EndpointConfig, Received};
@@ -63,7 +64,7 @@ use crate::datagram::{Chunk, ReceiveBuffers, Socket};
 use crate::keeper::{COMMANDS, Front, KeptCalls, SessionKeeper};
 use crate::server::Services;
 use handler::Handler;
-use tasks::Tasks;
+use tasks::{Answers, Tasks};
 #[cfg(not(feature = "replica"))]
 use timer::Timer;
 use workers::Member;
@@ -132,7 +133,7 @@ struct Driver {
     patience: Patience,
     /// Callers were given their turn: now send.
     flush_due: bool,
-    requests: Vec<IncomingRequest>,
+    requests: VecDeque<IncomingRequest>,
     /// Requests wait for those that were answered just now.
     backlog: bool,
     /// When the node was fed last.
@@ -142,7 +143,7 @@ struct Driver {
     /// Handlers had it since then, while nobody looked at the socket.
     away_since: Option<Instant>,
     cancelled: Vec<RequestKey>,
-    answers: Vec<(RequestKey, Answer)>,
+    answers: Answers,
     /// Handlers that were not ready and have no task of their own, as the others have elsewhere;
     /// `None` on a runtime whose other threads can run them meanwhile.
     tasks: Option<Tasks>,
@@ -306,13 +307,13 @@ impl Driver {
             timer: Timer::new(clock),
             patience: Patience::default(),
             flush_due: false,
-            requests: Vec::new(),
+            requests: VecDeque::new(),
             backlog: false,
             fed: Instant::ZERO,
             took_long: false,
             away_since: None,
             cancelled: Vec::new(),
-            answers: Vec::new(),
+            answers: Answers::default(),
             tasks: one_thread.then(Tasks::new),
             clock: clock.handle(),
             queries: Vec::new(),
@@ -455,6 +456,11 @@ impl Driver {
                 note_woken(&mut self.woken, woken);
                 continue;
             }
+            let known = self.requests.len();
+            state.node.poll_requests(now, &mut self.requests);
+            for request in self.requests.range(known..) {
+                state.meters.served.request(request.key, request.method, now);
+            }
             let Some(event) = state.node.poll_event(now) else { break };
             let woken = match event {
                 Event::Resolved(key, result) => state.settle_call(now, key, result),
@@ -474,7 +480,7 @@ impl Driver {
                 Event::Writable(key) => state.streams.writable(key),
                 Event::Request(request) => {
                     state.meters.served.request(request.key, request.method, now);
-                    self.requests.push(request);
+                    self.requests.push_back(request);
                     None
                 }
                 Event::Cancelled(key) => {
@@ -586,19 +592,12 @@ impl Driver {
                 stream.then(|| -> Arc<dyn Port> { Arc::new(HandlerPort::new(&self.shared, key)) });
             let handle = &self.clock;
             let started = handler::start(&self.services, clock, handle, port, method, kind, call);
-            let handler = match started {
-                Ok(handler) => handler,
-                Err(answer) => {
-                    self.answers.push((key, answer));
-                    continue;
+            match (started, &mut self.tasks) {
+                (Ok(handler), Some(tasks)) => tasks.start(key, handler, &mut self.answers),
+                (Ok(handler), None) => start_task(&self.shared, key, handler, &mut self.answers),
+                (Err(refused), _) => {
+                    self.answers.add(key, |answer| *answer = Some(refused));
                 }
-            };
-            let polled = match &mut self.tasks {
-                Some(tasks) => tasks.start(key, handler),
-                None => start_task(&self.shared, key, handler),
-            };
-            if let Poll::Ready(answer) = polled {
-                self.answers.push((key, answer));
             }
         }
         self.hand_in_answers();
@@ -618,7 +617,7 @@ impl Driver {
         }
         let mut state = self.shared.lock();
         let now = self.shared.clock.now();
-        for (key, answer) in self.answers.drain(..) {
+        for (key, answer) in self.answers.drain() {
             state.meters.served.answered(key, &answer, now);
             state.node.answer(now, key, answer);
             state.streams.forget(StreamKey::Request(key));
@@ -736,15 +735,14 @@ fn next_steer(drawn: u8) -> u8 {
 
 /// Polls a handler for the first time; if it is not ready it gets a task of its own, which polls it
 /// again, so that the waker of the first poll is never needed.
-fn start_task(shared: &Arc<Shared>, key: RequestKey, mut handler: Handler) -> Poll<Answer> {
-    let polled = Pin::new(&mut handler).poll(&mut Context::from_waker(Waker::noop()));
-    if polled.is_pending() {
+fn start_task(shared: &Arc<Shared>, key: RequestKey, mut handler: Handler, answers: &mut Answers) {
+    let mut cx = Context::from_waker(Waker::noop());
+    if !answers.add(key, |answer| handler.poll_into(&mut cx, answer)) {
         let mut state = shared.lock();
         // Under the lock, so that the task cannot end before it is known.
         let task = tokio::spawn(finish(Arc::clone(shared), key, handler));
         state.handlers.insert(key, task.abort_handle());
     }
-    polled
 }
 
 /// A handler on a task of its own.

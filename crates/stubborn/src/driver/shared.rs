@@ -359,10 +359,11 @@ impl State {
         now: Instant,
         key: WaiterKey,
     ) -> Option<(CallKey, Waiter)> {
-        if let Some(begun) = self.waiters.take_begun(key) {
-            self.meters.called.end(begun, now, Ending::Abandoned);
+        let removed = self.waiters.remove(key);
+        if let Some((_, Waiter::Waiting(_, Some(begun)))) = &removed {
+            self.meters.called.end(*begun, now, Ending::Abandoned);
         }
-        self.waiters.remove(key)
+        removed
     }
 
     /// Whether somebody has changed the node and woken the driver for it.

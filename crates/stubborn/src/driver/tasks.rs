@@ -1,13 +1,11 @@
 //! Handlers that were not ready at once, polled by the driver's own task: on a runtime with one
 //! thread, a task for each would cost more and gain nothing.
 
-use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
 use stubborn_core::node::RequestKey;
 use stubborn_core::service::Answer;
@@ -27,6 +25,10 @@ pub(super) struct Tasks {
     /// Woken and not polled yet.
     due: Vec<u32>,
 }
+
+/// Answers on their way to the node. They are large to move: each is written where it stays.
+#[derive(Default)]
+pub(super) struct Answers(Vec<(RequestKey, Option<Answer>)>);
 
 struct Place {
     running: Option<(RequestKey, Handler)>,
@@ -61,24 +63,25 @@ impl Tasks {
     }
 
     /// Polls a handler for the first time; if it is not ready it stays here.
-    pub(super) fn start(&mut self, key: RequestKey, mut handler: Handler) -> Poll<Answer> {
+    pub(super) fn start(&mut self, key: RequestKey, mut handler: Handler, answers: &mut Answers) {
         let index = key.index();
         while self.places.len() <= index {
             self.places.push(Place::new(self.places.len(), &self.woken));
         }
         let place = &mut self.places[index];
         debug_assert!(place.running.is_none(), "two requests have one index");
-        let polled = Pin::new(&mut handler).poll(&mut Context::from_waker(&place.waker));
-        if polled.is_pending() {
+        let answered = answers.add(key, |answer| {
+            handler.poll_into(&mut Context::from_waker(&place.waker), answer);
+        });
+        if !answered {
             place.running = Some((key, handler));
             self.running += 1;
         }
-        polled
     }
 
     /// Polls what was woken. Returns whether more waits for the next round; if not, `driver` is
     /// woken for the next one.
-    pub(super) fn poll(&mut self, driver: &Waker, answers: &mut Vec<(RequestKey, Answer)>) -> bool {
+    pub(super) fn poll(&mut self, driver: &Waker, answers: &mut Answers) -> bool {
         if self.running == 0 {
             return false;
         }
@@ -96,8 +99,7 @@ impl Tasks {
             place.wakeful.queued.store(false, Ordering::SeqCst);
             let Some((key, handler)) = &mut place.running else { continue };
             let mut cx = Context::from_waker(&place.waker);
-            if let Poll::Ready(answer) = Pin::new(handler).poll(&mut cx) {
-                answers.push((*key, answer));
+            if answers.add(*key, |answer| handler.poll_into(&mut cx, answer)) {
                 place.running = None;
                 self.running -= 1;
             }
@@ -113,6 +115,28 @@ impl Tasks {
             // What it owns may panic when it is dropped; that is nobody else's concern.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(handler)));
         }
+    }
+}
+
+impl Answers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds what `write` writes, if anything. Returns whether it did.
+    pub(super) fn add(&mut self, key: RequestKey, write: impl FnOnce(&mut Option<Answer>)) -> bool {
+        self.0.push((key, None));
+        let Some((_, answer)) = self.0.last_mut() else { return false };
+        write(answer);
+        let written = answer.is_some();
+        if !written {
+            self.0.pop();
+        }
+        written
+    }
+
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = (RequestKey, Answer)> {
+        self.0.drain(..).filter_map(|(key, answer)| Some((key, answer?)))
     }
 }
 

@@ -14,24 +14,26 @@ use crate::metrics::Begun;
 pub(crate) struct Waiters {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    /// The entry of each call under way, by the index of its key.
+    /// The entry of each call that somebody waits for, by the index of its key; else [`NOBODY`].
     by_call: Vec<u32>,
     /// Entries of calls whose index the node has given to another one before it said how they ended:
     /// what was begun between two looks at its events.
     displaced: BTreeMap<CallKey, u32>,
 }
 
+/// No entry.
+const NOBODY: u32 = u32::MAX;
+
 #[derive(Default)]
 struct Entry {
     generation: u32,
     waiter: Option<(CallKey, Waiter)>,
-    /// Of a call: when it began.
-    begun: Option<Begun>,
 }
 
 /// Somebody who waits for the end of a call, reservation or question.
 pub(crate) enum Waiter {
-    Waiting(Waker),
+    /// Of a call: with its beginning, for who measures.
+    Waiting(Waker, Option<Begun>),
     Ready(Ended),
 }
 
@@ -65,17 +67,14 @@ impl Waiters {
             u32::try_from(self.entries.len() - 1).expect("calls are bounded far below 2^32")
         });
         if call.index() >= self.by_call.len() {
-            self.by_call.resize(call.index() + 1, 0);
+            self.by_call.resize(call.index() + 1, NOBODY);
         }
         let before = mem::replace(&mut self.by_call[call.index()], index);
-        if let Some((other, Waiter::Waiting(_))) = self.waiter(before)
-            && other.index() == call.index()
-        {
-            self.displaced.insert(*other, before);
+        if before != NOBODY {
+            self.displace(before);
         }
         let entry = &mut self.entries[index as usize];
-        entry.waiter = Some((call, Waiter::Waiting(waker)));
-        entry.begun = begun;
+        entry.waiter = Some((call, Waiter::Waiting(waker, begun)));
         WaiterKey { index, generation: entry.generation }
     }
 
@@ -96,7 +95,7 @@ impl Waiters {
         }
         match &mut entry.waiter {
             None => Err(Unknown),
-            Some((_, Waiter::Waiting(waiting))) => {
+            Some((_, Waiter::Waiting(waiting, _))) => {
                 waiting.clone_from(waker);
                 Ok(None)
             }
@@ -114,28 +113,25 @@ impl Waiters {
     /// Nobody waits for what was abandoned.
     #[inline(always)]
     pub(super) fn settle(&mut self, call: CallKey, ended: Ended) -> Option<(Waker, Option<Begun>)> {
-        let mut index = *self.by_call.get(call.index())?;
+        let place = self.by_call.get_mut(call.index())?;
+        let mut index = *place;
         if !self.displaced.is_empty()
             && let Some(displaced) = self.displaced.remove(&call)
         {
             index = displaced;
         }
-        let Entry { waiter, begun, .. } = self.entries.get_mut(index as usize)?;
-        match waiter {
-            Some((own, waiter @ Waiter::Waiting(_))) if *own == call => {
+        match &mut self.entries.get_mut(index as usize)?.waiter {
+            Some((own, waiter @ Waiter::Waiting(..))) if *own == call => {
+                if index == *place {
+                    *place = NOBODY;
+                }
                 match mem::replace(waiter, Waiter::Ready(ended)) {
-                    Waiter::Waiting(waker) => Some((waker, begun.take())),
+                    Waiter::Waiting(waker, begun) => Some((waker, begun)),
                     Waiter::Ready(_) => unreachable!("it was waiting a line ago"),
                 }
             }
             _ => None,
         }
-    }
-
-    /// When the call was begun whose end somebody waits for under this key; told once.
-    pub(super) fn take_begun(&mut self, key: WaiterKey) -> Option<Begun> {
-        let entry = self.entries.get_mut(key.index as usize)?;
-        if entry.generation == key.generation { entry.begun.take() } else { None }
     }
 
     /// Nobody waits under this key any more.
@@ -145,6 +141,9 @@ impl Waiters {
             return None;
         }
         let waiter = entry.waiter.take()?;
+        if let Some(place) = self.by_call.get_mut(waiter.0.index()).filter(|at| **at == key.index) {
+            *place = NOBODY;
+        }
         self.vacate(key, waiter.0);
         Some(waiter)
     }
@@ -159,16 +158,21 @@ impl Waiters {
         }
     }
 
-    fn waiter(&self, index: u32) -> Option<&(CallKey, Waiter)> {
-        self.entries.get(index as usize)?.waiter.as_ref()
+    /// The node has given the index of the call that waits in this entry to another one.
+    #[cold]
+    fn displace(&mut self, index: u32) {
+        let waiter = self.entries.get(index as usize).and_then(|entry| entry.waiter.as_ref());
+        if let Some((call, Waiter::Waiting(..))) = waiter {
+            self.displaced.insert(*call, index);
+        }
     }
 
     /// Nothing will happen any more: everybody is told so. Returns whom to wake.
     pub(super) fn end(&mut self) -> Vec<Waker> {
         let waiting = self.entries.iter_mut().filter_map(|entry| match &mut entry.waiter {
-            Some((_, waiter @ Waiter::Waiting(_))) => {
+            Some((_, waiter @ Waiter::Waiting(..))) => {
                 match mem::replace(waiter, Waiter::Ready(Ended::Gone)) {
-                    Waiter::Waiting(waker) => Some(waker),
+                    Waiter::Waiting(waker, _) => Some(waker),
                     Waiter::Ready(_) => None,
                 }
             }

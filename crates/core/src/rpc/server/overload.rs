@@ -70,7 +70,7 @@ impl Server {
                     if let Some(call) = request.call.context().id {
                         self.waiting.remove(&call);
                     }
-                    cx.events.push(Event::Request(*request));
+                    cx.events.push_request(*request);
                 }
                 Ok(Entry::Place(key)) => {
                     let Some(pending) = self.requests.get_mut(key.0) else { continue };

@@ -13,7 +13,6 @@ use crate::limits::Limits;
 use crate::rpc::context::Context;
 use crate::rpc::desk::Verdict;
 use crate::rpc::event::{Event, RequestKey, StreamKey, StreamRead, StreamRefusal};
-use crate::rpc::events::Events;
 use crate::rpc::message::{RequestPayload, ToClient};
 use crate::rpc::stream::{Arrived, Broken, Content, Inbox, OVERHEAD, Outbox, Part, PartRef};
 use crate::rpc::trace::{CallName, Passed, StepKind};
@@ -450,7 +449,7 @@ impl Server {
             return;
         }
         if stream.state == State::Running {
-            stream.answer = Some(if withdraw(cx.events, stream.request) {
+            stream.answer = Some(if cx.events.withdraw(stream.request) {
                 Answer::NotExecuted(not_started(&why))
             } else {
                 cx.events.push(Event::Cancelled(stream.request));
@@ -539,11 +538,6 @@ impl Server {
         let client = self.clients.get(client);
         client.is_some_and(|client| client.outgoing.has_room(cx.endpoint, client.handle))
     }
-}
-
-/// Takes a request back that the driver has not heard of yet: its handler never starts.
-fn withdraw(events: &mut Events, request: RequestKey) -> bool {
-    events.withdraw(|event| matches!(event, Event::Request(other) if other.key == request))
 }
 
 fn not_started(why: &Status) -> NotExecuted {
