@@ -99,7 +99,7 @@ impl Connection {
         let backoff = self.recovery.probe.backoff();
         let size = self.datagram_size(backoff);
         if !self.has_anything_to_send() {
-            self.recovery.app_limited = self.has_window(size);
+            self.recovery.app_limited = self.has_window(size, self.window());
             return None;
         }
         // Each space counts marks for itself; those of the handshake are too few to be of use.
@@ -109,12 +109,20 @@ impl Connection {
         };
         let most = self.config.max_segments.min(MAX_BATCH / size).max(1);
         self.wake_congestion(now);
+        let window = self.window();
         let mut paced = None;
         let mut count = 0;
+        let mut filled = false;
         while count < most {
             let Some(limit) = self.datagram_limit(size) else { break };
-            let permit = self.permit(now, limit, &mut paced);
-            let written = self.write_datagram(now, buf, limit, permit, mark);
+            let permit = self.permit(now, limit, window, &mut paced);
+            let written = if filled && permit == Permit::All && self.outbox.has_pending_data() {
+                self.write_further(now, buf, limit, mark)
+            } else {
+                let datagram = self.write_datagram(now, buf, limit, permit, mark);
+                filled = datagram.filled;
+                datagram.size
+            };
             if written == 0 {
                 self.recovery.app_limited = permit == Permit::All;
                 break;
@@ -135,7 +143,7 @@ impl Connection {
             return None;
         }
         if self.recovery.sent_all {
-            self.recovery.app_limited = self.has_window(size);
+            self.recovery.app_limited = self.has_window(size, window);
         }
         self.after_sending(count);
         let segment = (count > 1).then_some(size);
@@ -181,16 +189,22 @@ impl Connection {
         }
     }
 
-    /// True if the congestion window has room for so many bytes.
-    fn has_window(&self, limit: usize) -> bool {
-        self.bytes_in_flight() + limit as u64 <= self.window() && !self.spaces.is_full()
+    /// True if the `window` has room for so many bytes.
+    fn has_window(&self, limit: usize, window: u64) -> bool {
+        self.bytes_in_flight() + limit as u64 <= window && !self.spaces.is_full()
     }
 
-    /// Asks congestion control and, once a batch, the pacer.
-    fn permit(&mut self, now: Instant, limit: usize, paced: &mut Option<u64>) -> Permit {
+    /// Asks congestion control, whose window stays the same in a batch, and once a batch the pacer.
+    fn permit(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        window: u64,
+        paced: &mut Option<u64>,
+    ) -> Permit {
         let probing = self.recovery.probe.due() > 0;
         let held = if probing { Permit::Probe } else { Permit::Acks };
-        if !self.has_window(limit) {
+        if !self.has_window(limit, window) {
             return held;
         }
         if !self.handshake.is_complete() {

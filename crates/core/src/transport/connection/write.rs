@@ -56,12 +56,20 @@ impl Draft {
     }
 }
 
+/// A datagram that was written.
+pub(super) struct Datagram {
+    /// Its bytes; 0 if there was nothing to send.
+    pub(super) size: usize,
+    /// It ends with a part of a long message, and so carries all that goes before messages.
+    pub(super) filled: bool,
+}
+
 /// An acknowledgement beside which there is room for an unreliable message takes so much at most.
 const MOST_ACK: usize = 160;
 
 impl Connection {
     /// Appends a datagram of at most `limit` bytes with whatever waits and is permitted, from all
-    /// spaces (RFC 9000 §12.2). Returns its size; 0 if there was nothing to send.
+    /// spaces (RFC 9000 §12.2).
     pub(super) fn write_datagram(
         &mut self,
         now: Instant,
@@ -69,10 +77,11 @@ impl Connection {
         limit: usize,
         permit: Permit,
         mark: Ecn,
-    ) -> usize {
+    ) -> Datagram {
         let start = buf.len();
         let end = start + limit;
         let mut pad = false;
+        let mut filled = false;
         let spaces = if self.spaces.is_data_only() { &[Space::Data][..] } else { &Space::ALL };
         for &space in spaces {
             // What is padded for its Initial packet is full; 1-RTT packets get their own datagram.
@@ -91,6 +100,7 @@ impl Connection {
             }
             // RFC 9000 §14.1: a client pads all, a server those that elicit an acknowledgement.
             pad |= space == Space::Initial && (self.side.is_client() || draft.ack_eliciting);
+            filled = draft.end.is_some() && !self.is_before_messages();
             let packet_end = buf.len() + draft.tag_len;
             let more_follow = space == Space::Initial
                 && end - packet_end.min(end) >= MIN_PACKET
@@ -111,7 +121,45 @@ impl Connection {
             }
         }
         debug_assert!(!pad || buf.len() - start >= MIN_DATAGRAM.min(limit), "unpadded Initial");
+        Datagram { size: buf.len() - start, filled }
+    }
+
+    /// Appends a further datagram of a batch, after one that was [filled](Datagram::filled), where
+    /// messages have more to send: nothing has come since that would go before them, so nothing else is
+    /// asked.
+    pub(super) fn write_further(
+        &mut self,
+        now: Instant,
+        buf: &mut Vec<u8>,
+        limit: usize,
+        mark: Ecn,
+    ) -> usize {
+        let start = buf.len();
+        let end = start + limit;
+        let Some(mut draft) = self.begin_packet(Space::Data, buf) else { return 0 };
+        let room = draft.room(end, buf);
+        draft.end = self.outbox.write_but_end(buf, room, &mut draft.contents.messages);
+        if draft.is_empty(buf) {
+            self.abandon_packet(draft, buf);
+            return 0;
+        }
+        draft.ack_eliciting = true;
+        let padded_to =
+            if draft.end.is_some() { None } else { self.batch_padding(&draft, buf, end) };
+        if let Some(to) = padded_to {
+            draft.writer.pad_to(to - draft.writer.start(), draft.tag_len, buf);
+        }
+        self.finish_packet(now, draft, buf, mark, padded_to.is_some());
         buf.len() - start
+    }
+
+    /// True while a packet may have to carry what goes before messages, though the one before was full
+    /// of these: what did not fit there, what is said again and again, what belongs to the handshake.
+    fn is_before_messages(&self) -> bool {
+        !self.unreliable.is_empty()
+            || self.is_copying()
+            || self.recovery.probe.due() > 0
+            || !self.spaces.is_data_only()
     }
 
     /// A batch needs datagrams of one size: one that is nearly full while more waits is filled up.

@@ -694,6 +694,13 @@ impl Outbox {
             self.opened = self.opened.max(id + 1);
             let Some(Message::Other(message)) = self.messages.get(id) else { return };
             self.turns.on_sent(id, message, start..end, bytes);
+            if packet.left.is_some() {
+                // It fills the packet: nobody has to be asked what fits.
+                if message.fully_sent() {
+                    self.turns.tidy(&mut self.messages);
+                }
+                return;
+            }
         }
     }
 
