@@ -116,7 +116,11 @@ impl core::error::Error for SpiffeIdError {}
 
 /// The names that a verified certificate bears.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CertifiedNames {
+pub struct CertifiedNames(Option<Box<Names>>);
+
+/// Apart, and only where there are some: most connections are of clients without a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Names {
     spiffe: Option<SpiffeId>,
     dns: Vec<Box<str>>,
 }
@@ -139,17 +143,19 @@ impl CertifiedNames {
         };
         let spiffe = spiffe.filter(|id: &SpiffeId| !id.path().is_empty());
         let dns = dns.into_iter().filter(|name| name.len() <= MAX_DNS_NAME);
-        Self { spiffe, dns: dns.take(MAX_DNS_NAMES).map(Into::into).collect() }
+        let dns: Vec<_> = dns.take(MAX_DNS_NAMES).map(Into::into).collect();
+        let any = spiffe.is_some() || !dns.is_empty();
+        Self(any.then(|| Box::new(Names { spiffe, dns })))
     }
 
     /// The SPIFFE id.
     pub fn spiffe(&self) -> Option<&SpiffeId> {
-        self.spiffe.as_ref()
+        self.0.as_ref()?.spiffe.as_ref()
     }
 
     /// The DNS names.
     pub fn dns(&self) -> impl Iterator<Item = &str> {
-        self.dns.iter().map(|name| &**name)
+        self.0.iter().flat_map(|names| &names.dns).map(|name| &**name)
     }
 }
 
@@ -210,7 +216,8 @@ mod tests {
     #[test]
     fn a_certificate_with_two_uris_or_a_malformed_one_has_no_spiffe_id() {
         let id = "spiffe://example.org/web";
-        let of = |uris: &[&'static str]| CertifiedNames::of(uris.iter().copied(), []).spiffe;
+        let of =
+            |uris: &[&'static str]| CertifiedNames::of(uris.iter().copied(), []).spiffe().cloned();
         assert_eq!(of(&[id]), Some(parsed(id).unwrap()));
         assert_eq!(of(&[id, "spiffe://example.org/db"]), None);
         assert_eq!(of(&[id, "https://example.org"]), None);

@@ -303,6 +303,12 @@ mod tests {
     use super::*;
     use crate::session::SessionId;
 
+    #[test]
+    fn a_peer_stays_small() {
+        // Each connection of a server has one, and nearly all of them are anonymous.
+        assert!(size_of::<Peer>() <= 128, "{}", size_of::<Peer>());
+    }
+
     fn numbered(sequence: u64) -> CallContext {
         let session = SessionId { incarnation: 0xab, number: 7 };
         CallContext { id: Some(CallId { session, slot: 3, sequence }), ..CallContext::default() }

@@ -103,6 +103,12 @@ fn id(at: &Attachment, slot: u32, sequence: u64) -> CallId {
 }
 
 #[test]
+fn a_session_stays_small() {
+    // Each client has one, most of them idle.
+    assert!(size_of::<Session<Bytes, u64>>() <= 288, "{}", size_of::<Session<Bytes, u64>>());
+}
+
+#[test]
 fn opening_is_deduplicated_by_its_nonce() {
     let mut server = server();
     let (first, at) = server.open(&anonymous(1)).unwrap();

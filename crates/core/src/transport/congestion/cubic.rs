@@ -53,7 +53,7 @@ pub struct Cubic {
     epoch: Option<Epoch>,
     /// Packets sent up to then belong to what the last cut answered (RFC 9002 §7.3.2).
     cut_at: Option<Instant>,
-    undo: Option<Undo>,
+    undo: Option<Box<Undo>>,
     app_limited_since: Option<Instant>,
     /// Idle time up to then has been answered for.
     decayed_until: Instant,
@@ -259,7 +259,7 @@ impl Controller for Cubic {
                 losses: lost.packets,
             };
             self.cut(now);
-            self.undo = Some(undo);
+            self.undo = Some(Box::new(undo));
         }
     }
 

@@ -1,5 +1,7 @@
 //! The states of a connection, and how it ends (RFC 9000 §10).
 
+use alloc::boxed::Box;
+
 use bytes::Bytes;
 
 use super::super::error::{Code, TransportError};
@@ -17,7 +19,8 @@ pub(super) enum State {
     /// Messages flow.
     Established,
     /// We have closed: what comes is answered with CONNECTION_CLOSE, ever more rarely.
-    Closing(Closing),
+    /// Apart, since it is short and says much.
+    Closing(Box<Closing>),
     /// The peer has closed or is gone: nothing is sent any more.
     Draining { until: Instant },
     /// Over; to be forgotten.
@@ -105,7 +108,8 @@ impl Connection {
             return;
         }
         let until = now + self.closing_time();
-        self.state = State::Closing(Closing { reason, due: true, came: 0, next_answer: 1, until });
+        let closing = Closing { reason, due: true, came: 0, next_answer: 1, until };
+        self.state = State::Closing(Box::new(closing));
         self.over(now, error);
     }
 

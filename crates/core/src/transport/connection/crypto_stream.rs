@@ -1,5 +1,6 @@
 //! The CRYPTO bytes of one packet number space, both ways (RFC 9000 §7.5, §19.6).
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -15,38 +16,48 @@ const INCOMING_PIECES: usize = 128;
 /// Handshake bytes to the peer: kept until acknowledged, sent again when lost.
 #[derive(Debug, Default)]
 pub(super) struct CryptoOut {
-    /// Bytes from `base` on.
-    data: Vec<u8>,
-    /// Stream offset of the first byte of `data`: everything below is acknowledged.
+    /// Everything below is acknowledged.
     base: u64,
     /// Never sent from here on.
     next: u64,
+    /// `None` while nothing is to be sent or acknowledged: then the stream takes no memory.
+    unsettled: Option<Box<Unsettled>>,
+}
+
+/// Bytes from a stream's `base` on, and what became of them; at least one.
+#[derive(Debug, Default)]
+struct Unsettled {
+    data: Vec<u8>,
     acked: RangeSet,
     lost: RangeSet,
 }
 
 impl CryptoOut {
     pub(super) const fn new() -> Self {
-        Self { data: Vec::new(), base: 0, next: 0, acked: RangeSet::new(), lost: RangeSet::new() }
+        Self { base: 0, next: 0, unsettled: None }
     }
 
     /// Appends what `write` appends to the buffer it is given.
     pub(super) fn append<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        write(&mut self.data)
+        let mut unsettled = self.unsettled.take().unwrap_or_default();
+        let written = write(&mut unsettled.data);
+        self.unsettled = Some(unsettled).filter(|unsettled| !unsettled.data.is_empty());
+        written
     }
 
     fn end(&self) -> u64 {
-        self.base + self.data.len() as u64
+        self.base + self.len() as u64
     }
 
     /// True if there are bytes to send, new or lost.
     pub(super) fn wants_to_send(&self) -> bool {
-        self.next < self.end() || !self.lost.is_empty()
+        let Some(unsettled) = &self.unsettled else { return false };
+        self.next < self.end() || !unsettled.lost.is_empty()
     }
 
     /// Bytes kept.
     pub(super) fn len(&self) -> usize {
-        self.data.len()
+        self.unsettled.as_ref().map_or(0, |unsettled| unsettled.data.len())
     }
 
     /// The next bytes to send, at most `room`; they count as sent from here on. Lost ones first.
@@ -54,14 +65,16 @@ impl CryptoOut {
         if room == 0 {
             return None;
         }
-        let range = match self.lost.first() {
+        let whole = self.end();
+        let unsettled = self.unsettled.as_mut()?;
+        let range = match unsettled.lost.first() {
             Some(lost) => {
                 let end = lost.end.min(lost.start + room as u64);
-                self.lost.remove(lost.start..end);
+                unsettled.lost.remove(lost.start..end);
                 lost.start..end
             }
-            None if self.next < self.end() => {
-                let end = self.end().min(self.next + room as u64);
+            None if self.next < whole => {
+                let end = whole.min(self.next + room as u64);
                 let range = self.next..end;
                 self.next = end;
                 range
@@ -69,42 +82,41 @@ impl CryptoOut {
             None => return None,
         };
         let from = (range.start - self.base) as usize;
-        Some((range.start, &self.data[from..from + (range.end - range.start) as usize]))
+        Some((range.start, &unsettled.data[from..from + (range.end - range.start) as usize]))
     }
 
     /// Offset that [`take`](Self::take) would begin at, for computing a frame's overhead.
     pub(super) fn next_offset(&self) -> u64 {
-        self.lost.min().unwrap_or(self.next)
+        let lost = self.unsettled.as_ref().and_then(|unsettled| unsettled.lost.min());
+        lost.unwrap_or(self.next)
     }
 
     /// The peer has these bytes.
     pub(super) fn on_acked(&mut self, range: Range<u64>) {
-        self.lost.remove(range.clone());
-        self.acked.insert(range);
-        if let Some(first) = self.acked.range_of(self.base) {
-            self.data.drain(..(first.end - self.base) as usize);
+        let Some(unsettled) = &mut self.unsettled else { return };
+        unsettled.lost.remove(range.clone());
+        unsettled.acked.insert(range);
+        if let Some(first) = unsettled.acked.range_of(self.base) {
+            unsettled.data.drain(..(first.end - self.base) as usize);
             self.base = first.end;
-            self.acked.remove_below(first.end);
+            unsettled.acked.remove_below(first.end);
+        }
+        if unsettled.data.is_empty() {
+            self.unsettled = None;
         }
     }
 
     /// A packet with these bytes was lost.
     pub(super) fn on_lost(&mut self, range: Range<u64>) {
+        let Some(unsettled) = &mut self.unsettled else { return };
         let start = range.start.max(self.base);
         if start >= range.end {
             return;
         }
-        let missing: Vec<_> = self.acked.gaps(start..range.end).collect();
+        let missing: Vec<_> = unsettled.acked.gaps(start..range.end).collect();
         for gap in missing {
-            self.lost.insert(gap);
+            unsettled.lost.insert(gap);
         }
-    }
-
-    /// Gives back room that nothing is in.
-    pub(super) fn shrink(&mut self) {
-        self.data.shrink_to_fit();
-        self.acked.shrink();
-        self.lost.shrink();
     }
 
     /// Sends everything that is not acknowledged again: a probe, or a handshake begun anew.
@@ -116,15 +128,21 @@ impl CryptoOut {
 /// Handshake bytes from the peer, put in order.
 #[derive(Debug, Default)]
 pub(super) struct CryptoIn {
-    /// Bytes from `delivered` on; those outside `present` are not there yet.
-    data: Vec<u8>,
     delivered: u64,
+    /// `None` while nothing waits: then the stream takes no memory.
+    waiting: Option<Box<Waiting>>,
+}
+
+/// Bytes from `delivered` on; those outside `present` are not there yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    data: Vec<u8>,
     present: RangeSet,
 }
 
 impl CryptoIn {
     pub(super) const fn new() -> Self {
-        Self { data: Vec::new(), delivered: 0, present: RangeSet::new() }
+        Self { delivered: 0, waiting: None }
     }
 
     /// Takes in a frame's bytes.
@@ -141,12 +159,13 @@ impl CryptoIn {
             return Ok(());
         }
         let (from, to) = ((start - self.delivered) as usize, (end - self.delivered) as usize);
-        if self.data.len() < to {
-            self.data.resize(to, 0);
+        let waiting = self.waiting.get_or_insert_default();
+        if waiting.data.len() < to {
+            waiting.data.resize(to, 0);
         }
-        self.data[from..to].copy_from_slice(&bytes[(start - offset) as usize..]);
-        self.present.insert(start..end);
-        if self.present.len() > INCOMING_PIECES {
+        waiting.data[from..to].copy_from_slice(&bytes[(start - offset) as usize..]);
+        waiting.present.insert(start..end);
+        if waiting.present.len() > INCOMING_PIECES {
             return Err(TransportError::new(Code::CRYPTO_BUFFER_EXCEEDED, "too many pieces"));
         }
         Ok(())
@@ -154,16 +173,21 @@ impl CryptoIn {
 
     /// Takes out the bytes that are next in order, if any are there.
     pub(super) fn take(&mut self) -> Option<Vec<u8>> {
-        let ready = self.present.range_of(self.delivered)?;
-        let rest = self.data.split_off((ready.end - self.delivered) as usize);
-        self.present.remove_below(ready.end);
+        let waiting = self.waiting.as_mut()?;
+        let ready = waiting.present.range_of(self.delivered)?;
+        let rest = waiting.data.split_off((ready.end - self.delivered) as usize);
+        waiting.present.remove_below(ready.end);
         self.delivered = ready.end;
-        Some(core::mem::replace(&mut self.data, rest))
+        let ready = core::mem::replace(&mut waiting.data, rest);
+        if waiting.data.is_empty() {
+            self.waiting = None;
+        }
+        Some(ready)
     }
 
     /// True if [`take`](Self::take) has something.
     pub(super) fn has_ready(&self) -> bool {
-        self.present.contains(self.delivered)
+        self.waiting.as_ref().is_some_and(|waiting| waiting.present.contains(self.delivered))
     }
 
     /// True if everything up to `end` has been taken.
@@ -171,16 +195,9 @@ impl CryptoIn {
         end <= self.delivered
     }
 
-    /// Gives back room that nothing is in.
-    pub(super) fn shrink(&mut self) {
-        self.data.shrink_to_fit();
-        self.present.shrink();
-    }
-
     /// Drops what waits behind a gap: its keys are gone.
     pub(super) fn discard(&mut self) {
-        self.data = Vec::new();
-        self.present.clear();
+        self.waiting = None;
     }
 }
 

@@ -135,17 +135,30 @@ pub(super) struct Progress {
     pub(super) identity: Option<Box<PeerIdentity>>,
     /// What the peer declared; `None` until the handshake is complete, and it is authentic.
     pub(super) peer: Option<Declared>,
+    /// `None` once the handshake is confirmed: what would be held against them is dropped then.
+    first_ids: Option<Box<FirstIds>>,
+    /// The peer has acknowledged a Handshake packet: a server then knows our address.
+    handshake_acked: bool,
+    /// How often a repeated hello may still be answered early.
+    early_answers: u8,
+}
+
+/// The ids of the first packets, by which each side sees that nobody meddled with them.
+struct FirstIds {
     /// Destination of the client's very first Initial packet.
     original_destination: ConnectionId,
     retry_source: Option<ConnectionId>,
     /// The source of the peer's long headers, once one was authentic.
     peer_source: Option<ConnectionId>,
     /// The id that a client chose for a server before the server chose its own.
-    pub(super) initial_route: Option<ConnectionId>,
-    /// The peer has acknowledged a Handshake packet: a server then knows our address.
-    handshake_acked: bool,
-    /// How often a repeated hello may still be answered early.
-    early_answers: u8,
+    route: Option<ConnectionId>,
+}
+
+impl FirstIds {
+    /// True while nothing of the server has been taken in.
+    fn is_first(&self) -> bool {
+        self.peer_source.is_none() && self.retry_source.is_none()
+    }
 }
 
 impl Progress {
@@ -181,14 +194,21 @@ impl Progress {
     /// The peer's first authentic long header says who it is; later ones must say the same
     /// (RFC 9000 §7.2).
     pub(super) fn accept_source(&mut self, source: ConnectionId, ids: &mut RemoteIds) -> bool {
-        match self.peer_source {
+        let Some(first) = &mut self.first_ids else { return false };
+        match first.peer_source {
             Some(known) => known == source,
             None => {
-                self.peer_source = Some(source);
+                first.peer_source = Some(source);
                 ids.set_first(source);
                 true
             }
         }
+    }
+
+    /// Forgets the ids of the first packets. Returns the one that a client chose for a server, by which
+    /// the server is found no longer.
+    pub(super) fn forget_first_ids(&mut self) -> Option<ConnectionId> {
+        self.first_ids.take()?.route
     }
 
     /// A Handshake packet of ours was acknowledged.
@@ -261,7 +281,7 @@ impl Connection {
                 (Side::Server, role, session, original, source, retry_source, route, proof)
             }
         };
-        let mut handshake = Progress {
+        let handshake = Progress {
             role,
             write_space: Space::Initial,
             complete: false,
@@ -269,20 +289,21 @@ impl Connection {
             done_due: false,
             identity: None,
             peer: None,
-            original_destination: original,
-            retry_source,
-            peer_source: side.is_server().then_some(peer),
-            initial_route: route,
+            first_ids: Some(Box::new(FirstIds {
+                original_destination: original,
+                retry_source,
+                peer_source: side.is_server().then_some(peer),
+                route,
+            })),
             handshake_acked: side.is_server(),
             early_answers: EARLY_ANSWERS,
         };
         let mut spaces = Spaces::new();
         let keyed_by = route.unwrap_or(original);
         let keys = handshake.initial_crypto().initial_keys(version, &keyed_by, side);
-        spaces[Space::Initial.index()].keys = Some(keys);
+        spaces[Space::Initial.index()].keys = Some(Box::new(keys));
         let mut id_changes = VecDeque::from([IdChange::Add(local_id)]);
         id_changes.extend(route.map(IdChange::Add));
-        handshake.initial_route = route;
         let path = Path::new(now, &config, remote, local, remembered, proof);
         let beginning = Beginning { side, version, remote, local, original };
         let record =
@@ -389,7 +410,7 @@ impl Connection {
             let silent = out.len() == before;
             match change {
                 Some(KeyChange::Handshake(keys)) => {
-                    self.space(Space::Handshake).keys = Some(keys);
+                    self.space(Space::Handshake).keys = Some(Box::new(keys));
                     self.handshake.write_space = Space::Handshake;
                     keys_came = true;
                 }
@@ -455,7 +476,7 @@ impl Connection {
             self.discard(Space::Handshake);
             self.spaces.end_handshake();
             self.path.mtu.start(self.peer_max_udp_payload());
-            if let Some(id) = self.handshake.initial_route.take() {
+            if let Some(id) = self.handshake.forget_first_ids() {
                 self.id_changes.push_back(IdChange::Remove(id));
             }
         }
@@ -476,11 +497,13 @@ impl Connection {
     /// RFC 9000 §7.3: the ids seen in headers were not tampered with.
     fn check_ids(&self, peer: &TransportParameters) -> Result<(), TransportError> {
         let server = peer.server.as_ref();
-        let right = Some(peer.initial_source) == self.handshake.peer_source
-            && server.is_none_or(|s| {
-                s.original_destination == self.handshake.original_destination
-                    && s.retry_source == self.handshake.retry_source
-            });
+        let right = self.handshake.first_ids.as_ref().is_some_and(|seen| {
+            Some(peer.initial_source) == seen.peer_source
+                && server.is_none_or(|s| {
+                    s.original_destination == seen.original_destination
+                        && s.retry_source == seen.retry_source
+                })
+        });
         if right { Ok(()) } else { Err(parameter_error("connection ids do not match")) }
     }
 
@@ -504,12 +527,15 @@ impl Connection {
     /// The server wants to see that we receive at our address (RFC 9000 §17.2.5).
     pub(super) fn on_retry(&mut self, retry: &Retry) {
         let Role::Client(client) = &mut self.handshake.role else { return };
-        let first = self.handshake.peer_source.is_none() && self.handshake.retry_source.is_none();
+        let Some(seen) = self.handshake.first_ids.as_mut().filter(|seen| seen.is_first()) else {
+            self.counters.packets_dropped += 1;
+            return;
+        };
         let genuine = || {
-            let original = &self.handshake.original_destination;
+            let original = &seen.original_destination;
             client.tls.retry_tag(retry.version, original, &retry.untagged) == retry.tag
         };
-        if !first || retry.token.is_empty() || retry.source == self.remote_ids.active().id {
+        if retry.token.is_empty() || retry.source == self.remote_ids.active().id {
             self.counters.packets_dropped += 1;
             return;
         }
@@ -518,14 +544,14 @@ impl Connection {
             return;
         }
         client.token = retry.token.to_vec();
-        self.handshake.retry_source = Some(retry.source);
+        seen.retry_source = Some(retry.source);
         self.remote_ids.set_first(retry.source);
         let keys =
             self.handshake.initial_crypto().initial_keys(self.version, &retry.source, self.side);
         // Packet numbers go on (RFC 9000 §17.2.5.3); what was sent before counts for nothing.
         self.abandon_space(Space::Initial);
         let initial = self.space(Space::Initial);
-        initial.keys = Some(keys);
+        initial.keys = Some(Box::new(keys));
         initial.crypto_out.resend_all();
         self.set_recovery_timer();
     }
@@ -535,13 +561,13 @@ impl Connection {
     pub(super) fn on_version_negotiation(&mut self, now: Instant, offer: &VersionNegotiation) {
         let Role::Client(client) = &self.handshake.role else { return };
         let ours = self.local_ids.get(0);
-        let answers_us = ours.is_some_and(|local| *local.id == offer.destination[..])
-            && *self.handshake.original_destination == offer.source[..];
-        let stale = self.handshake.peer_source.is_some()
-            || self.handshake.retry_source.is_some()
-            || client.negotiated
-            || offer.versions().any(|version| version == self.version);
-        if !answers_us || stale {
+        let answers_us = ours.is_some_and(|local| *local.id == offer.destination[..]);
+        let in_time =
+            self.handshake.first_ids.as_ref().is_some_and(|seen| {
+                seen.is_first() && *seen.original_destination == offer.source[..]
+            });
+        let stale = client.negotiated || offer.versions().any(|version| version == self.version);
+        if !answers_us || !in_time || stale {
             self.counters.packets_dropped += 1;
             return;
         }
@@ -564,13 +590,15 @@ impl Connection {
         let steer = client.steer;
         self.version = version;
         let original = cid::first(steer, &mut self.random);
-        self.handshake.original_destination = original;
+        if let Some(seen) = &mut self.handshake.first_ids {
+            seen.original_destination = original;
+        }
         self.remote_ids.set_first(original);
         self.abandon_space(Space::Initial);
         let keys = self.handshake.initial_crypto().initial_keys(version, &original, self.side);
         let initial = self.space(Space::Initial);
         *initial = PacketSpace::new();
-        initial.keys = Some(keys);
+        initial.keys = Some(Box::new(keys));
         self.write_tls(now)?;
         self.set_recovery_timer();
         Ok(())

@@ -178,7 +178,7 @@ pub(super) struct AddressProof {
     validated: bool,
     received: u64,
     sent: u64,
-    challenge: Option<Challenge>,
+    challenge: Option<Box<Challenge>>,
 }
 
 #[derive(Debug)]
@@ -243,13 +243,13 @@ impl AddressProof {
     /// that, and so on.
     pub(super) fn begin_challenge(&mut self, now: Instant, timeout: Duration) {
         let patience = 3 * timeout.max(UNKNOWN_PATH);
-        self.challenge = Some(Challenge {
+        self.challenge = Some(Box::new(Challenge {
             outstanding: Vec::new(),
             due: true,
             again_at: now + timeout,
             until: now + patience,
             interval: timeout,
-        });
+        }));
     }
 
     /// True if [`next_challenge`](Self::next_challenge) has one.

@@ -45,7 +45,7 @@ pub(super) enum Control {
 /// One packet number space: keys, handshake bytes, what came and what was sent.
 pub(super) struct PacketSpace {
     /// Of Initial and Handshake; those of Data are in `DataKeys`.
-    pub(super) keys: Option<Keys>,
+    pub(super) keys: Option<Box<Keys>>,
     pub(super) crypto_out: CryptoOut,
     pub(super) crypto_in: CryptoIn,
     pub(super) received: ReceivedPackets,
@@ -68,8 +68,6 @@ impl PacketSpace {
 
     /// Gives back room that nothing is in.
     pub(super) fn shrink(&mut self) {
-        self.crypto_out.shrink();
-        self.crypto_in.shrink();
         self.received.shrink();
         self.sent.shrink();
     }
