@@ -6,6 +6,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use stubborn_core::node::{CallKey, ChannelKey, Node, SessionTicket};
 use stubborn_core::service::{
@@ -17,26 +18,42 @@ use stubborn_core::time::Instant;
 
 use super::connection::Open;
 use super::stream::ClientPort;
-use crate::driver::{Ended, Waiter, WaiterKey};
+use crate::driver::{Ended, Shared, Waiter, WaiterKey};
 use crate::{deadline, trace};
 
-/// A channel of a node as generated stubs see it.
-pub(crate) struct NodeCaller(pub(crate) Arc<Open>);
+/// A channel of a node as generated stubs see it. What each call needs of the channel lies here once more:
+/// where there are many channels, each line of memory is waited for.
+pub(crate) struct NodeCaller {
+    open: Arc<Open>,
+    shared: Arc<Shared>,
+    key: ChannelKey,
+    has_journal: bool,
+    /// Of calls that state none.
+    deadline: Option<Duration>,
+}
+
+impl NodeCaller {
+    pub(crate) fn new(open: Arc<Open>) -> Self {
+        let (shared, key) = (Arc::clone(open.shared()), open.key);
+        let (has_journal, deadline) = (open.journal.is_some(), open.deadline);
+        Self { open, shared, key, has_journal, deadline }
+    }
+}
 
 impl Caller for NodeCaller {
     fn call(&self, call: OutgoingCall) -> BoxFuture<Result<IncomingReply, CallError>> {
-        Box::pin(Waiting::new(&self.0, Begin::Call(Box::new(call))))
+        Box::pin(Waiting::new(&self.open, Begin::Call(Box::new(call))))
     }
 
     fn begin(&self, call: &mut OutgoingCall, waker: &Waker) -> Begun {
-        if self.0.journal.is_some() {
+        if self.has_journal {
             // Its end is told to the journal, too.
             return Begun::Future(self.call(call.take()));
         }
-        call.deadline = deadline::shorten(call.deadline, self.0.deadline);
+        call.deadline = deadline::shorten(call.deadline, self.deadline);
         trace::carry(&mut call.metadata);
-        let channel = self.0.key;
-        let key = self.0.shared().begin(|state, now| {
+        let channel = self.key;
+        let key = self.shared.begin(|state, now| {
             let key = state.node.begin_call(now, channel, call);
             state.await_call(now, key, &call.method, waker.clone())
         });
@@ -56,7 +73,7 @@ impl Caller for NodeCaller {
         waker: &Waker,
     ) -> Poll<Result<IncomingReply, CallError>> {
         let key = WaiterKey::from_bits(key);
-        let end = self.0.shared().poll_end(key, waker, |ended| match ended {
+        let end = self.shared.poll_end(key, waker, |ended| match ended {
             // What is left there is of no size.
             Ended::Call(result) => mem::replace(result, Ok(IncomingReply::default())),
             _ => Err(Description { method: method.clone(), sent: true }.gone()),
@@ -65,27 +82,27 @@ impl Caller for NodeCaller {
     }
 
     fn leave(&self, key: u64) {
-        let (channel, key) = (self.0.key, WaiterKey::from_bits(key));
-        self.0.shared().change(|state, now| abandon(state, now, channel, key));
+        let (channel, key) = (self.key, WaiterKey::from_bits(key));
+        self.shared.change(|state, now| abandon(state, now, channel, key));
     }
 
     fn reserve(&self, method: &Method) -> BoxFuture<Result<CallId, CallError>> {
-        Box::pin(Waiting::new(&self.0, Begin::Reserve(method.clone())))
+        Box::pin(Waiting::new(&self.open, Begin::Reserve(method.clone())))
     }
 
     fn abandon(&self, id: CallId) {
-        let key = self.0.key;
-        self.0.shared().change(|state, now| state.node.abandon_reserved(now, key, id));
+        let key = self.key;
+        self.shared.change(|state, now| state.node.abandon_reserved(now, key, id));
     }
 
     fn open(&self, mut call: OutgoingCall) -> Result<Arc<dyn Port>, CallError> {
-        call.deadline = deadline::shorten(call.deadline, self.0.deadline);
+        call.deadline = deadline::shorten(call.deadline, self.deadline);
         trace::carry(&mut call.metadata);
-        Ok(Arc::new(ClientPort::begin(&self.0, call)?))
+        Ok(Arc::new(ClientPort::begin(&self.open, call)?))
     }
 
     fn outcome(&self, id: CallId) -> BoxFuture<Result<CallState<IncomingReply>, CallError>> {
-        Box::pin(Waiting::new(&self.0, Begin::Ask(id, None)))
+        Box::pin(Waiting::new(&self.open, Begin::Ask(id, None)))
     }
 }
 

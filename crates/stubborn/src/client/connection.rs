@@ -88,7 +88,7 @@ impl Connection {
 
     /// The channel, for stubs.
     pub fn channel(&self) -> Channel {
-        let caller = NodeCaller(Arc::clone(&self.0));
+        let caller = NodeCaller::new(Arc::clone(&self.0));
         #[cfg(feature = "tracing")]
         let caller = crate::trace::Traced(caller);
         self.0.around.channel(Channel::new(caller))

@@ -274,7 +274,7 @@ impl Unfinished {
                     reserved: Some(self.id),
                     max_staleness: None,
                 };
-                let channel = Channel::new(NodeCaller(Arc::clone(&self.open)));
+                let channel = Channel::new(NodeCaller::new(Arc::clone(&self.open)));
                 self.open.around.bearing(channel).call(call).await
             }
             (None, None) => {

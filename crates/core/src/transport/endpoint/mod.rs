@@ -28,6 +28,7 @@ use table::Table;
 mod accept;
 mod ahead;
 mod by_handle;
+mod by_id;
 mod config;
 mod reset;
 mod table;

@@ -9,6 +9,7 @@ use super::super::ConnectionId;
 use super::super::cid;
 use super::super::connection::{Connection, IdChange, Traffic};
 use super::ConnectionHandle;
+use super::by_id::ById;
 use super::timeouts::Timeouts;
 use crate::time::{Duration, Instant};
 use crate::wire::packet;
@@ -31,7 +32,7 @@ struct Slot {
 pub(super) struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    by_id: BTreeMap<u64, u32>,
+    by_id: ById,
     /// Ids of another length than ours: what a client made up for its first packet.
     by_foreign_id: BTreeMap<ConnectionId, u32>,
     by_token: BTreeMap<SocketAddr, Vec<([u8; 16], u32)>>,
@@ -59,7 +60,7 @@ impl Table {
     /// The slot of a datagram with this destination.
     pub(super) fn find(&self, destination: &ConnectionId) -> Option<u32> {
         match key(destination) {
-            Some(key) => self.by_id.get(&key).copied(),
+            Some(key) => self.by_id.get(key),
             None => self.by_foreign_id.get(destination).copied(),
         }
     }
@@ -261,18 +262,16 @@ impl Table {
         let Some(connection) = &mut self.slots[slot as usize].connection else { return };
         while let Some(change) = connection.poll_id_change() {
             match change {
-                IdChange::Add(id) => {
-                    match key(&id) {
-                        Some(key) => self.by_id.insert(key, slot),
-                        None => self.by_foreign_id.insert(id, slot),
-                    };
-                }
+                IdChange::Add(id) => match key(&id) {
+                    Some(key) => self.by_id.insert(key, slot),
+                    None => drop(self.by_foreign_id.insert(id, slot)),
+                },
                 IdChange::Remove(id) => {
                     self.ids_removed += 1;
                     match key(&id) {
-                        Some(key) => self.by_id.remove(&key),
-                        None => self.by_foreign_id.remove(&id),
-                    };
+                        Some(key) => self.by_id.remove(key),
+                        None => drop(self.by_foreign_id.remove(&id)),
+                    }
                 }
                 IdChange::ExpectReset(address, token) => {
                     let tokens = self.by_token.entry(address).or_default();
