@@ -123,8 +123,9 @@ mod tests {
         for step in 0..50_000 {
             // A few hundred ids come and go; of every other one the last bits are the same.
             let drawn = random.u64() % 400;
-            let id = if drawn % 2 == 0 { drawn << 32 } else { drawn.wrapping_mul(0x9e37_79b9) };
-            if random.u64() % 3 == 0 {
+            let id =
+                if drawn.is_multiple_of(2) { drawn << 32 } else { drawn.wrapping_mul(0x9e37_79b9) };
+            if random.u64().is_multiple_of(3) {
                 index.remove(id);
                 tree.remove(&id);
             } else {
