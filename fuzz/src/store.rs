@@ -11,7 +11,7 @@ use stubborn_store::{Identity, Options, Store, backup, survey, verify};
 const OPTIONS: Options = Options { segment: 8_192, step: 1_024 };
 
 fn identity() -> Identity {
-    Identity { group: 0x5700, node: NodeId::new(1).expect("a number"), created: 0 }
+    Identity { group: 0x5700, node: NodeId::new(1).expect("a number"), created: 0, folder: None }
 }
 
 /// The files that a new node has.

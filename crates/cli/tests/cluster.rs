@@ -566,6 +566,10 @@ fn a_node_joins_and_the_first_one_leaves_while_a_client_of_the_first_goes_on() {
         stubborn(&["node", "--join", "--config", config.to_str().unwrap()]).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(errors.contains("has lost its disk"), "{errors}");
+    let output =
+        stubborn(&["node", "--create", "--config", config.to_str().unwrap()]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("by another folder"), "{errors}");
     assert!(cluster.succeed("kv", &["put", "a", "1"]).contains("revision"));
     cluster.stop();
 }

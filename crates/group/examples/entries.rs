@@ -107,6 +107,7 @@ impl World {
                 identity: None,
             });
             let config = GroupConfig {
+                folder: None,
                 group: GROUP,
                 id,
                 peers: peers.collect(),

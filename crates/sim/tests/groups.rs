@@ -72,7 +72,20 @@ fn members_can_be_changed_with_the_first_command_of_a_group() {
 #[test]
 fn a_member_that_moves_is_found_by_one_that_does_not_know_that_the_group_agreed() {
     // It spoke to the old address alone, and got no vote from there.
-    simulate_moves(0, 6, None).expect("a group that goes on");
+    simulate_moves(0, 6, false, None).expect("a group that goes on");
+}
+
+#[test]
+fn members_that_move_by_one_order_find_one_another_though_neither_knows_that_it_is_committed() {
+    // Each spoke to where the other had been, and neither got the other's vote.
+    simulate_moves(0, 3, true, None).expect("a group that goes on");
+}
+
+#[test]
+fn a_node_that_loses_its_folder_while_it_joins_is_refused_until_it_joins_under_a_new_number() {
+    // It was believed to have what its first folder had, until a heartbeat counted on it.
+    let (_, counts) = simulate_nodes(7, None).expect("a clean seed");
+    assert!(counts.folders_refused > 0, "{counts:?}");
 }
 
 #[test]

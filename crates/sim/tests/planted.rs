@@ -130,6 +130,12 @@ fn a_vote_that_is_sent_before_it_is_synced_is_found() {
 }
 
 #[test]
+fn a_node_that_is_believed_with_another_folder_is_found() {
+    let said = explore("stubborn-group/planted-any-folder", &["operated", "300"]);
+    assert!(said.contains("what was promised is kept"), "{said}");
+}
+
+#[test]
 fn a_program_that_runs_commands_as_it_knows_them_best_is_found() {
     assert!(found_in_groups("own-version").contains(" broken at "));
 }

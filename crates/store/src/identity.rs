@@ -1,7 +1,7 @@
 //! Whose folder it is.
 
 use stubborn_core::wire::Reader;
-use stubborn_group::replication::NodeId;
+use stubborn_group::replication::{FolderId, NodeId};
 
 use crate::error::{Doing, Error, corrupt};
 use crate::fields::{node_id, number};
@@ -13,8 +13,12 @@ pub(crate) const FILE: &str = "identity";
 pub(crate) const UNFINISHED: &str = "identity.new";
 
 const MAGIC: &[u8; 8] = b"STBNODE1";
-const VERSION: u64 = 1;
-const SIZE: usize = 8 + 4 * 8 + 8;
+const VERSION: u64 = 2;
+const SIZE: usize = 8 + 5 * 8 + 8;
+
+/// The version that has no number of the folder.
+const FIRST: u64 = 1;
+const FIRST_SIZE: usize = SIZE - 8;
 
 /// Whose folder it is: it never changes. A node whose disk was lost comes back under another number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct Identity {
     pub node: NodeId,
     /// When the folder was made, in seconds since 1970; 0 where no clock tells.
     pub created: u64,
+    /// Drawn at random when the folder was made. One of before has the time when it was made in its place.
+    pub folder: Option<FolderId>,
 }
 
 impl Identity {
@@ -32,7 +38,8 @@ impl Identity {
     pub(crate) fn begin(&self, medium: &dyn Medium) -> Result<(), Error> {
         let mut bytes = Vec::with_capacity(SIZE);
         bytes.extend_from_slice(MAGIC);
-        for field in [VERSION, self.group, self.node.get(), self.created] {
+        let folder = self.folder.map_or(0, FolderId::get);
+        for field in [VERSION, self.group, self.node.get(), self.created, folder] {
             bytes.extend_from_slice(&field.to_be_bytes());
         }
         let sum = Salt::none().sum(0, &bytes);
@@ -56,10 +63,11 @@ impl Identity {
     fn read_from(file: &dyn MediumFile) -> Result<Self, Error> {
         let damaged = |why| corrupt(FILE, 0, "the node's identity", why);
         let mut bytes = [0; SIZE + 1];
-        if read_full(file, 0, &mut bytes).doing("read", FILE)? != SIZE {
+        let size = read_full(file, 0, &mut bytes).doing("read", FILE)?;
+        if size != SIZE && size != FIRST_SIZE {
             return Err(damaged("its length is wrong"));
         }
-        let (content, sum) = bytes[..SIZE].split_at(SIZE - 8);
+        let (content, sum) = bytes[..size].split_at(size - 8);
         if Salt::none().sum(0, content).to_be_bytes() != *sum {
             return Err(damaged("its checksum is wrong"));
         }
@@ -68,10 +76,14 @@ impl Identity {
         let fields =
             (number(&mut reader), number(&mut reader), node_id(&mut reader), number(&mut reader));
         match fields {
-            (Ok(VERSION), Ok(group), Ok(Some(node)), Ok(created)) => {
-                Ok(Self { group, node, created })
+            (Ok(FIRST), Ok(group), Ok(Some(node)), Ok(created)) => {
+                Ok(Self { group, node, created, folder: FolderId::new(created) })
             }
-            (Ok(found), ..) if found != VERSION => {
+            (Ok(VERSION), Ok(group), Ok(Some(node)), Ok(created)) => {
+                let folder = number(&mut reader).map_err(|_| damaged("it names no folder"))?;
+                Ok(Self { group, node, created, folder: FolderId::new(folder) })
+            }
+            (Ok(found), ..) if found != VERSION && found != FIRST => {
                 let found = u32::try_from(found).unwrap_or(u32::MAX);
                 Err(Error::Version { file: FILE.into(), found })
             }

@@ -8,7 +8,7 @@
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path();
 //! let node = NodeId::new(1).expect("a number");
-//! let identity = Identity { group: 0x1234, node, created: 0 };
+//! let identity = Identity { group: 0x1234, node, created: 0, folder: None };
 //! let folder = Arc::new(Folder::make(path)?);
 //! let new_group = Durable::new_group(Members::of([node]));
 //! let mut store = Store::create(folder.clone(), identity, &new_group, Options::default())?;

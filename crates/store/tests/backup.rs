@@ -11,7 +11,7 @@ use stubborn_store::simulated::SimulatedDisk;
 use stubborn_store::{Error, Identity, Store, verify};
 
 fn new_identity() -> Identity {
-    Identity { group: 0xbeef, node: node(1), created: 5 }
+    Identity { group: 0xbeef, node: node(1), created: 5, folder: None }
 }
 
 fn stopped(seed: u64) -> (SimulatedDisk, Durable) {

@@ -5,14 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use stubborn_group::replication::{
-    Durable, Entry, EntryKind, Members, NodeId, Position, Snapshot, Write,
+    Durable, Entry, EntryKind, FolderId, Members, NodeId, Position, Snapshot, Write,
 };
 use stubborn_store::{Error, Folder, Identity, Options, Store, survey, verify};
 
 const OPTIONS: Options = Options { segment: 40_000, step: 8_192 };
 
 fn identity() -> Identity {
-    Identity { group: 7, node: NodeId::new(1).expect("a number"), created: 0 }
+    Identity {
+        group: 7,
+        node: NodeId::new(1).expect("a number"),
+        created: 0,
+        folder: FolderId::new(77),
+    }
 }
 
 fn members() -> Members {

@@ -96,7 +96,7 @@ fn replica(id: NodeId, durable: Durable, pairs: Pairs) -> Replica {
 
 fn folder(path: &Path, id: NodeId) -> (Store, Durable) {
     let folder = Arc::new(Folder::make(path).unwrap());
-    let identity = Identity { group: 1, node: id, created: 0 };
+    let identity = Identity { group: 1, node: id, created: 0, folder: None };
     let new = Durable::new_group(Members::of([node(1)]));
     (Store::create(folder, identity, &new, Options::default()).unwrap(), new)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use stubborn::group::MembersReply;
 use stubborn::replica::ConfiguredMember;
 use stubborn::{Authority, Fingerprint, Identity, Trust};
+use stubborn_store::replication::FolderId;
 
 use super::{Clients, GrpcPort, NodeConfig, load};
 use crate::error::Error;
@@ -300,15 +301,28 @@ fn names(number: usize, address: &str) -> Vec<String> {
 /// The number of a new group.
 pub(crate) fn draw_group() -> Result<u64, Error> {
     loop {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes)
-            .map_err(|e| Error::internal(format!("the system gives no entropy: {e}")))?;
         // The last byte is left free: in incarnations it tells workers of a server from each other.
-        let group = u64::from_be_bytes(bytes) & !0xff;
+        let group = draw()? & !0xff;
         if group != 0 {
             return Ok(group);
         }
     }
+}
+
+/// What tells a new folder of a node from every other.
+pub(crate) fn draw_folder() -> Result<FolderId, Error> {
+    loop {
+        if let Some(folder) = FolderId::new(draw()?) {
+            return Ok(folder);
+        }
+    }
+}
+
+fn draw() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Error::internal(format!("the system gives no entropy: {e}")))?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 #[cfg(test)]

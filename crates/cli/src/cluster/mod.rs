@@ -11,7 +11,9 @@ pub(crate) use stubborn::replica::{Clients, GrpcPort, NodeConfig, parse_group};
 use crate::error::Error;
 
 pub(crate) use examples::{ACCESS_EXAMPLE, EXAMPLE};
-pub(crate) use folder::{Credentials, DEFAULT_FOLDER, Folder, NAME, Place, draw_group};
+pub(crate) use folder::{
+    Credentials, DEFAULT_FOLDER, Folder, NAME, Place, draw_folder, draw_group,
+};
 
 /// The configuration of a node.
 pub(crate) fn load(path: &Path) -> Result<NodeConfig, Error> {

@@ -117,7 +117,7 @@ async fn change(
         if !member && config.exists() {
             starts.push(config);
         }
-        request.add.push(Member { node: *number, address: address.clone(), key });
+        request.add.push(Member { node: *number, address: address.clone(), key, folder: 0 });
     }
     let reply = client.change_members(request).await?;
     let addresses: Vec<String> = reply.members.iter().map(|m| m.address.clone()).collect();

@@ -13,7 +13,9 @@ use stubborn_store::replication::{Members, NodeId};
 use stubborn_store::{Error as StoreError, Folder as DataFolder, Identity, Options};
 
 use super::{inspect, up};
-use crate::cluster::{Clients, Folder, NodeConfig, Place, draw_group, load, parse_group};
+use crate::cluster::{
+    Clients, Folder, NodeConfig, Place, draw_folder, draw_group, load, parse_group,
+};
 use crate::error::{Error, Exit};
 use crate::folders;
 use crate::output::Output;
@@ -133,7 +135,12 @@ fn restore_folder(
 ) -> Result<(), Error> {
     let number = |node: u64| NodeId::new(node).ok_or_else(|| Error::usage("there is no node 0"));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let identity = Identity { group, node: number(node)?, created: now.as_secs() };
+    let identity = Identity {
+        group,
+        node: number(node)?,
+        created: now.as_secs(),
+        folder: Some(draw_folder()?),
+    };
     let members: Result<Vec<NodeId>, Error> = members.iter().map(|node| number(*node)).collect();
     let input = open(backup)?;
     let medium = DataFolder::make(folder).map_err(|e| Error::io("make the folder", folder, &e))?;

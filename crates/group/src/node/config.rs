@@ -9,7 +9,7 @@ use stubborn_core::transport::crypto::{ClientTls, ServerTls};
 
 use super::gate::Gate;
 use crate::replica::{Roster, Settings};
-use crate::replication::NodeId;
+use crate::replication::{FolderId, NodeId};
 
 /// What a [`GroupNode`](super::GroupNode) is made with.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct GroupConfig {
     pub group: u64,
     /// This node.
     pub id: NodeId,
+    /// The folder that it has, if it is to be known by that.
+    pub folder: Option<FolderId>,
     /// The other members, and whoever else may become one.
     pub peers: Vec<Peer>,
     /// With whom a new group begins; empty where members are changed by hand.

@@ -137,6 +137,7 @@ impl GroupNode {
         let settings = config.settings.clone();
         let mut replica = Replica::new(now, name, settings, durable, machines, random.bytes())?;
         replica.begin_with(config.roster.clone());
+        config.folder.into_iter().for_each(|folder| replica.in_folder(folder));
         let server =
             ServerConfig { tls: config.server.clone(), incarnation: config.group, group: true };
         let mut node = Node::new(config.node.clone(), Some(server), random.bytes());
@@ -181,6 +182,10 @@ impl GroupNode {
         self.peers.sending().for_each(|to| self.replica.is_sending(to));
         self.replica.handle_timeout(now);
         self.peers.handle_timeout(now, &mut self.node);
+        self.follow_orders(now);
+        if let Some(introduction) = self.replica.introduction(now) {
+            self.peers.introduce(now, &mut self.node, &introduction);
+        }
         self.send_away_if_cut_off(now);
         self.push_back_reads(now);
         self.end_watches(now);

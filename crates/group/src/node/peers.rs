@@ -48,6 +48,9 @@ const RELAYED: u8 = 3;
 const WHO: u8 = 5;
 const MEMBERS: u8 = 6;
 
+/// Places besides its address at which a peer is looked for because of orders in the log.
+const PLACES: usize = 4;
+
 /// Ticks between two hellos to a node that is heard.
 const HELLO_TICKS: u32 = 2;
 
@@ -70,6 +73,8 @@ struct Link {
     /// Where it spoke from last, if that is somewhere else than it is said to be: it may have moved, and
     /// this node may not know yet that the group has agreed to it, or need its vote to learn that.
     spoke_from: Option<SocketAddr>,
+    /// Where it is to be by orders of which this node does not know that they are committed.
+    ordered: Vec<SocketAddr>,
     direct: Lane,
     /// The way through other nodes, once it was needed.
     relayed: Option<Lane>,
@@ -167,6 +172,7 @@ impl Peers {
             let moved = link.peer.address != peer.address;
             link.peer = peer;
             if moved {
+                link.ordered.clear();
                 node.set_targets(now, link.direct.channel, link.addresses());
             }
             return;
@@ -176,6 +182,7 @@ impl Peers {
         let link = Link {
             peer,
             spoke_from: None,
+            ordered: Vec::new(),
             direct: Lane { channel, under_way: 0 },
             relayed: None,
             seen: None,
@@ -234,6 +241,22 @@ impl Peers {
         let name = (self.config.name_of)(id);
         let identity = seat.key.as_slice().try_into().ok();
         self.set(now, node, Peer { id, address, name, identity });
+    }
+
+    /// A peer may be at this address, too: whoever is there must show the peer's name.
+    pub(super) fn may_be_at(
+        &mut self,
+        now: Instant,
+        node: &mut Node,
+        id: NodeId,
+        address: SocketAddr,
+    ) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        if !link.addresses().contains(&address) {
+            link.ordered.truncate(PLACES - 1);
+            link.ordered.insert(0, address);
+            node.set_targets(now, link.direct.channel, link.addresses());
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -348,8 +371,17 @@ impl Peers {
 
     /// Asks everybody who the members are.
     pub(super) fn ask_for_members(&mut self, now: Instant, node: &mut Node) {
+        self.tell_all(now, node, &[WHO]);
+    }
+
+    /// Tells everybody with which folder this node begins.
+    pub(super) fn introduce(&mut self, now: Instant, node: &mut Node, packet: &[u8]) {
+        self.tell_all(now, node, &[&[WHOLE], packet].concat());
+    }
+
+    fn tell_all(&mut self, now: Instant, node: &mut Node, body: &[u8]) {
         let ids: Vec<NodeId> = self.links.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.tell(now, node, id, vec![WHO]));
+        ids.into_iter().for_each(|id| self.tell(now, node, id, body.to_vec()));
     }
 
     /// Tells a peer who the members are.
@@ -552,7 +584,8 @@ impl Link {
     /// Where it may be, the likeliest first.
     fn addresses(&self) -> Vec<SocketAddr> {
         let from = self.spoke_from.filter(|from| *from != self.peer.address);
-        std::iter::once(self.peer.address).chain(from).collect()
+        let ordered = self.ordered.iter().copied().filter(|at| Some(*at) != from);
+        std::iter::once(self.peer.address).chain(from).chain(ordered).collect()
     }
 
     fn lanes(&self) -> impl Iterator<Item = &Lane> {

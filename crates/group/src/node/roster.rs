@@ -9,7 +9,7 @@ use stubborn_core::wire::{Reader, varint};
 
 use super::{GroupConfig, GroupEvent, GroupNode, Peer};
 use crate::replica::Seat;
-use crate::replication::{Members, NodeId};
+use crate::replication::{Members, NodeId, Position};
 
 /// Between two questions who the members are.
 const ASK_EVERY: Duration = Duration::from_millis(300);
@@ -29,6 +29,10 @@ pub(super) struct Followed {
     hearsay: Hearsay,
     /// When peers may be asked again.
     asks_at: Instant,
+    /// Where members are to be by orders of which this node does not know that they are committed.
+    ordered: Vec<(NodeId, String)>,
+    /// The end of the log when such orders were looked for.
+    looked_at: Position,
 }
 
 /// Who belongs to a group, or is about to leave it, as one of its nodes tells another one.
@@ -96,7 +100,10 @@ impl GroupNode {
         let known = seats.into_iter().find(|(other, _)| *other == id);
         let seat = known.filter(|(_, seat)| seat.address == name);
         if let Some((_, seat)) = seat {
-            self.peers.found(now, &mut self.node, id, seat, address);
+            return self.peers.found(now, &mut self.node, id, seat, address);
+        }
+        if self.followed.ordered.iter().any(|(other, at)| *other == id && at == name) {
+            self.peers.may_be_at(now, &mut self.node, id, address);
         }
     }
 
@@ -113,7 +120,8 @@ impl GroupNode {
         let ids = roster.seats().keys().copied().chain(leaving);
         let mut seats: Vec<_> = ids.filter_map(|id| Some((id, roster.seat(id)?.clone()))).collect();
         let version = roster.version();
-        let Followed { configured, mut hearsay, asks_at, .. } = std::mem::take(&mut self.followed);
+        let followed = std::mem::take(&mut self.followed);
+        let Followed { configured, mut hearsay, asks_at, looked_at, .. } = followed;
         if hearsay.version <= version {
             hearsay = Hearsay::default();
         }
@@ -128,13 +136,39 @@ impl GroupNode {
         let addresses: Vec<String> =
             roster.seats().values().map(|seat| seat.address.clone()).collect();
         let members = members.clone();
-        self.followed = Followed { seats, members, version, configured, hearsay, asks_at };
+        self.followed = Followed {
+            seats,
+            members,
+            version,
+            configured,
+            hearsay,
+            asks_at,
+            ordered: Vec::new(),
+            looked_at,
+        };
         let seats = &self.followed.seats;
         for (id, address) in self.peers.follow(now, &mut self.node, seats, version == 0) {
             self.events.push_back(GroupEvent::LookUp(id, address));
         }
         if changed {
             self.node.tell_members(now, version, &addresses);
+        }
+    }
+
+    /// Without a leader this node does not learn what is committed. Members may be where orders say that
+    /// are in its log beyond that, and one of them may be needed for a leader: they are tried there, too.
+    pub(super) fn follow_orders(&mut self, now: Instant) {
+        let last = self.replica.last();
+        if self.replica.leader().is_some() || self.followed.looked_at == last {
+            return;
+        }
+        self.followed.looked_at = last;
+        self.followed.ordered = self.replica.ordered_addresses();
+        for (id, address) in &self.followed.ordered {
+            match address.parse() {
+                Ok(address) => self.peers.may_be_at(now, &mut self.node, *id, address),
+                Err(_) => self.events.push_back(GroupEvent::LookUp(*id, address.clone())),
+            }
         }
     }
 

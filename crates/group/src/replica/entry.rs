@@ -56,6 +56,8 @@ pub(super) enum What {
     Roster(Bytes),
     /// These versions of the machines' commands are active, 4 bytes each.
     Activate(Bytes),
+    /// A node has begun with a folder, 8 bytes each.
+    Folder(Bytes),
 }
 
 /// The entry that ends a log that was restored from a backup of another group.
@@ -73,7 +75,8 @@ impl What {
             | Self::Founding(bytes)
             | Self::Refounding(bytes)
             | Self::Roster(bytes)
-            | Self::Activate(bytes) => bytes,
+            | Self::Activate(bytes)
+            | Self::Folder(bytes) => bytes,
         }
     }
 
@@ -85,6 +88,7 @@ impl What {
             Self::Refounding(_) => 4,
             Self::Roster(_) => 5,
             Self::Activate(_) => 6,
+            Self::Folder(_) => 7,
         }
     }
 }
@@ -153,6 +157,7 @@ pub(super) fn decode_items(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Vec
             4 => What::Refounding(data),
             5 => What::Roster(data),
             6 => What::Activate(data),
+            7 => What::Folder(data),
             _ => return None,
         };
         items.push(Item { origin, what });

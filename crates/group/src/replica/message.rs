@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stubborn_core::wire::{Reader, varint};
 
 use super::entry::{Item, decode_items, encode_items};
-use crate::replication::Frame;
+use crate::replication::{FolderId, Frame};
 
 const VERSION: u8 = 1;
 
@@ -24,6 +24,8 @@ pub(super) enum Message {
     Index { read: u64, index: u64 },
     /// To the leader: the versions of commands that each machine of the sender supports.
     Supports(Vec<(u32, u32)>),
+    /// From which folder the packet comes, and for which it is, if the sender knows that.
+    Folders { from: FolderId, to: Option<FolderId> },
     /// What a later program says.
     Unknown,
 }
@@ -35,6 +37,8 @@ pub enum PacketError {
     Malformed,
     /// The sender is a member of another group, or of one that was restored since.
     OtherGroup(u64),
+    /// The sender is known by another folder, or this node is.
+    OtherFolder,
     /// Consensus refuses it.
     Refused(crate::replication::Refusal),
 }
@@ -44,6 +48,7 @@ impl std::fmt::Display for PacketError {
         match self {
             Self::Malformed => f.write_str("the packet is malformed"),
             Self::OtherGroup(group) => write!(f, "the sender belongs to the group {group:x}"),
+            Self::OtherFolder => f.write_str("the number is known with another folder"),
             Self::Refused(refusal) => refusal.fmt(f),
         }
     }
@@ -56,6 +61,7 @@ const FORWARD: u8 = 2;
 const ASK_INDEX: u8 = 3;
 const INDEX: u8 = 4;
 const SUPPORTS: u8 = 5;
+const FOLDERS: u8 = 6;
 
 /// The packet of these messages.
 pub(super) fn encode(group: u64, messages: &[Message]) -> Bytes {
@@ -89,6 +95,13 @@ pub(super) fn encode(group: u64, messages: &[Message]) -> Bytes {
                     body.extend_from_slice(&most.to_be_bytes());
                 }
                 SUPPORTS
+            }
+            Message::Folders { from, to } => {
+                let both = [Some(*from), *to];
+                both.iter()
+                    .flatten()
+                    .for_each(|id| body.extend_from_slice(&id.get().to_be_bytes()));
+                FOLDERS
             }
             Message::Unknown => continue,
         };
@@ -140,6 +153,11 @@ fn read(reader: &mut Reader<'_>, bytes: &Bytes) -> Option<Message> {
             }
             Message::Supports(versions)
         }
+        FOLDERS => {
+            let mut folder = || FolderId::new(u64::from_be_bytes(inner.array().ok()?));
+            let from = folder()?;
+            Message::Folders { from, to: folder() }
+        }
         _ => return Some(Message::Unknown),
     };
     inner.is_empty().then_some(message)
@@ -158,12 +176,15 @@ mod tests {
             origin: Origin { life: 7, serial: 9 },
             what: What::Command(Bytes::from_static(b"do")),
         };
+        let folder = FolderId::new(u64::MAX).unwrap();
         let messages = vec![
             Message::Frame(Frame::Succeed { term: 3 }),
             Message::Forward(vec![item]),
             Message::AskIndex(u64::MAX),
             Message::Index { read: 1, index: 70_000 },
             Message::Supports(vec![(1, 2), (3, u32::MAX)]),
+            Message::Folders { from: folder, to: None },
+            Message::Folders { from: folder, to: FolderId::new(9) },
         ];
         let packet = encode(5, &messages);
         assert_eq!(decode(5, &packet), Ok(messages));

@@ -12,6 +12,7 @@
 
 mod clock;
 mod entry;
+mod folders;
 mod image;
 mod lease;
 mod message;
@@ -40,6 +41,7 @@ use stubborn_core::time::{Duration, Instant};
 
 use self::clock::LogClock;
 use self::entry::{Origin, Record, encode_sessions};
+use self::folders::Folders;
 use self::lease::Lease;
 use self::message::Message;
 use self::outbox::Outbox;
@@ -86,6 +88,7 @@ pub struct Replica {
     proposed: BTreeSet<Origin>,
     reads: Reads,
     supports: Supports,
+    folders: Folders,
     lease: Lease,
     telling: Telling,
     /// The term and the leader for which commands were sent last.
@@ -163,6 +166,7 @@ impl Replica {
             proposed: BTreeSet::new(),
             reads: Reads::new(random.fork()),
             supports: Supports::default(),
+            folders: Folders::default(),
             lease: Lease::new(settings.lease, settings.consensus.election, settings.tick),
             telling: Telling::default(),
             seen: (0, None),
@@ -230,6 +234,7 @@ impl Replica {
         self.pending.send_old_again(now, self.settings.patience);
         self.reads.handle_timeout(now, self.settings.patience);
         self.let_time_pass(now);
+        self.note_folders(now);
         self.reconcile();
         self.keep_versions(now);
     }
@@ -244,8 +249,10 @@ impl Replica {
         from: NodeId,
         packet: &Bytes,
     ) -> Result<(), PacketError> {
+        let messages = message::decode(self.group, packet)?;
+        self.check_folders(from, &messages)?;
         let mut result = Ok(());
-        for message in message::decode(self.group, packet)? {
+        for message in messages {
             match message {
                 // Its state would be missing: see `begin_snapshot`.
                 Message::Frame(Frame::Install { .. }) => {
@@ -260,7 +267,7 @@ impl Replica {
                     self.reads.answered(read, index);
                 }
                 Message::Supports(versions) => self.supports.told(from, versions),
-                Message::Unknown => {}
+                Message::Folders { .. } | Message::Unknown => {}
             }
         }
         result
@@ -467,7 +474,10 @@ impl Replica {
 
     /// The next packet for another replica.
     pub fn poll_packet(&mut self) -> Option<Packet> {
-        self.outbox.poll(self.group)
+        let mut outbox = std::mem::take(&mut self.outbox);
+        let packet = outbox.poll(self.group, |to| self.heading(to));
+        self.outbox = outbox;
+        packet
     }
 
     /// The next thing to be told to a client of this replica.
@@ -500,6 +510,11 @@ impl Replica {
     /// The last entry that it knows to be committed.
     pub fn committed(&self) -> u64 {
         self.consensus.status().committed
+    }
+
+    /// The end of its log.
+    pub fn last(&self) -> Position {
+        self.consensus.status().last
     }
 
     /// The last entry that it has applied.

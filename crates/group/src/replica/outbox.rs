@@ -46,17 +46,22 @@ impl Outbox {
         self.messages.entry(to).or_default().push(message);
     }
 
-    /// The next packet.
-    pub(super) fn poll(&mut self, group: u64) -> Option<Packet> {
+    /// The next packet. Each begins with the heading for its receiver, if there is one; but one that
+    /// installs a state says that alone, and whoever leads was believed before.
+    pub(super) fn poll(
+        &mut self,
+        group: u64,
+        heading: impl Fn(NodeId) -> Option<Message>,
+    ) -> Option<Packet> {
         if self.packets.is_empty() {
             while let Some((to, messages)) = self.messages.pop_first() {
-                self.pack(group, to, messages);
+                self.pack(group, to, heading(to), messages);
             }
         }
         self.packets.pop_front()
     }
 
-    fn pack(&mut self, group: u64, to: NodeId, messages: Vec<Message>) {
+    fn pack(&mut self, group: u64, to: NodeId, heading: Option<Message>, messages: Vec<Message>) {
         let (mut together, mut size) = (Vec::new(), 0);
         for mut message in messages {
             if let Some(state) = take_state(&mut message) {
@@ -67,21 +72,28 @@ impl Outbox {
             }
             let adds = roughly(&message);
             if size + adds > PACKET {
-                self.close(group, to, &mut together);
+                self.close(group, to, &heading, &mut together);
                 size = 0;
             }
             together.push(message);
             size += adds;
         }
-        self.close(group, to, &mut together);
+        self.close(group, to, &heading, &mut together);
     }
 
-    fn close(&mut self, group: u64, to: NodeId, messages: &mut Vec<Message>) {
+    fn close(
+        &mut self,
+        group: u64,
+        to: NodeId,
+        heading: &Option<Message>,
+        messages: &mut Vec<Message>,
+    ) {
         if messages.is_empty() {
             return;
         }
         let beat = messages.iter().all(is_beat);
         let kind = if beat { PacketKind::Beat } else { PacketKind::Normal };
+        messages.splice(..0, heading.clone());
         let bytes = message::encode(group, messages);
         self.packets.push_back(Packet { to, bytes, kind, state: None });
         messages.clear();

@@ -151,9 +151,11 @@ fn read_head(bytes: &[u8]) -> Result<Head, Fault> {
     let mut reader = Reader::new(bytes);
     let torn = |_| unsound("its head is malformed");
     let founded = reader.u8().map_err(torn)? != 0;
-    let roster = Roster::decode(&mut reader).ok_or_else(|| unsound("its roster is malformed"))?;
+    let malformed = || unsound("its roster is malformed");
+    let mut roster = Roster::decode(&mut reader).ok_or_else(malformed)?;
     let versioned = reader.u8().map_err(torn)? != 0;
     let active = Active::decode(reader.length_prefixed().map_err(torn)?);
+    roster.decode_folders(&mut reader).ok_or_else(malformed)?;
     if !reader.is_empty() {
         return Err(unsound("its head is malformed"));
     }

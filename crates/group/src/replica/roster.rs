@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use stubborn_core::node::SessionCommand;
 use stubborn_core::service::{Answer, CallContext, Encoded, Metadata, Method, MethodId, Status};
 use stubborn_core::service::{Semantics, Shape};
 use stubborn_core::wire::{Reader, varint};
 
 use super::Replica;
-use crate::replication::{MemberChange, Members, NodeId, Role};
+use super::entry::{Record, What};
+use crate::replication::{Entry, FolderId, MemberChange, Members, NodeId, Role};
 
 /// Changes the roster, from any client with a certificate.
 pub(crate) const CHANGE: Method =
@@ -58,6 +60,7 @@ impl RosterChange {
             node: id.get(),
             address: seat.address.clone(),
             key: seat.key.clone(),
+            folder: 0,
         });
         let remove = self.remove.iter().map(|id| id.get()).collect();
         Encoded::new(CHANGE.id(), &wire::Change { add: add.collect(), remove })
@@ -70,6 +73,8 @@ pub struct Roster {
     seats: BTreeMap<NodeId, Seat>,
     /// Those that have left, as they were.
     left: BTreeMap<NodeId, Seat>,
+    /// With which folder each of them all has begun, once it has.
+    folders: BTreeMap<NodeId, FolderId>,
     /// With whom the group began.
     founders: BTreeSet<NodeId>,
     /// The entry of the log that changed it last; 0 as long as it is that of the founders.
@@ -89,6 +94,10 @@ impl Roster {
     pub fn of_reply(reply: &Encoded) -> Option<Self> {
         let told = reply.decode::<wire::Members>(CHANGE.id()).ok()?;
         let numbers = |ids: Vec<u64>| ids.into_iter().map(NodeId::new).collect::<Option<Vec<_>>>();
+        let folder = |member: &wire::Member| {
+            Some((NodeId::new(member.node)?, FolderId::new(member.folder)?))
+        };
+        let folders = told.members.iter().filter_map(folder).collect();
         let seats = told.members.into_iter().map(|member| {
             let seat = Seat { address: member.address, key: member.key };
             Some((NodeId::new(member.node)?, seat))
@@ -96,7 +105,8 @@ impl Roster {
         let nowhere = Seat { address: String::new(), key: Vec::new() };
         let left = numbers(told.left)?.into_iter().map(|id| (id, nowhere.clone())).collect();
         let founders = numbers(told.founders)?.into_iter().collect();
-        Some(Self { seats: seats.collect::<Option<_>>()?, left, founders, version: told.version })
+        let seats = seats.collect::<Option<_>>()?;
+        Some(Self { seats, left, folders, founders, version: told.version })
     }
 
     /// Whether nobody is in it: the group's members are changed by hand.
@@ -117,6 +127,18 @@ impl Roster {
     /// Whether the node has left the group, by its number or its key.
     pub fn has_left(&self, key: &[u8]) -> Option<NodeId> {
         self.left.iter().find(|(_, seat)| seat.key == key).map(|(id, _)| *id)
+    }
+
+    /// With which folder this node has begun, if it has, also if it is about to leave.
+    pub fn folder(&self, id: NodeId) -> Option<FolderId> {
+        self.folders.get(&id).copied()
+    }
+
+    /// A node has begun with this folder, unless it had with another one.
+    pub(super) fn begun(&mut self, id: NodeId, folder: FolderId) {
+        if self.seat(id).is_some() {
+            self.folders.entry(id).or_insert(folder);
+        }
     }
 
     /// Where this node is, also if it is about to leave.
@@ -207,6 +229,7 @@ impl Roster {
             node: id.get(),
             address: seat.address.clone(),
             key: seat.key.clone(),
+            folder: self.folder(*id).map_or(0, FolderId::get),
         };
         let told = wire::Members {
             members: self.seats.iter().map(member).collect(),
@@ -242,7 +265,31 @@ impl Roster {
         for _ in 0..count {
             founders.insert(NodeId::new(reader.varint().ok()?)?);
         }
-        Some(Self { seats, left, founders, version })
+        Some(Self { seats, left, folders: BTreeMap::new(), founders, version })
+    }
+
+    /// Appends with which folders nodes have begun, if any has: a program from before there were folders
+    /// reads a roster in which none has.
+    pub(super) fn encode_folders(&self, out: &mut Vec<u8>) {
+        if self.folders.is_empty() {
+            return;
+        }
+        varint::encode(self.folders.len() as u64, out);
+        for (id, folder) in &self.folders {
+            varint::encode(id.get(), out);
+            out.extend_from_slice(&folder.get().to_be_bytes());
+        }
+    }
+
+    /// Takes what is left of a state's head.
+    pub(super) fn decode_folders(&mut self, reader: &mut Reader<'_>) -> Option<()> {
+        let count = if reader.is_empty() { 0 } else { reader.varint().ok()? };
+        for _ in 0..count {
+            let id = NodeId::new(reader.varint().ok()?)?;
+            let folder = FolderId::new(u64::from_be_bytes(reader.array().ok()?))?;
+            self.folders.insert(id, folder);
+        }
+        Some(())
     }
 }
 
@@ -259,16 +306,18 @@ fn decode_seats(reader: &mut Reader<'_>) -> Option<BTreeMap<NodeId, Seat>> {
 }
 
 /// The next change of members that brings a group in line with its roster; `level` says which nodes
-/// have nearly all of the log. New ones learn first, and all who are to vote begin at once with the
-/// end of those who leave.
+/// have nearly all of the log, and those in `absent` have not begun. New ones learn first, and all who are to
+/// vote begin at once with the end of those who leave.
 fn next_change(
     roster: &Roster,
     members: &Members,
+    absent: &BTreeSet<NodeId>,
     level: impl Fn(NodeId) -> bool,
 ) -> Option<MemberChange> {
     let mut change = MemberChange::default();
     let wanted = |id: &NodeId| roster.seats.contains_key(id);
-    for id in roster.seats.keys().filter(|id| !members.voters.contains(id)) {
+    let comes = |id: &&NodeId| !members.voters.contains(id) && !absent.contains(id);
+    for id in roster.seats.keys().filter(comes) {
         if !members.learners.contains(id) {
             change.learners.insert(*id);
         } else if level(*id) {
@@ -303,10 +352,11 @@ enum Step {
 fn next_step(
     roster: &Roster,
     members: &Members,
+    absent: &BTreeSet<NodeId>,
     own: NodeId,
     level: impl Fn(NodeId) -> bool,
 ) -> Option<Step> {
-    let mut change = next_change(roster, members, &level)?;
+    let mut change = next_change(roster, members, absent, &level)?;
     if change.remove.contains(&own) {
         let stays = |id: &NodeId| *id != own && roster.seats.contains_key(id) && level(*id);
         if let Some(heir) = members.voters.iter().copied().find(stays) {
@@ -331,12 +381,36 @@ impl Replica {
         }
         let level = |id| self.consensus.lag(id).is_some_and(|lag| lag <= LEVEL);
         // What is refused now, or lost, is tried again with the next tick.
-        match next_step(roster, members, self.id, level) {
+        match next_step(roster, members, &self.without_folder(), self.id, level) {
             Some(Step::Change(change)) => drop(self.consensus.change_members(&change)),
             Some(Step::Transfer(heir)) => drop(self.transfer(heir)),
             None => {}
         }
     }
+}
+
+impl Replica {
+    /// Where members are to be by orders in the log of which this replica does not know that they are
+    /// committed.
+    pub(crate) fn ordered_addresses(&self) -> Vec<(NodeId, String)> {
+        let commands = self.consensus.unapplied().filter(Entry::is_command);
+        let records = commands.filter_map(|entry| Record::decode(&entry.data));
+        let items = records.flat_map(|record| record.items);
+        items.filter_map(|item| order(item.what)).flat_map(addresses).collect()
+    }
+}
+
+/// What an operator asks for, if it is that.
+fn order(what: What) -> Option<wire::Change> {
+    let What::Command(bytes) = what else { return None };
+    let (method, call) = SessionCommand::decode(bytes).ok()?.asks()?;
+    let may = method == CHANGE.id() && call.context().peer.identity.is_some();
+    may.then(|| call.message().decode(CHANGE.id()).ok()).flatten()
+}
+
+fn addresses(change: wire::Change) -> impl Iterator<Item = (NodeId, String)> {
+    let added = change.add.into_iter().filter(|member| member.address.len() <= ADDRESS);
+    added.filter_map(|member| Some((NodeId::new(member.node)?, member.address)))
 }
 
 /// What travels: `stubborn/group.proto` of the crate that has the generated code.
@@ -357,6 +431,8 @@ pub(crate) mod wire {
         pub(crate) address: String,
         #[prost(bytes = "vec", tag = "3")]
         pub(crate) key: Vec<u8>,
+        #[prost(uint64, tag = "4")]
+        pub(crate) folder: u64,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -393,6 +469,7 @@ mod tests {
             node: *node,
             address: (*address).to_owned(),
             key: if *key == 0 { Vec::new() } else { vec![*key; 32] },
+            folder: 0,
         };
         wire::Change { add: add.iter().map(member).collect(), remove: remove.to_vec() }
     }
@@ -440,32 +517,68 @@ mod tests {
 
     #[test]
     fn new_members_learn_before_they_vote_and_others_leave_then() {
+        let all = BTreeSet::new();
         let mut roster = roster();
         roster.change(5, &change(&[(4, "d.example:1", 4)], &[1])).unwrap();
         let mut members = Members::of([1, 2, 3].map(id));
-        let learn = next_change(&roster, &members, |_| false).unwrap();
+        let learn = next_change(&roster, &members, &all, |_| false).unwrap();
         assert_eq!(learn, MemberChange { learners: [id(4)].into(), ..MemberChange::default() });
         members.learners.insert(id(4));
-        assert_eq!(next_change(&roster, &members, |_| false), None);
-        let swap = next_change(&roster, &members, |_| true).unwrap();
+        assert_eq!(next_change(&roster, &members, &all, |_| false), None);
+        let swap = next_change(&roster, &members, &all, |_| true).unwrap();
         assert_eq!((swap.voters, swap.remove), ([id(4)].into(), [id(1)].into()));
         let done = Members::of([2, 3, 4].map(id));
-        assert_eq!(next_change(&roster, &done, |_| true), None);
+        assert_eq!(next_change(&roster, &done, &all, |_| true), None);
+    }
+
+    #[test]
+    fn who_has_not_begun_gets_no_part_and_nobody_leaves_for_it() {
+        let mut roster = roster();
+        let come = [(4, "d.example:1", 4), (5, "e.example:1", 5)];
+        roster.change(5, &change(&come, &[1])).unwrap();
+        let mut members = Members::of([1, 2, 3].map(id));
+        let learn = next_change(&roster, &members, &[id(4)].into(), |_| true).unwrap();
+        assert_eq!(learn, MemberChange { learners: [id(5)].into(), ..MemberChange::default() });
+        members.learners.insert(id(5));
+        let votes = next_change(&roster, &members, &[id(4)].into(), |_| true).unwrap();
+        assert_eq!(votes, MemberChange { voters: [id(5)].into(), ..MemberChange::default() });
+    }
+
+    #[test]
+    fn the_folder_that_a_node_has_begun_with_is_its_only_one_for_ever() {
+        let (mut roster, folder) = (roster(), |number| FolderId::new(number).unwrap());
+        roster.begun(id(2), folder(70));
+        roster.begun(id(2), folder(71));
+        roster.begun(id(9), folder(72));
+        roster.change(5, &change(&[], &[2])).unwrap();
+        assert_eq!((roster.folder(id(2)), roster.folder(id(9))), (Some(folder(70)), None));
+        let mut bytes = Vec::new();
+        roster.encode(&mut bytes);
+        let head = bytes.len();
+        roster.encode_folders(&mut bytes);
+        let mut reader = Reader::new(&bytes);
+        let mut read = Roster::decode(&mut reader).unwrap();
+        read.decode_folders(&mut reader).unwrap();
+        assert_eq!(read, roster);
+        for end in head + 1..bytes.len() {
+            assert_eq!(read.decode_folders(&mut Reader::new(&bytes[head..end])), None, "{end}");
+        }
     }
 
     #[test]
     fn a_leader_that_leaves_with_all_who_vote_gives_votes_to_those_who_come_and_leads_no_more() {
+        let all = BTreeSet::new();
         let mut roster = roster();
         let come = [(4, "d.example:1", 4), (5, "e.example:1", 5)];
         roster.change(5, &change(&come, &[1, 2, 3])).unwrap();
         let mut members = Members::of([1, 2, 3].map(id));
         members.learners = [4, 5].map(id).into();
         let votes = MemberChange { voters: [4, 5].map(id).into(), ..MemberChange::default() };
-        assert_eq!(next_step(&roster, &members, id(2), |_| true), Some(Step::Change(votes)));
+        assert_eq!(next_step(&roster, &members, &all, id(2), |_| true), Some(Step::Change(votes)));
         let both = Members::of([1, 2, 3, 4, 5].map(id));
-        assert_eq!(next_step(&roster, &both, id(2), |_| true), Some(Step::Transfer(id(4))));
+        assert_eq!(next_step(&roster, &both, &all, id(2), |_| true), Some(Step::Transfer(id(4))));
         let leave = MemberChange { remove: [1, 2, 3].map(id).into(), ..MemberChange::default() };
-        assert_eq!(next_step(&roster, &both, id(4), |_| true), Some(Step::Change(leave)));
-        assert_eq!(next_step(&roster, &Members::of([4, 5].map(id)), id(4), |_| true), None);
+        assert_eq!(next_step(&roster, &both, &all, id(4), |_| true), Some(Step::Change(leave)));
+        assert_eq!(next_step(&roster, &Members::of([4, 5].map(id)), &all, id(4), |_| true), None);
     }
 }

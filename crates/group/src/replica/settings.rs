@@ -9,6 +9,9 @@ use stubborn_core::time::{Duration, Instant};
 
 use crate::replication::{self, Members, Status};
 
+/// The version of a group from which on its roster knows folders.
+pub(super) const FOLDERS_SINCE: u32 = 4;
+
 /// How a replica is run. The same on every replica of a group.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -49,8 +52,8 @@ pub struct Settings {
 impl Settings {
     /// The newest version of a group that this program reads. Version 1 knows clients by the keys of their
     /// certificates alone; from 2 on commands tell to whom such a key belongs, and why a call was refused; from 3 on
-    /// calls that name themselves run once.
-    pub const VERSION: u32 = 3;
+    /// calls that name themselves run once; from 4 on the roster says with which folder each member has begun.
+    pub const VERSION: u32 = 4;
 
     /// Whether the program knows ids of calls.
     pub(crate) fn knows_ids(&self) -> bool {
@@ -125,6 +128,9 @@ pub enum Fault {
     /// The group has activated a version of commands that a machine does not support: nothing of it
     /// was applied.
     Version(Unsupported),
+    /// The group knows this node by another folder, which has what the node has promised. It has to join as a
+    /// new one.
+    OtherFolder,
     /// The replica has left the group.
     Left,
 }
@@ -144,6 +150,11 @@ impl fmt::Display for Fault {
             Self::Version(unsupported) => {
                 write!(f, "{unsupported}: start one on this node's folder that does")
             }
+            Self::OtherFolder => f.write_str(
+                "the group knows this node by another folder, and what the node has promised is in that \
+                 one: start it from there; if that is lost, let it join as a new one, with a number and a \
+                 key that the group has not seen",
+            ),
             Self::Left => f.write_str(
                 "this node has left the group: to come back it joins as a new one, with a number \
                  and a key that the group has not seen",

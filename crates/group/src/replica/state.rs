@@ -15,6 +15,7 @@ use stubborn_core::time::{Duration, Instant};
 use stubborn_core::wire::{Reader, varint};
 
 use super::entry::{Item, Origin, Record, What, decode_sessions};
+use super::folders;
 use super::image::image;
 use super::restore::{Complete, Restoring};
 use super::roster::{self, Roster};
@@ -135,6 +136,11 @@ impl State {
                 What::Founding(table) => self.found(table),
                 What::Refounding(group) => self.found_anew(group),
                 What::Roster(roster) => self.begin_roster(roster),
+                What::Folder(bytes) => {
+                    if let Some((id, folder)) = folders::decode(bytes) {
+                        self.roster.begun(id, folder);
+                    }
+                }
                 What::Activate(bytes) => {
                     self.versioned = true;
                     let mut versions = Active::decode(bytes);
@@ -259,6 +265,7 @@ impl State {
         let active = self.active().encode();
         varint::encode(active.len() as u64, &mut head);
         head.extend_from_slice(&active);
+        self.roster.encode_folders(&mut head);
         let names = self.machines.descriptors().map(|of| of.name);
         image(head, table, ids, names.zip(self.machines.snapshot()).collect())
     }

@@ -79,9 +79,11 @@ fn take(log: &mut CallLog, now: Instant, item: Item, time: Instant) -> Option<It
             What::Command(bytes.into())
         }
         What::Renewal(sessions) => What::Renewal(sessions),
-        What::Founding(_) | What::Refounding(_) | What::Roster(_) | What::Activate(_) => {
-            return None;
-        }
+        What::Founding(_)
+        | What::Refounding(_)
+        | What::Roster(_)
+        | What::Activate(_)
+        | What::Folder(_) => return None,
     };
     Some(Item { origin, what })
 }
@@ -107,6 +109,7 @@ impl Replica {
         self.reads.ask_again();
         self.proposed.clear();
         self.supports.leader_changed();
+        self.folders.leader_changed();
         self.lease.end();
         self.telling.end();
         self.clock.stop();

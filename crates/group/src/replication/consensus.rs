@@ -309,6 +309,12 @@ impl Consensus {
         }
     }
 
+    /// The entries that this node has and was not told to apply: they may be committed or not.
+    pub fn unapplied(&self) -> impl Iterator<Item = Entry> + '_ {
+        let entries = self.node.store().after(self.applied.index, u64::MAX);
+        entries.iter().cloned().map(entry_from)
+    }
+
     /// What is to be done next, if anything.
     pub fn work(&mut self) -> Option<Work> {
         if !self.node.has_ready() {

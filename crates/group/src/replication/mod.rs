@@ -15,6 +15,6 @@ pub use check::Refusal;
 pub use consensus::{Consensus, Fault, Refused, Role, Settings, Status};
 pub use frame::{Frame, MAX_ENTRIES, Malformed};
 pub use types::{
-    Ballot, Durable, Entry, EntryKind, MemberChange, Members, NodeId, Outgoing, Position,
+    Ballot, Durable, Entry, EntryKind, FolderId, MemberChange, Members, NodeId, Outgoing, Position,
     ReadIndex, Snapshot, Work, Write,
 };

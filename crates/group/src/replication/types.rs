@@ -40,6 +40,32 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// Tells a node's folder from every other one that was ever made under its number: drawn at random when the
+/// folder is made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FolderId(NonZeroU64);
+
+impl FolderId {
+    /// The folder of this number; none for 0.
+    pub const fn new(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Debug for FolderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "folder {:x}", self.0)
+    }
+}
+
 /// A place in the log: which entry, and in which term it was written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {

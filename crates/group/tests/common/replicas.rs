@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use stubborn_core::service::Machines;
 use stubborn_core::time::{Duration, Instant};
-use stubborn_group::replica::{Packet, Replica, Settings};
+use stubborn_group::replica::{Packet, PacketError, Replica, Settings};
 use stubborn_group::replication::{Durable, Entry, Members, NodeId, Role, Write};
 
 use super::node;
@@ -138,7 +138,10 @@ impl Replicas {
                         one.replica.end_snapshot(now, from)
                     }),
                 };
-                taken.expect("honest peers are listened to");
+                // One that has begun anew is honest, too.
+                if taken != Err(PacketError::OtherFolder) {
+                    taken.expect("honest peers are listened to");
+                }
             }
         }
         panic!("the replicas never stop talking");

@@ -200,12 +200,16 @@ impl Cluster {
 
     /// Gives a node an empty disk and starts it.
     pub(super) fn add(&self, id: NodeId) {
+        self.give_folder(id);
+        self.spawn(id);
+    }
+
+    /// Gives a node a disk with an empty folder.
+    pub(super) fn give_folder(&self, id: NodeId) {
         let mut shared = self.lock();
         let random = shared.random.fork();
         let new_group = Durable::new_group(shared.first.clone());
         shared.disks.insert(id, NodeDisk::new(id, new_group, random));
-        drop(shared);
-        self.spawn(id);
     }
 
     /// All that is on a node's disk is synced and noted to be: it is damaged as soon as it is down.
@@ -313,6 +317,11 @@ impl Cluster {
     /// The newest version of groups that a program reads: the older one of two knows the first alone.
     pub(super) fn group_version(&self, program: u32) -> u32 {
         if self.habits.upgrades && program < NEWER { program } else { Settings::VERSION }
+    }
+
+    /// Whether the group has the version that knows folders.
+    pub(super) fn knows_folders(&self) -> bool {
+        self.lock().newer_group
     }
 
     /// A replica runs commands of these versions, in a group of this one.

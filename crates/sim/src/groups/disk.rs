@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stubborn_core::random::Random;
-use stubborn_group::replication::{Durable, NodeId, Write};
+use stubborn_group::replication::{Durable, FolderId, NodeId, Write};
 use stubborn_store::simulated::{Fault, Loss, SimulatedDisk};
 use stubborn_store::{Error, Identity, Options, Store};
 
@@ -42,13 +42,14 @@ pub(super) enum Opened {
 impl NodeDisk {
     /// Makes the folder of a new node.
     pub(super) fn new(id: NodeId, durable: Durable, mut random: Random) -> Self {
+        let folder = FolderId::new(random.u64());
         let options =
             Options { segment: 8_192 + random.below(120_000), step: 512 << random.below(5) };
         let mut medium = SimulatedDisk::new(random);
         if id.get().is_multiple_of(2) {
             medium = medium.with_synced_writes();
         }
-        let identity = Identity { group: GROUP, node: id, created: 0 };
+        let identity = Identity { group: GROUP, node: id, created: 0, folder };
         let store = Store::create(Arc::new(medium.clone()), identity, &durable, options);
         drop(store.expect("nothing fails yet"));
         let notes = Notes { promised: Promised::new(durable), options, damaged: None };

@@ -106,6 +106,10 @@ counts! {
         refused_orders: "orders refused",
         /// Nodes that were added by an operator.
         joined: "nodes joined",
+        /// Folders that nodes lost while they joined.
+        folders_lost: "folders lost while joining",
+        /// Nodes that were refused for it.
+        folders_refused: "refused for another folder",
         /// Nodes that stopped because the others said that they had left.
         left: "nodes that left",
         /// Nodes that moved to another address.
@@ -226,14 +230,16 @@ pub fn simulate_deaths(
     simulate_counting(seed, trace, |world| deaths::deaths(world, nodes, loss, deaths))
 }
 
-/// Runs a group of two nodes that move to other addresses in turn, so many times, and lose power then.
+/// Runs a group of two nodes that move to other addresses so many times, in turn or together, and lose
+/// power then.
 ///
 /// # Errors
 /// If a promise was broken.
 pub fn simulate_moves(
     seed: u64,
     moves: u64,
+    together: bool,
     trace: Option<Box<dyn Write + Send>>,
 ) -> Result<(Report, NodeCounts), Failure> {
-    simulate_counting(seed, trace, |world| moves::moves(world, moves))
+    simulate_counting(seed, trace, |world| moves::moves(world, moves, together))
 }

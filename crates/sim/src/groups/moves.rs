@@ -1,6 +1,6 @@
-//! A member of a group of two moves to another address again and again, and each time both lose power
-//! before the one that stays needs to have heard that the change is committed: then it knows the old address
-//! alone, and without the other one's vote it cannot learn more.
+//! Members of a group of two move to other addresses again and again, one of them or both by one order, and
+//! each time both lose power before they need to have heard that the change is committed: then they know the
+//! old addresses alone, and without the other one's vote neither can learn more.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::world::{World, millis};
 const BOUND: Duration = millis(5_000);
 
 /// So many moves.
-pub(super) async fn moves(world: World, moves: u64) -> NodeCounts {
+pub(super) async fn moves(world: World, moves: u64, together: bool) -> NodeCounts {
     let mut random = world.random();
     let settings = Settings {
         limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
@@ -36,10 +36,14 @@ pub(super) async fn moves(world: World, moves: u64) -> NodeCounts {
     world.spawn(client.run());
     for turn in 0..moves {
         world.sleep(millis(200 + random.below(300))).await;
-        let (moves, stays) = (nodes[turn as usize % 2], nodes[1 - turn as usize % 2]);
-        operator.relocate(moves).await;
-        cluster.crash(stays, millis(1 + random.below(300)));
-        goes_on(&cluster, moves).await;
+        if together {
+            operator.relocate_all(&nodes, goes_on(cluster.clone(), turn)).await;
+        } else {
+            let (moves, stays) = (nodes[turn as usize % 2], nodes[1 - turn as usize % 2]);
+            operator.relocate(&[moves]).await;
+            cluster.crash(stays, millis(1 + random.below(300)));
+            goes_on(cluster.clone(), turn).await;
+        }
     }
     operator.ends();
     heal(&cluster);
@@ -48,12 +52,12 @@ pub(super) async fn moves(world: World, moves: u64) -> NodeCounts {
 }
 
 /// Waits until a call that begins now is answered.
-async fn goes_on(cluster: &Cluster, moved: NodeId) {
+async fn goes_on(cluster: Cluster, turn: u64) {
     let at = cluster.world.now();
     let answered = || cluster.lock().answered.values().any(|(begun, _)| *begun >= at);
     while !answered() {
         if cluster.world.now().since(at) > BOUND {
-            let what = format!("{BOUND:?} after {moved} has moved:{}", cluster.standings());
+            let what = format!("{BOUND:?} after move {turn}:{}", cluster.standings());
             return cluster.judge(Err(("liveness", what)));
         }
         cluster.world.sleep(millis(10)).await;

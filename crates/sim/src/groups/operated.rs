@@ -18,12 +18,16 @@ pub(super) struct Operated {
     first: Vec<(NodeId, SocketAddr)>,
     /// Who is to be a member, as the group has answered last.
     pub(super) wanted: BTreeMap<NodeId, Seat>,
+    /// The version of the roster that a node has applied last.
+    pub(super) version: u64,
     /// Who was asked to leave.
     pub(super) removed: BTreeSet<NodeId>,
     /// Those of them who may not have left yet.
     pub(super) leaving: BTreeMap<NodeId, Seat>,
     /// Its disk is gone, and nobody has taken its place yet.
     pub(super) lost: Option<NodeId>,
+    /// Those that have lost their folder while they joined.
+    pub(super) forgetful: BTreeSet<NodeId>,
     /// With whom each node is configured.
     peers: BTreeMap<NodeId, Vec<Peer>>,
     pub(super) clients: BTreeMap<u64, SimCaller>,
@@ -37,6 +41,11 @@ impl Operated {
         if self.wanted.contains_key(&id) {
             self.lost = Some(id);
         }
+    }
+
+    /// Whether a member is gone for good, or has lost its folder and may be refused for it.
+    pub(super) fn is_wounded(&self) -> bool {
+        self.lost.is_some() || self.forgetful.iter().any(|id| self.wanted.contains_key(id))
     }
 
     /// Whether these are the members that the operator wants.
@@ -56,9 +65,11 @@ impl Cluster {
             founders: Roster::of(seats.clone()),
             first,
             wanted: seats,
+            version: 0,
             removed: BTreeSet::new(),
             leaving: BTreeMap::new(),
             lost: None,
+            forgetful: BTreeSet::new(),
             peers: founders.iter().map(|id| (*id, peers.clone())).collect(),
             clients: BTreeMap::new(),
             is_done: false,
@@ -88,6 +99,21 @@ impl Cluster {
         self.bring_up_to_date(id);
         self.lock().counts.joined += 1;
         self.add(id);
+    }
+
+    /// A node that joins loses its folder, and tries again under its number.
+    pub(super) fn lose_folder(&self, id: NodeId) {
+        self.note(id.get(), || format!("{id} loses its folder"));
+        self.world.kill(&host(id));
+        self.with_operated(|operated| operated.forgetful.insert(id));
+        self.lock().counts.folders_lost += 1;
+        self.give_folder(id);
+        self.crash(id, millis(1 + self.below(300)));
+    }
+
+    /// Whether a node has lost its folder while it joined.
+    pub(super) fn has_lost_folder(&self, id: NodeId) -> bool {
+        self.lock().operated.as_ref().is_some_and(|operated| operated.forgetful.contains(&id))
     }
 
     /// Members that know no leader, and nobody who is a member and there.
@@ -193,6 +219,22 @@ impl Cluster {
         let forlorn: Vec<_> = ignorant.filter(|caller| !caller.knows_one_of(&there)).collect();
         forlorn.iter().for_each(|caller| caller.lead_to(addresses.to_vec()));
         !forlorn.is_empty()
+    }
+
+    /// Gives these addresses to the clients that know none of them.
+    pub(super) fn lead_clients_to(&self, addresses: &[SocketAddr]) {
+        let clients = self.with_operated(|operated| operated.clients.clone());
+        let ignorant = self.who_knows_none(addresses).into_iter();
+        ignorant
+            .filter_map(|id| clients.get(&id))
+            .for_each(|caller| caller.lead_to(addresses.to_vec()));
+    }
+
+    /// A node has applied this version of the roster.
+    pub(super) fn note_roster(&self, version: u64) {
+        if let Some(operated) = &mut self.lock().operated {
+            operated.version = operated.version.max(version);
+        }
     }
 
     /// Whether consensus has the members that the operator wants.

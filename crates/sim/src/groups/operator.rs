@@ -80,6 +80,10 @@ impl Operator {
             self.replace_all().await;
         }
         self.wait_until_in_line().await;
+        // One that lost its folder while it joined may be refused only now.
+        while self.replace_lost().await {
+            self.wait_until_in_line().await;
+        }
         self.start_strangers().await;
         self.ends();
     }
@@ -120,10 +124,8 @@ impl Operator {
         let members: Vec<NodeId> = wanted.keys().copied().collect();
         let one = members[self.random.below(members.len() as u64) as usize];
         let change = match self.random.below(9) {
-            0..=2 => RosterChange { add: vec![self.new_node()], remove: vec![one] },
-            3 if wanted.len() < MOST => {
-                RosterChange { add: vec![self.new_node()], ..RosterChange::default() }
-            }
+            0..=2 => return self.add_one(Some(one)).await,
+            3 if wanted.len() < MOST => return self.add_one(None).await,
             4 if wanted.len() > self.manners.least => {
                 RosterChange { remove: vec![one], ..RosterChange::default() }
             }
@@ -132,31 +134,90 @@ impl Operator {
                 let remove: Vec<NodeId> = members.into_iter().take(count).collect();
                 RosterChange { add: remove.iter().map(|_| self.new_node()).collect(), remove }
             }
-            6 => return self.relocate(one).await,
-            7 if self.manners.wipes && wanted.len() > 2 && self.cluster.is_in_line() => {
+            6 => {
+                let other = members[self.random.below(members.len() as u64) as usize];
+                let both = [one, other];
+                return self.relocate(if one == other { &both[..1] } else { &both }).await;
+            }
+            7 if self.may_wipe() && self.cluster.is_in_line() => {
                 let why = stubborn_store::Error::NoNode;
                 return self.cluster.retire(one, &why);
             }
             _ => return self.ask_for_what_is_refused().await,
         };
         self.carry_out(change).await;
-        // Often the next change comes while the group is busy with this one.
+        self.often_wait().await;
+    }
+
+    /// Often the next change comes while the group is busy with this one.
+    async fn often_wait(&mut self) {
         if self.random.chance(0.5) {
             self.wait_until_in_line().await;
         }
     }
 
-    /// Moves a node to another address.
-    pub(super) async fn relocate(&mut self, id: NodeId) {
-        if !self.cluster.nodes().contains(&id) {
-            return;
+    /// Adds a node, in the place of another one or beside all. Sometimes it loses its folder while it
+    /// joins, and tries again with an empty one.
+    async fn add_one(&mut self, gone: Option<NodeId>) {
+        let new = self.new_node();
+        let id = new.0;
+        let change = RosterChange { add: vec![new], remove: gone.into_iter().collect() };
+        let protected = self.cluster.knows_folders();
+        let added = self.carry_out(change).await;
+        if added && protected && self.random.chance(0.5) {
+            self.cluster.world.sleep(millis(self.random.below(150))).await;
+            if self.may_wipe() && !self.cluster.is_healed() {
+                self.cluster.lose_folder(id);
+            }
         }
-        let address = self.cluster.world.address_at(&host(id));
-        let seat = Seat { address: address.to_string(), key: Vec::new() };
-        let change = RosterChange { add: vec![(id, seat)], ..RosterChange::default() };
-        if self.carry_out(change).await {
-            self.cluster.relocate(id, address);
+        self.often_wait().await;
+    }
+
+    /// Whether a member's disk may be lost: one at a time.
+    fn may_wipe(&self) -> bool {
+        let wounded = self.cluster.with_operated(|operated| operated.is_wounded());
+        self.manners.wipes && !wounded && self.wanted().len() > 2
+    }
+
+    /// Moves nodes to other addresses, by one order.
+    pub(super) async fn relocate(&mut self, ids: &[NodeId]) {
+        let (change, addresses) = self.moves(ids);
+        if !addresses.is_empty() && self.carry_out(change).await {
+            addresses.into_iter().for_each(|(id, at)| self.cluster.relocate(id, at));
         }
+    }
+
+    /// The same with all members there are. Clients go where they are told at once, the operator before its
+    /// order is answered: so they move as soon as one of them has applied it, and clients that were not told
+    /// hear of it by hand. `then` is done when they have moved, whether the order is answered or not.
+    pub(super) async fn relocate_all(
+        &mut self,
+        ids: &[NodeId],
+        then: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (change, addresses) = self.moves(ids);
+        let (cluster, before) = (self.cluster.clone(), self.version);
+        self.cluster.world.spawn(async move {
+            while cluster.with_operated(|operated| operated.version) <= before {
+                cluster.world.sleep(Duration::from_micros(100)).await;
+            }
+            addresses.iter().for_each(|(id, at)| cluster.relocate(*id, *at));
+            let addresses: Vec<_> = addresses.into_iter().map(|(_, at)| at).collect();
+            cluster.lead_clients_to(&addresses);
+            then.await;
+        });
+        self.make(&change).await;
+    }
+
+    /// What is ordered so that those of the nodes move that are there, and where to.
+    fn moves(&self, ids: &[NodeId]) -> (RosterChange, Vec<(NodeId, SocketAddr)>) {
+        let (cluster, there) = (&self.cluster, self.cluster.nodes());
+        let moving = ids.iter().filter(|id| there.contains(id));
+        let addresses: Vec<_> =
+            moving.map(|id| (*id, cluster.world.address_at(&host(*id)))).collect();
+        let seat = |at: &SocketAddr| Seat { address: at.to_string(), key: Vec::new() };
+        let add = addresses.iter().map(|(id, at)| (*id, seat(at))).collect();
+        (RosterChange { add, ..RosterChange::default() }, addresses)
     }
 
     /// Who has left does not come back, neither under its number nor with its key.

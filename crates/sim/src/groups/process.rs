@@ -66,7 +66,8 @@ impl Process {
         let now = cluster.world.local_time(&host(id));
         let seed = cluster.lock().random.bytes();
         let program = cluster.program(id);
-        let config = config(&cluster, id, program);
+        let config =
+            GroupConfig { folder: store.identity().folder, ..config(&cluster, id, program) };
         let machines = Ledger::machines(program);
         let mut node = GroupNode::new(now, config, durable, machines, seed)
             .unwrap_or_else(|fault| panic!("{id} cannot start: {fault}"));
@@ -177,6 +178,13 @@ impl Process {
                 GroupEvent::Stopped if matches!(self.node.fault(), Some(Fault::Left)) => {
                     self.cluster.has_left(self.id);
                 }
+                GroupEvent::Stopped
+                    if matches!(self.node.fault(), Some(Fault::OtherFolder))
+                        && self.cluster.has_lost_folder(self.id) =>
+                {
+                    self.cluster.lock().counts.folders_refused += 1;
+                    self.cluster.retire(self.id, &Error::NoNode);
+                }
                 GroupEvent::Stopped => {
                     let fault = self.node.fault().map(ToString::to_string).unwrap_or_default();
                     let promise = match self.node.fault() {
@@ -196,7 +204,12 @@ impl Process {
         // What a leader sent before it was synced and lost with its power may be acknowledged to its
         // next life.
         let late = PacketError::Refused(Refusal::NeverWritten);
-        if let Some((from, error)) = self.node.refused().filter(|(_, error)| *error != late) {
+        let is_due = |(from, error): &&(NodeId, PacketError)| {
+            let forgetful =
+                self.cluster.has_lost_folder(*from) || self.cluster.has_lost_folder(self.id);
+            *error == late || *error == PacketError::OtherFolder && forgetful
+        };
+        if let Some((from, error)) = self.node.refused().filter(|refused| !is_due(refused)) {
             let what = format!("{} refuses {from}: {error}", self.id);
             self.cluster.judge(Err(("honest peers are listened to", what)));
         }
@@ -264,6 +277,7 @@ impl Process {
         let standing = self.node.standing();
         let applied = standing.applied;
         self.cluster.note_versions(&standing.versions, standing.version);
+        self.cluster.note_roster(self.node.replica().roster().version());
         let healed = self.cluster.lock().healed;
         let verdict = self.cluster.lock().judge.on_standing(self.id, &standing);
         self.cluster.judge(verdict);
@@ -302,6 +316,7 @@ fn config(cluster: &Cluster, id: NodeId, program: u32) -> GroupConfig {
     GroupConfig {
         group: GROUP,
         id,
+        folder: None,
         peers,
         roster,
         name_of: host,

@@ -18,7 +18,7 @@ pub(crate) fn node(number: u64) -> NodeId {
 }
 
 pub(crate) fn identity() -> Identity {
-    Identity { group: 0xfeed, node: node(2), created: 1_700_000_000 }
+    Identity { group: 0xfeed, node: node(2), created: 1_700_000_000, folder: None }
 }
 
 pub(crate) fn random(seed: u64) -> Random {

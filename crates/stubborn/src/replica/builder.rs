@@ -16,7 +16,7 @@ use stubborn_core::service::{
 };
 use stubborn_core::transport::record::Recording;
 use stubborn_group::replica::Seat;
-use stubborn_group::replication::{Durable, Members, NodeId};
+use stubborn_group::replication::{Durable, FolderId, Members, NodeId};
 use stubborn_store::{Error, Folder, Options, Store};
 use stubborn_tls::{ClientCertificates, TlsClient, TlsServer};
 
@@ -372,7 +372,8 @@ impl ReplicaBuilder {
 
     /// Joins a group that runs, if the folder holds no node: the group was told of this node before
     /// (`stubborn members --add`). The members that are named here are asked with whom the group
-    /// began; a number that has a vote already is refused, since whoever bore it has promised things.
+    /// began; a number that has begun with a folder already is refused, since whoever bore it has promised
+    /// things.
     pub fn join(mut self, join: bool) -> Self {
         self.join = join;
         self
@@ -610,7 +611,11 @@ impl ReplicaBuilder {
         founders: &[u64],
     ) -> Result<Store, ReplicaError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let identity = stubborn_store::Identity { group, node, created: now };
+        let mut folder = [0; 8];
+        getrandom::fill(&mut folder)
+            .map_err(|error| ServeError::Entropy(std::io::Error::other(error)))?;
+        let folder = FolderId::new(u64::from_be_bytes(folder));
+        let identity = stubborn_store::Identity { group, node, created: now, folder };
         let members = founders.iter().filter_map(|number| NodeId::new(*number));
         let new = Durable::new_group(Members::of(members));
         Store::create(medium, identity, &new, Options::default())

@@ -316,7 +316,7 @@ mod tests {
         let folder = Arc::new(Folder::make(home.path()).unwrap());
         let node = NodeId::new(1).unwrap();
         let members = Members::of([node]);
-        let identity = Identity { group: 0x100, node, created: 0 };
+        let identity = Identity { group: 0x100, node, created: 0, folder: None };
         let new = Durable::new_group(members.clone());
         let store = Store::create(folder.clone(), identity, &new, Options::default()).unwrap();
         let mut disk = Disk::start(store).unwrap();

@@ -185,6 +185,7 @@ impl Driver {
         let config = GroupConfig {
             group,
             id,
+            folder: plan.store.identity().folder,
             peers: peers.collect(),
             roster: Roster::of(plan.roster),
             name_of: |node| member_name(node.get()),

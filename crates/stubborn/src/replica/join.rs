@@ -76,6 +76,13 @@ fn verdict(reply: &MembersReply, node: u64, key: &[u8; 32]) -> Option<Result<Vec
     if seat.key != key {
         return Some(Err(format!("the group knows another key of node {node}")));
     }
+    if seat.folder != 0 {
+        return Some(Err(format!(
+            "node {node} has begun already, with another folder: start it from that one. A node that \
+             has lost its disk has lost what it promised: it joins with a new number and a new key, \
+             and the group is told by: stubborn members --add NUMBER=HOST:PORT --remove {node}"
+        )));
+    }
     Some(Ok(reply.founders.clone()))
 }
 
@@ -86,9 +93,14 @@ mod tests {
 
     #[test]
     fn a_group_takes_in_whom_it_was_told_of_and_nobody_who_has_left() {
-        let member = Member { node: 4, address: "d:1".into(), key: vec![4; 32] };
+        let member = |node, folder| Member {
+            node,
+            address: "d:1".into(),
+            key: vec![node as u8; 32],
+            folder,
+        };
         let reply = MembersReply {
-            members: vec![member],
+            members: vec![member(4, 0), member(6, 77)],
             left: vec![1],
             founders: vec![1, 2, 3],
             version: 9,
@@ -96,6 +108,7 @@ mod tests {
         assert_eq!(verdict(&reply, 4, &[4; 32]), Some(Ok(vec![1, 2, 3])));
         assert!(verdict(&reply, 4, &[5; 32]).unwrap().unwrap_err().contains("another key"));
         assert!(verdict(&reply, 1, &[1; 32]).unwrap().unwrap_err().contains("has left"));
+        assert!(verdict(&reply, 6, &[6; 32]).unwrap().unwrap_err().contains("a new number"));
         assert_eq!(verdict(&reply, 5, &[5; 32]), None);
     }
 }

@@ -116,7 +116,7 @@ fn with_store(
     let told = |error| folders::told(path, &error);
     let node = NodeId::new(1).expect("not 0");
     let folder = Folder::make(path).map_err(|e| Error::io("make the folder", path, &e))?;
-    let identity = Identity { group: 1, node, created: 0 };
+    let identity = Identity { group: 1, node, created: 0, folder: None };
     let new = Durable::new_group(Members::of([node]));
     let mut store =
         Store::create(Arc::new(folder), identity, &new, Options::default()).map_err(told)?;
