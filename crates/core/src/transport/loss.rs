@@ -45,8 +45,8 @@ pub struct SentPacket<T> {
     pub size: u32,
     /// It carries a frame that the peer has to acknowledge.
     pub ack_eliciting: bool,
-    /// It counts against the congestion window: ack-eliciting or padded (RFC 9002 §2). False once
-    /// the connection has moved to another path, for which it says nothing.
+    /// It counts against the congestion window: ack-eliciting or padded (RFC 9002 §2). False of probes
+    /// of the path MTU, and once the connection has moved to another path, for which it says nothing.
     pub in_flight: bool,
     /// It was sent with an ECT(0) mark.
     pub marked: bool,

@@ -267,6 +267,22 @@ fn the_largest_datagram_of_the_path_is_found_and_loss_of_probes_costs_nothing() 
 }
 
 #[test]
+fn a_message_does_not_wait_for_a_probe_that_is_larger_than_the_window() {
+    let large = EndpointConfig { max_probe: 65_507, ..config() };
+    let mut pair = Pair::with(24, large.clone(), large);
+    pair.rules(Rules { mtu: 65_535, ..Rules::default() });
+    pair.record = true;
+    let (client, _) = pair.established();
+    let probed = |p: &Pair| p.hosts[CLIENT].sent.iter().any(|f| f.data.len() > 60_000);
+    assert!(pair.run_until(10 * SECOND, probed));
+    assert!(pair.client(client).stats().window < 60_000);
+    let before = pair.hosts[CLIENT].sent.len();
+    pair.client(client).send(Bytes::new(), pattern(100, 1)).unwrap();
+    pair.flush();
+    assert_eq!(pair.hosts[CLIENT].sent.len(), before + 1);
+}
+
+#[test]
 fn no_datagram_is_larger_than_what_the_peers_socket_takes() {
     let server = EndpointConfig { max_udp_payload: 1300, ..config() };
     let mut pair = Pair::with(13, config(), server);

@@ -279,7 +279,8 @@ impl Connection {
     }
 
     /// Tries whether the path carries a larger datagram (RFC 8899). Such a probe is not held back by
-    /// the window, which bulk traffic always fills; there is one per round trip at most.
+    /// the window, which bulk traffic always fills, nor does it take of it, which is smaller than the
+    /// largest probe at first: a call would wait for its round trip. There is one per round trip at most.
     fn transmit_mtu_probe(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
         if !self.handshake.is_confirmed()
             || !self.path.proof.is_validated()
@@ -289,7 +290,7 @@ impl Connection {
             return None;
         }
         let size = self.path.mtu.probe_wanted(now)?;
-        let written = self.write_special(now, buf, Kind::MtuProbe, size, true)?;
+        let written = self.write_special(now, buf, Kind::MtuProbe, size, false)?;
         self.path.proof.on_sent(written);
         self.after_sending(1);
         Some(self.transmit(written, None, Ecn::NotEct, self.path.remote))
