@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use stubborn_core::limits::Limits;
-use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
 use super::client::{Client, Manners};
@@ -34,12 +32,8 @@ const LOOK_EVERY: Duration = millis(50);
 /// A group of so many nodes and two clients, between all of which this part of the datagrams is lost.
 pub(super) async fn calm(world: World, size: u64, loss: f64, lasts: Duration) -> CalmCounts {
     let mut random = world.random();
-    let settings = Settings {
-        limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
-        ..Settings::default()
-    };
     let sync = millis(2);
-    let cluster = Cluster::new(world.clone(), Habits::calm(sync, settings), random.fork());
+    let cluster = Cluster::new(world.clone(), Habits::calm(sync), random.fork());
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=2 {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stubborn_core::limits::Concurrency;
+use stubborn_core::limits::{Concurrency, Limits};
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
 use stubborn_group::replica::{Replica, Settings, Standing};
@@ -60,8 +60,9 @@ pub(super) struct Habits {
 }
 
 impl Habits {
-    /// Nothing goes wrong with disks and clocks.
-    pub(super) fn calm(sync: Duration, settings: Settings) -> Self {
+    /// Nothing goes wrong with disks and clocks, and tables are small.
+    pub(super) fn calm(sync: Duration) -> Self {
+        let limits = Limits { sessions: 64, slots: 16, ..Limits::default() };
         Self {
             sync,
             slow_syncs: 0.0,
@@ -72,7 +73,7 @@ impl Habits {
             permissions: false,
             expires: false,
             places: Concurrency::ADAPTIVE,
-            settings,
+            settings: Settings { limits, ..Settings::default() },
         }
     }
 }

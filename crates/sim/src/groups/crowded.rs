@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use stubborn_core::limits::{Concurrency, Limits};
-use stubborn_group::replica::Settings;
+use stubborn_core::limits::Concurrency;
 use stubborn_group::replication::{Members, NodeId};
 
 use super::client::{Client, Manners};
@@ -34,11 +33,7 @@ const CLIENTS: u64 = 3;
 /// Three nodes, each of which answers one read in a turn, and clients that do many things at once.
 pub(super) async fn crowded(world: World, lasts: Duration) -> CrowdedCounts {
     let mut random = world.random();
-    let settings = Settings {
-        limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
-        ..Settings::default()
-    };
-    let habits = Habits { places: Concurrency::Fixed(1), ..Habits::calm(millis(2), settings) };
+    let habits = Habits { places: Concurrency::Fixed(1), ..Habits::calm(millis(2)) };
     let cluster = Cluster::new(world.clone(), habits, random.fork());
     let nodes: Vec<NodeId> = (1..=3).filter_map(NodeId::new).collect();
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));

@@ -4,10 +4,8 @@
 
 use std::time::Duration;
 
-use stubborn_core::limits::Limits;
 use stubborn_core::random::Random;
 use stubborn_core::time::Instant;
-use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
 use super::client::{Client, Manners};
@@ -59,13 +57,9 @@ const DIRECT_AGAIN: Duration = secs(2);
 
 pub(super) async fn cut(world: World, cut: Cut, size: u64) -> CutCounts {
     let mut random = world.random();
-    let settings = Settings {
-        limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
-        ..Settings::default()
-    };
-    let timeout = settings.tick * settings.consensus.election;
-    let sync = Duration::from_micros(100 + random.below(2_000));
-    let cluster = Cluster::new(world.clone(), Habits::calm(sync, settings), random.fork());
+    let habits = Habits::calm(Duration::from_micros(100 + random.below(2_000)));
+    let timeout = habits.settings.tick * habits.settings.consensus.election;
+    let cluster = Cluster::new(world.clone(), habits, random.fork());
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
     for id in 1..=size {

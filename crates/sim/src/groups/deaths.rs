@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use stubborn_core::limits::Limits;
 use stubborn_core::time::Instant;
-use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
 use super::client::{Client, Manners};
@@ -41,11 +39,7 @@ const PEACE: u64 = 1_000;
 /// A group of so many nodes and as many clients, between all of which this part of the datagrams is lost.
 pub(super) async fn deaths(world: World, size: u64, loss: f64, deaths: u64) -> DeathCounts {
     let mut random = world.random();
-    let settings = Settings {
-        limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
-        ..Settings::default()
-    };
-    let habits = Habits::calm(millis(2), settings);
+    let habits = Habits::calm(millis(2));
     let cluster = Cluster::new(world.clone(), habits, random.fork());
     let nodes: Vec<NodeId> = (1..=size).filter_map(NodeId::new).collect();
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));

@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use stubborn_core::limits::Limits;
-use stubborn_group::replica::Settings;
 use stubborn_group::replication::{Members, NodeId};
 
 use super::NodeCounts;
@@ -22,11 +20,7 @@ const BOUND: Duration = millis(5_000);
 /// So many moves.
 pub(super) async fn moves(world: World, moves: u64, together: bool) -> NodeCounts {
     let mut random = world.random();
-    let settings = Settings {
-        limits: Limits { sessions: 64, slots: 16, ..Limits::default() },
-        ..Settings::default()
-    };
-    let cluster = Cluster::new(world.clone(), Habits::calm(millis(2), settings), random.fork());
+    let cluster = Cluster::new(world.clone(), Habits::calm(millis(2)), random.fork());
     let nodes: Vec<NodeId> = (1..=2).filter_map(NodeId::new).collect();
     cluster.operate(&nodes);
     cluster.start(&nodes, None, &Members::of(nodes.iter().copied()));
