@@ -132,11 +132,7 @@ impl ReplicaHandle {
     }
 
     /// The same replica, whose certificate and permissions are looked for in these files.
-    pub(super) fn watching(
-        mut self,
-        files: Option<IdentityFiles>,
-        access: Option<AccessFile>,
-    ) -> Self {
+    pub(super) fn watch(&mut self, files: Option<IdentityFiles>, access: Option<AccessFile>) {
         let renewal = self.renewal.clone();
         let watch = |files: IdentityFiles| {
             let replace = move |identity: &Identity| renewal.replace(identity);
@@ -147,7 +143,6 @@ impl ReplicaHandle {
             tokio::spawn(file.watch(move |access| door.give_access(access))).abort_handle()
         };
         self.watching = files.map(watch).into_iter().chain(access.map(watch_access)).collect();
-        self
     }
 
     pub(super) fn new(

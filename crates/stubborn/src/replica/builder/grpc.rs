@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use stubborn_core::service::{Registry, ServiceDescriptor};
+use stubborn_group::replication::NodeId;
 
 use super::ReplicaBuilder;
-use crate::grpc::Opening;
+use crate::grpc::{Beside, Opening};
+use crate::replica::door::Door;
+use crate::replica::driver::member_name;
 use crate::replica::error::ReplicaError;
 use crate::replica::guests::Guests;
 use crate::replica::handle::Control;
@@ -31,5 +34,22 @@ impl ReplicaBuilder {
         let own = identity.fingerprint().map_err(ServeError::from)?;
         self.middleware.guests = Some(Guests::new(own.0));
         Ok(Some(opening))
+    }
+
+    /// What the door stands beside.
+    pub(super) fn beside(
+        &self,
+        node: NodeId,
+        entrance: &Arc<Door>,
+        control: &Arc<Control>,
+    ) -> Result<Beside, ReplicaError> {
+        Ok(Beside {
+            name: member_name(node.get()),
+            identity: self.identity.clone().ok_or(ServeError::NoIdentity)?,
+            authority: self.authority.clone().ok_or(ServeError::ClientTrust)?,
+            entrance: Arc::clone(entrance),
+            control: Arc::clone(control),
+            health: self.health.clone(),
+        })
     }
 }
