@@ -101,6 +101,24 @@ fn a_stream_of_reads_goes_on_when_the_replica_that_it_is_read_from_is_no_member_
 }
 
 #[test]
+fn nobody_leaves_a_group_whose_others_could_agree_on_nothing_without_it() {
+    // Of three the first left while the second was down: the third alone could not even let the second leave.
+    simulate_nodes(396, None).expect("a clean seed");
+}
+
+#[test]
+fn clients_that_know_a_stranger_alone_are_told_of_the_members_by_others() {
+    // It was away while the two others were replaced, and was taken for one that could tell them.
+    simulate_nodes(431, None).expect("a clean seed");
+}
+
+#[test]
+fn no_disk_is_taken_away_while_a_member_counts_whose_disk_is_gone() {
+    // Two of four were lost for good: one that was to be replaced, and one that joined.
+    simulate_nodes(1366, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

@@ -154,7 +154,11 @@ async fn carried_out(
             let missing: Vec<_> = wanted.difference(&voters).map(u64::to_string).collect();
             let message = format!("the change is agreed on, and not carried out after {wait:?}");
             return Err(Error::new(Exit::Failed, message).with_hint(match missing.is_empty() {
-                true => "`stubborn members` shows how far it is".to_owned(),
+                true => {
+                    "a member leaves when most of those who stay are there: `stubborn members` \
+                         shows how far it is, `stubborn status` who is there"
+                        .to_owned()
+                }
                 false => {
                     format!("are the new nodes running? {} has no vote yet", missing.join(", "))
                 }

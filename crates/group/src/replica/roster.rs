@@ -336,7 +336,16 @@ fn next_change(
     if !learning {
         change.remove = gone;
     }
-    (!change.is_empty()).then_some(change)
+    (!change.is_empty() && carries_on(members, &change, level)).then_some(change)
+}
+
+/// Whether those who vote after a change can agree on the next one: most of them are there now. Otherwise the
+/// leader waits for them, or for an order that does without them, while the group serves as it is.
+fn carries_on(members: &Members, change: &MemberChange, level: impl Fn(NodeId) -> bool) -> bool {
+    let stay = members.voters.difference(&change.remove);
+    let voters: BTreeSet<NodeId> = stay.chain(&change.voters).copied().collect();
+    let there = voters.iter().filter(|id| level(**id)).count();
+    there > voters.len() / 2
 }
 
 /// What a leader does to bring the members in line.
@@ -379,7 +388,7 @@ impl Replica {
         if members.is_changing() {
             return;
         }
-        let level = |id| self.consensus.lag(id).is_some_and(|lag| lag <= LEVEL);
+        let level = |id| id == self.id || self.consensus.lag(id).is_some_and(|lag| lag <= LEVEL);
         // What is refused now, or lost, is tried again with the next tick.
         match next_step(roster, members, &self.without_folder(), self.id, level) {
             Some(Step::Change(change)) => drop(self.consensus.change_members(&change)),
@@ -542,6 +551,23 @@ mod tests {
         members.learners.insert(id(5));
         let votes = next_change(&roster, &members, &[id(4)].into(), |_| true).unwrap();
         assert_eq!(votes, MemberChange { voters: [id(5)].into(), ..MemberChange::default() });
+    }
+
+    #[test]
+    fn nobody_leaves_where_those_who_stay_could_agree_on_nothing_more() {
+        let all = BTreeSet::new();
+        let (mut roster, members) = (roster(), Members::of([1, 2, 3].map(id)));
+        let is_there = |one: NodeId| one != id(2);
+        roster.change(5, &change(&[], &[1])).unwrap();
+        assert_eq!(next_step(&roster, &members, &all, id(3), is_there), None);
+        // Neither does its leader let another one lead for nothing.
+        assert_eq!(next_step(&roster, &members, &all, id(1), is_there), None);
+        let leaves = MemberChange { remove: [id(1)].into(), ..MemberChange::default() };
+        assert_eq!(next_step(&roster, &members, &all, id(3), |_| true), Some(Step::Change(leaves)));
+        // Without the one that is not there they can.
+        roster.change(6, &change(&[], &[2])).unwrap();
+        let leave = MemberChange { remove: [1, 2].map(id).into(), ..MemberChange::default() };
+        assert_eq!(next_step(&roster, &members, &all, id(3), is_there), Some(Step::Change(leave)));
     }
 
     #[test]

@@ -43,11 +43,6 @@ impl Operated {
         }
     }
 
-    /// Whether a member is gone for good, or has lost its folder and may be refused for it.
-    pub(super) fn is_wounded(&self) -> bool {
-        self.lost.is_some() || self.forgetful.iter().any(|id| self.wanted.contains_key(id))
-    }
-
     /// Whether these are the members that the operator wants.
     pub(super) fn wants(&self, members: &Members) -> bool {
         members.learners.is_empty() && members.voters.iter().eq(self.wanted.keys())
@@ -116,19 +111,31 @@ impl Cluster {
         self.lock().operated.as_ref().is_some_and(|operated| operated.forgetful.contains(&id))
     }
 
-    /// Members that know no leader, and nobody who is a member and there.
+    /// Whether a member is gone for good, as long as it counts as one, or has lost its folder and may be
+    /// refused for it.
+    pub(super) fn is_wounded(&self) -> bool {
+        let shared = self.lock();
+        let Some(Operated { wanted, lost, forgetful, .. }) = &shared.operated else { return false };
+        let latest = shared.standings.values().max_by_key(|(standing, _)| standing.applied);
+        let mut members = latest.iter().flat_map(|(standing, _)| standing.members.all());
+        lost.is_some()
+            || forgetful.iter().any(|id| wanted.contains_key(id))
+            || members.any(|id| shared.retired.contains(&id))
+    }
+
+    /// Members that know no leader, and nobody who is a member and there. One that is to leave is a member
+    /// until it has: nothing may be agreed on without its vote.
     pub(super) fn strangers(&self) -> Vec<NodeId> {
         let unled = self.unled();
         let shared = self.lock();
-        let Some(Operated { wanted, lost, .. }) = &shared.operated else { return Vec::new() };
+        let Some(Operated { wanted, leaving, .. }) = &shared.operated else { return Vec::new() };
+        let is_member = |id: &NodeId| wanted.contains_key(id) || leaving.contains_key(id);
+        let is_there = |id: &NodeId| is_member(id) && shared.standings.contains_key(id);
         let knows = |id: &NodeId| {
             let (standing, _) = &shared.standings[id];
-            standing
-                .members
-                .all()
-                .any(|other| other != *id && Some(other) != *lost && wanted.contains_key(&other))
+            standing.members.all().any(|other| other != *id && is_there(&other))
         };
-        unled.into_iter().filter(|id| wanted.contains_key(id) && !knows(id)).collect()
+        unled.into_iter().filter(|id| is_member(id) && !knows(id)).collect()
     }
 
     /// Members all of whose peers were replaced or lost while they were away are started again, with a
@@ -207,11 +214,12 @@ impl Cluster {
     }
 
     /// Gives these addresses to the clients that know none of them, and nobody who is there and could
-    /// tell them: a name service would. Whether there were some.
+    /// tell them, as a stranger could not: a name service would. Whether there were some.
     pub(super) fn tell_forlorn_clients(&self, addresses: &[SocketAddr]) -> bool {
+        let strangers = self.strangers();
         let (wanted, lost, clients) =
             self.with_operated(|o| (o.wanted.clone(), o.lost, o.clients.clone()));
-        let there = wanted.iter().filter(|(id, _)| Some(**id) != lost);
+        let there = wanted.iter().filter(|(id, _)| Some(**id) != lost && !strangers.contains(id));
         let there: Vec<SocketAddr> =
             there.filter_map(|(_, seat)| self.world.look_up(&seat.address)).collect();
         let ignorant = self.who_knows_none(addresses).into_iter();

@@ -175,8 +175,7 @@ impl Operator {
 
     /// Whether a member's disk may be lost: one at a time.
     fn may_wipe(&self) -> bool {
-        let wounded = self.cluster.with_operated(|operated| operated.is_wounded());
-        self.manners.wipes && !wounded && self.wanted().len() > 2
+        self.manners.wipes && !self.cluster.is_wounded() && self.wanted().len() > 2
     }
 
     /// Moves nodes to other addresses, by one order.
@@ -349,6 +348,7 @@ impl Operator {
     async fn make(&mut self, change: &RosterChange) {
         let (mut wanted, removed) = (self.wanted(), change.remove.iter().copied());
         self.cluster.with_operated(|operated| operated.removed.extend(removed));
+        self.cluster.note(0, || format!("the operator orders {change:?}"));
         let answered = self.order(change).await;
         let Some(roster) = answered.as_ref().ok().and_then(Roster::of_reply) else {
             return self.broken("a change was refused", change, &answered);
