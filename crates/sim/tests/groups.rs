@@ -10,57 +10,15 @@ fn groups_keep_every_promise_whatever_goes_wrong() {
 }
 
 #[test]
-fn a_client_that_comes_to_two_nodes_that_are_no_members_goes_on_to_the_others() {
-    // It went to and fro between the two.
-    simulate_nodes(161, None).expect("a clean seed");
-}
-
-#[test]
-fn a_client_that_takes_up_its_journal_while_all_nodes_are_silent_asks_all_of_them_again() {
-    // It stayed with the last one, which was gone for good.
-    simulate_nodes(611, None).expect("a clean seed");
-}
-
-#[test]
 fn a_client_whose_link_a_node_that_is_no_member_closes_gets_the_others_ready_meanwhile() {
     // It waited for ever at a node that had not become a member yet.
-    simulate_nodes(754, None).expect("a clean seed");
-}
-
-#[test]
-fn a_replica_that_is_dead_is_left_though_its_client_goes_on_to_prompt_it() {
-    // Prompted probes put the probe timeout off for ever, so that the silence was not seen.
-    simulate_nodes(27, None).expect("a clean seed");
-}
-
-#[test]
-fn who_watches_asks_each_replica_in_turn_when_some_cannot_answer() {
-    // It went to and fro between two nodes that were no members.
-    simulate_nodes(1224, None).expect("a clean seed");
-}
-
-#[test]
-fn a_copy_of_a_journal_from_before_the_last_call_was_settled_takes_the_session_from_nobody() {
-    // It told that call as lost: the server had been told to forget it.
-    simulate_nodes(2693, None).expect("a clean seed");
+    simulate_nodes(19, None).expect("a clean seed");
 }
 
 #[test]
 fn who_joins_hears_of_the_leader_that_is_about_to_leave_from_others() {
     // It was configured with those who stay, and took no word of the leader's.
-    simulate_nodes(4, None).expect("a clean seed");
-}
-
-#[test]
-fn a_group_all_of_whose_members_are_replaced_at_once_is_carried_on_by_those_who_come() {
-    // The leader looked for an heir among those who vote, all of whom were to leave.
-    simulate_nodes(44, None).expect("a clean seed");
-}
-
-#[test]
-fn a_name_that_is_found_after_its_member_has_moved_leads_nobody_back() {
-    // Two nodes went on trying the address that the member had left.
-    simulate_nodes(55, None).expect("a clean seed");
+    simulate_nodes(143, None).expect("a clean seed");
 }
 
 #[test]
@@ -91,18 +49,14 @@ fn a_node_that_loses_its_folder_while_it_joins_is_refused_until_it_joins_under_a
 #[test]
 fn who_comes_is_configured_with_the_one_that_leaves_until_it_has_the_log() {
     // It was started again with itself alone in its configuration.
-    simulate_nodes(60126, None).expect("a clean seed");
-}
-
-#[test]
-fn a_stream_of_reads_goes_on_when_the_replica_that_it_is_read_from_is_no_member_any_more() {
-    // It waited for the client's next call, of which there was none.
-    simulate_nodes(262, None).expect("a clean seed");
+    simulate_nodes(12, None).expect("a clean seed");
 }
 
 #[test]
 fn nobody_leaves_a_group_whose_others_could_agree_on_nothing_without_it() {
     // Of three the first left while the second was down: the third alone could not even let the second leave.
+    // It is clean, too, if who is to leave is brought up to date as a stranger: a test of the roster's steps
+    // beside them holds the leader to it alone.
     simulate_nodes(396, None).expect("a clean seed");
 }
 
