@@ -63,11 +63,11 @@ pub struct Node {
     buffer: MessageBuffer,
     limits: Limits,
     /// Datagrams handled since events were last passed on.
-    unread: u8,
+    unread: usize,
 }
 
 /// Datagrams of which what they brought waits to be read, at most: their buffers wait with it.
-const READ_AT_ONCE: u8 = 64;
+const READ_AT_ONCE: usize = 64;
 
 impl Node {
     /// A node; with `server` it also accepts connections. `seed` is all the randomness it ever gets.
@@ -107,37 +107,42 @@ impl Node {
     /// so that several that came together are read at once.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
         self.endpoint.handle(now, datagram);
-        self.count_handled(now);
+        self.count_handled(now, 1);
     }
 
-    fn count_handled(&mut self, now: Instant) {
-        self.unread += 1;
+    fn count_handled(&mut self, now: Instant, datagrams: usize) {
+        self.unread += datagrams;
         if self.unread == READ_AT_ONCE {
             self.pass_on(now);
         }
     }
 
-    /// Takes in datagrams that came together. Cheaper than one by one where there are many connections:
-    /// what those next in turn need is read ahead.
-    pub fn handle_batch(&mut self, now: Instant, batch: vec::Drain<'_, Received>) {
-        let ahead = self.endpoint.look_ahead(batch.as_slice());
+    /// Takes in datagrams that came together. The same as one by one, and cheaper: those in a row for one
+    /// connection are handed to it at once, and where there are many connections, what those next in turn
+    /// need is read ahead.
+    pub fn handle_batch(&mut self, now: Instant, mut batch: vec::Drain<'_, Received>) {
+        if self.endpoint.look_ahead(batch.as_slice()) {
+            return self.handle_ahead(now, batch);
+        }
+        while !batch.as_slice().is_empty() {
+            let handled = self.endpoint.handle_row(now, &mut batch, READ_AT_ONCE - self.unread);
+            self.count_handled(now, handled);
+        }
+    }
+
+    fn handle_ahead(&mut self, now: Instant, batch: vec::Drain<'_, Received>) {
         for (place, datagram) in batch.enumerate() {
-            if ahead {
-                self.endpoint.read_ahead(place);
-                let [half_way, near, next] = self.endpoint.connections_ahead(place);
-                if let Some(server) = &self.server {
-                    half_way.inspect(|handle| server.read_ahead(*handle));
-                    near.inspect(|handle| server.read_further_ahead(*handle));
-                }
-                half_way.inspect(|handle| self.client.read_ahead(*handle));
-                near.inspect(|handle| self.client.read_further_ahead(*handle));
-                next.inspect(|handle| self.client.read_links_ahead(*handle));
+            self.endpoint.read_ahead(place);
+            let [half_way, near, next] = self.endpoint.connections_ahead(place);
+            if let Some(server) = &self.server {
+                half_way.inspect(|handle| server.read_ahead(*handle));
+                near.inspect(|handle| server.read_further_ahead(*handle));
             }
-            match ahead {
-                true => self.endpoint.handle_ahead(now, place, datagram),
-                false => self.endpoint.handle(now, datagram),
-            }
-            self.count_handled(now);
+            half_way.inspect(|handle| self.client.read_ahead(*handle));
+            near.inspect(|handle| self.client.read_further_ahead(*handle));
+            next.inspect(|handle| self.client.read_links_ahead(*handle));
+            self.endpoint.handle_ahead(now, place, datagram);
+            self.count_handled(now, 1);
         }
     }
 

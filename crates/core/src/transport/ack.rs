@@ -105,7 +105,9 @@ impl ReceivedPackets {
     /// True if `number` was received before, or is so old that this is no longer known. Such a
     /// packet must not be processed (RFC 9000 §12.3).
     pub fn is_duplicate(&self, number: u64) -> bool {
-        number < self.floor || self.seen.contains(number)
+        // Most come in order.
+        self.largest().is_some_and(|largest| number <= largest)
+            && (number < self.floor || self.seen.contains(number))
     }
 
     /// The largest number received, from which truncated numbers are expanded.

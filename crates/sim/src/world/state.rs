@@ -1,6 +1,7 @@
 //! Everything in a world but its tasks: hosts, network, and what is to happen.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::iter;
 use std::net::SocketAddr;
 use std::task::Waker;
 use std::time::Duration;
@@ -262,7 +263,7 @@ impl State {
             let taken = host.buffer(datagram);
             return self.note_refused(id, !taken);
         }
-        self.hand_in(id, datagram);
+        self.hand_in(id, vec![datagram]);
     }
 
     fn note_refused(&mut self, id: HostId, refused: bool) {
@@ -274,19 +275,17 @@ impl State {
         }
     }
 
-    /// Hands a datagram to a node that is awake.
-    fn hand_in(&mut self, id: HostId, datagram: Datagram) {
-        let (size, now) = (datagram.data.len(), self.now);
-        self.oracles.amplification.received(id, datagram.from, size, datagram.answers);
-        self.oracles.wire.delivered(size);
+    /// Hands datagrams that came together to a node that is awake.
+    fn hand_in(&mut self, id: HostId, datagrams: Vec<Datagram>) {
+        let now = self.now;
+        for datagram in &datagrams {
+            let size = datagram.data.len();
+            self.oracles.amplification.received(id, datagram.from, size, datagram.answers);
+            self.oracles.wire.delivered(size);
+        }
+        let mut received: Vec<Received> = datagrams.into_iter().map(received).collect();
         let host = self.host_mut(id);
         let local = host.clock.now(now);
-        let received = Received {
-            from: datagram.from,
-            local: Some(datagram.to.ip()),
-            ecn: datagram.ecn,
-            data: datagram.data,
-        };
         if host.slowness > Duration::ZERO {
             host.busy_until = now + host.slowness;
         }
@@ -295,7 +294,7 @@ impl State {
             .as_mut()
             .expect("only a live host is handed datagrams")
             .node
-            .handle(local, received);
+            .handle_batch(local, received.drain(..));
         if busy_until > now {
             self.queue.push(busy_until, Happening::Proceed(id));
         }
@@ -305,8 +304,13 @@ impl State {
     /// A host takes up what it could not read before.
     pub(crate) fn proceed(&mut self, id: HostId) {
         while self.host(id).is_awake() && self.host(id).busy_until <= self.now {
-            let Some(datagram) = self.host_mut(id).unbuffer() else { return };
-            self.hand_in(id, datagram);
+            let host = self.host_mut(id);
+            let together = if host.slowness.is_zero() { usize::MAX } else { 1 };
+            let datagrams: Vec<_> = iter::from_fn(|| host.unbuffer()).take(together).collect();
+            if datagrams.is_empty() {
+                return;
+            }
+            self.hand_in(id, datagrams);
         }
     }
 
@@ -612,4 +616,9 @@ fn brief(ending: &Ending) -> String {
             error.to_string()
         }
     }
+}
+
+fn received(datagram: Datagram) -> Received {
+    let Datagram { from, to, ecn, data, .. } = datagram;
+    Received { from, local: Some(to.ip()), ecn, data }
 }

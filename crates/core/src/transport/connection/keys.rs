@@ -168,7 +168,6 @@ impl DataKeys {
     }
 
     /// An authentic packet that was no duplicate opened with a phase; follows the peer's update.
-    /// `keep_until` is when the keys before the update may go.
     ///
     /// # Errors
     /// `KEY_UPDATE_ERROR` when the peer updates again before its last update can be confirmed.
@@ -176,7 +175,6 @@ impl DataKeys {
         &mut self,
         number: u64,
         with: Opened,
-        keep_until: Instant,
         tls: &mut dyn TlsSession,
     ) -> Result<(), TransportError> {
         match with {
@@ -191,10 +189,21 @@ impl DataKeys {
             }
         }
         self.first_received = Some(self.first_received.map_or(number, |first| first.min(number)));
-        if let Some(previous) = &mut self.previous {
-            previous.discard_at.get_or_insert(keep_until);
-        }
         Ok(())
+    }
+
+    /// True if packets of the present phase come, and nothing was said yet about when the keys of the
+    /// one before it may go.
+    pub(super) fn has_new_past(&self) -> bool {
+        let undecided = self.previous.as_ref().is_some_and(|p| p.discard_at.is_none());
+        undecided && self.first_received.is_some()
+    }
+
+    /// Says that.
+    pub(super) fn keep_past_until(&mut self, at: Instant) {
+        if let Some(previous) = &mut self.previous {
+            previous.discard_at = Some(at);
+        }
     }
 
     /// The peer acknowledged packets up to `largest` in a packet that opened with a phase.

@@ -37,7 +37,8 @@ pub(super) struct EarlyPacket {
 }
 
 impl Connection {
-    /// Takes in a datagram that is addressed to one of our ids.
+    /// Takes in a datagram that is addressed to one of our ids. After it, or after several at the same
+    /// time, follows [`after_datagrams`](Self::after_datagrams).
     pub(in super::super) fn on_datagram(&mut self, now: Instant, origin: Origin, data: BytesMut) {
         self.counters.datagrams_received += 1;
         self.counters.bytes_received += data.len() as u64;
@@ -77,6 +78,15 @@ impl Connection {
             if !self.state.is_open() {
                 return;
             }
+        }
+    }
+
+    /// What is done once for all datagrams that came together.
+    pub(in super::super) fn after_datagrams(&mut self, now: Instant) {
+        if self.recovery.last_received == now && self.state.is_open() {
+            self.reset_idle(now);
+            self.reset_keepalive(now);
+            self.note_activity(now);
         }
     }
 
@@ -201,9 +211,12 @@ impl Connection {
         if space == Space::Data
             && let Some(keys) = &mut self.data_keys
         {
-            let keep_until = now + 3 * self.path.rtt.probe_timeout_base();
-            keys.on_opened(packet.number, with, keep_until, &mut *self.tls)?;
-            self.timers.set_or_stop(super::super::timers::Timer::KeyDiscard, keys.discard_at());
+            keys.on_opened(packet.number, with, &mut *self.tls)?;
+            if keys.has_new_past() {
+                let keep_until = now + 3 * self.path.rtt.probe_timeout_base();
+                keys.keep_past_until(keep_until);
+                self.timers.set(super::super::timers::Timer::KeyDiscard, keep_until);
+            }
         }
         let newest =
             self.spaces[space.index()].received.largest().is_none_or(|l| packet.number > l);
@@ -254,9 +267,6 @@ impl Connection {
     ) -> Result<(), TransportError> {
         self.recovery.sent_since_received = false;
         self.recovery.last_received = now;
-        self.reset_idle(now);
-        self.reset_keepalive(now);
-        self.note_activity(now);
         if space == Space::Handshake && self.side.is_server() {
             // Only who received our Initial can have these keys (RFC 9000 §8.1).
             self.path.proof.validate();

@@ -116,8 +116,10 @@ impl Connection {
         while count < most {
             let Some(limit) = self.datagram_limit(size) else { break };
             let permit = self.permit(now, limit, window, &mut paced);
-            let written = if filled && permit == Permit::All && self.outbox.has_pending_data() {
-                self.write_further(now, buf, limit, mark)
+            let further = filled && permit == Permit::All;
+            let part = if further { self.outbox.next_part() } else { None };
+            let written = if let Some(part) = part {
+                self.write_further(now, buf, limit, mark, part)
             } else {
                 let datagram = self.write_datagram(now, buf, limit, permit, mark);
                 filled = datagram.filled;

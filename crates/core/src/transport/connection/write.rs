@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::super::ecn::Ecn;
 use super::super::loss::SentPacket;
 use super::super::record::{Event, Packet};
+use super::super::send::Part;
 use super::close::{CloseReason, State};
 use super::space::{Contents, Control};
 use super::transmit::Permit;
@@ -124,21 +125,21 @@ impl Connection {
         Datagram { size: buf.len() - start, filled }
     }
 
-    /// Appends a further datagram of a batch, after one that was [filled](Datagram::filled), where
-    /// messages have more to send: nothing has come since that would go before them, so nothing else is
-    /// asked.
+    /// Appends a further datagram of a batch, after one that was [filled](Datagram::filled), where a long
+    /// message has more to send: nothing has come since that would go before it, so nothing else is asked.
     pub(super) fn write_further(
         &mut self,
         now: Instant,
         buf: &mut Vec<u8>,
         limit: usize,
         mark: Ecn,
+        part: Part,
     ) -> usize {
         let start = buf.len();
         let end = start + limit;
         let Some(mut draft) = self.begin_packet(Space::Data, buf) else { return 0 };
         let room = draft.room(end, buf);
-        draft.end = self.outbox.write_but_end(buf, room, &mut draft.contents.messages);
+        draft.end = self.outbox.write_part(part, buf, room, &mut draft.contents.messages);
         if draft.is_empty(buf) {
             self.abandon_packet(draft, buf);
             return 0;

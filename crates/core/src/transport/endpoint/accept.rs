@@ -173,7 +173,7 @@ impl Endpoint {
             self.forget_finished_handshakes();
         }
         self.handshaking.push(self.table.handle_of(slot));
-        self.hand_to(now, slot, origin, data);
+        self.hand_to(now, slot, (origin, data));
     }
 
     fn proof(

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use stubborn_rope::ahead::read_ahead;
 
-use super::{ConnectionHandle, Endpoint, Received};
+use super::{ConnectionHandle, Endpoint, Received, split};
 use crate::time::Instant;
 
 /// With fewer connections than this, what their packets need stays in the caches of itself.
@@ -70,7 +70,7 @@ impl Endpoint {
     pub(crate) fn handle_ahead(&mut self, now: Instant, place: usize, datagram: Received) {
         match self.ahead.slots[place] {
             Some(slot) if self.ahead.ids_removed == self.table.ids_removed() => {
-                self.hand_over(now, slot, datagram);
+                self.hand_to(now, slot, split(datagram));
             }
             _ => self.handle(now, datagram),
         }

@@ -5,7 +5,8 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::ToString;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use alloc::vec::{self, Vec};
+use core::iter;
 use core::net::{IpAddr, SocketAddr};
 
 use bytes::BytesMut;
@@ -17,6 +18,7 @@ use super::connection::{
 use super::crypto::{ClientTls, ServerTls};
 use crate::random::Random;
 use crate::time::{Duration, Instant, earliest};
+use crate::wire::packet;
 
 pub use super::ecn::Ecn;
 pub(crate) use by_handle::ByHandle;
@@ -208,7 +210,7 @@ impl Endpoint {
     /// Takes in a datagram.
     pub fn handle(&mut self, now: Instant, datagram: Received) {
         match self.table.find_for(&datagram.data) {
-            Some(slot) => self.hand_over(now, slot, datagram),
+            Some(slot) => self.hand_to(now, slot, split(datagram)),
             None => {
                 let (origin, data) = split(datagram);
                 self.handle_unknown(now, origin, data);
@@ -216,15 +218,44 @@ impl Endpoint {
         }
     }
 
-    fn hand_over(&mut self, now: Instant, slot: u32, datagram: Received) {
-        let (origin, data) = split(datagram);
-        self.hand_to(now, slot, origin, data);
+    /// Takes the next datagram out of `batch` and in, and with it those that follow it to the same
+    /// connection: it is looked up, and set to work, once for all of them. No more than `most`; returns how
+    /// many.
+    pub(crate) fn handle_row(
+        &mut self,
+        now: Instant,
+        batch: &mut vec::Drain<'_, Received>,
+        most: usize,
+    ) -> usize {
+        let Some(first) = batch.next() else { return 0 };
+        let id = packet::destination(&first.data).and_then(ConnectionId::new);
+        let Some((slot, id)) = id.and_then(|id| Some((self.table.find(&id)?, id))) else {
+            self.handle(now, first);
+            return 1;
+        };
+        let follows = |next: &Received| packet::destination(&next.data) == Some(id.as_ref());
+        let row =
+            1 + batch.as_slice().iter().take(most - 1).take_while(|next| follows(next)).count();
+        self.hand_row(now, slot, split(first), batch.take(row - 1).map(split));
+        row
     }
 
-    fn hand_to(&mut self, now: Instant, slot: u32, origin: Origin, data: BytesMut) {
+    fn hand_to(&mut self, now: Instant, slot: u32, datagram: (Origin, BytesMut)) {
+        self.hand_row(now, slot, datagram, iter::empty());
+    }
+
+    fn hand_row(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        (origin, data): (Origin, BytesMut),
+        further: impl Iterator<Item = (Origin, BytesMut)>,
+    ) {
         if let Some(connection) = self.table.get_mut(slot) {
             connection.lend(&mut self.scratch);
             connection.on_datagram(now, origin, data);
+            further.for_each(|(origin, data)| connection.on_datagram(now, origin, data));
+            connection.after_datagrams(now);
             connection.take_back(&mut self.scratch);
             self.table.apply_id_changes(slot);
             self.table.touch(slot);

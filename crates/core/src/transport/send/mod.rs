@@ -115,6 +115,13 @@ pub struct Outbox {
     refused: bool,
 }
 
+/// What of a message is sent next: its new positions, of which a packet takes what it has room for.
+#[derive(Debug)]
+pub struct Part {
+    id: u64,
+    range: Range<u64>,
+}
+
 /// Of a message whose first bytes are written already.
 struct NoHead;
 
@@ -552,6 +559,33 @@ impl Outbox {
         self.turns.has_long()
     }
 
+    /// What the next packet begins with, if that is a part of a long message and nothing goes before it:
+    /// to be asked again after whatever changes the outbox.
+    pub fn next_part(&self) -> Option<Part> {
+        if !self.lost.is_empty() || !self.resets.is_empty() || !self.turns.has_long() {
+            return None;
+        }
+        let (id, range) = self.turns.next(&self.messages, self.allowance())?;
+        self.other(id).map(|_| Part { id, range })
+    }
+
+    /// Like [`write_but_end`](Self::write_but_end), for a packet that begins with
+    /// [`next_part`](Self::next_part), so that it is not asked again whose turn it is.
+    pub fn write_part(
+        &mut self,
+        part: Part,
+        buf: &mut Vec<u8>,
+        room: usize,
+        record: &mut Vec<SentFrame>,
+    ) -> Option<Bytes> {
+        let packet = &mut Packet::new(buf, room, record).leaving_end();
+        if self.write_turn(packet, part) {
+            self.write_fresh(packet);
+            self.write_blocked(packet);
+        }
+        packet.left.take()
+    }
+
     /// Appends frames of at most `room` bytes to `buf` and adds to `record` what they are. Whenever
     /// [`has_pending`](Self::has_pending), [`MIN_ROOM`] is room enough to write something.
     pub fn write(&mut self, buf: &mut Vec<u8>, room: usize, record: &mut Vec<SentFrame>) {
@@ -679,29 +713,37 @@ impl Outbox {
                 return;
             };
             // A short one stays what it is if it does not get its turn in this packet.
-            if let Some(Message::Short(short)) = self.messages.get(id)
-                && packet.part(id, range.start, range.end.min(short.size())).is_none()
-            {
-                return;
-            }
-            let Some(message) = self.unpack(id) else { return };
-            let start = range.start;
-            let Some(end) = packet.data(id, message, range) else { return };
-            message.on_fresh_sent(end);
-            let bytes = message.bytes_in(&(start..end));
-            self.data_sent += bytes;
-            self.in_flight += bytes;
-            self.opened = self.opened.max(id + 1);
-            let Some(Message::Other(message)) = self.messages.get(id) else { return };
-            self.turns.on_sent(id, message, start..end, bytes);
-            if packet.left.is_some() {
-                // It fills the packet: nobody has to be asked what fits.
-                if message.fully_sent() {
-                    self.turns.tidy(&mut self.messages);
+            if let Some(Message::Short(short)) = self.messages.get(id) {
+                if packet.part(id, range.start, range.end.min(short.size())).is_none() {
+                    return;
                 }
+                self.unpack(id);
+            }
+            if !self.write_turn(packet, Part { id, range }) {
                 return;
             }
         }
+    }
+
+    /// True if more may fit after it.
+    fn write_turn(&mut self, packet: &mut Packet<'_>, Part { id, range }: Part) -> bool {
+        let Some(message) = self.messages.get_mut(id).and_then(Message::other_mut) else {
+            return false;
+        };
+        let start = range.start;
+        let Some(end) = packet.data(id, message, range) else { return false };
+        message.on_fresh_sent(end);
+        let bytes = message.bytes_in(&(start..end));
+        self.data_sent += bytes;
+        self.in_flight += bytes;
+        self.opened = self.opened.max(id + 1);
+        self.turns.on_sent(id, message, start..end, bytes);
+        // If it fills the packet, nobody has to be asked what fits.
+        let filled = packet.left.is_some();
+        if filled && message.fully_sent() {
+            self.turns.tidy(&mut self.messages);
+        }
+        !filled
     }
 
     /// Short messages that nothing holds up, one after the other: what most packets are made of.

@@ -113,8 +113,11 @@ fn an_update_waits_until_the_last_one_is_confirmed_and_its_old_keys_are_gone() {
     keys.on_sealed(1);
     keys.on_ack(1, Opened::Current).unwrap();
     assert!(!keys.may_update(), "the peer's packets of the old phase may still come");
-    keys.on_opened(7, Opened::Current, SOON, &mut tls).unwrap();
-    assert_eq!(keys.discard_at(), Some(SOON));
+    assert!(!keys.has_new_past(), "nothing of the new phase has come");
+    keys.on_opened(7, Opened::Current, &mut tls).unwrap();
+    assert!(keys.has_new_past());
+    keys.keep_past_until(SOON);
+    assert!(!keys.has_new_past(), "the first packet decides");
     keys.on_timeout(SOON + Duration::from_nanos(1));
     assert!(keys.may_update());
 }
@@ -129,8 +132,8 @@ fn phase_bit_and_number_point_to_the_right_keys() {
     assert_eq!(of(&mut keys, &mut tls, 5, false), (0, Opened::Current));
     assert_eq!(of(&mut keys, &mut tls, 5, true), (1, Opened::Next));
     assert_eq!(of(&mut keys, &mut tls, 6, true), (1, Opened::Next), "made once");
-    keys.on_opened(5, Opened::Current, SOON, &mut tls).unwrap();
-    keys.on_opened(9, Opened::Next, SOON, &mut tls).unwrap();
+    keys.on_opened(5, Opened::Current, &mut tls).unwrap();
+    keys.on_opened(9, Opened::Next, &mut tls).unwrap();
     assert_eq!(of(&mut keys, &mut tls, 10, true), (1, Opened::Current));
     assert_eq!(of(&mut keys, &mut tls, 8, false), (0, Opened::Previous), "overtaken by the update");
     assert_eq!(of(&mut keys, &mut tls, 11, false), (2, Opened::Next));
@@ -140,8 +143,8 @@ fn phase_bit_and_number_point_to_the_right_keys() {
 fn a_peer_that_updates_before_it_can_be_confirmed_or_acknowledges_with_old_keys_is_refused() {
     let (mut keys, mut tls) = keys();
     keys.on_sealed(0);
-    keys.on_opened(3, Opened::Next, SOON, &mut tls).unwrap();
-    let error = keys.on_opened(4, Opened::Next, SOON, &mut tls).unwrap_err();
+    keys.on_opened(3, Opened::Next, &mut tls).unwrap();
+    let error = keys.on_opened(4, Opened::Next, &mut tls).unwrap_err();
     assert_eq!(error.code, Code::KEY_UPDATE_ERROR);
 
     let (mut keys, mut tls) = self::keys();
