@@ -174,6 +174,48 @@ fn a_paused_server_goes_on_where_it_stopped() {
     .unwrap();
 }
 
+/// Large calls over two channels, while both sides stand still now and then and so find much that came
+/// together. Returns what tells runs apart.
+fn trace_of_large_calls(seed: u64, one_by_one: bool) -> (u64, u64) {
+    let settings = Settings { one_by_one, ..Settings::new(seed) };
+    let report = run(settings, |world| async move {
+        let runs = echo(&world, Duration::ZERO);
+        let done = Arc::new(AtomicU32::new(0));
+        // As an encoded message: one field of 100,000 bytes.
+        let large = Bytes::from([&[0x0a, 0xa0, 0x8d, 0x06][..], &[7; 100_000]].concat());
+        for client in ["one", "two"] {
+            for at in 1..8 {
+                let (stopped, other) =
+                    if at % 2 == 0 { (client, "server") } else { ("server", client) };
+                world.after(millis(20 * at)).run(move |world| world.pause(stopped));
+                world.after(millis(20 * at + 15)).run(move |world| world.resume(stopped));
+                world.after(millis(20 * at + 16)).run(move |world| world.resume(other));
+            }
+            let channel = world.channel(client, "server");
+            for _ in 0..4 {
+                let (channel, done, large) = (channel.clone(), Arc::clone(&done), large.clone());
+                world.spawn(async move {
+                    let body = Encoded::from_body(METHODS[0].id(), large);
+                    let reply = channel.raw_unary::<()>(&METHODS[0], body).wait_for_ready(true);
+                    reply.await.expect("a reply");
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+        }
+        world.sleep(secs(5)).await;
+        assert_eq!((runs.load(Ordering::Relaxed), done.load(Ordering::Relaxed)), (8, 8));
+    });
+    let report = report.unwrap();
+    (report.trace_hash, report.events)
+}
+
+#[test]
+fn datagrams_handed_in_together_do_what_they_do_one_by_one() {
+    for seed in 0..5 {
+        assert_eq!(trace_of_large_calls(seed, false), trace_of_large_calls(seed, true), "{seed}");
+    }
+}
+
 #[test]
 fn a_call_that_was_in_flight_when_the_path_broke_is_settled_soon_after_its_return() {
     world(|world| async move {

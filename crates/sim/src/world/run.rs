@@ -32,6 +32,9 @@ pub struct Settings {
     pub trace: Option<Box<dyn Write + Send>>,
     /// How long a scenario may take, in the world's time.
     pub limit: Duration,
+    /// Nodes are handed one by one what has waited for them, instead of all of it together. Nothing else
+    /// may change by that.
+    pub one_by_one: bool,
 }
 
 impl Settings {
@@ -42,6 +45,7 @@ impl Settings {
             endpoint: EndpointConfig::default(),
             trace: None,
             limit: Duration::from_secs(86_400),
+            one_by_one: false,
         }
     }
 }
@@ -106,7 +110,8 @@ where
     seed[..8].copy_from_slice(&settings.seed.to_le_bytes());
     let mut random = Random::from_seed(seed);
     let _entropy = Entropy::install(random.fork());
-    let state = State::new(random, settings.endpoint, Trace::new(settings.trace));
+    let mut state = State::new(random, settings.endpoint, Trace::new(settings.trace));
+    state.one_by_one = settings.one_by_one;
     let world = World::new(settings.seed, state);
     let _cleared = ClearWhenDropped(world.clone());
     let root = pin!(scenario(world.clone()));

@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) tls: TlsMaker,
     pub(crate) endpoint: EndpointConfig,
+    /// Nodes are handed one by one what has waited for them.
+    pub(crate) one_by_one: bool,
     /// Timers fire at multiples of it.
     pub(crate) tick: Duration,
     dirty: VecDeque<HostId>,
@@ -106,6 +108,7 @@ impl State {
             tls: TlsMaker::new(&mut random.fork()),
             random,
             endpoint,
+            one_by_one: false,
             tick: Duration::ZERO,
             dirty: VecDeque::new(),
             oracles: WorldOracles::default(),
@@ -304,8 +307,9 @@ impl State {
     /// A host takes up what it could not read before.
     pub(crate) fn proceed(&mut self, id: HostId) {
         while self.host(id).is_awake() && self.host(id).busy_until <= self.now {
+            let one_by_one = self.one_by_one;
             let host = self.host_mut(id);
-            let together = if host.slowness.is_zero() { usize::MAX } else { 1 };
+            let together = if host.slowness.is_zero() && !one_by_one { usize::MAX } else { 1 };
             let datagrams: Vec<_> = iter::from_fn(|| host.unbuffer()).take(together).collect();
             if datagrams.is_empty() {
                 return;
