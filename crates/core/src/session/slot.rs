@@ -180,6 +180,7 @@ impl<R: KeptReply> Slot<R> {
     ///
     /// # Errors
     /// A number that no correct client sends.
+    #[inline]
     pub fn request(&mut self, sequence: u64, digest: u64) -> Result<Decision<R>, Violation> {
         match self.place(sequence)? {
             Place::Next => {
@@ -331,6 +332,7 @@ impl<R: KeptReply> Slot<R> {
         Footprint { executing, unsettled, kept, held }
     }
 
+    #[inline]
     fn place(&self, sequence: u64) -> Result<Place, Violation> {
         if sequence < self.last {
             return Ok(Place::Before);

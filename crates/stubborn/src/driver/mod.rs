@@ -18,6 +18,7 @@ mod streams;
 mod tasks;
 mod timer;
 mod together;
+mod turn;
 mod waiters;
 mod workers;
 
@@ -151,7 +152,10 @@ struct Driver {
     clock: Clock,
     /// Questions that another worker answers.
     queries: Vec<IncomingQuery>,
+    /// Callers whose calls have ended, to be woken.
     woken: Vec<Waker>,
+    /// Calls that are under way beside theirs.
+    under_way: usize,
     /// When to end at the latest, once that is wanted.
     leave_by: Option<Instant>,
     /// The peers were told that this is the end.
@@ -318,6 +322,7 @@ impl Driver {
             clock: clock.handle(),
             queries: Vec::new(),
             woken: Vec::new(),
+            under_way: 0,
             leave_by: None,
             left: false,
             member,
@@ -394,7 +399,7 @@ impl Driver {
             // What came of one share is sent before the next one is digested.
             self.feed(cx.waker(), if served { 0 } else { self.share });
             woke_callers |= !self.woken.is_empty();
-            self.woken.drain(..).for_each(Waker::wake);
+            self.wake_callers();
             self.cancel();
             self.ask_keeper();
             if self.requests.is_empty() && self.queries.is_empty() {
@@ -413,6 +418,18 @@ impl Driver {
                 return woke_callers;
             }
         }
+    }
+
+    /// Wakes callers whose calls have ended; if not all, the others when what these send has left.
+    fn wake_callers(&mut self) {
+        let all = self.woken.len();
+        let turn = if self.is_one_thread() { turn::turn_of(all, self.under_way) } else { all };
+        self.woken.drain(..turn).for_each(Waker::wake);
+    }
+
+    /// Whether callers and handlers have no other thread of the runtime to run on.
+    fn is_one_thread(&self) -> bool {
+        self.tasks.is_some()
     }
 
     /// While calls wait, or handlers take long, takes in all that has come before further ones are begun:
@@ -535,6 +552,8 @@ impl Driver {
             };
             note_woken(&mut self.woken, woken);
         }
+        self.under_way = state.node.calls();
+        state.others_woken = self.is_one_thread() && self.woken.len() > 1;
         // Outcomes are in the database: clients learn them at another server.
         if self.kept.is_some() && state.draining && state.commands == 0 {
             self.drained();
@@ -686,7 +705,7 @@ impl Drop for Driver {
         if let Some(member) = &self.member {
             member.ended(stage);
         }
-        woken.into_iter().for_each(Waker::wake);
+        self.woken.drain(..).chain(woken).for_each(Waker::wake);
     }
 }
 

@@ -80,6 +80,8 @@ pub(crate) struct State {
     /// For callers that send by themselves, until the driver ends.
     socket: Option<Arc<Socket>>,
     pub(super) alone: Alone,
+    /// Several callers have heard of replies just now, and are likely to call again together.
+    pub(super) others_woken: bool,
     pub(super) ended: bool,
     /// The driver is to panic, as a bug in it would.
     #[cfg(test)]
@@ -189,6 +191,7 @@ impl Shared {
             armed: None,
             socket: Some(socket),
             alone: Alone::default(),
+            others_woken: false,
             ended: false,
             #[cfg(test)]
             panics: false,
@@ -374,7 +377,8 @@ impl State {
     /// Whether nothing of what was begun just now is left to the driver.
     fn send_alone(&mut self, now: Instant) -> bool {
         let Some(socket) = &self.socket else { return false };
-        self.node.calls() == 1
+        !self.others_woken
+            && self.node.calls() == 1
             && self.node.is_quiet(now)
             && self.alone.send(&mut self.node, now, socket)
             && match (self.node.poll_timeout(), self.armed) {
