@@ -11,9 +11,14 @@ use stubborn_core::time::{Duration, Instant};
 /// How long a driver stays awake at most.
 const LONGEST: Duration = Duration::from_micros(50);
 
-/// How long it does where calls wait for a group of replicas to commit them: about as long as that
-/// takes on a good disk.
+/// How long that of a group's node does: about as long as a commit takes on a good disk.
+#[cfg(feature = "replica")]
 pub(crate) const LONGEST_FOR_COMMITS: Duration = Duration::from_micros(300);
+
+/// How long a client's does for calls that a group is to commit: longer than nearly all of them take.
+/// Were it about as long, those that take longer would teach it to sleep, and to be woken makes a call
+/// longer still.
+const LONGEST_FOR_REPLIES: Duration = Duration::from_millis(1);
 
 /// For how long it looks for datagrams at a stretch before it lets other tasks run: about as long as
 /// the runtime takes to come back to it.
@@ -53,14 +58,14 @@ impl Patience {
         self.stays_awake_for(now, || false)
     }
 
-    /// There is nothing to do: whether to look again soon, instead of sleeping; for as long as a commit
-    /// takes if there is one to wait for.
+    /// There is nothing to do: whether to look again soon, instead of sleeping; for as long as calls to a
+    /// group take if there is a commit to wait for.
     pub(crate) fn stays_awake_for(&mut self, now: Instant, commit: impl FnOnce() -> bool) -> bool {
         match self.awake_until {
             Some(until) if now < until => return true,
-            Some(_) if !self.prolonged && self.longest < LONGEST_FOR_COMMITS && commit() => {
+            Some(_) if !self.prolonged && self.longest < LONGEST_FOR_REPLIES && commit() => {
                 self.prolonged = true;
-                self.awake_until = Some(now + (LONGEST_FOR_COMMITS - self.longest));
+                self.awake_until = Some(now + (LONGEST_FOR_REPLIES - self.longest));
             }
             Some(_) => {
                 self.awake_until = None;
@@ -136,7 +141,7 @@ mod tests {
         };
         assert_eq!(awake_for(false), Some(50));
         assert_eq!(awake_for(true), Some(0)); // the time before did not pay
-        assert_eq!(awake_for(true), Some(300));
+        assert_eq!(awake_for(true), Some(1_000));
     }
 
     #[test]

@@ -21,9 +21,10 @@ const IDLE: Duration = Duration::from_millis(200);
 /// Bytes of entries that are written by the node's thread, at most.
 const LITTLE: usize = 64 << 10;
 
-/// A sync that takes longer keeps the node's thread from writing itself for a while.
+/// A sync that takes longer keeps the node's thread from writing itself for so many times as long: of
+/// its time it spends a small part waiting for a slow disk, and a good one's slow sync is soon forgotten.
 const SLOW: Duration = Duration::from_millis(2);
-const WHILE: Duration = Duration::from_secs(1);
+const PAUSE: u32 = 10;
 
 /// The way to the thread. Dropping it lets the thread write what was handed over, and end.
 pub(super) struct Disk {
@@ -117,8 +118,9 @@ impl Disk {
         let (number, started) = (*number, Instant::now());
         let mut batch: Vec<Write> = writes.drain(..).map(|(_, write)| write).collect();
         let written = writer.write_all(&mut batch);
-        if started.elapsed() > SLOW {
-            self.slow_until = Some(Instant::now() + WHILE);
+        let took = started.elapsed();
+        if took > SLOW {
+            self.slow_until = Some(started + took + PAUSE * took);
         }
         self.handed = number;
         let progress = &mut lock(&self.report).progress;
