@@ -2,11 +2,26 @@
 
 use std::future::Future;
 
-use stubborn::{CallError, CallId, Connection, Outcome};
+use stubborn::{CallError, CallId, Connection, NotExecuted, NotExecutedReason, Outcome};
 
 use crate::error::Error;
 use crate::remote::Link;
 use crate::tickets;
+
+/// Waits for what a call needs before it can be sent, a session above all, unless Ctrl-C comes first.
+pub(crate) async fn before_sending<T>(
+    method: &str,
+    ready: impl Future<Output = Result<T, impl Into<Error>>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => {
+            let why = NotExecuted::because(NotExecutedReason::NeverSent, "interrupted before it was sent");
+            Err(CallError::new(method.to_owned(), Outcome::NotExecuted(why)).into())
+        }
+        ready = ready => ready.map_err(Into::into),
+    }
+}
 
 /// Waits for the answer to a call, unless Ctrl-C comes first: then it may have run.
 pub(crate) async fn unless_interrupted<T>(

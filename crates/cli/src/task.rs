@@ -23,14 +23,19 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Res
 
 /// Waits for a server's answer, and says so if it takes long.
 pub(crate) async fn answered<T>(out: &Output, answer: impl Future<Output = T>) -> T {
-    let mut answer = std::pin::pin!(answer);
+    told_if_long(out, "no answer yet; it is waited for: Ctrl-C gives up", answer).await
+}
+
+/// Says this if that takes long.
+pub(crate) async fn told_if_long<T>(out: &Output, words: &str, it: impl Future<Output = T>) -> T {
+    let mut it = std::pin::pin!(it);
     tokio::select! {
         biased;
-        answer = &mut answer => return answer,
+        done = &mut it => return done,
         () = tokio::time::sleep(SILENCE) => {}
     }
-    out.warn("no answer yet; it is waited for: Ctrl-C gives up");
-    answer.await
+    out.warn(words);
+    it.await
 }
 
 /// Waits for Ctrl-C, or for being told to end.

@@ -590,6 +590,29 @@ fn a_put_that_is_interrupted_is_asked_for_in_a_new_process() {
     gate.add_permits(1);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_call_that_is_interrupted_before_it_has_a_session_was_not_sent() {
+    let world = World::new();
+    let calls: [&[&str]; 2] = [&["kv", "put", "a", "b", "--addr"], &["call"]];
+    for args in calls {
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut call = world.command();
+        call.args(args).arg(nobody.local_addr().unwrap().to_string());
+        if args[0] == "call" {
+            call.arg(TRANSFER);
+        }
+        let call = call.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // It has begun to ask for a session.
+        nobody.recv(&mut [0; 2_000]).unwrap();
+        let pid = call.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let call = Ran::from(call.wait_with_output().unwrap());
+        assert_eq!(call.code, 3, "{call:?}");
+        assert!(call.err.contains("not executed: interrupted before it was sent"), "{call:?}");
+    }
+}
+
 #[test]
 fn commands_leave_no_sessions_behind() {
     let world = World::new();

@@ -80,8 +80,9 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     check_metadata(&args)?;
     schema::split(&args.method)?;
     block_on(async {
-        let link = connect(&args).await?;
-        let prepared = match prepare(&args, &link, &input).await {
+        let link = pending::before_sending(&args.method, connect(&args)).await?;
+        let preparing = prepare(&args, &link, &input);
+        let prepared = match pending::before_sending(&args.method, preparing).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 link.close().await;
@@ -126,7 +127,14 @@ async fn call(args: &Args, link: Link, call: Prepared, out: &Output) -> Result<(
         unary = unary.deadline(deadline);
     }
     let reserved = match method.semantics().takes_slot() && !link.is_grpc() {
-        true => Some(unary.id().await?),
+        true => match pending::before_sending(method.name(), unary.id()).await {
+            Ok(id) => Some(id),
+            Err(error) => {
+                drop(unary);
+                link.close().await;
+                return Err(error);
+            }
+        },
         false => None,
     };
     let mut name = reserved.map(|call| call.to_string());

@@ -101,7 +101,12 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     let request = read(args.command)?;
     let addr = args.cluster.address()?;
     block_on(async {
-        let link = args.cluster.connect().await?;
+        let connecting = args.cluster.connect();
+        // Elsewhere Ctrl-C simply ends the program.
+        let link = match request.changes() {
+            Some(method) => pending::before_sending(&full(method), connecting).await?,
+            None => connecting.await?,
+        };
         let watches = matches!(request, Request::Watch(_));
         let performing = perform(&link, &addr, request, out);
         let done = if watches { performing.await } else { answered(out, performing).await };
@@ -120,6 +125,22 @@ enum Request {
     Swap(CompareAndSwapRequest),
     List { prefix: String, limit: usize },
     Watch(WatchRequest),
+}
+
+impl Request {
+    /// The method of one that changes something.
+    fn changes(&self) -> Option<&'static str> {
+        match self {
+            Self::Put(_) => Some("Put"),
+            Self::Delete(_) => Some("Delete"),
+            Self::Swap(_) => Some("CompareAndSwap"),
+            Self::Get(..) | Self::List { .. } | Self::Watch(_) => None,
+        }
+    }
+}
+
+fn full(method: &str) -> String {
+    format!("stubborn.kv.v1.Kv/{method}")
 }
 
 fn read(command: Command) -> Result<Request, Error> {
@@ -206,8 +227,11 @@ async fn change<T>(
     method: &str,
     mut call: UnaryCall<T>,
 ) -> Result<T, Error> {
-    let id = if link.is_grpc() { None } else { Some(call.id().await?) };
-    let method = format!("stubborn.kv.v1.Kv/{method}");
+    let method = full(method);
+    let id = match link.is_grpc() {
+        true => None,
+        false => Some(pending::before_sending(&method, call.id()).await?),
+    };
     let replied = pending::unless_interrupted(&method, id, call.into_future()).await;
     replied.map_err(|error| pending::told(link, addr, error))
 }

@@ -15,10 +15,17 @@ use crate::cluster::{Clients, DEFAULT_FOLDER, Folder, GrpcPort, NodeConfig, Plac
 use crate::error::{Error, Exit};
 use crate::output::{Output, Style};
 use crate::remote::socket_address;
-use crate::task::{block_on, interrupted};
+use crate::task::{block_on, interrupted, told_if_long};
 
-/// How long the nodes may take to agree on a leader.
-const ELECTION: Duration = Duration::from_secs(15);
+/// How long the nodes may take to agree on a leader, on a machine that is busy with other things.
+const ELECTION: Duration = Duration::from_secs(60);
+
+/// How long they may take to say who leads when they are asked first; twice as long each time, up to
+/// the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+const NO_LEADER_YET: &str = "no leader yet; it is waited for: Ctrl-C stops waiting";
 
 /// Start a replicated cluster on this machine, each node a process, with a service of keys and
 /// values.
@@ -80,7 +87,7 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
         }
         tell_failed(failed, nodes.len(), out)?;
         let leader = tokio::select! {
-            leader = wait_for_leader(&folder) => leader?,
+            leader = told_if_long(out, NO_LEADER_YET, wait_for_leader(&folder)) => leader?,
             () = interrupted() => None,
         };
         introduce(&folder, &nodes, leader, out);
@@ -276,15 +283,29 @@ impl Node {
 
 /// The number of the leader, once a majority knows one. None if that takes too long.
 async fn wait_for_leader(folder: &Folder) -> Result<Option<u64>, Error> {
-    let until = Instant::now() + ELECTION;
-    while Instant::now() < until {
-        let found = status::ask_folder(folder, Duration::from_millis(500)).await?;
-        if let Some(leader) = status::leader(&found) {
+    ask_until_told(async |wait| {
+        let found = status::ask_folder(folder, wait).await?;
+        Ok(status::leader(&found))
+    })
+    .await
+}
+
+/// Asks again, with more patience each time: a machine may be too busy for an answer that is soon.
+async fn ask_until_told(
+    mut ask: impl AsyncFnMut(Duration) -> Result<Option<u64>, Error>,
+) -> Result<Option<u64>, Error> {
+    let (mut wait, until) = (FIRST_WAIT, Instant::now() + ELECTION);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        if let Some(leader) = ask(wait.min(left)).await? {
             return Ok(Some(leader));
         }
+        wait = LONGEST_WAIT.min(2 * wait);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(None)
 }
 
 fn introduce(folder: &Folder, nodes: &[Node], leader: Option<u64>, out: &Output) {
@@ -379,6 +400,16 @@ async fn first_to_end(nodes: &mut [Node]) -> (Error, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_are_slow_to_say_who_leads_are_asked_with_more_patience() {
+        let mut waits = Vec::new();
+        let told = block_on(ask_until_told(async |wait| {
+            waits.push(wait.as_millis());
+            Ok((wait >= Duration::from_secs(2)).then_some(3))
+        }));
+        assert_eq!((told.unwrap(), waits), (Some(3), vec![500, 1_000, 2_000]));
+    }
 
     #[test]
     fn nodes_listen_on_ports_in_a_row_or_on_free_ones() {

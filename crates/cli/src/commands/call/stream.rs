@@ -11,6 +11,7 @@ use super::{Args, Prepared, Traced, not_replied, note};
 use crate::error::Error;
 use crate::notes;
 use crate::output::Output;
+use crate::pending;
 use crate::remote::Link;
 
 /// Makes the call: sends messages if the client streams, and prints what comes.
@@ -51,7 +52,8 @@ pub(super) async fn run(
         }
         poll_fn(|cx| port.poll_end(cx)).await.map(Ok)
     };
-    let ended: Result<Result<IncomingReply, Error>, CallError> = ended.await;
+    let ended: Result<Result<IncomingReply, Error>, CallError> =
+        pending::unless_interrupted(method.name(), None, ended).await;
     if let Some(name) = trace.id {
         note(args, method, name, sent, ended.as_ref().err());
     }
