@@ -150,6 +150,40 @@ fn all_members_are_replaced_at_once_through_joint_consensus() {
 }
 
 #[test]
+fn who_is_left_alone_knows_so_after_a_restart() {
+    let mut cluster = Cluster::new(2);
+    let leader = cluster.elect();
+    let other = (1..=2).map(node).find(|id| *id != leader).expect("another node");
+    cluster.change_members(&MemberChange { remove: [other].into(), ..MemberChange::default() });
+    cluster.cut.push(other);
+    cluster.restart(leader);
+    assert_eq!(cluster.elect(), leader);
+}
+
+#[test]
+fn members_that_are_removed_may_go_when_the_disk_knows_of_it() {
+    let mut cluster = Cluster::new(2);
+    let leader = cluster.elect();
+    let other = (1..=2).map(node).find(|id| *id != leader).expect("another node");
+    let change = MemberChange { remove: [other].into(), ..MemberChange::default() };
+    cluster.get(leader).consensus.change_members(&change).expect("it leads");
+    let mut is_removed = false;
+    while !is_removed {
+        while let Some(work) = cluster.get(leader).consensus.work() {
+            is_removed = work.committed.iter().any(|entry| entry.kind == EntryKind::Members);
+            let consensus = &mut cluster.get(leader).consensus;
+            assert_eq!(consensus.has_settled_members(), !is_removed);
+            consensus.written(work.number);
+            assert!(consensus.has_settled_members());
+            let sent = work.send.into_iter().chain(work.send_when_written);
+            cluster.wire.extend(sent.map(|out| (leader, out.to, out.frame)));
+        }
+        cluster.settle_some(1);
+    }
+    assert!(!cluster.get(leader).consensus.members().contains(other));
+}
+
+#[test]
 fn a_node_that_joins_after_the_last_snapshot_gets_one_in_which_it_is_a_member() {
     let mut cluster = Cluster::keeping(3, 0);
     let leader = cluster.elect();

@@ -73,6 +73,12 @@ fn no_disk_is_taken_away_while_a_member_counts_whose_disk_is_gone() {
 }
 
 #[test]
+fn who_is_left_alone_leads_though_it_was_killed_when_the_other_had_just_left() {
+    // The commit of the change was on no disk, and the other one had left.
+    simulate_nodes(3404, None).expect("a clean seed");
+}
+
+#[test]
 fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());

@@ -201,6 +201,11 @@ impl Replica {
         self.consensus.members()
     }
 
+    /// Whether these are the members also after a restart.
+    pub fn has_settled_members(&self) -> bool {
+        self.consensus.has_settled_members()
+    }
+
     /// The others say that this replica has left the group.
     pub fn expel(&mut self) {
         self.fault.get_or_insert(Fault::Left);

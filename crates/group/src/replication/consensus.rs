@@ -24,8 +24,8 @@ use super::translate::{
 };
 use super::votes::Votes;
 use super::{
-    Ballot, Durable, Entry, Frame, MemberChange, Members, NodeId, Outgoing, Position, ReadIndex,
-    Refusal, Snapshot, Work, Write,
+    Ballot, Durable, Entry, EntryKind, Frame, MemberChange, Members, NodeId, Outgoing, Position,
+    ReadIndex, Refusal, Snapshot, Work, Write,
 };
 
 /// How consensus is run. Times are in ticks.
@@ -138,6 +138,8 @@ pub struct Consensus {
     /// index. Until then the node must not stand for election: the library would look for entries
     /// that the snapshot has replaced.
     restoring: Option<(u64, u64)>,
+    /// The piece of work with the latest change of members, until the disk knows that it is committed.
+    unsettled: Option<u64>,
     /// Ticks after which this node stands for election, and what they were drawn for.
     timeout: usize,
     drawn_for: Option<(u64, StateRole)>,
@@ -187,6 +189,7 @@ impl Consensus {
             applied,
             unwritten: None,
             restoring: None,
+            unsettled: None,
             timeout: 0,
             drawn_for: None,
             abstains,
@@ -357,7 +360,8 @@ impl Consensus {
         }
         work.committed = self.apply(committed);
         self.apply_ahead(&mut work.committed);
-        let is_asked = promises || write.snapshot.is_some() || !work.send_when_written.is_empty();
+        let settles = self.settle_members(&work, &mut write);
+        let is_asked = promises || settles || !work.send_when_written.is_empty();
         write.may_wait = !is_asked && self.others_are_enough();
         self.follow_writes(&mut work, &write);
         work.write = write;
@@ -370,9 +374,8 @@ impl Consensus {
     /// The disk has the writes up to the piece of work of this number.
     pub fn written(&mut self, number: u64) {
         self.node.on_persist_ready(number);
-        if self.unwritten.is_some_and(|unwritten| unwritten <= number) {
-            self.unwritten = None;
-        }
+        self.unwritten.take_if(|unwritten| *unwritten <= number);
+        self.unsettled.take_if(|unsettled| *unsettled <= number);
         if let Some((_, index)) = self.restoring.take_if(|(restoring, _)| *restoring <= number) {
             self.node.advance_apply_to(index);
         }
@@ -428,6 +431,12 @@ impl Consensus {
     /// The members, as of the last entry that was handed out to be applied.
     pub fn members(&self) -> &Members {
         &self.members
+    }
+
+    /// Whether these are the members also after a restart. Until then those who were removed may have to
+    /// vote once more.
+    pub fn has_settled_members(&self) -> bool {
+        self.unsettled.is_none()
     }
 
     /// How many entries of this leader's log another node lacks; none if it does not answer, or has
@@ -532,6 +541,21 @@ impl Consensus {
         if raft.state == StateRole::Leader && !raft.promotable() {
             raft.become_follower(raft.term, INVALID_ID);
         }
+    }
+
+    /// A change of members that counts from here on is to count after a restart, too: then nobody has to ask
+    /// those for their votes that it has removed, and that have left since. Whether there is one.
+    fn settle_members(&mut self, work: &Work, write: &mut Write) -> bool {
+        if work.committed.iter().any(|entry| entry.kind == EntryKind::Members) {
+            let state = self.node.raft.hard_state();
+            write.ballot = Some(ballot_from(&state));
+            write.must_sync = true;
+            self.node.mut_store().set_hard_state(state);
+        } else if write.snapshot.is_none() {
+            return false;
+        }
+        self.unsettled = Some(work.number);
+        true
     }
 
     /// Keeps the order: what waits for the disk waits for all that was to be written before it.

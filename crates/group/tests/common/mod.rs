@@ -1,4 +1,5 @@
-//! Nodes of a group in memory: every frame arrives, every write is on the disk at once.
+//! Nodes of a group in memory: every frame arrives, every write is on the disk at once, but for ballots that
+//! nobody asked to be synced.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
@@ -9,8 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use stubborn_core::random::Random;
 use stubborn_group::replication::{
-    Consensus, Durable, Entry, Frame, MemberChange, Members, NodeId, Role, Settings, Snapshot,
-    Write,
+    Ballot, Consensus, Durable, Entry, Frame, MemberChange, Members, NodeId, Role, Settings,
+    Snapshot, Write,
 };
 
 pub fn node(number: u64) -> NodeId {
@@ -21,6 +22,8 @@ pub fn node(number: u64) -> NodeId {
 pub struct Replica {
     pub consensus: Consensus,
     pub durable: Durable,
+    /// What the next write that is synced takes along.
+    pub unsynced: Option<Ballot>,
     pub applied: Vec<Bytes>,
     pub reads: Vec<u64>,
     /// What a stuck disk was to write.
@@ -73,7 +76,14 @@ impl Cluster {
             .expect("a sound disk");
         self.replicas.insert(
             id,
-            Replica { consensus, durable, applied, reads: Vec::new(), unwritten: Vec::new() },
+            Replica {
+                consensus,
+                durable,
+                unsynced: None,
+                applied,
+                reads: Vec::new(),
+                unwritten: Vec::new(),
+            },
         );
     }
 
@@ -179,13 +189,17 @@ impl Cluster {
                 self.wire.extend(work.send.into_iter().map(|out| (id, out.to, out.frame)));
                 continue;
             }
+            let is_synced = work.write.must_sync || work.write.snapshot.is_some();
+            replica.unsynced = work.write.ballot.or(replica.unsynced);
+            if is_synced && let Some(ballot) = replica.unsynced.take() {
+                replica.durable.ballot = ballot;
+            }
             if let Some(snapshot) = work.write.snapshot {
                 replica.applied = split(&snapshot.data.to_bytes().expect("in memory"));
                 replica.durable.snapshot = snapshot;
                 replica.durable.entries.clear();
             }
             append(&mut replica.durable.entries, work.write.entries);
-            replica.durable.ballot = work.write.ballot.unwrap_or(replica.durable.ballot);
             let commands = work.committed.iter().filter(|entry| entry.is_command());
             replica.applied.extend(commands.map(|entry| entry.data.clone()));
             replica.reads.extend(work.reads.iter().map(|read| read.read));
@@ -215,6 +229,7 @@ impl Cluster {
             members: replica.consensus.members().clone(),
             data: Bytes::from(replica.applied.join(&b"\n"[..])).into(),
         };
+        replica.durable.ballot = replica.unsynced.take().unwrap_or(replica.durable.ballot);
         replica.durable.entries.retain(|entry| entry.at.index > snapshot.at.index);
         replica.durable.snapshot = snapshot.clone();
         replica.consensus.compact(&snapshot);

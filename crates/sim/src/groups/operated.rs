@@ -123,19 +123,31 @@ impl Cluster {
             || members.any(|id| shared.retired.contains(&id))
     }
 
-    /// Members that know no leader, and nobody who is a member and there. One that is to leave is a member
-    /// until it has: nothing may be agreed on without its vote.
+    /// Members that know no leader, and nobody who is there and could tell them who the members are: not
+    /// even by asking others. One that is to leave is a member until it has: nothing may be agreed on without
+    /// its vote.
     pub(super) fn strangers(&self) -> Vec<NodeId> {
         let unled = self.unled();
         let shared = self.lock();
         let Some(Operated { wanted, leaving, .. }) = &shared.operated else { return Vec::new() };
         let is_member = |id: &NodeId| wanted.contains_key(id) || leaving.contains_key(id);
-        let is_there = |id: &NodeId| is_member(id) && shared.standings.contains_key(id);
-        let knows = |id: &NodeId| {
-            let (standing, _) = &shared.standings[id];
-            standing.members.all().any(|other| other != *id && is_there(&other))
+        let there = shared.standings.iter().filter(|(id, _)| is_member(id));
+        let there: BTreeMap<_, _> = there.map(|(id, (standing, _))| (*id, standing)).collect();
+        let knows = |id: NodeId, whom: &BTreeSet<NodeId>| {
+            there[&id].members.all().any(|other| other != id && whom.contains(&other))
         };
-        unled.into_iter().filter(|id| is_member(id) && !knows(id)).collect()
+        let latest = there.values().max_by_key(|standing| standing.applied);
+        let is_up_to_date = |id: &NodeId| latest.is_some_and(|l| there[id].members == l.members);
+        let everybody: BTreeSet<NodeId> = there.keys().copied().collect();
+        let mut informed: BTreeSet<_> = everybody.iter().copied().filter(is_up_to_date).collect();
+        // Who knows one that is, even by way of others.
+        while let Some(further) =
+            everybody.difference(&informed).copied().find(|id| knows(*id, &informed))
+        {
+            informed.insert(further);
+        }
+        let is_stranger = |id: &NodeId| !knows(*id, &everybody) || !informed.contains(id);
+        unled.into_iter().filter(|id| is_member(id) && is_stranger(id)).collect()
     }
 
     /// Members all of whose peers were replaced or lost while they were away are started again, with a
