@@ -210,8 +210,9 @@ impl Store {
         SnapshotWriter::begin(self.medium.clone(), &self.identity, at, members)
     }
 
-    /// Lets a snapshot of this node's state machine count, and frees what it covers. Durable when it
-    /// returns. Of a snapshot that is not newer than the current one nothing remains.
+    /// Lets a snapshot of this node's state machine count, and frees what it covers. Of a snapshot that
+    /// is not newer than the current one nothing remains. Either way, all that was written is durable
+    /// when it returns.
     ///
     /// # Errors
     /// Of the disk. Then the store is unusable.
@@ -314,7 +315,8 @@ impl Store {
 
     fn compact_to(&mut self, snapshot: &FinishedSnapshot) -> Result<(), Error> {
         if snapshot.info.at.index <= self.tip.snapshot.at.index {
-            return self.medium.remove(&snapshot.aside).doing("remove", &snapshot.aside);
+            self.medium.remove(&snapshot.aside).doing("remove", &snapshot.aside)?;
+            return self.log.sync();
         }
         assert!(snapshot.info.at <= self.tip.last, "a snapshot of what is not in the log");
         self.adopt(snapshot)?;

@@ -152,3 +152,39 @@ fn what_stands_behind_a_torn_write_never_comes_back() {
     let (_, recovered) = Store::open(medium, common::OPTIONS).expect("opened");
     assert_eq!((recovered.entries.len(), recovered.ballot.term), (1, 0));
 }
+
+#[test]
+fn what_was_written_is_durable_though_the_snapshot_that_follows_came_too_late() {
+    use std::sync::Arc;
+    use stubborn_group::replication::{Ballot, Position, Snapshot, Write};
+    use stubborn_store::Store;
+    use stubborn_store::simulated::SimulatedDisk;
+
+    for seed in 0..10 {
+        let disk = SimulatedDisk::new(common::random(seed));
+        let medium = Arc::new(disk.clone());
+        let (identity, new_group) = (common::identity(), common::new_group());
+        let mut store =
+            Store::create(medium.clone(), identity, &new_group, common::OPTIONS).expect("made");
+        let own = Position { index: 2, term: 1 };
+        let own = store.begin_snapshot(own, new_group.snapshot.members.clone()).expect("begun");
+        let own = own.write_all(&vec![7; 99].into()).expect("written");
+        // The leader's takes the place of the whole log meanwhile.
+        let snapshot = Snapshot {
+            at: Position { index: 4, term: 1 },
+            members: new_group.snapshot.members,
+            data: vec![8; 99].into(),
+        };
+        let ballot = Ballot { term: 1, vote: None, committed: 4 };
+        let install =
+            Write { snapshot: Some(snapshot), ballot: Some(ballot), ..Write::default() };
+        store.write(&[install]).expect("installed");
+        let later = Ballot { term: 2, vote: Some(common::node(3)), committed: 4 };
+        store.append(&[Write { ballot: Some(later), ..Write::default() }]).expect("written");
+        store.compact(own).expect("nothing remains of it");
+        drop(store);
+        disk.restart(Loss::Power);
+        let (_, recovered) = Store::open(medium, common::OPTIONS).expect("it is whole");
+        assert_eq!(recovered.ballot, later, "seed {seed}");
+    }
+}
