@@ -29,8 +29,8 @@ pub(crate) struct Group {
     pub(crate) pushed_back: usize,
     /// Entries that are applied.
     pub(crate) applied: u64,
-    /// A replica whose state is too old for any read.
-    pub(crate) too_stale: Option<usize>,
+    /// Replicas whose state is too old for any read.
+    pub(crate) too_stale: Vec<usize>,
 }
 
 impl Group {
@@ -45,7 +45,7 @@ impl Group {
             busy_until: Instant::ZERO,
             pushed_back: 0,
             applied: 0,
-            too_stale: None,
+            too_stale: Vec::new(),
         }
     }
 

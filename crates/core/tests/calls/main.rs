@@ -15,5 +15,6 @@ mod retries;
 mod rolling;
 mod stale;
 mod streams;
+mod watches;
 mod workers;
 mod world;

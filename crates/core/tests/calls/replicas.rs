@@ -380,9 +380,10 @@ fn a_resumed_session_is_found_at_any_replica() {
     assert_eq!(world.the_group().table.len(), 1);
 }
 
-#[test]
-fn a_resumed_session_is_found_though_all_targets_were_replaced_before_one_answered() {
-    let mut world = World::with_group(96);
+/// A client that crashed with a number reserved takes its session up again, of which no replica is left.
+/// It asks what became of the number, and calls nothing.
+fn resumed_with_a_question(seed: u8, hosts: &[usize]) -> (World, CallKey) {
+    let mut world = World::with_group(seed);
     let journal = |holder, slots| JournalStart { holder, after: (1..=holder).collect(), slots };
     world.restart_client(None, journal(1, Vec::new()), 2);
     let (now, channel) = (world.now, world.channel);
@@ -390,18 +391,43 @@ fn a_resumed_session_is_found_though_all_targets_were_replaced_before_one_answer
     assert!(world.run_until(1_000, |w| w.reserved.contains_key(&key)));
     let id = world.reserved.remove(&key).unwrap().unwrap();
     let ticket = world.tickets.last().cloned();
-    world.kill(SERVER);
+    hosts.iter().for_each(|host| world.kill(*host));
     let slot = JournalSlot { slot: id.slot, sequence: id.sequence, answered: false };
     world.restart_client(ticket, journal(2, vec![slot]), 2);
+    world.set_targets(hosts);
     let (now, channel) = (world.now, world.channel);
     let asked = world.client().outcome(now, channel, id, None);
-    world.run(5_000);
+    world.run(20_000);
     assert!(!world.outcomes.contains_key(&asked), "nobody is there");
-    // Nobody calls, and what is asked is of the link of the old target.
-    world.set_targets(&REPLICAS[1..]);
-    assert!(world.run_until(5_000, |w| w.outcomes.contains_key(&asked)));
+    (world, asked)
+}
+
+/// The number was used by nobody, and never will be.
+fn learns_that_nothing_ran(world: &mut World, asked: CallKey) {
+    assert!(
+        world.run_until(30_000, |w| w.outcomes.contains_key(&asked)),
+        "the session is not found"
+    );
     let outcome = world.outcomes.remove(&asked).unwrap();
     assert!(matches!(outcome, Ok(CallState::NotExecuted(_))), "{outcome:?}");
+}
+
+#[test]
+fn a_resumed_session_is_found_though_all_targets_were_replaced_before_one_answered() {
+    let (mut world, asked) = resumed_with_a_question(96, &[SERVER]);
+    // Nobody calls, and what is asked is of the link of the old target.
+    world.set_targets(&REPLICAS[1..]);
+    learns_that_nothing_ran(&mut world, asked);
+}
+
+#[test]
+fn a_resumed_session_is_sought_again_at_every_replica_after_all_of_them_were_silent() {
+    for back in REPLICAS {
+        let (mut world, asked) = resumed_with_a_question(96, &REPLICAS);
+        // The others are gone for good, whichever of them was asked last.
+        world.start(back);
+        learns_that_nothing_ran(&mut world, asked);
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_read_tells_what_its_channel_has_seen_wherever_it_goes() {
 fn a_read_that_a_replica_cannot_answer_goes_to_the_one_with_the_session() {
     let mut world = ready(122);
     for host in REPLICAS {
-        world.the_group().too_stale = Some(host);
+        world.the_group().too_stale = vec![host];
         let reads: Vec<_> = (0..9).map(|_| world.stale_read(&READ, 1_000)).collect();
         for read in reads {
             assert_eq!(world.result(read).unwrap(), "state");

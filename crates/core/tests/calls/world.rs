@@ -67,6 +67,8 @@ pub(crate) struct Rules {
     pub(crate) stalls: bool,
     /// Nothing reaches or leaves this host.
     pub(crate) alone: Option<usize>,
+    /// To and from this host it takes ten times as long.
+    pub(crate) far: Option<usize>,
 }
 
 pub(crate) struct World {
@@ -619,7 +621,9 @@ impl World {
     fn put_on_wire(&mut self, from: usize, to: usize, datagram: &[u8]) {
         let rules = self.rules;
         let stalled = rules.stalls && from == SPARE && datagram.len() > SIGN_OF_LIFE;
-        let cut = rules.cut || rules.alone.is_some_and(|host| host == from || host == to);
+        let concerns = |host: usize| host == from || host == to;
+        let cut = rules.cut || rules.alone.is_some_and(concerns);
+        let delay = if rules.far.is_some_and(concerns) { self.delay * 10 } else { self.delay };
         if cut || stalled || self.random.chance(rules.loss) {
             return;
         }
@@ -628,7 +632,7 @@ impl World {
         let copies = 1 + usize::from(self.random.chance(rules.duplicate));
         for _ in 0..copies {
             let jitter = self.random.unit() * rules.jitter.as_secs_f64();
-            let at = self.now + self.delay + Duration::from_secs_f64(jitter);
+            let at = self.now + delay + Duration::from_secs_f64(jitter);
             self.sent += 1;
             self.wire.insert((at, self.sent), (to, address(from), datagram.to_vec()));
         }
@@ -697,10 +701,13 @@ impl World {
     }
 
     fn serve(&mut self, host: usize, request: IncomingRequest) {
-        let IncomingRequest { key, method, call, stale, .. } = request;
+        let IncomingRequest { key, method, call, stale, watch, .. } = request;
+        if let Some(watch) = watch {
+            return self.watched(host, key, &watch);
+        }
         if let Some(stale) = stale {
             self.stale.push((host, *stale));
-            if self.the_group().too_stale == Some(host) {
+            if self.the_group().too_stale.contains(&host) {
                 let now = self.now;
                 return self.node(host).too_stale(now, key);
             }

@@ -647,3 +647,6 @@ impl fmt::Debug for GroupNode {
         write!(f, "GroupNode({:?})", self.replica)
     }
 }
+
+#[cfg(test)]
+mod tests;

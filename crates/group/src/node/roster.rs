@@ -215,6 +215,7 @@ impl GroupNode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::tests::{World, elsewhere, home, id};
 
     #[test]
     fn what_a_peer_says_of_the_members_is_read_as_it_was_written_and_nothing_else_is() {
@@ -233,5 +234,23 @@ mod tests {
         let mut bytes = Vec::new();
         many.encode(&mut bytes);
         assert_eq!(Hearsay::decode(&bytes), None);
+    }
+    #[test]
+    fn a_name_that_is_found_after_its_member_has_moved_leads_nobody_back() {
+        let mut world = World::new();
+        world.start(1, home(1), &[]);
+        let (now, old, new) = (world.now, "old.test:7400", "new.test:7400");
+        for (version, name) in [(1, old), (2, new)] {
+            let seat = Seat { address: name.to_owned(), key: vec![2; 32] };
+            let hearsay = Hearsay { version, seats: vec![(id(2), seat)] };
+            world.at(home(1)).heard_of_members(now, hearsay);
+        }
+        world.run_until(0, |_| false);
+        assert_eq!(world.asked, [(id(2), old.to_owned()), (id(2), new.to_owned())]);
+        // The older name takes longer to look up.
+        world.at(home(1)).found(now, id(2), new, elsewhere(2));
+        world.at(home(1)).found(now, id(2), old, home(2));
+        world.run_until(2_000, |_| false);
+        assert_eq!(world.spoken_to, [elsewhere(2)].into());
     }
 }
