@@ -442,6 +442,22 @@ fn a_resumed_session_waits_only_a_moment_for_a_replica_that_is_dead() {
 }
 
 #[test]
+fn a_release_that_a_group_has_dropped_is_made_good_when_its_session_attaches_next() {
+    let mut world = ready(96);
+    let call = world.call(&ECHO, b"kept", None);
+    assert_eq!(world.result(call).unwrap(), "kept");
+    // There is nothing to push back, since nobody waits for an answer.
+    world.the_group().busy_until = world.now + Duration::from_secs(1);
+    world.run(5_000);
+    assert_eq!(world.the_group().table.footprint().unsettled, 1, "the release was not dropped");
+    let (leaving, now) = (home(&mut world), world.now);
+    world.node(leaving).drain(now);
+    world.run(1_000);
+    assert_ne!(home(&mut world), leaving);
+    assert_eq!(world.the_group().table.footprint().unsettled, 0);
+}
+
+#[test]
 fn targets_that_change_take_the_session_along() {
     let mut world = ready(97);
     let calls = begin(&mut world, 5);
