@@ -176,8 +176,7 @@ fn what_was_written_is_durable_though_the_snapshot_that_follows_came_too_late() 
             data: vec![8; 99].into(),
         };
         let ballot = Ballot { term: 1, vote: None, committed: 4 };
-        let install =
-            Write { snapshot: Some(snapshot), ballot: Some(ballot), ..Write::default() };
+        let install = Write { snapshot: Some(snapshot), ballot: Some(ballot), ..Write::default() };
         store.write(&[install]).expect("installed");
         let later = Ballot { term: 2, vote: Some(common::node(3)), committed: 4 };
         store.append(&[Write { ballot: Some(later), ..Write::default() }]).expect("written");
