@@ -89,7 +89,7 @@ impl<S: CompletionStore> Guard<S> {
             unreachable!("a guard that was handed out holds its transaction")
         };
         let Ok(reply) = record_of(answer) else { unreachable!("a reply or a status") };
-        let kept = self.inner.write(&mut tx, slot, self.call.id, &reply).await?;
+        self.inner.write(&mut tx, slot, self.call.id, &reply).await?;
         match tx.commit().await {
             Ok(()) => {
                 self.call.set_ended(Known::Reply(reply));
@@ -97,16 +97,13 @@ impl<S: CompletionStore> Guard<S> {
             }
             Err(StoreError::Unknown(_)) => {
                 let known = self.inner.read_back(&self.call).await?;
-                let ours = match &known {
-                    Known::Reply(recorded) => *recorded == reply,
-                    Known::NotKept => !kept,
-                    _ => false,
-                };
+                // A record without its reply does not say whose it is: another server may have executed
+                // the call meanwhile.
+                let ours = matches!(&known, Known::Reply(recorded) if *recorded == reply);
+                self.call.set_ended(known);
                 if !ours {
-                    self.call.set_ended(known);
                     return Err(CompletionError::Settled);
                 }
-                self.call.set_ended(Known::Reply(reply));
             }
             Err(error) => {
                 self.inner.failed(&error);

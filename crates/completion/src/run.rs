@@ -182,20 +182,20 @@ impl<S: CompletionStore> Inner<S> {
         Ok(ClientMessage::known(id, Known::Reply(reply.clone())))
     }
 
-    /// Writes the end of an executing call to its slot's row. Returns whether the reply is kept.
+    /// Writes the end of an executing call to its slot's row, with the reply if it is kept.
     pub(crate) async fn write(
         &self,
         tx: &mut S::Transaction,
         Replacing { mut slot, bytes }: Replacing,
         id: CallId,
         reply: &Bytes,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let kept = self.keeps(reply);
         slot.complete(id.sequence, kept.then(|| (reply.clone(), Keep::Session)));
         let record = slot.record().ok_or_else(|| StoreError::damaged("a slot"))?;
         tx.save_slot(id.session.number, id.slot, &record).await?;
         self.keeps_no_more(bytes);
-        Ok(kept)
+        Ok(())
     }
 
     /// Locks the slot of a call, in a new transaction.

@@ -4,13 +4,13 @@
 mod common;
 
 use std::future::{Future, poll_fn};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use common::faulty::{Faulty, Step};
 use common::*;
-use stubborn::{CallId, CallState, Code, NotExecutedReason, Outcome};
+use stubborn::{CallId, CallState, Code, Encoded, NotExecutedReason, Outcome};
 use stubborn_completion::store::{CompletionTransaction, ServiceRow, SessionRow, StoreError};
 use stubborn_completion::{CompletionStore, Completions};
 use stubborn_core::session::{Owner, RecordedState, SessionSecret, SlotPosition, SlotRecord};
@@ -458,6 +458,38 @@ async fn what_became_of_a_commit_is_read_back_when_its_answer_was_lost<S: Till +
     }
 }
 
+/// A commit did not happen, though its server cannot know that; before it looks, another server has executed
+/// the call.
+async fn a_record_without_its_reply_is_not_taken_for_ones_own<S: Till + Clone>(store: S) {
+    let mut site = Site::new();
+    site.limits.kept_reply = 1_000;
+    let digest = Encoded::new(BIG.id(), &note(2_000)).digest;
+    let (lost, id) = (AtomicBool::new(false), Arc::new(Mutex::new(None::<CallId>)));
+    let (its, of) = (store.clone(), Arc::clone(&id));
+    let ambiguous = Faulty::new(store.clone(), move |step| {
+        let fails = step == Step::Commit && !lost.swap(true, Ordering::SeqCst);
+        let looks = step == Step::Begin && lost.load(Ordering::SeqCst);
+        let (store, id) = (its.clone(), of.lock().unwrap().take_if(|_| looks));
+        async move {
+            if let Some(CallId { session, sequence, .. }) = id {
+                let state = RecordedState::NotKept { digest };
+                save(&store, session.number, &SlotRecord { sequence, state }).await;
+            }
+            let why = "the connection broke".into();
+            if fails { Err(StoreError::Unknown(why)) } else { Ok(()) }
+        }
+    });
+    let (_, server) = site.serve(&ambiguous).await;
+    let channel = site.channel(&[&server]).await;
+    let mut unary = channel.unary::<Note, Note>(&BIG, &note(2_000));
+    let called = soon(unary.id()).await.unwrap();
+    *id.lock().unwrap() = Some(called);
+    let error = soon(std::future::IntoFuture::into_future(unary)).await.unwrap_err();
+    let told = error.outcome();
+    assert!(matches!(told, Outcome::Executed(why) if why.code() == Code::DataLoss), "{told:?}");
+    assert_eq!(store.total().await, 0, "nothing that this server did was committed");
+}
+
 async fn a_database_that_is_away_for_a_while_is_no_outcome<S: Till + Clone>(store: S) {
     let site = Site::new();
     for away in common::faulty::STEPS {
@@ -709,6 +741,7 @@ macro_rules! over {
             a_reply_that_is_too_large_is_told_once_and_then_as_not_kept
             replies_of_all_slots_are_kept_within_one_bound
             what_became_of_a_commit_is_read_back_when_its_answer_was_lost
+            a_record_without_its_reply_is_not_taken_for_ones_own
             a_database_that_is_away_for_a_while_is_no_outcome
             a_call_that_follows_one_of_the_same_server_is_not_looked_up
             an_operator_is_told_when_the_database_is_away
