@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stubborn::keeper::Front;
 use stubborn_core::limits::SILENT_SESSION;
-use stubborn_core::node::{Ask, Asked, ClientMessage, SessionCommand};
+use stubborn_core::node::{Ask, Asked, ClientMessage, Front, SessionCommand};
 use stubborn_core::service::{NotExecuted, Peer};
 use stubborn_core::session::{
     Answer, Attached, CallId, Claim, Opened, Owner, Refusal, SessionId, SessionSecret, Slot,
@@ -39,7 +38,7 @@ pub(crate) enum Standing {
 
 impl<S: CompletionStore> Inner<S> {
     /// Does what a client asks, and tells it.
-    pub(crate) async fn command(self: Arc<Self>, front: Front, command: SessionCommand) {
+    pub(crate) async fn command(self: Arc<Self>, front: Arc<dyn Front>, command: SessionCommand) {
         let teller = Teller { front: front.clone(), client: command.client() };
         let told = match command.ask(front.now()) {
             Ok(ask) => self.asked(ask, &teller).await.unwrap_or_else(|error| {
@@ -260,12 +259,10 @@ impl<S: CompletionStore> Inner<S> {
         why: &NotExecuted,
     ) -> Result<ClientMessage, StoreError> {
         let mut tx = self.store.begin().await?;
-        let Some((row, record)) = tx.lock_slot(id.session.number, id.slot).await? else {
+        let locked = tx.lock_slot(id.session.number, id.slot).await?;
+        let Some((_, record)) = locked.filter(|(row, _)| !row.is_closed()) else {
             return Ok(ClientMessage::refused(id.session, Refusal::Expired));
         };
-        if row.is_closed() {
-            return Ok(ClientMessage::refused(id.session, Refusal::Expired));
-        }
         let mut slot = slot_of(record.clone())?;
         let answer = match slot.fence(id.sequence, why.reason) {
             Ok(answer) => answer,

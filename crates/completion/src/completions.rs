@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use stubborn::keeper::{Front, SessionKeeper};
 use stubborn_core::limits::Limits;
-use stubborn_core::node::{Finding, IncomingQuery, SessionCommand};
+use stubborn_core::node::{Finding, Front, IncomingQuery, SessionCommand, SessionKeeper};
 use stubborn_core::service::{BoxFuture, Call};
 use stubborn_core::session::{QueryAnswer, Slot};
 
@@ -23,7 +22,7 @@ const SLOTS: u32 = 128;
 
 /// The sessions of a service, in the database that it keeps its state in.
 ///
-/// Give a clone of it to [`ServerBuilder::completions`](stubborn::ServerBuilder::completions), and keep
+/// Give a clone of it to `ServerBuilder::completions` of the crate `stubborn`, and keep
 /// one in the service, whose handlers [`begin`](Self::begin) their transactions with it.
 pub struct Completions<S: CompletionStore>(Arc<Inner<S>>);
 
@@ -101,7 +100,7 @@ impl<S: CompletionStore> Completions<S> {
     /// beginning a transaction.
     ///
     /// # Errors
-    /// If the call has ended meanwhile, or the database cannot be used. As a [`Status`](stubborn::Status)
+    /// If the call has ended meanwhile, or the database cannot be used. As a [`Status`](stubborn_core::service::Status)
     /// the error ends the handler as it should: `begin(&call).await?`.
     pub fn begin<T>(
         &self,
@@ -203,7 +202,7 @@ impl<S: CompletionStore> SessionKeeper for Completions<S> {
         self.0.set(|settings| settings.limits = limits);
     }
 
-    fn command(&self, front: Front, command: SessionCommand) -> BoxFuture<()> {
+    fn command(&self, front: Arc<dyn Front>, command: SessionCommand) -> BoxFuture<()> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move { inner.command(front, command).await })
     }
@@ -213,9 +212,9 @@ impl<S: CompletionStore> SessionKeeper for Completions<S> {
         Box::pin(async move { inner.find(&query).await })
     }
 
-    fn keep(&self, front: Front) -> BoxFuture<()> {
+    fn keep(&self, front: Arc<dyn Front>) -> BoxFuture<()> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.keep(&front).await })
+        Box::pin(async move { inner.keep(&*front).await })
     }
 }
 

@@ -1,11 +1,10 @@
 //! What is done now and then: time goes on, sessions with a connection are renewed, others expire.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use stubborn::keeper::Front;
 use stubborn_core::limits::RENEW_SESSIONS_EVERY;
-use stubborn_core::time::Duration;
+use stubborn_core::node::Front;
+use stubborn_core::time::{Duration, Instant};
 
 use crate::commands::millis;
 use crate::completions::Inner;
@@ -23,7 +22,7 @@ struct Pace {
 
 impl<S: CompletionStore> Inner<S> {
     /// Runs as long as the server does.
-    pub(crate) async fn keep(&self, front: &Front) {
+    pub(crate) async fn keep(&self, front: &dyn Front) {
         let mut pace = None;
         loop {
             let every = RENEW_SESSIONS_EVERY.min(self.limits().retention / 3);
@@ -39,16 +38,15 @@ impl<S: CompletionStore> Inner<S> {
         }
     }
 
-    async fn round(&self, front: &Front, pace: &mut Option<Pace>) -> Result<(), StoreError> {
+    async fn round(&self, front: &dyn Front, pace: &mut Option<Pace>) -> Result<(), StoreError> {
         let time = match pace.take() {
             None => self.store.service(self.group).await?.time,
             Some(Pace { seen, at }) => {
-                let passed = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
-                self.store.advance(seen, passed).await?
+                self.store.advance(seen, millis(front.now().since(at))).await?
             }
         };
         // Read after the answer has come: what the way took is not counted twice.
-        *pace = Some(Pace { seen: time, at: Instant::now() });
+        *pace = Some(Pace { seen: time, at: front.now() });
         let attached: Vec<u64> =
             front.attached().into_iter().map(|session| session.number).collect();
         self.store.renew(&attached, time + millis(self.limits().retention)).await?;

@@ -29,7 +29,7 @@
 //! ```
 //!
 //! The server is started with the same completions:
-//! [`ServerBuilder::completions`](stubborn::ServerBuilder::completions).
+//! `ServerBuilder::completions` of the crate `stubborn`.
 //!
 //! # What a handler may rely on
 //! - It may be started more than once for a call: after a crash, or at two servers. Of the transactions

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use stubborn::keeper::Front;
-use stubborn_core::node::ClientMessage;
+use stubborn_core::node::{ClientMessage, Front};
 use stubborn_core::service::MethodId;
 use stubborn_core::session::{Answer, CallId};
 
@@ -52,7 +51,7 @@ enum Handler {
 /// A client on a connection.
 #[derive(Clone)]
 pub(crate) struct Teller {
-    pub(crate) front: Front,
+    pub(crate) front: Arc<dyn Front>,
     pub(crate) client: u64,
 }
 

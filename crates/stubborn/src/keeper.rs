@@ -12,16 +12,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use stubborn_core::limits::Limits;
 use stubborn_core::node::{
-    CallName, CallStep, ClientMessage, Finding, IncomingQuery, QueryKey, RequestKind,
-    SessionCommand, StepKind,
+    CallName, CallStep, ClientMessage, Finding, QueryKey, RequestKind, SessionCommand, StepKind,
 };
+pub use stubborn_core::node::{Front, SessionKeeper};
 use stubborn_core::service::{Answer, BoxFuture, Call, Clock, Encoded, MethodId};
 use stubborn_core::session::{CallId, SessionId};
 use stubborn_core::time::Instant;
 
-use crate::driver::{NodeClock, Shared, State, start_handler};
+use crate::driver::{Shared, State, start_handler};
 use crate::metrics::{Begun, Ending};
 use crate::server::Services;
 
@@ -29,57 +28,25 @@ use crate::server::Services;
 /// pushed back: its client sends it again.
 pub(crate) const COMMANDS: usize = 4_096;
 
-/// Keeps the sessions of servers. See the [module](self).
-pub trait SessionKeeper: Send + Sync + 'static {
-    /// What the sessions are of: drawn at random when the database was first used, the same at every
-    /// server that shares it. Its lowest byte is 0.
-    fn group(&self) -> u64;
-
-    /// The bounds of a server that is about to start.
-    fn set_limits(&self, limits: &Limits);
-
-    /// A client's message that changes sessions. The keeper tells the client what comes of it, with
-    /// [`Front::tell`].
-    fn command(&self, front: Front, command: SessionCommand) -> BoxFuture<()>;
-
-    /// What is known of a call that somebody asks about.
-    fn query(&self, query: IncomingQuery) -> BoxFuture<Finding>;
-
-    /// What is to be done now and then as long as the server runs: sessions that have a connection
-    /// here are renewed, others expire.
-    fn keep(&self, front: Front) -> BoxFuture<()>;
-}
-
-/// The server as its keeper sees it.
+/// A server as its keeper sees it.
 #[derive(Clone)]
-pub struct Front {
+pub(crate) struct ServerFront {
     shared: Arc<Shared>,
     services: Arc<Services>,
     clock: Clock,
 }
 
-impl Front {
+impl ServerFront {
     pub(crate) fn new(shared: Arc<Shared>, services: Arc<Services>, clock: Clock) -> Self {
         Self { shared, services, clock }
     }
 
-    /// The time of the server's clock, which is not that of the database.
-    pub fn now(&self) -> Instant {
-        self.node_clock().now()
-    }
-
-    /// Tells a client. One that is gone is told nothing.
-    pub fn tell(&self, client: u64, message: ClientMessage) {
-        self.shared.change(|state, now| state.node.tell(now, client, message));
-    }
-
-    /// Runs the handler of a call to its end. A panic of the handler is an answer, too.
-    pub async fn run(&self, method: MethodId, call: Call<Encoded>) -> Answer {
+    async fn run_handler(self, method: MethodId, call: Call<Encoded>) -> Answer {
         let (kind, shared) = (RequestKind::Numbered, &self.shared);
         let id = call.context().id;
         let measured = Measured::begin(shared, method);
         shared.change(|state, now| KeptCalls::runs(state, now, id));
-        let (node_clock, clock) = (self.node_clock(), &self.clock);
+        let (node_clock, clock) = (self.shared.clock, &self.clock);
         let started = start_handler(&self.services, node_clock, clock, None, method, kind, call);
         let answer = match started {
             Ok(handler) => handler.await,
@@ -90,11 +57,6 @@ impl Front {
             shared.change(|state, _| state.kept_calls.fails(id));
         }
         answer
-    }
-
-    /// The sessions that have a connection to this server.
-    pub fn attached(&self) -> Vec<SessionId> {
-        self.shared.look(|state| state.node.attached_sessions()).unwrap_or_default()
     }
 
     pub(crate) fn answer(&self, query: QueryKey, finding: Finding) {
@@ -108,9 +70,23 @@ impl Front {
             KeptCalls::end(state, now, call);
         });
     }
+}
 
-    fn node_clock(&self) -> NodeClock {
-        self.shared.clock
+impl Front for ServerFront {
+    fn now(&self) -> Instant {
+        self.shared.clock.now()
+    }
+
+    fn tell(&self, client: u64, message: ClientMessage) {
+        self.shared.change(|state, now| state.node.tell(now, client, message));
+    }
+
+    fn run(&self, method: MethodId, call: Call<Encoded>) -> BoxFuture<Answer> {
+        Box::pin(self.clone().run_handler(method, call))
+    }
+
+    fn attached(&self) -> Vec<SessionId> {
+        self.shared.look(|state| state.node.attached_sessions()).unwrap_or_default()
     }
 }
 
@@ -200,8 +176,8 @@ impl Drop for Measured<'_> {
     }
 }
 
-impl fmt::Debug for Front {
+impl fmt::Debug for ServerFront {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Front({})", self.shared.local)
+        write!(f, "ServerFront({})", self.shared.local)
     }
 }

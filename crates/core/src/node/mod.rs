@@ -29,12 +29,13 @@ pub use footprint::Footprint;
 pub use crate::rpc::{
     Again, Ask, Asked, Balancing, Batch, CallKey, CallLog, CallName, CallStep, ChannelConfig,
     ChannelCounters, ChannelEvent, ChannelKey, CircuitBreaker, ClientMessage, Codes, EndpointState,
-    EndpointStats, Event, FailurePercentageEjection, Finding, HedgingPolicy, IDS_SINCE,
+    EndpointStats, Event, FailurePercentageEjection, Finding, Front, HedgingPolicy, IDS_SINCE,
     IncomingQuery, IncomingRequest, JournalCall, JournalEntry, JournalRequest, JournalStart, Load,
     Malformed, MethodConfig, MethodName, OWNERS_SINCE, OutlierDetection, Passed, PlaceEnd,
     PlaceRequest, QueryKey, RING_KEY, RequestKey, RetryPolicy, RetryThrottling, ServiceConfig,
-    SessionCommand, SessionTable, SessionTicket, Shed, Staleness, StepKind, StreamKey, StreamRead,
-    StreamRefusal, SuccessRateEjection, TableReader, Told, Unrun, Watch, in_order, record_of,
+    SessionCommand, SessionKeeper, SessionTable, SessionTicket, Shed, Staleness, StepKind,
+    StreamKey, StreamRead, StreamRefusal, SuccessRateEjection, TableReader, Told, Unrun, Watch,
+    in_order, record_of,
 };
 
 pub use crate::service::RequestKind;

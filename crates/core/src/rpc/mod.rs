@@ -17,6 +17,7 @@ mod desk;
 mod event;
 mod events;
 mod group;
+mod keeper;
 mod kept;
 mod message;
 mod policies;
@@ -47,6 +48,7 @@ pub use policy::{
 pub use group::{
     ClientMessage, IDS_SINCE, OWNERS_SINCE, SessionCommand, SessionTable, TableReader, Told, Unrun,
 };
+pub use keeper::{Front, SessionKeeper};
 pub use server::{Finding, IncomingQuery, PlaceEnd, PlaceRequest, QueryKey};
 pub use stored::{Ask, Asked, record_of};
 pub use trace::{CallLog, CallName, CallStep, Passed, StepKind, in_order};

@@ -62,7 +62,7 @@ pub(crate) use waiters::{Waiter, WaiterKey};
 pub(crate) use workers::{Group, MAX_WORKERS, Worker, start_workers};
 
 use crate::datagram::{Chunk, ReceiveBuffers, Socket};
-use crate::keeper::{COMMANDS, Front, KeptCalls, SessionKeeper};
+use crate::keeper::{COMMANDS, KeptCalls, ServerFront, SessionKeeper};
 use crate::server::Services;
 use handler::Handler;
 use tasks::{Answers, Tasks};
@@ -169,7 +169,7 @@ struct Driver {
 /// Sessions that are not in the node.
 struct Kept {
     keeper: Arc<dyn SessionKeeper>,
-    front: Front,
+    front: Arc<ServerFront>,
     /// What clients have said, on its way to the keeper.
     commands: Vec<Asked>,
     /// Everything that the keeper does for this node ends with it.
@@ -295,7 +295,8 @@ impl Driver {
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared::new(node, clock, Arc::clone(&socket), services.registry()));
         let kept = keeper.map(|keeper| {
-            let front = Front::new(Arc::clone(&shared), Arc::clone(&services), clock.handle());
+            let (own, services) = (Arc::clone(&shared), Arc::clone(&services));
+            let front = Arc::new(ServerFront::new(own, services, clock.handle()));
             let mut tasks = JoinSet::new();
             tasks.spawn(keeper.keep(front.clone()));
             Kept { keeper, front, commands: Vec::new(), tasks }
@@ -710,7 +711,7 @@ impl Drop for Driver {
 }
 
 /// Counts the end of a message that a keeper had, also if its task is dropped.
-struct CountEnd(Front, Option<CallId>);
+struct CountEnd(Arc<ServerFront>, Option<CallId>);
 
 impl Drop for CountEnd {
     fn drop(&mut self) {
