@@ -259,7 +259,12 @@ impl<S: CompletionStore> Inner<S> {
         why: &NotExecuted,
     ) -> Result<ClientMessage, StoreError> {
         let mut tx = self.store.begin().await?;
-        let locked = tx.lock_slot(id.session.number, id.slot).await?;
+        let locked = match tx.lock_slot(id.session.number, id.slot).await {
+            Err(StoreError::Locked) if cfg!(feature = "planted-hasty-fence") => {
+                return Ok(ClientMessage::not_executed(id, why.clone()));
+            }
+            locked => locked?,
+        };
         let Some((_, record)) = locked.filter(|(row, _)| !row.is_closed()) else {
             return Ok(ClientMessage::refused(id.session, Refusal::Expired));
         };

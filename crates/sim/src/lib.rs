@@ -70,6 +70,8 @@
 //! randomness but [`World::random`], no iteration over hash maps, `biased;` in `tokio::select!`.
 
 mod batch;
+#[cfg(feature = "tokio")]
+mod completions;
 mod crypto;
 mod disk;
 mod explorer;
@@ -85,6 +87,8 @@ pub use batch::{Batch, Counts};
 /// Records the connections of a world in a folder, for [`simulate_recorded`].
 pub use stubborn_qlog::Folder as QlogFolder;
 
+#[cfg(feature = "tokio")]
+pub use completions::{CompletionCounts, explore_completion_seeds, simulate_completions};
 pub use explorer::{
     LossyFigures, LossyWork, Resender, Speed, WorldCounts, explore, explore_seeds, measure_lossy,
     measure_speed, simulate, simulate_recorded,

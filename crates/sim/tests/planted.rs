@@ -1,4 +1,4 @@
-//! Each bug that can be planted in core or group, by a feature of that name, is found by the ordinary
+//! Each bug that can be planted in core, group or completion, by a feature of that name, is found by the ordinary
 //! explorer within a thousand seeds. Without it the explorer would prove nothing.
 //!
 //! Every bug needs a build of its own. They share a target directory, and so take turns.
@@ -16,6 +16,17 @@ fn found(bug: &str) -> String {
 /// Runs groups of whole nodes in a build with one bug planted in group.
 fn found_in_groups(bug: &str) -> String {
     explore(&format!("stubborn-group/planted-{bug}"), &["groups", "300"])
+}
+
+/// Runs servers with completion records in a build with bugs planted in the keeper, until each of some
+/// promises was broken.
+fn found_at_databases(bugs: &[&str], promises: &[&str]) -> String {
+    let bugs: Vec<_> =
+        bugs.iter().map(|bug| format!("stubborn-completion/planted-{bug}")).collect();
+    let arguments = [&["completions", "300", "breaking"][..], promises].concat();
+    let said = explore(&bugs.join(","), &arguments);
+    assert!(said.contains("not broken: []"), "{said}");
+    said
 }
 
 fn explore(bug: &str, arguments: &[&str]) -> String {
@@ -138,6 +149,17 @@ fn a_node_that_is_believed_with_another_folder_is_found() {
 #[test]
 fn a_program_that_runs_commands_as_it_knows_them_best_is_found() {
     assert!(found_in_groups("own-version").contains(" broken at "));
+}
+
+/// Both in one build, as they break different promises.
+#[test]
+fn a_record_in_a_transaction_of_its_own_and_a_fence_without_the_slots_lock_are_found() {
+    found_at_databases(&["record-apart", "hasty-fence"], &["exactly once", "fences hold"]);
+}
+
+#[test]
+fn a_commit_of_unknown_end_that_is_taken_for_done_is_found() {
+    found_at_databases(&["hopeful-commit"], &["outcomes"]);
 }
 
 #[test]

@@ -235,7 +235,7 @@ impl Sent {
 }
 
 /// Awaits a future for at most a time; then drops it.
-pub(super) async fn within<T>(
+pub(crate) async fn within<T>(
     world: &World,
     limit: Option<Duration>,
     future: impl Future<Output = T>,

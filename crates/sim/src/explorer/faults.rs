@@ -35,7 +35,7 @@ pub(super) enum Fault {
 
 /// Which part of the network.
 #[derive(Clone, Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Everything,
     Host(String),
     Between(String, String),
@@ -52,10 +52,10 @@ pub(super) struct Episode {
 }
 
 /// Draws from the hosts of a run.
-pub(super) struct Dice<'a> {
-    pub(super) random: &'a mut Random,
-    pub(super) servers: &'a [String],
-    pub(super) clients: &'a [String],
+pub(crate) struct Dice<'a> {
+    pub(crate) random: &'a mut Random,
+    pub(crate) servers: &'a [String],
+    pub(crate) clients: &'a [String],
 }
 
 impl Dice<'_> {
@@ -95,7 +95,7 @@ impl Dice<'_> {
     }
 
     /// A rule that lets something pass.
-    pub(super) fn rule(&mut self) -> Rule {
+    pub(crate) fn rule(&mut self) -> Rule {
         let share = self.random.unit();
         match self.random.below(9) {
             0 | 1 => Rule::Lose(share * 0.5),
@@ -123,7 +123,7 @@ impl Dice<'_> {
         self.up_to(limit)
     }
 
-    fn part(&mut self) -> Part {
+    pub(crate) fn part(&mut self) -> Part {
         match self.random.below(5) {
             0 => Part::Everything,
             1 => Part::Host(self.host()),
@@ -134,11 +134,11 @@ impl Dice<'_> {
         }
     }
 
-    pub(super) fn server(&mut self) -> String {
+    pub(crate) fn server(&mut self) -> String {
         self.servers[self.random.below(self.servers.len() as u64) as usize].clone()
     }
 
-    pub(super) fn client(&mut self) -> String {
+    pub(crate) fn client(&mut self) -> String {
         self.clients[self.random.below(self.clients.len() as u64) as usize].clone()
     }
 
@@ -152,7 +152,7 @@ impl Dice<'_> {
 }
 
 impl Part {
-    pub(super) fn add(&self, world: &World, rule: Rule) -> Guard {
+    pub(crate) fn add(&self, world: &World, rule: Rule) -> Guard {
         let network = world.network();
         let network = match self {
             Self::Everything => network,

@@ -1,7 +1,7 @@
 //! The explorer: runs seed after seed and looks for one that breaks a promise.
 
-mod client;
-mod faults;
+pub(crate) mod client;
+pub(crate) mod faults;
 mod hostile;
 mod lossy;
 mod overload;

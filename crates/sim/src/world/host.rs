@@ -18,6 +18,7 @@ use stubborn_core::transport::endpoint::EndpointConfig;
 
 use super::clock::HostClock;
 use super::journal::SimJournal;
+use super::kept::{Kept, Offer};
 use super::stream::Waiters;
 use crate::crypto::HostTls;
 use crate::network::Datagram;
@@ -26,8 +27,8 @@ use crate::network::Datagram;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct HostId(pub(crate) u32);
 
-/// Makes a host's services anew at each start.
-pub(crate) type Factory = Arc<dyn Fn() -> Registry + Send + Sync>;
+/// Makes what a host offers anew at each start.
+pub(crate) type Factory = Arc<dyn Fn() -> Offer + Send + Sync>;
 
 /// Bytes that a host's socket buffers while the host does not read.
 const SOCKET_BUFFER: usize = 256 << 10;
@@ -49,6 +50,8 @@ pub(crate) struct Host {
     pub(crate) timers: Vec<Instant>,
     pub(crate) dirty: bool,
     pub(crate) factory: Option<Factory>,
+    /// Its sessions are not in its memory.
+    pub(crate) is_kept: bool,
     pub(crate) endpoint: EndpointConfig,
     pub(crate) tls: HostTls,
     pub(crate) sockets: BTreeMap<u16, RawSocket>,
@@ -59,6 +62,8 @@ pub(crate) struct Alive {
     pub(crate) node: Node,
     pub(crate) services: Registry,
     pub(crate) clock: Clock,
+    /// Set if sessions are not in the node.
+    pub(crate) kept: Option<Kept>,
     incarnation: u64,
     pub(crate) channels: BTreeMap<u32, OpenChannel>,
     pub(crate) waiting: BTreeMap<CallKey, Waiting>,
@@ -149,20 +154,32 @@ impl Host {
             timers: Vec::new(),
             dirty: false,
             factory: None,
+            is_kept: false,
             endpoint,
             tls,
             sockets: BTreeMap::new(),
         }
     }
 
-    /// Starts the host with an empty memory.
-    pub(crate) fn start(&mut self, services: Registry, clock: Clock, random: &mut Random) {
+    /// Starts the host with an empty memory; if sessions are kept elsewhere, with what they are of.
+    pub(crate) fn start(
+        &mut self,
+        services: Registry,
+        clock: Clock,
+        random: &mut Random,
+        kept: Option<(u64, Kept)>,
+    ) {
         assert!(self.alive.is_none(), "{} runs already", self.name);
-        let incarnation = random.u64();
+        let drawn = random.u64();
+        let (incarnation, kept) = match kept {
+            Some((group, kept)) => (group, Some(kept)),
+            None => (drawn, None),
+        };
+        self.is_kept = kept.is_some();
         let server = self.factory.is_some().then(|| ServerConfig {
             tls: Arc::clone(&self.tls.server),
             incarnation,
-            group: false,
+            group: kept.is_some(),
         });
         let config = NodeConfig { endpoint: self.endpoint.clone() };
         self.life += 1;
@@ -170,6 +187,7 @@ impl Host {
             node: Node::new(config, server, random.bytes()),
             services,
             clock,
+            kept,
             incarnation,
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),

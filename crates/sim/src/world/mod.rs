@@ -5,6 +5,7 @@ mod clock;
 mod faults;
 mod host;
 mod journal;
+mod kept;
 mod queue;
 mod run;
 mod socket;
@@ -29,6 +30,7 @@ pub use channel::SimCaller;
 pub use faults::{After, Brief};
 pub(crate) use host::HostId;
 pub(crate) use journal::{Journalled, SimJournal};
+use kept::{Kept, Offer};
 pub use run::{Failure, Report, Settings, run};
 pub use socket::SimSocket;
 use state::Happening;
@@ -124,6 +126,10 @@ impl World {
     /// # Panics
     /// If a host of that name offers services already.
     pub fn host_with(&self, name: &str, factory: impl Fn() -> Registry + Send + Sync + 'static) {
+        self.add_server(name, move || Offer { services: factory(), keeper: None });
+    }
+
+    fn add_server(&self, name: &str, factory: impl Fn() -> Offer + Send + Sync + 'static) {
         let known = self.state().names.get(name).copied();
         let id = known.unwrap_or_else(|| self.state().add_host(name));
         {
@@ -158,7 +164,7 @@ impl World {
 
     fn start(&self, id: HostId) {
         let factory = self.state().host(id).factory.clone();
-        let services = factory.map_or_else(Registry::new, |factory| factory());
+        let Offer { services, keeper } = factory.map_or_else(Offer::default, |factory| factory());
         let world = Arc::downgrade(&self.0);
         let clock = Clock::new(move || match world.upgrade() {
             Some(shared) => World(shared).state().local_now(id),
@@ -166,9 +172,20 @@ impl World {
         });
         let mut state = self.state();
         let State { hosts, random, .. } = &mut *state;
-        hosts[id.0 as usize].start(services, clock, random);
+        let host = &mut hosts[id.0 as usize];
+        let home = Home { host: id, life: host.life + 1 };
+        let kept = keeper.map(|keeper| {
+            keeper.set_limits(&host.endpoint.limits);
+            (keeper.group(), Kept::new(self, home, keeper))
+        });
+        let keep = kept.as_ref().map(|(_, kept)| kept.keep());
+        host.start(services, clock, random, kept);
         state.note_life(id, "started");
         state.touch(id);
+        drop(state);
+        if let Some(keep) = keep {
+            self.spawn_at(Some(home), keep);
+        }
     }
 
     // --- clients ---------------------------------------------------------------------------------

@@ -316,13 +316,18 @@ impl World {
 
     /// Starts and stops handlers; true if there was one.
     fn meet(&self, demands: Demands) -> bool {
-        let any = !demands.requests.is_empty() || !demands.cancelled.is_empty();
+        let any = !demands.requests.is_empty()
+            || !demands.cancelled.is_empty()
+            || !demands.for_keepers.is_empty();
         for task in demands.cancelled {
             let cancelled = self.tasks().take(task);
             drop(cancelled);
         }
         for (host, life, request) in demands.requests {
             self.start_handler(Home { host, life }, request);
+        }
+        for (host, life, said) in demands.for_keepers {
+            self.ask_keeper(Home { host, life }, said);
         }
         any
     }

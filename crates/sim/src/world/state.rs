@@ -11,11 +11,14 @@ use stubborn_core::node::{
     CallKey, ChannelEvent, ChannelKey, Event, Finding, IncomingRequest, StreamKey,
 };
 use stubborn_core::random::Random;
+use stubborn_core::service::MethodId;
+use stubborn_core::session::CallId;
 use stubborn_core::time::Instant;
 use stubborn_core::transport::endpoint::{EndpointConfig, Received, Transmit};
 
 use super::World;
 use super::host::{ChannelPlan, Ending, Host, HostId, RawSocket, Waiting};
+use super::kept::ForKeeper;
 use super::queue::Queue;
 use super::trace::Trace;
 use crate::crypto::TlsMaker;
@@ -48,6 +51,7 @@ pub(crate) enum Chore {
 pub(crate) struct Demands {
     pub(crate) requests: Vec<(HostId, u32, IncomingRequest)>,
     pub(crate) cancelled: Vec<usize>,
+    pub(crate) for_keepers: Vec<(HostId, u32, ForKeeper)>,
 }
 
 pub(crate) struct State {
@@ -390,13 +394,18 @@ impl State {
                 alive.streams.remove(&StreamKey::Request(key));
                 demands.cancelled.extend(alive.handlers.remove(&key));
             }
+            Event::Query(query) if self.host(id).is_kept => {
+                demands.for_keepers.push((id, self.host(id).life, ForKeeper::Query(query)));
+            }
             Event::Query(query) => {
                 // A simulated server has one worker, so nobody else knows.
                 let local = self.local_now(id);
                 let alive = self.host_mut(id).alive.as_mut().expect("its node spoke");
                 alive.node.answer_query(local, query.key, Finding::NOTHING);
             }
-            Event::Command(_) => unreachable!("no host of this world is a replica"),
+            Event::Command(command) => {
+                demands.for_keepers.push((id, self.host(id).life, ForKeeper::Command(command)));
+            }
             Event::Placed(_) | Event::Refused(..) => unreachable!("no host has another door"),
             Event::Journal(key, entry) => self.write_journal(id, key, entry),
             Event::Readable(key) => {
@@ -426,12 +435,23 @@ impl State {
         demands.requests.push((id, self.host(id).life, request));
     }
 
+    /// The keeper of a host starts a handler.
+    pub(super) fn note_run(&mut self, id: HostId, method: MethodId, call: Option<CallId>) {
+        let sequence = call.map_or(0, |call| call.sequence);
+        let words = [kind::REQUEST, u64::from(id.0) << 32 | sequence, method.0];
+        let name = &self.hosts[id.0 as usize].name;
+        self.trace.event(self.now, words, &[], || match call {
+            Some(call) => format!("{name} runs {call}"),
+            None => format!("{name} runs a call without a number"),
+        });
+    }
+
     fn end(&mut self, id: HostId, key: CallKey, ending: Ending) {
         let words = [kind::ENDED, u64::from(id.0), ending_word(&ending)];
         let name = &self.hosts[id.0 as usize].name;
         self.trace.event(self.now, words, &[], || format!("{name} learns {}", brief(&ending)));
-        // What replicas run is judged by others.
-        let serves = self.hosts.iter().any(|host| host.factory.is_some());
+        // What replicas run, and servers with keepers, is judged by others.
+        let serves = self.hosts.iter().any(|host| host.factory.is_some() && !host.is_kept);
         if let Ending::Call(Err(error)) = &ending
             && serves
             && !error.call_id().is_some_and(|call| self.lies.told(call))

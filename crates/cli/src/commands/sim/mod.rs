@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "seed")]
     trace: Option<PathBuf>,
     /// Write the connections of the run as qlog, a file for each side of one in this folder
-    #[arg(long, value_name = "DIR", requires = "seed", conflicts_with_all = ["replicas", "groups"])]
+    #[arg(long, value_name = "DIR", requires = "seed", conflicts_with_all = ["replicas", "groups", "completions"])]
     qlog: Option<PathBuf>,
     /// Run so many seeds
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "bench")]
@@ -49,6 +49,10 @@ pub(crate) struct Args {
     /// Run groups of whole nodes and their clients: replicated services, with exactly once checked
     #[arg(long, conflicts_with_all = ["bench", "replicas"])]
     groups: bool,
+    /// Run servers that keep their sessions in a database that they share, and their clients: exactly once
+    /// without consensus
+    #[arg(long, conflicts_with_all = ["bench", "replicas", "groups"])]
+    completions: bool,
     /// With --groups: let groups be for so many hours of simulated time at 30 % loss, and count the
     /// elections, of which none is needed; and how long clients wait when leaders die at 20 % loss
     #[arg(long, value_name = "HOURS", requires = "groups", conflicts_with_all = ["seed", "cuts"])]
@@ -74,6 +78,9 @@ pub(crate) fn run(args: Args, out: &Output) -> Result<(), Error> {
     }
     if args.groups {
         return replicas::run(Kind::Groups, &args, out);
+    }
+    if args.completions {
+        return replicas::run(Kind::Completions, &args, out);
     }
     match args.seed {
         Some(seed) => replay(seed, args.trace.as_deref(), args.qlog.as_deref(), out),

@@ -1,11 +1,12 @@
-//! `stubborn sim --replicas` and `--groups`: groups of replicas in the simulated world.
+//! `stubborn sim --replicas`, `--groups` and `--completions`: services that outlive their servers, in the
+//! simulated world.
 
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use stubborn_sim::{
-    Batch, Counts, Failure, Report, explore_group_seeds, explore_node_seeds, simulate_group,
-    simulate_nodes,
+    Batch, Counts, Failure, Report, explore_completion_seeds, explore_group_seeds,
+    explore_node_seeds, simulate_completions, simulate_group, simulate_nodes,
 };
 
 use super::{Args, RUNS_THAT_REACH_EVERY_RACE, broken, check_written, create, progress, seconds};
@@ -19,6 +20,8 @@ pub(super) enum Kind {
     Replicas,
     /// Whole nodes with their clients.
     Groups,
+    /// Servers that share a database, with their clients.
+    Completions,
 }
 
 impl Kind {
@@ -26,6 +29,7 @@ impl Kind {
         match self {
             Self::Replicas => "--replicas ",
             Self::Groups => "--groups ",
+            Self::Completions => "--completions ",
         }
     }
 }
@@ -42,6 +46,7 @@ fn replay(kind: Kind, seed: u64, args: &Args, out: &Output) -> Result<(), Error>
     match kind {
         Kind::Replicas => tell_run(kind, simulate_group(seed, writer, None), args, out),
         Kind::Groups => tell_run(kind, simulate_nodes(seed, writer), args, out),
+        Kind::Completions => tell_run(kind, simulate_completions(seed, writer), args, out),
     }
 }
 
@@ -84,6 +89,11 @@ fn explore(kind: Kind, args: &Args, out: &Output) -> Result<(), Error> {
         }
         Kind::Groups => {
             let batch = explore_node_seeds(first, runs, threads, progress);
+            bar.finish_and_clear();
+            tell_batch(kind, &batch, start, args, out)
+        }
+        Kind::Completions => {
+            let batch = explore_completion_seeds(first, runs, threads, progress);
             bar.finish_and_clear();
             tell_batch(kind, &batch, start, args, out)
         }
