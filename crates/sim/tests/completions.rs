@@ -12,7 +12,7 @@ fn servers_that_share_a_database_keep_every_promise_whatever_goes_wrong() {
 #[test]
 fn a_commit_of_unknown_end_is_not_taken_for_done_because_another_servers_reply_was_not_kept() {
     // It had not happened; meanwhile another server executed the call, and its reply was too large, too.
-    simulate_completions(267, None).expect("a clean seed");
+    simulate_completions(544, None).expect("a clean seed");
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub(super) struct Habits {
 pub(super) struct Worker {
     pub(super) world: World,
     pub(super) shared: Shared,
+    pub(super) name: String,
     pub(super) caller: SimCaller,
     /// Asks for outcomes from elsewhere, with this one's ticket.
     pub(super) asker: SimCaller,
@@ -48,7 +49,7 @@ pub(super) struct Worker {
 }
 
 /// A call that is waited for. Dropped, it is waited for no more.
-struct Sent {
+pub(super) struct Sent {
     world: World,
     shared: Shared,
     errand: Errand,
@@ -67,7 +68,7 @@ impl Worker {
 
     async fn call(&mut self) {
         let errand = self.draw();
-        let sent = Sent::begin(&self.world, &self.shared, errand);
+        let sent = Sent::begin(&self.world, &self.shared, &self.name, errand);
         let deadline = self.random.chance(self.habits.deadlines);
         let mut call = OutgoingCall {
             method: Errand::method().clone(),
@@ -119,7 +120,7 @@ impl Worker {
         Errand { token: Token(0), work, before, within, size }
     }
 
-    async fn judge(&mut self, sent: Sent, result: Result<IncomingReply, CallError>) {
+    pub(super) async fn judge(&mut self, sent: Sent, result: Result<IncomingReply, CallError>) {
         let error = match result {
             Ok(reply) => return sent.replied(None, &reply),
             Err(error) => error,
@@ -143,7 +144,7 @@ impl Worker {
     }
 
     /// Asks until the outcome is known.
-    async fn settle(&mut self, sent: Sent, id: CallId) {
+    pub(super) async fn settle(&mut self, sent: Sent, id: CallId) {
         sent.shared.lock().database.ledger.counts.asked += 1;
         self.ask_elsewhere(Some(id), &sent.errand).await;
         loop {
@@ -185,7 +186,7 @@ impl Worker {
 }
 
 impl Sent {
-    fn begin(world: &World, shared: &Shared, errand: Errand) -> Self {
+    fn begin(world: &World, shared: &Shared, client: &str, errand: Errand) -> Self {
         let token = {
             let mut state = world.state();
             let now = state.now;
@@ -193,8 +194,18 @@ impl Sent {
             state.note(token.0, || format!("{token} begins: {errand:?}"));
             token
         };
-        shared.lock().database.ledger.begin(token, errand.work);
+        shared.lock().database.ledger.begin(token, client, errand.work);
         let errand = Errand { token, ..errand };
+        Self { world: world.clone(), shared: shared.clone(), errand }
+    }
+
+    /// A call that an earlier process of the client has begun.
+    pub(super) fn again(world: &World, shared: &Shared, errand: Errand) -> Self {
+        let mut state = world.state();
+        let now = state.now;
+        state.calls.liveness.began(errand.token, now);
+        state.note(errand.token.0, || format!("{} is taken up", errand.token));
+        drop(state);
         Self { world: world.clone(), shared: shared.clone(), errand }
     }
 
@@ -219,7 +230,7 @@ impl Sent {
         }
     }
 
-    fn state(self, id: CallId, state: CallState<IncomingReply>) {
+    pub(super) fn state(self, id: CallId, state: CallState<IncomingReply>) {
         let id = Some(id);
         match state {
             CallState::Replied(reply) => self.replied(id, &reply),

@@ -71,15 +71,28 @@ pub(super) struct Ledger {
 
 /// What is known of a call.
 struct Known {
+    client: String,
     work: Work,
     effects: Vec<u64>,
     told: Option<Told>,
 }
 
 impl Ledger {
-    pub(super) fn begin(&mut self, token: Token, work: Work) {
+    pub(super) fn begin(&mut self, token: Token, client: &str, work: Work) {
         self.counts.begun += 1;
-        self.calls.insert(token, Known { work, effects: Vec::new(), told: None });
+        let client = client.to_owned();
+        self.calls.insert(token, Known { client, work, effects: Vec::new(), told: None });
+    }
+
+    /// The calls of a client that was not told how they ended.
+    pub(super) fn untold(&self, client: &str) -> Vec<Token> {
+        let calls = self.calls.iter();
+        let untold = calls.filter(|(_, known)| known.client == client && known.told.is_none());
+        untold.map(|(token, _)| *token).collect()
+    }
+
+    pub(super) fn is_told(&self, token: Token) -> bool {
+        self.calls.get(&token).is_some_and(|known| known.told.is_some())
     }
 
     /// A handler starts; returns the number of this run.
@@ -197,7 +210,7 @@ fn agree(before: Told, then: Told) -> bool {
 #[cfg(test)]
 pub(super) fn effect_for_tests(ledger: &mut Ledger) -> Effect {
     let token = Token(1);
-    ledger.begin(token, Work::Change);
+    ledger.begin(token, "client", Work::Change);
     Effect { token, run: ledger.runs(token, Instant::ZERO) }
 }
 
@@ -212,7 +225,7 @@ mod tests {
     /// The promise that is seen to be broken after what `act` does with a call whose run is the first.
     fn broken(work: Work, act: impl FnOnce(&mut Ledger, Effect)) -> Option<&'static str> {
         let mut ledger = Ledger::default();
-        ledger.begin(Token(1), work);
+        ledger.begin(Token(1), "client", work);
         let run = ledger.runs(Token(1), NOW);
         act(&mut ledger, Effect { token: Token(1), run });
         ledger.judge_all(NOW);

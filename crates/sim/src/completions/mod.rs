@@ -4,6 +4,7 @@
 mod client;
 mod database;
 mod ledger;
+mod resume;
 mod scenario;
 mod store;
 mod till;
@@ -35,6 +36,8 @@ counts! {
         lost: "lost with their session",
         /// Calls whose outcome had to be asked for.
         asked: "outcomes asked for",
+        /// Calls that a client which was started again had to ask for or make again.
+        taken_up: "calls taken up from journals",
         /// Outcomes that another process was told.
         asked_elsewhere: "outcomes told elsewhere",
         /// Statements that did not get to the database.

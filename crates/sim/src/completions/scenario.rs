@@ -14,13 +14,14 @@ use stubborn_core::service::Registry;
 use super::CompletionCounts;
 use super::client::{Habits, LONGEST_REST, Worker};
 use super::database::Database;
+use super::resume::end_unwritten;
 use super::store::{Shared, SimStore};
 use super::till::Till;
 use super::trouble::Trouble;
 use crate::explorer::faults::{Dice, Part};
 use crate::network::Rule;
 use crate::oracle::{BOUND, Violation};
-use crate::world::{World, millis, secs};
+use crate::world::{SimCaller, SimJournal, World, millis, secs};
 
 /// Runs the scenario of the world's seed.
 pub(super) async fn scenario(world: World) -> CompletionCounts {
@@ -44,7 +45,7 @@ pub(super) async fn scenario(world: World) -> CompletionCounts {
     world.spawn(async move { watched.watch().await });
     world.sleep(run.plan.length).await;
     run.stop.store(true, Ordering::Relaxed);
-    run.heal().await;
+    run.heal(&mut random).await;
     run.settle().await;
     run.judge()
 }
@@ -78,7 +79,7 @@ enum Fault {
     Kill(String),
     /// A server is stopped and goes on.
     Pause(String),
-    /// A client dies; its next life knows nothing of what it did.
+    /// A client dies; its next life knows what is in its journal, or nothing.
     KillClient(String),
     PauseClient(String),
     Network(Part, Rule),
@@ -113,9 +114,9 @@ impl Plan {
             habits,
             workers: 1 + random.below(4),
             // Longer than any handler rests in its transaction: that one would never end.
-            idle: LONGEST_REST + Duration::from_millis(200 + random.below(9_000)),
+            idle: LONGEST_REST + Duration::from_millis(200 + random.below(6_000)),
             kept_replies: random.chance(0.3).then(|| 1_000 + random.below(20_000)),
-            retention: random.chance(0.3).then(|| secs(2 + random.below(10))),
+            retention: random.chance(0.5).then(|| secs(1 + random.below(8))),
             slots: 1 + random.below(8) as u32,
             servers,
             clients,
@@ -140,7 +141,7 @@ impl Plan {
 impl Episode {
     fn draw(dice: &mut Dice<'_>, length: Duration) -> Self {
         let begins = length.mul_f64(dice.random.unit() * 0.8);
-        let most = if dice.random.chance(0.6) { millis(1_500) } else { length - begins };
+        let most = if dice.random.chance(0.5) { millis(1_500) } else { length - begins };
         let lasts = most.mul_f64(dice.random.unit());
         Self { begins, lasts, fault: Self::fault(dice) }
     }
@@ -149,9 +150,9 @@ impl Episode {
         match dice.random.below(20) {
             0..4 => Fault::Kill(dice.server()),
             4..8 => Fault::Pause(dice.server()),
-            8 => Fault::KillClient(dice.client()),
-            9 => Fault::PauseClient(dice.client()),
-            10..13 => Fault::Network(dice.part(), Rule::Cut),
+            8 | 9 => Fault::KillClient(dice.client()),
+            10 => Fault::PauseClient(dice.client()),
+            11..13 => Fault::Network(dice.part(), Rule::Cut),
             13 | 14 => {
                 let rule = dice.rule();
                 Fault::Network(dice.part(), rule)
@@ -167,6 +168,9 @@ impl Episode {
     }
 }
 
+/// The channel of a client, and its journal if it keeps one.
+type Way = (SimCaller, Option<SimJournal>);
+
 /// A run under way. Clones are the same one.
 #[derive(Clone)]
 struct Run {
@@ -176,6 +180,8 @@ struct Run {
     stop: Arc<AtomicBool>,
     /// What servers that are about to start have got from the database, by name.
     prepared: Arc<Mutex<BTreeMap<String, Completions<SimStore>>>>,
+    /// The ways of clients to the servers, by name.
+    channels: Arc<Mutex<BTreeMap<String, Way>>>,
 }
 
 impl Run {
@@ -185,8 +191,8 @@ impl Run {
         let trouble = Trouble::draw(random, plan.idle);
         let shared = Shared::new(Database::new(group, plan.idle), trouble, random.fork());
         let stop = Arc::new(AtomicBool::new(false));
-        let (plan, prepared) = (Arc::new(plan), Arc::default());
-        Self { world: world.clone(), shared, plan, stop, prepared }
+        let (plan, prepared, channels) = (Arc::new(plan), Arc::default(), Arc::default());
+        Self { world: world.clone(), shared, plan, stop, prepared, channels }
     }
 
     /// Adds a server.
@@ -234,26 +240,59 @@ impl Run {
         self.world.network().add(rule)
     }
 
-    /// Starts a client's workers.
-    fn man(&self, client: &str, random: &mut Random) {
+    /// The channel of a client; one with a journal is the same in all its lives.
+    fn channel(&self, client: &str, random: &mut Random) -> Way {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((caller, Some(journal))) = channels.get(client) {
+            return (caller.clone(), Some(journal.clone()));
+        }
+        let order = self.order(random);
+        let slots = self.plan.slots;
+        let caller = self.world.caller(client, &order, |config| config.slots = slots);
+        let keeps = !channels.contains_key(client) && random.chance(0.5);
+        let journal = keeps.then(|| caller.keep_journal());
+        channels.insert(client.to_owned(), (caller.clone(), journal.clone()));
+        (caller, journal)
+    }
+
+    /// The servers, from a random one on.
+    fn order(&self, random: &mut Random) -> Vec<&str> {
         let mut order: Vec<&str> = self.plan.servers.iter().map(String::as_str).collect();
         let first = random.below(order.len() as u64) as usize;
         order.rotate_left(first);
-        let slots = self.plan.slots;
-        let caller = self.world.caller(client, &order, |config| config.slots = slots);
-        order.rotate_left(1);
-        let asker = self.world.caller("asker", &order, |_| {});
+        order
+    }
+
+    /// Starts a client's workers. With a journal one of them settles first what that has.
+    fn man(&self, client: &str, random: &mut Random) {
+        let (caller, mut journal) = self.channel(client, random);
+        if let Some(journal) = &journal {
+            end_unwritten(&self.world, &self.shared, client, journal);
+        }
+        let asker = self.world.caller("asker", &self.order(random), |_| {});
         for _ in 0..self.plan.workers {
             let worker = Worker {
                 world: self.world.clone(),
                 shared: self.shared.clone(),
+                name: client.to_owned(),
                 caller: caller.clone(),
                 asker: asker.clone(),
                 habits: self.plan.habits.clone(),
                 random: random.fork(),
                 stop: Arc::clone(&self.stop),
             };
-            self.world.spawn_on(client, worker.run());
+            match journal.take() {
+                Some(journal) => self.world.spawn_on(client, worker.resume(journal)),
+                None => self.world.spawn_on(client, worker.run()),
+            }
+        }
+    }
+
+    /// Starts a client again that is down.
+    fn revive_client(&self, client: &str, random: &mut Random) {
+        if !self.world.is_alive(client) {
+            self.world.restart(client);
+            self.man(client, random);
         }
     }
 
@@ -279,12 +318,7 @@ impl Run {
             Fault::KillClient(client) => {
                 world.kill(&client);
                 world.sleep(lasts).await;
-                if !world.is_alive(&client) {
-                    world.restart(&client);
-                    if !self.stop.load(Ordering::Relaxed) {
-                        self.man(&client, &mut random);
-                    }
-                }
+                self.revive_client(&client, &mut random);
             }
             Fault::Network(part, rule) => {
                 let _guard = part.add(world, rule);
@@ -345,7 +379,7 @@ impl Run {
         database.ledger.violation()
     }
 
-    async fn heal(&self) {
+    async fn heal(&self, random: &mut Random) {
         let world = &self.world;
         world.network().heal();
         self.shared.lock().trouble.heal();
@@ -354,7 +388,7 @@ impl Run {
             world.skew(name, 0);
         }
         for client in &self.plan.clients {
-            world.restart(client);
+            self.revive_client(client, random);
         }
         for server in &self.plan.servers {
             if world.drains(server) {

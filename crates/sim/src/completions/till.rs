@@ -52,7 +52,7 @@ impl Errand {
         Encoded::from_body(Self::method().id(), body.freeze())
     }
 
-    fn decode(mut body: Bytes) -> Option<Self> {
+    pub(super) fn decode(mut body: Bytes) -> Option<Self> {
         let token = Token(body.try_get_u64().ok()?);
         let work = *Work::ALL.get(usize::from(body.try_get_u8().ok()?))?;
         let mut time = || body.try_get_u32().ok().map(|it| Duration::from_micros(it.into()));
