@@ -83,3 +83,16 @@ fn a_seed_run_twice_gives_the_same_trace() {
     let run = || simulate_nodes(7, None).expect("a clean seed");
     assert_eq!(run(), run());
 }
+
+#[test]
+fn who_leaves_is_not_sent_away_by_another_one_that_leaves() {
+    // The leader that left alone knew that the change was committed: it sent those away whom the others,
+    // who did not know yet, needed to find that out.
+    simulate_nodes(988, None).expect("a clean seed");
+}
+
+#[test]
+fn a_client_whose_opening_fails_at_a_replica_that_is_not_its_next_one_goes_on_at_that_one() {
+    // While it was cut off all replicas were silent at once; then nobody sought one for the call that waited.
+    simulate_nodes(1488, None).expect("a clean seed");
+}

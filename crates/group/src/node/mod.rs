@@ -586,14 +586,10 @@ impl GroupNode {
         }
     }
 
-    /// The node with this key has left for good: it was removed, and consensus does without it. As long as
-    /// it is one of those that a change of members leaves behind, its word may be needed; so it may until
-    /// this node knows of the change after a restart, too.
+    /// The node with this key has left for good: it was removed, and consensus does without it.
     fn has_left(&self, key: &[u8]) -> Option<NodeId> {
         let left = self.replica.roster().has_left(key)?;
-        let is_without =
-            !self.replica.members().contains(left) && self.replica.has_settled_members();
-        is_without.then_some(left)
+        self.replica.does_without(left).then_some(left)
     }
 
     /// A node of the group tells something; that it is one, its certificate proves.

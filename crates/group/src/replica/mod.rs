@@ -201,9 +201,13 @@ impl Replica {
         self.consensus.members()
     }
 
-    /// Whether these are the members also after a restart.
-    pub fn has_settled_members(&self) -> bool {
-        self.consensus.has_settled_members()
+    /// Whether the members do without this node for good. As long as it is one of those that a change of
+    /// members leaves behind, its word may be needed; so it may until a member knows of the change, and
+    /// does so after a restart, too. Who leaves by the same change may be the only one that knows of it.
+    pub fn does_without(&self, node: NodeId) -> bool {
+        let members = self.consensus.members();
+        let is_settled = members.contains(self.id) && self.consensus.has_settled_members();
+        is_settled && !members.contains(node)
     }
 
     /// The others say that this replica has left the group.

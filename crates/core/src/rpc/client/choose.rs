@@ -121,7 +121,8 @@ impl Client {
         let channel = &mut self.channels[channel_key.0 as usize];
         let is_current = channel.links.get(channel.current) == Some(&failed);
         if !is_current && !yielded {
-            return;
+            // Calls may have waited for this one alone, since it was opening a session.
+            return self.seek_server(cx, channel_key);
         }
         let silent = self.links.get(failed).is_none_or(|link| !link.is_ready());
         if !silent {
