@@ -92,6 +92,13 @@ fn who_leaves_is_not_sent_away_by_another_one_that_leaves() {
 }
 
 #[test]
+fn a_packet_in_pieces_is_not_put_together_with_one_from_before_its_sender_restarted() {
+    // The leader was killed while a laggard had the first piece of what it lacked. Elected again, it sent
+    // the same from its new log, and the laggard took the rest of that for the rest of the first.
+    simulate_nodes(6560, None).expect("a clean seed");
+}
+
+#[test]
 fn a_client_whose_opening_fails_at_a_replica_that_is_not_its_next_one_goes_on_at_that_one() {
     // While it was cut off all replicas were silent at once; then nobody sought one for the call that waited.
     simulate_nodes(1488, None).expect("a clean seed");

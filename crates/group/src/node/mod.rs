@@ -144,7 +144,7 @@ impl GroupNode {
         if config.settings.knows_ids() {
             node.serve_ids();
         }
-        let peers = Peers::new(now, &mut node, &config);
+        let peers = Peers::new(now, &mut node, &config, random.u64());
         Ok(Self {
             node,
             renews_at: now + replica.renew_every(),

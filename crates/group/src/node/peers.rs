@@ -60,7 +60,8 @@ pub(super) struct Peers {
     config: GroupConfig,
     links: BTreeMap<NodeId, Link>,
     calls: BTreeMap<CallKey, Sent>,
-    /// Packets that were sent in pieces.
+    /// The number of the last packet that was sent in pieces. The first one is drawn at each start: else
+    /// a receiver would put the rest of a packet behind the beginning of one from before a restart.
     departures: u64,
     overlay: Overlay,
     greets_at: Instant,
@@ -148,13 +149,19 @@ pub(super) enum Heard {
 }
 
 impl Peers {
-    pub(super) fn new(now: Instant, node: &mut Node, config: &GroupConfig) -> Self {
+    /// Packets in pieces are numbered from `departures` on, which must be drawn.
+    pub(super) fn new(
+        now: Instant,
+        node: &mut Node,
+        config: &GroupConfig,
+        departures: u64,
+    ) -> Self {
         let mut peers = Self {
             id: config.id,
             config: config.clone(),
             links: BTreeMap::new(),
             calls: BTreeMap::new(),
-            departures: 0,
+            departures,
             overlay: Overlay::new(now, silence(config), std::iter::empty()),
             greets_at: now + config.settings.tick * HELLO_TICKS,
             allowance: Allowance::new(now),
@@ -344,7 +351,7 @@ impl Peers {
             let Some(link) = self.links.get_mut(&to) else { return };
             // Of large packets the one that is under way comes first.
             if link.departure.is_none() {
-                self.departures += 1;
+                self.departures = self.departures.wrapping_add(1);
                 let number = self.departures;
                 link.departure = Some(match state {
                     Some(state) => Departure::state(number, size, &bytes, &state),
@@ -410,6 +417,12 @@ impl Peers {
     /// Those to whom something large is on its way.
     pub(super) fn sending(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.links.iter().filter(|(_, link)| link.departure.is_some()).map(|(id, _)| *id)
+    }
+
+    /// The number of what is on its way to a peer in pieces.
+    #[cfg(test)]
+    pub(super) fn departing(&self, to: NodeId) -> Option<u64> {
+        self.links[&to].departure.as_ref().map(Departure::number)
     }
 
     /// Has a datagram for a peer passed on by a neighbour, if there is one that can.

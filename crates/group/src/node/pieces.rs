@@ -27,7 +27,7 @@ pub(super) const MAX_STATE: u64 = 64 << 30;
 /// A piece on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Of what: the sender's count.
+    /// Of what: a number that its sender gives to nothing else, not after a restart either.
     pub(super) of: u64,
     /// Where in it.
     pub(super) at: u64,

@@ -12,7 +12,7 @@ use stubborn_tls::{
 };
 
 use super::*;
-use crate::replica::{Roster, Settings};
+use crate::replica::{Packet, PacketKind, Roster, Settings};
 use crate::replication::Members;
 
 const VOTERS: [u64; 3] = [1, 2, 3];
@@ -43,6 +43,7 @@ pub(super) struct World {
     certificates: BTreeMap<u64, SelfSigned>,
     nodes: BTreeMap<SocketAddr, GroupNode>,
     wire: VecDeque<(Instant, SocketAddr, Received)>,
+    starts: u8,
     /// Names that are to be looked up.
     pub(super) asked: Vec<(NodeId, String)>,
     /// Where datagrams went.
@@ -60,6 +61,7 @@ impl World {
             certificates,
             nodes: BTreeMap::new(),
             wire: VecDeque::new(),
+            starts: 0,
             asked: Vec::new(),
             spoken_to: BTreeSet::new(),
         }
@@ -92,8 +94,8 @@ impl World {
             gate: None,
         };
         let durable = Durable::new_group(Members::of(VOTERS.map(id)));
-        let seed = [number as u8; 32];
-        let node = GroupNode::new(self.now, config, durable, Machines::new(), seed);
+        self.starts += 1;
+        let node = GroupNode::new(self.now, config, durable, Machines::new(), [self.starts; 32]);
         self.nodes.insert(at, node.unwrap());
     }
 
@@ -179,4 +181,19 @@ fn a_member_that_has_moved_is_answered_where_it_speaks_from() {
     let led = world.run_until(10_000, |world| both.iter().all(|at| world.leader(*at).is_some()));
     assert!(led, "the two that are up never elected a leader");
     assert_eq!(world.leader(both[0]), world.leader(both[1]));
+}
+
+#[test]
+fn a_node_that_was_restarted_gives_no_packet_in_pieces_the_number_of_one_from_before() {
+    let mut world = World::new();
+    let mut first_number = || {
+        world.start(1, home(1), &[(2, home(2)), (3, home(3))]);
+        let now = world.now;
+        let GroupNode { node, peers, receipts, .. } = world.at(home(1));
+        let bytes = vec![0; Settings::default().piece_bytes + 1].into();
+        let packet = Packet { to: id(2), bytes, kind: PacketKind::Normal, state: None };
+        peers.send(now, node, receipts, packet);
+        peers.departing(id(2)).expect("a packet on its way")
+    };
+    assert_ne!(first_number(), first_number());
 }
