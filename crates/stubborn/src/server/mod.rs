@@ -14,9 +14,11 @@ mod share;
 mod subjects;
 
 pub use access::{Access, AccessError, AccessFile};
-pub use builder::{Server, ServerBuilder};
+#[cfg(feature = "replica")]
+pub(crate) use builder::recording;
 #[cfg(any(feature = "grpc", feature = "replica"))]
-pub(crate) use builder::{recording, resolve};
+pub(crate) use builder::resolve;
+pub use builder::{Server, ServerBuilder};
 pub use error::ServeError;
 
 #[cfg(feature = "replica")]
